@@ -1,0 +1,170 @@
+"""The store's tables: SQLAlchemy Core, one definition for SQLite and PostgreSQL.
+
+Instants are seconds since the epoch (UTC) as floats; documents are JSON. The columns that a
+compare-and-set or a filter needs are columns; what is only ever read whole is a document.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # SQLite autoincrements INTEGER only
+
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("definition", sa.JSON, nullable=False),
+    sa.Column("password_hash", sa.Text),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("mode_reason", sa.Text),
+    sa.Column("mode_by", sa.Text),
+    sa.Column("mode_at", sa.Float),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("state_since", sa.Float, nullable=False),
+    # The fencing epoch: raised in the transaction that records the intent to start an instance.
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("instance_id", sa.Text),
+    sa.Column("handle", sa.JSON),
+    sa.Column("quarantine_until", sa.Float),
+    sa.Column("quarantine_reason", sa.Text),
+    sa.Column("backoff_s", sa.Float, nullable=False),
+    sa.Column("last_error", sa.Text),
+    sa.Column("missing_since", sa.Float),
+    sa.Column("missing_reason", sa.Text),
+    sa.Column("removing", sa.Boolean, nullable=False),
+    sa.Column("destroy_attempts", sa.Integer, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+)
+
+# The ledger: every instance ever intended, so that a provider's list can be held against it.
+instances = sa.Table(
+    "instances",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("token_hash", sa.Text),
+    sa.Column("session_hash", sa.Text),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float),
+    sa.Column("end_reason", sa.Text),
+)
+sa.Index("ix_instances_worker", instances.c.worker, instances.c.epoch)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", _BIG, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("instance", sa.Text),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("from_state", sa.Text, nullable=False),
+    sa.Column("to_state", sa.Text, nullable=False),
+    sa.Column("cause", sa.Text),
+)
+sa.Index("ix_events_worker", events.c.worker, events.c.id)
+
+builds = sa.Table(
+    "builds",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("spec", sa.JSON, nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("submitted_by", sa.Text, nullable=False),
+    sa.Column("submitted_at", sa.Float, nullable=False),
+    sa.Column("not_before", sa.Float),  # a retry waits for its backoff
+    sa.Column("started_at", sa.Float),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("worker", sa.Text),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("result_text", sa.Text),
+    sa.Column("cancel_reason", sa.Text),
+    sa.Column("idempotency_key", sa.Text),
+    sa.Column("spec_digest", sa.Text),
+    sa.UniqueConstraint("submitted_by", "idempotency_key"),
+)
+sa.Index("ix_builds_state", builds.c.state, builds.c.priority, builds.c.id)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("build", sa.Text, nullable=False),
+    sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("instance", sa.Text, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),  # the build's attempt: 1, 2, ...
+    sa.Column("acquired_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float),
+    sa.Column("end_reason", sa.Text),
+)
+# V5: the database itself refuses a second unexpired lease on a build.
+sa.Index(
+    "uq_leases_open_build",
+    leases.c.build,
+    unique=True,
+    sqlite_where=leases.c.ended_at.is_(None),
+    postgresql_where=leases.c.ended_at.is_(None),
+)
+sa.Index("ix_leases_worker", leases.c.worker, leases.c.ended_at)
+
+steps = sa.Table(
+    "steps",
+    metadata,
+    sa.Column("build", sa.Text, primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("index", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("rc", sa.Integer),
+    sa.Column("failure_reason", sa.Text),
+    sa.Column("started_at", sa.Float),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("log_size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("receipt", sa.JSON),
+)
+
+# V7: a step's log is one run of bytes; a chunk is (offset, stream, bytes) and never changes.
+log_chunks = sa.Table(
+    "log_chunks",
+    metadata,
+    sa.Column("build", sa.Text, primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("index", sa.Integer, primary_key=True),
+    sa.Column("offset", sa.BigInteger, primary_key=True),
+    sa.Column("stream", sa.Text, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("lookup", sa.Text, nullable=False, unique=True),
+    sa.Column("token_hash", sa.Text, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("expires_at", sa.Float),
+)
