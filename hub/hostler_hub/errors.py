@@ -1,0 +1,134 @@
+"""What can go wrong in the hub, by whose blame.
+
+HubError                a request ends with it; the API renders it as a problem (RFC 9457)
+├── InvalidRequest      422  the request contradicts itself or what the hub knows
+├── NotFound            404
+├── Conflict            409  true in itself, but not in the state things are in
+├── Unauthenticated     401  no token, or none that is known
+├── Forbidden           403  a known token of too small a role
+├── TooLarge            413
+├── TooManyAttempts     429  credentials were guessed too often
+└── Unavailable         503  the hub cannot do it now; trying again later may work
+SettingsError           the operator's configuration is wrong; the command line prints it, exit 2
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class HubError(Exception):
+    """A request the hub refuses. `detail` is one sentence for a person; it names no internals.
+
+    `pointer` is a JSON pointer (RFC 6901) into the request's body, or None; `errors` are further
+    pairs of (pointer, detail) where more than one place of the body is wrong.
+    """
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "The hub failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        pointer: str | None = None,
+        errors: tuple[tuple[str, str], ...] = (),
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.pointer = pointer
+        self.errors = errors
+        self.retry_after_s = retry_after_s
+
+    def problem(self) -> dict[str, Any]:
+        """The members of the application/problem+json document."""
+        problem: dict[str, Any] = {
+            "type": f"about:blank#{self.slug}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "pointer": self.pointer,
+        }
+        if self.errors:
+            problem["errors"] = [{"pointer": where, "detail": what} for where, what in self.errors]
+        return problem
+
+    def headers(self) -> dict[str, str]:
+        """HTTP headers that belong to this refusal."""
+        if self.retry_after_s is None:
+            return {}
+        return {"Retry-After": str(self.retry_after_s)}
+
+
+class InvalidRequest(HubError):
+    """The request contradicts itself or what the hub knows."""
+
+    status = 422
+    slug = "invalid-request"
+    title = "The request is not valid"
+
+
+class NotFound(HubError):
+    """No such worker, build, step, token or page."""
+
+    status = 404
+    slug = "not-found"
+    title = "There is no such thing"
+
+
+class Conflict(HubError):
+    """The request is valid, but not in the state things are in."""
+
+    status = 409
+    slug = "conflict"
+    title = "The state of things forbids it"
+
+
+class Unauthenticated(HubError):
+    """No token came with the request, or none that is known and unexpired."""
+
+    status = 401
+    slug = "unauthenticated"
+    title = "A valid token is needed"
+
+    def headers(self) -> dict[str, str]:
+        """RFC 9110 section 11.6.1: a 401 names the scheme it wants."""
+        return {**super().headers(), "WWW-Authenticate": 'Bearer realm="hostler"'}
+
+
+class Forbidden(HubError):
+    """The token is known, its role is too small."""
+
+    status = 403
+    slug = "forbidden"
+    title = "The token's role is too small"
+
+
+class TooLarge(HubError):
+    """The request's body is larger than this route reads."""
+
+    status = 413
+    slug = "too-large"
+    title = "The request is too large"
+
+
+class TooManyAttempts(HubError):
+    """Wrong credentials came too often from one client for one token."""
+
+    status = 429
+    slug = "too-many-attempts"
+    title = "Too many failed attempts"
+
+
+class Unavailable(HubError):
+    """The hub cannot do it now; the same request may work later."""
+
+    status = 503
+    slug = "unavailable"
+    title = "The hub cannot do this now"
+
+
+class SettingsError(Exception):
+    """The operator's configuration is wrong. The message is one line and says what to change."""
