@@ -1,0 +1,116 @@
+"""One WebSocket message is one MessagePack map, and this is the way from one to the other.
+
+The peer is not trusted, and a few bytes of MessagePack can ask for a lot of memory: `[[[[…` nests,
+an array header of five bytes announces four billion items, and a million empty lists fit into a
+mebibyte. So the lengths are capped from the frame's size, containers are counted *while* they are
+decoded (a hook that raises stops the decoder), and the depth is checked before anybody recurses.
+Each frame gets a decoder of its own: one that failed must not be used again (GHSA-6v7p-g79w-8964).
+Extension types are refused: we have no use for them, and a timestamp is one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from hostler_agent.wire.errors import LimitExceeded, ProtocolError
+
+if TYPE_CHECKING:
+    from hostler_agent.wire.limits import Limits
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """The frame for `message`; raises ProtocolError for a value MessagePack cannot carry."""
+    try:
+        frame: bytes = msgpack.packb(message, use_bin_type=True)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ProtocolError(f"message cannot be encoded: {error}") from error
+    return frame
+
+
+def decode(frame: bytes, limits: Limits) -> dict[str, Any]:
+    """The map in `frame`: LimitExceeded when it is too big, ProtocolError when it is not one."""
+    size = len(frame)
+    if size > limits.message_size_bytes:
+        raise LimitExceeded(
+            f"message of {size} bytes is over the limit of {limits.message_size_bytes}"
+        )
+    message = _unpack(frame, limits)
+    if not isinstance(message, dict):
+        raise ProtocolError(f"message is a {type(message).__name__}, not a map")
+    _check_depth(message, limits.depth)
+    return message
+
+
+class _Census:
+    """Counts the items of one frame as its containers are completed."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._items = 0
+
+    def __call__(self, container: Any) -> Any:
+        self._items += len(container)
+        # Empty containers hold no item but cost more than any: each counts as one.
+        self._items += not container
+        if self._items > self._limit:
+            raise LimitExceeded(f"message has more than {self._limit} items")
+        return container
+
+
+def _refuse_extension(code: int, data: bytes) -> Any:
+    raise ProtocolError(f"message has an extension type ({code}, {len(data)} bytes)")
+
+
+def _unpack(frame: bytes, limits: Limits) -> Any:
+    census = _Census(limits.items)
+    size = len(frame)
+    try:
+        return msgpack.unpackb(
+            frame,
+            raw=False,
+            strict_map_key=True,
+            object_hook=census,
+            list_hook=census,
+            ext_hook=_refuse_extension,
+            timestamp=0,  # timestamps never reach ext_hook: keep msgpack's type, refused below
+            max_str_len=size,
+            max_bin_len=size,
+            max_array_len=min(size, limits.items),
+            max_map_len=min(size, limits.items),
+            max_ext_len=size,
+        )
+    except (LimitExceeded, ProtocolError):
+        raise
+    except (
+        msgpack.UnpackException,
+        ValueError,  # truncated, trailing bytes, bad UTF-8, a key that is a number, over max_*_len
+        TypeError,  # a key that is a container
+        RecursionError,
+    ) as error:
+        raise ProtocolError(f"message is not valid MessagePack: {error}") from error
+
+
+def _check_depth(message: dict[str, Any], limit: int) -> None:
+    """Breadth first and iterative, so that a deep message cannot exhaust our own stack."""
+    level: list[Any] = [message]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > limit:
+            raise LimitExceeded(f"message is nested more than {limit} deep")
+        level = [inner for container in level for inner in _containers(container)]
+
+
+def _containers(container: Any) -> list[Any]:
+    """The lists and maps directly inside; refuses the one extension that is not hooked."""
+    values = container.values() if isinstance(container, dict) else container
+    found = []
+    for value in values:
+        kind = type(value)
+        if kind is list or kind is dict:
+            found.append(value)
+        elif kind is msgpack.Timestamp:
+            raise ProtocolError("message has an extension type (timestamp)")
+    return found

@@ -1,0 +1,37 @@
+"""What can go wrong on the wire, and whose fault it is.
+
+    WireError
+    ├── ProtocolError       the peer sent something that the protocol does not allow
+    ├── LimitExceeded       a message, on its way in or out, is larger than agreed
+    │   └── TooManyInFlight   we have too many requests waiting for answers: try again after one
+    ├── CredentialsError    the handshake's credentials cannot be read or written
+    └── RemoteError         the peer understood the request and answered with an error
+
+No message ever contains a credential.
+"""
+
+from __future__ import annotations
+
+
+class WireError(Exception):
+    """Base of everything the wire raises."""
+
+
+class ProtocolError(WireError):
+    """The peer broke the protocol; the text names the operation and the key."""
+
+
+class LimitExceeded(WireError):
+    """A message is too large, too deep or has too many items; the text names the limit."""
+
+
+class TooManyInFlight(LimitExceeded):
+    """As many requests as allowed are still unanswered."""
+
+
+class CredentialsError(WireError):
+    """An Authorization header cannot be decoded, or a name or password cannot be encoded."""
+
+
+class RemoteError(WireError):
+    """The peer answered a request with `is_exception`; the text is the peer's."""

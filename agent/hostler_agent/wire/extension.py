@@ -1,0 +1,271 @@
+"""What Hostler adds to Buildbot's protocol; announced by those who speak it, asked of nobody.
+
+- The handshake carries, beside Basic credentials, the agent's session secret and which instance
+  and epoch it is. 410 as its answer, or 4410 as a close code, is the order to go away for good.
+- get_worker_info's result has `hostler` in `worker_commands` and a map `hostler`: AgentReport.
+- set_worker_settings has a map `hostler`: HubSettings.
+- start_command's args have a map `hostler`: CommandTerms. With `raw`, output comes as `output`
+  pairs of bytes with offsets (Output), and a `receipt` pair (Receipt) tells what the job left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
+
+from hostler_agent.wire.credentials import decode_basic, encode_basic
+from hostler_agent.wire.errors import CredentialsError
+from hostler_agent.wire.fields import (
+    BOOLEAN,
+    BYTES,
+    DURATION,
+    INTEGER,
+    LENGTH,
+    LIST,
+    MAP,
+    NUMBER,
+    TEXT,
+    TEXTS,
+    Keys,
+    nullable,
+    optional,
+    take,
+    take_map,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAME = "hostler"
+VERSION = 1
+PATH = "/api/v1/agents/connect"
+
+SESSION_HEADER = "Hostler-Session"
+INSTANCE_HEADER = "Hostler-Instance"
+EPOCH_HEADER = "Hostler-Epoch"
+
+GO_AWAY_STATUS = 410
+GO_AWAY_CLOSE_CODE = 4410
+
+RUNNING = "running"
+DONE = "done"
+
+OUTPUT = "output"
+RECEIPT = "receipt"
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """Who connects. `session` is absent from stock peers, `instance` and `epoch` from permanent
+    workers too. The password is kept out of repr().
+    """
+
+    name: str
+    password: str = field(repr=False)
+    session: Optional[str] = field(default=None, repr=False)
+    instance: Optional[str] = None
+    epoch: Optional[int] = None
+
+    def headers(self) -> dict[str, str]:
+        """The headers of the opening request; raises CredentialsError."""
+        headers = {"Authorization": encode_basic(self.name, self.password)}
+        if self.session is not None:
+            headers[SESSION_HEADER] = self.session
+        if self.instance is not None:
+            headers[INSTANCE_HEADER] = self.instance
+        if self.epoch is not None:
+            headers[EPOCH_HEADER] = str(self.epoch)
+        return headers
+
+    @classmethod
+    def parse(cls, headers: Mapping[str, str]) -> Handshake:
+        """From a mapping that ignores case, such as Starlette's; raises CredentialsError."""
+        authorization = headers.get("Authorization")
+        if authorization is None:
+            raise CredentialsError("there are no credentials")
+        name, password = decode_basic(authorization)
+        epoch = headers.get(EPOCH_HEADER)
+        # isdecimal() alone takes digits of other scripts, and int() takes any number of them.
+        if epoch is not None and not (epoch.isascii() and epoch.isdecimal() and len(epoch) < 19):
+            raise CredentialsError(f"{EPOCH_HEADER} is not a number")
+        return cls(
+            name=name,
+            password=password,
+            session=headers.get(SESSION_HEADER),
+            instance=headers.get(INSTANCE_HEADER),
+            epoch=None if epoch is None else int(epoch),
+        )
+
+
+@dataclass(frozen=True)
+class CommandReport:
+    """A command that the agent still has: `state` is RUNNING, or DONE and not acknowledged."""
+
+    command_id: str
+    state: str
+
+
+@dataclass(frozen=True)
+class AgentReport:
+    """`hostler` in the worker's info. `boot_id` changes when the machine restarts (null where it
+    cannot be known), `process` when the agent does; `facts` describe the machine.
+    """
+
+    boot_id: Optional[str]
+    process: str
+    commands: tuple[CommandReport, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
+
+    _keys: ClassVar[Keys] = {
+        "version": INTEGER,
+        "boot_id": nullable(TEXT),
+        "process": TEXT,
+        "commands": LIST,
+        "facts": MAP,
+    }
+
+    def body(self) -> dict[str, Any]:
+        """The map that goes into the info; `commands` becomes a list of maps."""
+        return {**asdict(self), "commands": [asdict(command) for command in self.commands]}
+
+    @classmethod
+    def parse(cls, info: Mapping[str, Any]) -> Optional[AgentReport]:
+        """The report in a worker's info; None when the worker is a stock one."""
+        if NAME not in info:
+            return None
+        where = f"get_worker_info.{NAME}"
+        taken = take_map(where, take("get_worker_info", info, NAME, MAP), cls._keys)
+        commands = tuple(_command_report(where, entry) for entry in taken.pop("commands"))
+        return cls(commands=commands, **taken)
+
+
+def _command_report(where: str, entry: Any) -> CommandReport:
+    entry = take(where, {"commands": entry}, "commands", MAP)
+    return CommandReport(
+        **take_map(f"{where}.commands", entry, {"command_id": TEXT, "state": TEXT})
+    )
+
+
+@dataclass(frozen=True)
+class HubSettings:
+    """`hostler` in the settings: the hub's terms for this connection.
+
+    Commands not in `resume` are killed; of those in it, everything unacknowledged is sent again.
+    The agent kills its jobs when the hub has not been heard of for `lease_ttl_s` less a margin.
+    `go_away_grace_s` is how long commands may take to end when the agent is told to go away.
+    """
+
+    lease_ttl_s: float
+    resume: tuple[str, ...] = ()
+    go_away_grace_s: float = 10.0
+    instance: Optional[str] = None
+    epoch: Optional[int] = None
+
+    _keys: ClassVar[Keys] = {
+        "lease_ttl_s": DURATION,
+        "resume": TEXTS,
+        "go_away_grace_s": optional(DURATION),
+        "instance": optional(TEXT),
+        "epoch": optional(INTEGER),
+    }
+
+    def body(self) -> dict[str, Any]:
+        return {**asdict(self), "resume": list(self.resume)}
+
+    @classmethod
+    def parse(cls, mapping: Mapping[str, Any]) -> HubSettings:
+        taken = take_map(f"set_worker_settings.args.{NAME}", mapping, cls._keys)
+        if taken["go_away_grace_s"] is None:
+            taken["go_away_grace_s"] = cls.go_away_grace_s
+        return cls(**{**taken, "resume": tuple(taken["resume"])})
+
+
+@dataclass(frozen=True)
+class CommandTerms:
+    """`hostler` in a command's args: the lease it runs under, and whether output is raw."""
+
+    lease: str
+    epoch: int
+    raw: bool = True
+
+    def body(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, args: Mapping[str, Any]) -> Optional[CommandTerms]:
+        """The terms in a command's args; None from a stock master."""
+        if args.get(NAME) is None:
+            return None
+        keys = {"lease": TEXT, "epoch": INTEGER, "raw": BOOLEAN}
+        where = f"start_command.args.{NAME}"
+        return cls(**take_map(where, take("start_command.args", args, NAME, MAP), keys))
+
+
+@dataclass(frozen=True)
+class Output:
+    """Raw output: `data` starts at `offset` bytes of the command's one log, all streams together.
+
+    `stream` is "stdout", "stderr", "header" or the name of a log file.
+    """
+
+    stream: str
+    offset: int
+    data: bytes
+
+    def pair(self) -> list[Any]:
+        return [OUTPUT, asdict(self)]
+
+    @classmethod
+    def parse(cls, value: Any) -> Output:
+        keys = {"stream": TEXT, "offset": LENGTH, "data": BYTES}
+        return cls(**take_map("update.output", take("update", {OUTPUT: value}, OUTPUT, MAP), keys))
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """A process that could not be killed."""
+
+    pid: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a job was and what it left: an empty `survivors` means that nothing lives any more."""
+
+    ended: str
+    exit_code: Optional[int]
+    containment: str
+    pids_seen: int = 0
+    peak_memory_bytes: Optional[int] = None
+    cpu_s: Optional[float] = None
+    survivors: tuple[Survivor, ...] = ()
+    held_output: tuple[str, ...] = ()
+
+    _keys: ClassVar[Keys] = {
+        "ended": TEXT,
+        "exit_code": nullable(INTEGER),
+        "containment": TEXT,
+        "pids_seen": LENGTH,
+        "peak_memory_bytes": optional(LENGTH),
+        "cpu_s": optional(NUMBER),
+        "survivors": LIST,
+        "held_output": TEXTS,
+    }
+
+    def pair(self) -> list[Any]:
+        survivors = [asdict(survivor) for survivor in self.survivors]
+        held = list(self.held_output)
+        return [RECEIPT, {**asdict(self), "survivors": survivors, "held_output": held}]
+
+    @classmethod
+    def parse(cls, value: Any) -> Receipt:
+        where = "update.receipt"
+        taken = take_map(where, take("update", {RECEIPT: value}, RECEIPT, MAP), cls._keys)
+        keys = {"pid": INTEGER, "name": TEXT}
+        taken["survivors"] = tuple(
+            Survivor(**take_map(where, take(where, {"survivors": entry}, "survivors", MAP), keys))
+            for entry in taken["survivors"]
+        )
+        return cls(**{**taken, "held_output": tuple(taken["held_output"])})

@@ -1,0 +1,85 @@
+"""Taking a value of a known kind out of a map that a peer sent, or saying what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import isfinite
+from typing import Any, Callable
+
+from hostler_agent.wire.errors import ProtocolError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of value: its name in error messages, the test for it, and may it be left out?"""
+
+    name: str
+    accepts: Callable[[Any], bool]
+    required: bool = True
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    # NaN and the infinities pass for floats, and for nothing that a number is needed for.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+
+
+def _is_pair_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
+        for pair in value
+    )
+
+
+def _is_text_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+Keys = Mapping[str, Kind]
+"""What a map must hold: the kind of value by key."""
+
+ANY = Kind("anything", lambda _: True)
+BOOLEAN = Kind("a boolean", lambda value: isinstance(value, bool))
+BYTES = Kind("bytes", lambda value: isinstance(value, bytes))
+INTEGER = Kind("an integer", _is_integer)
+LENGTH = Kind("a length", lambda value: _is_integer(value) and value >= 0)
+POSITIVE = Kind("a positive integer", lambda value: _is_integer(value) and value > 0)
+DURATION = Kind("a duration in seconds", lambda value: _is_number(value) and value >= 0)
+NUMBER = Kind("a number", _is_number)
+TEXT = Kind("a string", lambda value: isinstance(value, str))
+MAP = Kind("a map", lambda value: isinstance(value, dict))
+LIST = Kind("a list", lambda value: isinstance(value, (list, tuple)))
+PAIRS = Kind("a list of [name, value] pairs", _is_pair_list)
+TEXTS = Kind("a list of strings", _is_text_list)
+
+
+def optional(kind: Kind) -> Kind:
+    """The same kind, or null, or left out."""
+    return Kind(f"{kind.name} or null", lambda value: value is None or kind.accepts(value), False)
+
+
+def nullable(kind: Kind) -> Kind:
+    """The same kind or null, but it must be there."""
+    return replace(optional(kind), required=True)
+
+
+def take(where: str, mapping: Mapping[str, Any], key: str, kind: Kind) -> Any:
+    """`mapping[key]`, which must be there and be of that kind; `where` names the operation."""
+    if key not in mapping:
+        raise ProtocolError(f"{where}: key {key!r} is missing")
+    value = mapping[key]
+    if not kind.accepts(value):
+        raise ProtocolError(f"{where}: key {key!r} must be {kind.name}, not {type(value).__name__}")
+    return value
+
+
+def take_map(where: str, mapping: Mapping[str, Any], kinds: Keys) -> dict[str, Any]:
+    """All keys of `kinds` out of `mapping`; others are ignored, an optional one may be left out."""
+    taken = {}
+    for key, kind in kinds.items():
+        taken[key] = take(where, mapping, key, kind) if key in mapping or kind.required else None
+    return taken

@@ -1,0 +1,29 @@
+"""How much one peer may ask of the other (faults.md 3.2): the sizes both ends agree on.
+
+The sizes are per direction. The hub has thousands of agents that it does not trust, so it takes
+little from each; an agent has one hub, which sends file contents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the receiver of a direction accepts.
+
+    `message_size_bytes` bounds one frame, `depth` the nesting of its containers, `items` the
+    number of values in them all together, `in_flight` the sender's unanswered requests.
+    """
+
+    message_size_bytes: int
+    depth: int = 32
+    items: int = 65_536
+    in_flight: int = 64
+
+
+TO_HUB = Limits(message_size_bytes=1 * MEBIBYTE)
+TO_AGENT = Limits(message_size_bytes=8 * MEBIBYTE)

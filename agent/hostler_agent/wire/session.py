@@ -1,0 +1,208 @@
+"""A conversation over one connection: requests out and in, and the answers matched to them.
+
+Theory of operation. Each side numbers its own requests (`seq_number`), and each request gets one
+response with the same number, in any order. The two numberings are independent. The session keeps
+the tokens of our own unanswered requests, and the numbers of the peer's that we have not answered;
+it knows neither sockets nor time: the caller moves the frames, sets deadlines, and says when the
+connection is gone.
+
+What a peer can do wrong falls into three classes:
+
+- a request that we do not know or cannot read is *rejected*: it is answered with an error and the
+  conversation goes on (receive returns Rejected with the frame to send);
+- a response to nothing is ignored: the request may have been given up at its deadline. (Buildbot's
+  own peers raise KeyError here and lose the connection);
+- a frame that is no message at all raises: the caller closes the connection (1002, or 1009 for
+  LimitExceeded).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+from hostler_agent.wire import codec
+from hostler_agent.wire.errors import LimitExceeded, ProtocolError, RemoteError, TooManyInFlight
+from hostler_agent.wire.fields import INTEGER, TEXT, take
+from hostler_agent.wire.limits import TO_AGENT, TO_HUB, Limits
+from hostler_agent.wire.messages import (
+    AGENT_OPERATIONS,
+    HUB_OPERATIONS,
+    RESPONSE,
+    Message,
+    Response,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Role(enum.Enum):
+    """Which end of the conversation we are."""
+
+    AGENT = "agent"
+    HUB = "hub"
+
+
+OPERATIONS: Mapping[Role, Mapping[str, type[Message]]] = {
+    Role.AGENT: HUB_OPERATIONS,
+    Role.HUB: AGENT_OPERATIONS,
+}
+"""By our own role: the operations that the peer may ask of us."""
+
+_RECEIVES = {Role.AGENT: TO_AGENT, Role.HUB: TO_HUB}
+_SENDS = {Role.AGENT: TO_HUB, Role.HUB: TO_AGENT}
+
+
+@dataclass(frozen=True)
+class Requested:
+    """The peer asks: answer(seq_number) or refuse(seq_number), exactly once."""
+
+    seq_number: int
+    message: Message
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The request of that token succeeded."""
+
+    token: object
+    result: Any
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The peer answered the request of that token with an error."""
+
+    token: object
+    error: RemoteError
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """The peer's request was unusable: send the frame; nothing else is to be done."""
+
+    frame: bytes
+    error: ProtocolError
+
+
+Event = Union[Requested, Answered, Failed, Rejected]
+
+
+class Session:
+    """The state of one conversation; a new connection needs a new one."""
+
+    def __init__(
+        self,
+        role: Role,
+        limits: Optional[Limits] = None,
+        peer_limits: Optional[Limits] = None,
+    ) -> None:
+        """`limits` is what we accept, `peer_limits` what the peer does; see `limits`."""
+        self._operations = OPERATIONS[role]
+        self._limits = limits or _RECEIVES[role]
+        self._peer_limits = peer_limits or _SENDS[role]
+        self._tokens: dict[int, object] = {}
+        self._unanswered: set[int] = set()
+        self._last_seq_number = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many of our requests are unanswered."""
+        return len(self._tokens)
+
+    @property
+    def unanswered(self) -> int:
+        """How many of the peer's requests we owe an answer.
+
+        Buildbot's worker does not wait for answers, so a flood is no fault of the peer: stop
+        reading the socket while this is at the limit.
+        """
+        return len(self._unanswered)
+
+    def request(self, message: Message, token: object) -> bytes:
+        """The frame that asks for `message`; `token` comes back with the answer.
+
+        Raises TooManyInFlight, LimitExceeded (too large for the peer) and ProtocolError (cannot be
+        encoded); then nothing has changed.
+        """
+        if len(self._tokens) >= self._peer_limits.in_flight:
+            raise TooManyInFlight(f"{len(self._tokens)} requests are unanswered")
+        seq_number = self._last_seq_number + 1
+        frame = self._frame({"op": message.op, "seq_number": seq_number, **message.body()})
+        self._last_seq_number = seq_number
+        self._tokens[seq_number] = token
+        return frame
+
+    def answer(self, seq_number: int, result: Any = None) -> bytes:
+        """The frame that answers a request; raises like request(), and it may then be refused."""
+        frame = self._frame(Response(seq_number, result).body())
+        self._unanswered.discard(seq_number)
+        return frame
+
+    def refuse(self, seq_number: int, reason: str) -> bytes:
+        """The frame that answers a request with an error."""
+        self._unanswered.discard(seq_number)
+        return self._frame(Response(seq_number, _told(reason), is_exception=True).body())
+
+    def abandon(self, token: object) -> None:
+        """Wait no longer for this token's answer (its deadline has passed)."""
+        for seq_number, waiting in list(self._tokens.items()):
+            if waiting is token:
+                del self._tokens[seq_number]
+
+    def receive(self, frame: bytes) -> Optional[Event]:
+        """What the frame says; None for a response that nobody waits for.
+
+        Raises ProtocolError or LimitExceeded when the conversation cannot go on.
+        """
+        mapping = codec.decode(frame, self._limits)
+        seq_number = take("message", mapping, "seq_number", INTEGER)
+        op = take("message", mapping, "op", TEXT)
+        if op == RESPONSE:
+            return self._receive_response(Response.parse(seq_number, mapping))
+        return self._receive_request(op, seq_number, mapping)
+
+    def lose(self) -> list[object]:
+        """The connection is gone: the tokens of the requests that get no answer any more."""
+        tokens = list(self._tokens.values())
+        self._tokens.clear()
+        self._unanswered.clear()
+        return tokens
+
+    def _receive_response(self, response: Response) -> Optional[Event]:
+        if response.seq_number not in self._tokens:
+            return None
+        token = self._tokens.pop(response.seq_number)
+        if response.is_exception:
+            return Failed(token, RemoteError(_told(str(response.result))))
+        return Answered(token, response.result)
+
+    def _receive_request(self, op: str, seq_number: int, mapping: dict[str, Any]) -> Event:
+        if seq_number in self._unanswered:
+            raise ProtocolError(f"{op}: seq_number {seq_number} is used by an unanswered request")
+        try:
+            message = self._parse(op, mapping)
+        except ProtocolError as error:
+            return Rejected(self.refuse(seq_number, str(error)), error)
+        self._unanswered.add(seq_number)
+        return Requested(seq_number, message)
+
+    def _parse(self, op: str, mapping: dict[str, Any]) -> Message:
+        operation = self._operations.get(op)
+        if operation is None:
+            raise ProtocolError(f"operation {op[:100]!r} does not exist")
+        return operation.parse(mapping)
+
+    def _frame(self, mapping: dict[str, Any]) -> bytes:
+        frame = codec.encode(mapping)
+        limit = self._peer_limits.message_size_bytes
+        if len(frame) > limit:
+            raise LimitExceeded(f"message of {len(frame)} bytes is over the peer's limit {limit}")
+        return frame
+
+
+def _told(reason: str) -> str:
+    """An error's text as it may travel: short, and without the lone surrogates of file names."""
+    return reason[:4096].encode("utf-8", "replace").decode()

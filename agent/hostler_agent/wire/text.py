@@ -1,0 +1,102 @@
+"""Buildbot's content lists: how output travels to and from a stock peer.
+
+A value of `stdout`, `stderr`, `header` or `log` is `[text, positions, times]`: text of whole lines,
+the index of each newline in it, and when the first character of each line arrived (seconds since
+1970). Whatever the settings' `newline_re` matches has become a newline, and lines are cut so that
+none is longer than `max_line_length` characters with its newline. A line that is not finished yet
+stays here until it is, or until flush(); so does a sequence that `newline_re` has
+seen only half of.
+
+This form is for stock peers: it changes the bytes. Our own hub gets them raw.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Any, Optional
+
+from hostler_agent.wire.errors import ProtocolError
+
+Content = list[Any]
+"""`[text, positions, times]`"""
+
+
+class LineSplitter:
+    """Cuts one stream into content lists. Bytes that are no UTF-8 become U+FFFD."""
+
+    def __init__(self, max_line_length: int, newline_re: str) -> None:
+        """Raises ProtocolError when `newline_re` is no regular expression."""
+        try:
+            self._newline = re.compile(newline_re)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ProtocolError(f"newline_re is not a regular expression: {error}") from error
+        # At least one character of each line must be text, or cutting would never end.
+        self._room = max(max_line_length, 2) - 1
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._partial = ""
+        self._partial_since = 0.0
+
+    def feed(self, data: bytes | str, at: float) -> Optional[Content]:
+        """The lines that `data`, which arrived at `at`, has finished; None when it has none."""
+        if isinstance(data, str):
+            # Names of files may hold lone surrogates, which no peer could decode.
+            data = data.encode("utf-8", "replace")
+        return self._append(self._decoder.decode(data), at)
+
+    def flush(self, at: float) -> Optional[Content]:
+        """What is left, made a line; the stream has ended."""
+        content = self._append(self._decoder.decode(b"", final=True), at)
+        if not self._partial:
+            return content
+        rest = self._append("\n", at)
+        return rest if content is None or rest is None else join(content, rest)
+
+    def _append(self, text: str, at: float) -> Optional[Content]:
+        if not self._partial:
+            self._partial_since = at
+        text = self._newline.sub("\n", self._partial + text)
+        *whole, partial = text.split("\n")
+        lines = [piece for line in whole for piece in self._cut(line)]
+        while len(partial) > self._room:
+            lines.append(partial[: self._room])
+            partial = partial[self._room :]
+        self._partial = partial
+        if not lines:
+            return None
+        times = [self._partial_since, *([at] * (len(lines) - 1))]
+        self._partial_since = at
+        return [*_joined(lines), times]
+
+    def _cut(self, line: str) -> list[str]:
+        pieces = [line[at : at + self._room] for at in range(0, len(line), self._room)]
+        return pieces or [""]
+
+
+def _joined(lines: list[str]) -> tuple[str, list[int]]:
+    positions = []
+    position = -1
+    for line in lines:
+        position += len(line) + 1
+        positions.append(position)
+    return "\n".join(lines) + "\n", positions
+
+
+def join(first: Content, second: Content) -> Content:
+    """One content list of two that follow each other in the same stream."""
+    offset = len(first[0])
+    return [
+        first[0] + second[0],
+        [*first[1], *(offset + position for position in second[1])],
+        [*first[2], *second[2]],
+    ]
+
+
+def text_bytes(value: Any) -> bytes:
+    """The UTF-8 of a content list's text; raises ProtocolError.
+
+    Positions and times are not needed for that, and stock peers do not always count them alike.
+    """
+    if not (isinstance(value, (list, tuple)) and len(value) == 3 and isinstance(value[0], str)):
+        raise ProtocolError("content must be a list of text, positions and times")
+    return value[0].encode("utf-8", "replace")
