@@ -1,0 +1,28 @@
+"""The heart: what becomes of a worker, decided without I/O.
+
+``step(worker, event) -> (worker, commands)``. The shell around it (``hostler_hub.controller``)
+persists the new worker before it executes a command, and turns each outcome into the next event.
+"""
+
+from hostler_hub.lifecycle import commands, events
+from hostler_hub.lifecycle.errors import IllegalTransition, InvariantViolated
+from hostler_hub.lifecycle.invariants import check, check_transition
+from hostler_hub.lifecycle.model import Instance, Mode, Policy, Presence, State, Timer, Worker
+from hostler_hub.lifecycle.step import step
+
+__all__ = [
+    "IllegalTransition",
+    "Instance",
+    "InvariantViolated",
+    "Mode",
+    "Policy",
+    "Presence",
+    "State",
+    "Timer",
+    "Worker",
+    "check",
+    "check_transition",
+    "commands",
+    "events",
+    "step",
+]

@@ -1,0 +1,417 @@
+"""What each row of the table does. An action edits the draft and returns the next state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hostler_hub.lifecycle import commands, events
+from hostler_hub.lifecycle.draft import Draft
+from hostler_hub.lifecycle.errors import IllegalTransition
+from hostler_hub.lifecycle.model import (
+    Instance,
+    Mode,
+    Presence,
+    State,
+    Timer,
+    why_not_leasable,
+    why_not_startable,
+)
+
+LATENT = State.LATENT
+SUBSTANTIATING = State.SUBSTANTIATING
+SUBSTANTIATED = State.SUBSTANTIATED
+INSUBSTANTIATING = State.INSUBSTANTIATING
+
+
+def stay(draft: Draft, _event: events.Event) -> State:
+    """Nothing changes; the row is there because the event may rightly arrive."""
+    return draft.worker.state
+
+
+# --- coming up -----------------------------------------------------------------------------------
+
+
+def start(draft: Draft, event: events.Wanted) -> State:
+    if why_not_startable(draft.worker) is not None:
+        return draft.worker.state
+    epoch = draft.worker.epoch + 1
+    draft.set(epoch=epoch, instance=Instance(event.instance, epoch), destroy_attempts=0)
+    draft.order(commands.Create(event.instance, epoch))
+    draft.timer(Timer.ATTACH, draft.worker.policy.missing_timeout_s)
+    draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
+    return SUBSTANTIATING
+
+
+def record_handle(draft: Draft, event: events.Created) -> State:
+    _set_handle(draft, event.handle)
+    return draft.worker.state
+
+
+def give_up_create(draft: Draft, event: events.CreateFailed) -> State:
+    draft.quarantine(event.error)
+    return wind_down(draft, f"create failed: {event.error}")
+
+
+def give_up_attach(draft: Draft, _event: events.TimerFired) -> State:
+    wait = draft.worker.policy.missing_timeout_s
+    reason = f"its agent did not attach within {wait:g} s"
+    draft.missing(reason)
+    draft.quarantine(reason)
+    return wind_down(draft, reason)
+
+
+def attach(draft: Draft, event: events.Attached) -> State:
+    _connect(draft, event)
+    draft.idle()
+    draft.order(commands.OfferSlots())
+    return SUBSTANTIATED
+
+
+def attach_permanent(draft: Draft, event: events.Attached) -> State:
+    worker = draft.worker
+    if not worker.policy.permanent:
+        return refuse(draft, event)
+    if worker.removing or worker.mode in {Mode.STOPPED, Mode.DRAINING}:
+        draft.order(commands.SendAway(event.connection, f"worker {worker.name} is {worker.mode}"))
+        return LATENT
+    epoch = worker.epoch + 1
+    draft.set(epoch=epoch, instance=Instance(event.instance, epoch, {}), destroy_attempts=0)
+    return attach(draft, replace(event, epoch=epoch))
+
+
+def reattach(draft: Draft, event: events.Attached) -> State:
+    """The same instance on a new connection replaces the half-open old one at once (A4)."""
+    old = draft.worker.connection
+    if old is not None:
+        draft.order(commands.SendAway(old, "replaced by a newer connection of the same agent"))
+    if not (event.resumable and (old is None or draft.worker.resumable)):
+        draft.lose_leases("the agent reconnected and cannot take up its commands")
+    _connect(draft, event)
+    if not draft.worker.leases and Timer.IDLE not in draft.worker.timers:
+        draft.idle()
+    draft.order(commands.OfferSlots())
+    return SUBSTANTIATED
+
+
+def refuse(draft: Draft, event: events.Attached) -> State:
+    reason = f"worker {draft.worker.name} does not expect this instance"
+    draft.order(commands.SendAway(event.connection, reason))
+    return draft.worker.state
+
+
+def _connect(draft: Draft, event: events.Attached) -> None:
+    draft.cancel(Timer.ATTACH, Timer.RECONNECT)
+    draft.found()
+    draft.set(connection=event.connection, resumable=event.resumable)
+    if Timer.CHECK not in draft.worker.timers and not draft.worker.policy.permanent:
+        draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
+
+
+def _set_handle(draft: Draft, handle: Any) -> None:
+    assert draft.worker.instance is not None
+    draft.set(instance=replace(draft.worker.instance, handle=handle))
+
+
+# --- at work -------------------------------------------------------------------------------------
+
+
+def lease(draft: Draft, event: events.Leased) -> State:
+    """The dispatcher asks why_not_leasable() under the same lock, so a refusal is its mistake."""
+    refusal = why_not_leasable(draft.worker)
+    if refusal is not None:
+        raise IllegalTransition(draft.worker.name, draft.worker.state, event, f": {refusal}")
+    draft.cancel(Timer.IDLE)
+    draft.set(leases=(*draft.worker.leases, event.lease))
+    return SUBSTANTIATED
+
+
+def release(draft: Draft, event: events.Released) -> State:
+    if event.lease not in draft.worker.leases:
+        return SUBSTANTIATED
+    draft.set(leases=tuple(lease for lease in draft.worker.leases if lease != event.lease))
+    if event.finished:
+        draft.set(backoff_s=0.0)
+    if not event.clean:
+        _distrust(draft, event.cause)
+    return _after_release(draft)
+
+
+def _distrust(draft: Draft, cause: str) -> None:
+    """V10: a slot that did not come back clean is not used again on this instance."""
+    draft.quarantine(f"a slot did not come back clean: {cause}")
+    if not draft.worker.policy.permanent:
+        draft.set(tainted=True)
+
+
+def _after_release(draft: Draft) -> State:
+    worker = draft.worker
+    if worker.leases:
+        draft.order(commands.OfferSlots())
+        return SUBSTANTIATED
+    if worker.tainted:
+        return wind_down(draft, "a slot did not come back clean")
+    if worker.mode is Mode.DRAINING:
+        return wind_down(draft, "drained")
+    if worker.policy.build_wait_timeout_s == 0 and not worker.policy.permanent:
+        return wind_down(draft, "build_wait_timeout is 0")
+    draft.idle()
+    draft.order(commands.OfferSlots())
+    return SUBSTANTIATED
+
+
+# --- losing sight --------------------------------------------------------------------------------
+
+
+def detach(draft: Draft, event: events.Detached) -> State:
+    """The agent is gone; the instance may not be, and its builds may still be running (A6)."""
+    draft.set(connection=None)
+    if not draft.worker.resumable:
+        draft.lose_leases(f"connection to its agent lost: {event.cause}")
+    if draft.worker.policy.permanent and not draft.worker.leases:
+        return _leave_permanent(draft)
+    draft.cancel(Timer.IDLE)
+    # 30 s more than the agent gives itself, which kills its jobs 30 s early (A7).
+    draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
+    if not draft.worker.policy.permanent:
+        assert draft.worker.instance is not None
+        draft.order(commands.Inspect(draft.worker.instance.id))
+    return SUBSTANTIATED
+
+
+def give_up_reconnect(draft: Draft, _event: events.TimerFired) -> State:
+    reason = "its agent did not reconnect in time"
+    draft.lose_leases(reason)
+    if draft.worker.policy.permanent:
+        draft.missing(reason)
+        return _leave_permanent(draft)
+    draft.missing(reason)
+    draft.quarantine(reason)
+    return wind_down(draft, reason)
+
+
+def report_missing(draft: Draft, _event: events.TimerFired) -> State:
+    draft.missing(f"not attached for {draft.worker.policy.missing_timeout_s:g} s")
+    return LATENT
+
+
+def _leave_permanent(draft: Draft) -> State:
+    draft.cancel(*draft.worker.timers)
+    draft.set(instance=None, connection=None, tainted=False, destroying=False)
+    if draft.worker.quarantine_until is not None:
+        draft.timer(Timer.QUARANTINE, max(0.0, draft.worker.quarantine_until - draft.at))
+    if draft.worker.removing:
+        draft.order(commands.Forget())
+    elif draft.worker.mode is Mode.ACTIVE and draft.worker.missing_since is None:
+        draft.timer(Timer.MISSING, draft.worker.policy.missing_timeout_s)
+    return LATENT
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+def look(draft: Draft, _event: events.TimerFired) -> State:
+    assert draft.worker.instance is not None
+    draft.order(commands.Inspect(draft.worker.instance.id))
+    draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
+    return draft.worker.state
+
+
+def inspected_booting(draft: Draft, event: events.Inspected) -> State:
+    assert draft.worker.instance is not None
+    if event.presence is Presence.GONE:
+        reason = f"its instance ended before the agent attached: {event.evidence}"
+        draft.quarantine(reason)
+        return wind_down(draft, reason)
+    if event.presence is Presence.RUNNING and event.handle is not None:
+        _set_handle(draft, event.handle)  # K3: created, but the handle was not recorded
+    return SUBSTANTIATING
+
+
+def inspected_up(draft: Draft, event: events.Inspected) -> State:
+    if event.presence is not Presence.GONE:
+        return SUBSTANTIATED
+    reason = f"its instance is gone: {event.evidence}"
+    if draft.worker.leases:
+        draft.quarantine(reason)
+    draft.lose_leases(reason)
+    return wind_down(draft, reason)
+
+
+# --- going down ----------------------------------------------------------------------------------
+
+
+def wind_down(draft: Draft, reason: str) -> State:
+    """Leave for good: leases lost, agent sent away, instance destroyed until proven gone."""
+    draft.lose_leases(reason)
+    keep = {Timer.QUARANTINE}
+    draft.cancel(*(timer for timer in draft.worker.timers if timer not in keep))
+    if draft.worker.connection is not None:
+        draft.order(commands.SendAway(draft.worker.connection, reason))
+    draft.destroy()
+    return INSUBSTANTIATING
+
+
+def stop_unwanted(draft: Draft, event: events.Unwanted) -> State:
+    if draft.worker.leases:
+        return draft.worker.state  # V9: busy is never guessed
+    return wind_down(draft, event.cause)
+
+
+def stop_idle(draft: Draft, _event: events.TimerFired) -> State:
+    if draft.worker.leases:
+        return SUBSTANTIATED
+    return wind_down(draft, "idle for build_wait_timeout")
+
+
+def stop_for_hub(draft: Draft, _event: events.HubStopping) -> State:
+    if draft.worker.leases or draft.worker.policy.permanent:
+        return draft.worker.state
+    return wind_down(draft, "the hub stops")
+
+
+def try_destroy_again(draft: Draft, _event: events.TimerFired) -> State:
+    draft.destroy()
+    return INSUBSTANTIATING
+
+
+def note_destroy_failed(draft: Draft, event: events.DestroyFailed) -> State:
+    draft.retry_destroy(event.error)
+    return INSUBSTANTIATING
+
+
+def rest(draft: Draft, _event: events.Destroyed) -> State:
+    """Proven gone: only now does the row say so (V3)."""
+    if draft.worker.policy.permanent:
+        return _leave_permanent(draft)
+    draft.cancel(Timer.DESTROY)
+    draft.set(instance=None, connection=None, tainted=False, destroying=False, destroy_attempts=0)
+    draft.order(commands.Forget() if draft.worker.removing else commands.OfferSlots())
+    return LATENT
+
+
+def lose_connection(draft: Draft, _event: events.Detached) -> State:
+    draft.set(connection=None)
+    return INSUBSTANTIATING
+
+
+# --- orders --------------------------------------------------------------------------------------
+
+
+def _note_mode(draft: Draft, event: events.ModeSet) -> None:
+    if event.mode is Mode.ACTIVE:
+        draft.leave_quarantine()  # its doubling stays until a build finishes
+        draft.order(commands.OfferSlots())
+    if event.mode is not Mode.ACTIVE:
+        draft.cancel(Timer.MISSING)
+    draft.set(mode=event.mode, mode_reason=event.reason, mode_by=event.by, mode_at=event.at)
+
+
+def set_mode_latent(draft: Draft, event: events.ModeSet) -> State:
+    _note_mode(draft, event)
+    worker = draft.worker
+    waits = worker.policy.permanent and worker.missing_since is None
+    if event.mode is Mode.ACTIVE and waits and Timer.MISSING not in worker.timers:
+        draft.timer(Timer.MISSING, worker.policy.missing_timeout_s)
+    return LATENT
+
+
+def set_mode_up(draft: Draft, event: events.ModeSet) -> State:
+    _note_mode(draft, event)
+    stop_now = event.mode is Mode.STOPPED
+    drained = event.mode is Mode.DRAINING and not draft.worker.leases
+    if stop_now or drained:
+        return wind_down(draft, f"{event.mode} by {event.by}: {event.reason or 'no reason given'}")
+    return draft.worker.state
+
+
+def set_mode_down(draft: Draft, event: events.ModeSet) -> State:
+    _note_mode(draft, event)
+    return INSUBSTANTIATING
+
+
+def redefine(draft: Draft, event: events.Redefined) -> State:
+    draft.set(policy=event.policy)
+    worker = draft.worker
+    up = worker.state in {SUBSTANTIATING, SUBSTANTIATED}
+    if up and event.restart and not worker.leases:
+        return wind_down(draft, "redefined")
+    if up and event.restart:
+        draft.set(tainted=True)  # it goes when its last lease ends
+    if Timer.IDLE in worker.timers:
+        draft.cancel(Timer.IDLE)
+        draft.idle()
+    return worker.state
+
+
+def remove_latent(draft: Draft, _event: events.Removed) -> State:
+    draft.cancel(*draft.worker.timers)
+    draft.leave_quarantine()
+    draft.set(removing=True)
+    draft.order(commands.Forget())
+    return LATENT
+
+
+def remove_up(draft: Draft, event: events.Removed) -> State:
+    draft.set(removing=True)
+    return wind_down(draft, f"removed by {event.by}")
+
+
+def remove_down(draft: Draft, _event: events.Removed) -> State:
+    draft.set(removing=True)
+    return INSUBSTANTIATING
+
+
+# --- a quarantine's end, and the hub's start --------------------------------------------------
+
+
+def end_quarantine(draft: Draft, _event: events.TimerFired) -> State:
+    draft.leave_quarantine()
+    draft.order(commands.OfferSlots())
+    return draft.worker.state
+
+
+def _recover_quarantine(draft: Draft) -> None:
+    until = draft.worker.quarantine_until
+    if until is not None:
+        draft.timer(Timer.QUARANTINE, max(0.0, until - draft.at))
+
+
+def recover_latent(draft: Draft, _event: events.Recovered) -> State:
+    _recover_quarantine(draft)
+    worker = draft.worker
+    if worker.removing:
+        draft.order(commands.Forget())
+    elif worker.policy.permanent and worker.mode is Mode.ACTIVE and worker.missing_since is None:
+        draft.timer(Timer.MISSING, worker.policy.missing_timeout_s)
+    return LATENT
+
+
+def recover_starting(draft: Draft, _event: events.Recovered) -> State:
+    """K2 to K4: whether the create happened is for the driver to see. The wait starts anew, so
+    that the time the hub was down is not the worker's (V12)."""
+    _recover_quarantine(draft)
+    assert draft.worker.instance is not None
+    draft.timer(Timer.ATTACH, draft.worker.policy.missing_timeout_s)
+    draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
+    draft.order(commands.Inspect(draft.worker.instance.id))
+    return SUBSTANTIATING
+
+
+def recover_up(draft: Draft, _event: events.Recovered) -> State:
+    """K5 to K9: the agent reconnects by itself; its leases wait for it."""
+    _recover_quarantine(draft)
+    draft.set(connection=None, resumable=True)
+    draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
+    if not draft.worker.policy.permanent:
+        assert draft.worker.instance is not None
+        draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
+        draft.order(commands.Inspect(draft.worker.instance.id))
+    return SUBSTANTIATED
+
+
+def recover_down(draft: Draft, _event: events.Recovered) -> State:
+    """K11: destroying is idempotent."""
+    _recover_quarantine(draft)
+    draft.destroy()
+    return INSUBSTANTIATING

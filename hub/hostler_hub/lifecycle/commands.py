@@ -1,0 +1,79 @@
+"""What the core orders. Every command is idempotent: after a crash it is simply ordered again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hostler_hub.lifecycle.model import Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Create(Command):
+    """Start the instance with the driver; answered by Created or CreateFailed."""
+
+    instance: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect(Command):
+    """Look whether the instance is there; answered by Inspected."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Destroy(Command):
+    """Stop the instance and prove it gone; answered by Destroyed or DestroyFailed."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer(Command):
+    timer: Timer
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTimer(Command):
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
+class SendAway(Command):
+    """Tell the agent on this connection to go away and not to come back, then close."""
+
+    connection: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoseLeases(Command):
+    """Give the builds of these leases back to the queue."""
+
+    leases: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OfferSlots(Command):
+    """Something became possible: let the dispatcher look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notify(Command):
+    """Tell people of an incident."""
+
+    incident: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget(Command):
+    """The worker was removed and its last instance is proven gone: delete its row."""

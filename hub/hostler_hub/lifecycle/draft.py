@@ -1,0 +1,93 @@
+"""One transition in the making: the worker as it will be, and the commands that go with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from hostler_hub.lifecycle import commands
+from hostler_hub.lifecycle.model import Timer, Worker
+
+QUARANTINE_FIRST_S = 10.0
+QUARANTINE_LONGEST_S = 3600.0
+DESTROY_RETRY_FIRST_S = 1.0
+DESTROY_RETRY_LONGEST_S = 300.0
+
+
+class Draft:
+    """Collects what an action does. The state itself is assigned by ``step()`` alone."""
+
+    def __init__(self, worker: Worker, at: float) -> None:
+        self.worker = worker
+        self.at = at
+        self.commands: list[commands.Command] = []
+
+    def set(self, **changes: Any) -> None:
+        self.worker = replace(self.worker, **changes)
+
+    def order(self, command: commands.Command) -> None:
+        self.commands.append(command)
+
+    def timer(self, timer: Timer, after_s: float) -> None:
+        at = self.at + after_s
+        self.set(timers=MappingProxyType({**self.worker.timers, timer: at}))
+        self.order(commands.SetTimer(timer, at))
+
+    def cancel(self, *timers: Timer) -> None:
+        for timer in timers:
+            if timer in self.worker.timers:
+                left = {t: at for t, at in self.worker.timers.items() if t is not timer}
+                self.set(timers=MappingProxyType(left))
+                self.order(commands.CancelTimer(timer))
+
+    def quarantine(self, reason: str) -> None:
+        """10 s, doubling to an hour; the doubling is kept until a build finishes (P7)."""
+        backoff = self.worker.backoff_s * 2 or QUARANTINE_FIRST_S
+        backoff = min(backoff, QUARANTINE_LONGEST_S)
+        self.set(
+            backoff_s=backoff,
+            quarantine_until=self.at + backoff,
+            quarantine_reason=reason,
+            last_error=reason,
+        )
+        self.timer(Timer.QUARANTINE, backoff)
+
+    def leave_quarantine(self) -> None:
+        self.set(quarantine_until=None, quarantine_reason=None)
+        self.cancel(Timer.QUARANTINE)
+
+    def missing(self, reason: str) -> None:
+        """One incident is told once: while it lasts nothing more is said (V16)."""
+        if self.worker.missing_since is None:
+            self.set(missing_since=self.at, missing_reason=reason)
+            self.order(commands.Notify("missing", reason))
+
+    def found(self) -> None:
+        self.set(missing_since=None, missing_reason=None)
+        self.cancel(Timer.MISSING)
+
+    def lose_leases(self, reason: str) -> None:
+        if self.worker.leases:
+            self.order(commands.LoseLeases(self.worker.leases, reason))
+            self.set(leases=())
+
+    def idle(self) -> None:
+        """Nobody holds a lease: count down, unless the owner keeps the instance."""
+        wait = self.worker.policy.build_wait_timeout_s
+        if wait >= 0 and not self.worker.policy.permanent:
+            self.timer(Timer.IDLE, wait)
+
+    def destroy(self) -> None:
+        """Order the destroy; until it is answered no second one goes out (P10)."""
+        assert self.worker.instance is not None
+        self.cancel(Timer.DESTROY)
+        self.set(destroying=True)
+        self.order(commands.Destroy(self.worker.instance.id))
+
+    def retry_destroy(self, error: str) -> None:
+        """Try again for ever, 1 s to 5 min apart: the row is kept and shows the error (P13, V3)."""
+        attempts = self.worker.destroy_attempts + 1
+        wait = min(DESTROY_RETRY_FIRST_S * 2 ** min(attempts - 1, 20), DESTROY_RETRY_LONGEST_S)
+        self.set(destroying=False, destroy_attempts=attempts, last_error=error)
+        self.timer(Timer.DESTROY, wait)

@@ -1,0 +1,135 @@
+"""What can happen to a worker. Every event says when (``at``, seconds since the epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hostler_hub.lifecycle.model import Mode, Policy, Presence, Timer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted(Event):
+    """A build, or an operator, wants the worker up. ``instance`` is a fresh ULID to start it as."""
+
+    instance: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unwanted(Event):
+    """Nobody needs the instance any more: stop it if no lease holds it."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created(Event):
+    """The driver's create returned; the instance boots."""
+
+    instance: str
+    handle: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateFailed(Event):
+    """The driver's create raised. The instance may exist all the same (P1)."""
+
+    instance: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached(Event):
+    """An agent that proved instance, epoch and token is connected and answered its settings.
+
+    A permanent worker's agent arrives with a fresh ULID and without an epoch.
+    """
+
+    instance: str
+    epoch: int | None
+    connection: str
+    resumable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detached(Event):
+    connection: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leased(Event):
+    lease: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released(Event):
+    """A lease ended. ``finished``: the build has a result; ``clean``: V10's condition holds."""
+
+    lease: str
+    finished: bool
+    clean: bool
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeSet(Event):
+    mode: Mode
+    reason: str | None
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerFired(Event):
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected(Event):
+    instance: str
+    presence: Presence
+    evidence: str
+    handle: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destroyed(Event):
+    """The driver has positive evidence that the instance is gone (V3)."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestroyFailed(Event):
+    instance: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redefined(Event):
+    """The owner changed the definition; ``restart``: a running instance no longer fits it."""
+
+    policy: Policy
+    restart: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed(Event):
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered(Event):
+    """The hub started and found this worker in its store: pick up what was under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubStopping(Event):
+    """The hub stops: idle instances go, leased ones stay to be taken up at the next start."""

@@ -1,0 +1,100 @@
+"""The invariants V1 to V18 as far as one worker shows them; checked after every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hostler_hub.lifecycle.errors import InvariantViolated
+from hostler_hub.lifecycle.model import Mode, State, Timer, Worker
+
+_UP = {State.SUBSTANTIATING, State.SUBSTANTIATED}
+
+
+def check(worker: Worker) -> None:
+    """Raise InvariantViolated if ``worker`` is what no worker may be."""
+    for rule in _RULES:
+        complaint = rule(worker)
+        if complaint is not None:
+            raise InvariantViolated(f"worker {worker.name}: {complaint} ({worker!r})")
+
+
+def check_transition(before: Worker, after: Worker) -> None:
+    """V4 and V3 over one step: a new instance means a new epoch, and none is skipped over."""
+    if after.epoch < before.epoch:
+        raise InvariantViolated(f"V4 worker {after.name}: epoch fell to {after.epoch}")
+    changed = before.instance is None or (
+        after.instance is not None and after.instance.id != before.instance.id
+    )
+    if after.instance is not None and changed and after.epoch != before.epoch + 1:
+        raise InvariantViolated(f"V4 worker {after.name}: a new instance without a new epoch")
+    replaced = before.instance is not None and changed and after.instance is not None
+    if replaced:
+        raise InvariantViolated(f"V3 worker {after.name}: an instance was replaced while it lived")
+
+
+def _instance_matches_state(worker: Worker) -> str | None:
+    if (worker.instance is None) != (worker.state is State.LATENT):
+        return "V4 it has an instance exactly when it is not latent"
+    if worker.instance is not None and worker.instance.epoch != worker.epoch:
+        return "V4 its instance is of another epoch"
+    return None
+
+
+def _leases_are_held(worker: Worker) -> str | None:
+    if worker.leases and worker.state is not State.SUBSTANTIATED:
+        return "V9 leases without a substantiated instance"
+    if len(set(worker.leases)) != len(worker.leases):
+        return "V5 one lease twice"
+    return None
+
+
+def _connection_has_instance(worker: Worker) -> str | None:
+    allowed = {State.SUBSTANTIATED, State.INSUBSTANTIATING}
+    if worker.attached and worker.state not in allowed:
+        return "V4 an agent is attached to no instance"
+    return None
+
+
+def _orders_are_obeyed(worker: Worker) -> str | None:
+    if worker.mode is Mode.STOPPED and worker.state in _UP:
+        return "V11 stopped, and up"
+    if worker.mode is Mode.DRAINING and worker.state in _UP and not worker.leases:
+        return "V11 draining, without a lease, and up"
+    if worker.removing and worker.state in _UP:
+        return "V11 being removed, and up"
+    return None
+
+
+def _something_will_happen(worker: Worker) -> str | None:
+    """V17: no state waits for an event that need not come."""
+    state, timers, policy = worker.state, worker.timers, worker.policy
+    waits = {
+        "starts without a deadline": state is State.SUBSTANTIATING and Timer.ATTACH not in timers,
+        "is lost without a deadline": state is State.SUBSTANTIATED
+        and not worker.attached
+        and Timer.RECONNECT not in timers,
+        "is idle without a deadline": state is State.SUBSTANTIATED
+        and worker.attached
+        and not worker.leases
+        and policy.build_wait_timeout_s >= 0
+        and not policy.permanent
+        and Timer.IDLE not in timers,
+        "stops without trying": state is State.INSUBSTANTIATING
+        and not worker.destroying
+        and Timer.DESTROY not in timers,
+        "is quarantined for ever": worker.quarantine_until is not None
+        and Timer.QUARANTINE not in timers,
+    }
+    for complaint, holds in waits.items():
+        if holds:
+            return f"V17 it {complaint}"
+    return None
+
+
+_RULES: tuple[Callable[[Worker], str | None], ...] = (
+    _instance_matches_state,
+    _leases_are_held,
+    _connection_has_instance,
+    _orders_are_obeyed,
+    _something_will_happen,
+)

@@ -1,0 +1,146 @@
+"""What is known of a worker: five facts kept apart, never multiplied into product states.
+
+*mode* is what the operator wants, *state* what became of the instance, *connection* whether its
+agent is attached, *leases* who uses it, *quarantine* whether it may be used. Instants are seconds
+since the epoch, durations seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+
+class Mode(StrEnum):
+    """What an operator wants of a worker."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"  # no new lease; what runs goes on
+    DRAINING = "draining"  # finish what runs, then stop the instance
+    STOPPED = "stopped"  # stop the instance now
+
+
+class State(StrEnum):
+    """What became of the worker's instance, in Buildbot's terms."""
+
+    LATENT = "latent"
+    SUBSTANTIATING = "substantiating"
+    SUBSTANTIATED = "substantiated"
+    INSUBSTANTIATING = "insubstantiating"
+
+
+class Presence(StrEnum):
+    """What a driver saw of an instance. UNKNOWN is never taken for GONE (P3, V3)."""
+
+    RUNNING = "running"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+
+
+class Timer(StrEnum):
+    """What a worker waits for."""
+
+    ATTACH = "attach"  # the agent of a new instance
+    CHECK = "check"  # the next look at the instance
+    IDLE = "idle"  # build_wait_timeout
+    RECONNECT = "reconnect"  # a lost agent, while its leases may still be resumed
+    DESTROY = "destroy"  # the next try of a failed destroy
+    QUARANTINE = "quarantine"  # its end
+    MISSING = "missing"  # a permanent worker's agent
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The part of a worker's definition that the lifecycle acts upon (durations in seconds)."""
+
+    build_wait_timeout_s: float = 600.0  # 0: stop at once; negative: only when the hub stops
+    missing_timeout_s: float = 120.0
+    check_instance_interval_s: float = 10.0
+    max_builds: int = 1
+    lease_ttl_s: float = 300.0
+    permanent: bool = False  # its owner starts it; it attaches by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One incarnation of a worker. ``handle`` is what the driver returned, once it has."""
+
+    id: str
+    epoch: int
+    handle: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker as the core sees it; replaced, never changed."""
+
+    name: str
+    policy: Policy
+    mode: Mode = Mode.ACTIVE
+    mode_reason: str | None = None
+    mode_by: str | None = None
+    mode_at: float | None = None
+    state: State = State.LATENT
+    state_since: float = 0.0
+    epoch: int = 0
+    instance: Instance | None = None
+    connection: str | None = None
+    resumable: bool = False  # the attached agent can take up its commands after a reconnect
+    leases: tuple[str, ...] = ()
+    tainted: bool = False  # a slot did not come back clean: no new lease on this instance (V10)
+    quarantine_until: float | None = None
+    quarantine_reason: str | None = None
+    backoff_s: float = 0.0  # the last quarantine's length; kept until a build finishes
+    missing_since: float | None = None
+    missing_reason: str | None = None
+    last_error: str | None = None
+    removing: bool = False
+    destroying: bool = False  # a destroy call is under way
+    destroy_attempts: int = 0
+    timers: Mapping[Timer, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def attached(self) -> bool:
+        return self.connection is not None
+
+    @property
+    def free_slots(self) -> int:
+        return max(0, self.policy.max_builds - len(self.leases))
+
+
+def why_not_startable(worker: Worker) -> str | None:
+    """Why no instance may be started for a build now, or None if one may (V11)."""
+    if worker.policy.permanent:
+        return "it is started by its owner and is not attached"
+    if worker.state is State.INSUBSTANTIATING:
+        return "its last instance is still being stopped"
+    return why_not_usable(worker)
+
+
+def why_not_leasable(worker: Worker) -> str | None:
+    """Why a build may not get a slot of it now, or None if it may (V4, V10, V11)."""
+    refusal = why_not_usable(worker)
+    if refusal is None and worker.state is not State.SUBSTANTIATED:
+        refusal = f"it is {worker.state}"
+    if refusal is None and not worker.attached:
+        refusal = "its agent is not attached"
+    if refusal is None and not worker.free_slots:
+        refusal = f"all {worker.policy.max_builds} of its slots are leased"
+    return refusal
+
+
+def why_not_usable(worker: Worker) -> str | None:
+    """Why an operator's order, a quarantine or a removal forbids new work, or None (V11)."""
+    if worker.removing:
+        return "it is being removed"
+    if worker.mode is not Mode.ACTIVE:
+        reason = f": {worker.mode_reason}" if worker.mode_reason else ""
+        return f"it is {worker.mode}{reason}"
+    if worker.quarantine_until is not None:
+        return f"it is quarantined: {worker.quarantine_reason}"
+    if worker.tainted:
+        return "a slot did not come back clean; its instance is replaced when the others end"
+    return None

@@ -1,0 +1,169 @@
+"""The one table of transitions: (state, event[, timer]) -> what is done and where it may lead.
+
+A row whose outcome surprises says why. The diagram in docs/architecture.md is generated from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hostler_hub.lifecycle import actions as do
+from hostler_hub.lifecycle import events as ev
+from hostler_hub.lifecycle.actions import INSUBSTANTIATING, LATENT, SUBSTANTIATED, SUBSTANTIATING
+from hostler_hub.lifecycle.draft import Draft
+from hostler_hub.lifecycle.model import State, Timer
+
+Key = tuple[State, type[ev.Event], Timer | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: in ``state``, ``event`` does ``action`` and leads to one of ``to``."""
+
+    state: State
+    event: type[ev.Event]
+    action: Callable[[Draft, Any], State]
+    to: tuple[State, ...]
+    timer: Timer | None = None
+    why: str = ""
+
+
+ROWS: tuple[Row, ...] = (
+    # -- latent: no instance ----------------------------------------------------------------------
+    Row(LATENT, ev.Wanted, do.start, (SUBSTANTIATING, LATENT), why="stays when it may not start"),
+    Row(LATENT, ev.Unwanted, do.stay, (LATENT,)),
+    Row(LATENT, ev.Attached, do.attach_permanent, (SUBSTANTIATED, LATENT), why="permanent only"),
+    Row(LATENT, ev.Released, do.stay, (LATENT,), why="the lease was lost before it was released"),
+    Row(LATENT, ev.ModeSet, do.set_mode_latent, (LATENT,)),
+    Row(LATENT, ev.Redefined, do.redefine, (LATENT,)),
+    Row(LATENT, ev.Removed, do.remove_latent, (LATENT,)),
+    Row(LATENT, ev.Recovered, do.recover_latent, (LATENT,)),
+    Row(LATENT, ev.HubStopping, do.stay, (LATENT,)),
+    Row(LATENT, ev.TimerFired, do.end_quarantine, (LATENT,), Timer.QUARANTINE),
+    Row(LATENT, ev.TimerFired, do.report_missing, (LATENT,), Timer.MISSING, "permanent only"),
+    # -- substantiating: intended, perhaps created, not attached ----------------------------------
+    Row(SUBSTANTIATING, ev.Wanted, do.stay, (SUBSTANTIATING,), why="one create serves all (P12)"),
+    Row(SUBSTANTIATING, ev.Unwanted, do.stop_unwanted, (INSUBSTANTIATING,)),
+    Row(SUBSTANTIATING, ev.Created, do.record_handle, (SUBSTANTIATING,)),
+    Row(
+        SUBSTANTIATING,
+        ev.CreateFailed,
+        do.give_up_create,
+        (INSUBSTANTIATING,),
+        why="not latent: it may have been created all the same (P1)",
+    ),
+    Row(
+        SUBSTANTIATING,
+        ev.Attached,
+        do.attach,
+        (SUBSTANTIATED,),
+        why="also before the create returned (A1)",
+    ),
+    Row(SUBSTANTIATING, ev.Inspected, do.inspected_booting, (SUBSTANTIATING, INSUBSTANTIATING)),
+    Row(SUBSTANTIATING, ev.Released, do.stay, (SUBSTANTIATING,), why="a lease lost earlier"),
+    Row(SUBSTANTIATING, ev.ModeSet, do.set_mode_up, (SUBSTANTIATING, INSUBSTANTIATING)),
+    Row(SUBSTANTIATING, ev.Redefined, do.redefine, (SUBSTANTIATING, INSUBSTANTIATING)),
+    Row(SUBSTANTIATING, ev.Removed, do.remove_up, (INSUBSTANTIATING,)),
+    Row(SUBSTANTIATING, ev.Recovered, do.recover_starting, (SUBSTANTIATING,)),
+    Row(SUBSTANTIATING, ev.HubStopping, do.stop_for_hub, (INSUBSTANTIATING,)),
+    Row(SUBSTANTIATING, ev.TimerFired, do.give_up_attach, (INSUBSTANTIATING,), Timer.ATTACH),
+    Row(SUBSTANTIATING, ev.TimerFired, do.look, (SUBSTANTIATING,), Timer.CHECK),
+    Row(SUBSTANTIATING, ev.TimerFired, do.end_quarantine, (SUBSTANTIATING,), Timer.QUARANTINE),
+    # -- substantiated: attached, or lost and expected back ---------------------------------------
+    Row(SUBSTANTIATED, ev.Wanted, do.stay, (SUBSTANTIATED,)),
+    Row(SUBSTANTIATED, ev.Unwanted, do.stop_unwanted, (SUBSTANTIATED, INSUBSTANTIATING)),
+    Row(
+        SUBSTANTIATED,
+        ev.Created,
+        do.record_handle,
+        (SUBSTANTIATED,),
+        why="the agent was faster than the create call (A1)",
+    ),
+    Row(
+        SUBSTANTIATED,
+        ev.CreateFailed,
+        do.stay,
+        (SUBSTANTIATED,),
+        why="failed but done: the attached agent proves it (P1)",
+    ),
+    Row(SUBSTANTIATED, ev.Attached, do.reattach, (SUBSTANTIATED,)),
+    Row(
+        SUBSTANTIATED,
+        ev.Detached,
+        do.detach,
+        (SUBSTANTIATED, LATENT),
+        why="latent: a permanent worker without leases has no instance of ours",
+    ),
+    Row(SUBSTANTIATED, ev.Leased, do.lease, (SUBSTANTIATED,)),
+    Row(SUBSTANTIATED, ev.Released, do.release, (SUBSTANTIATED, INSUBSTANTIATING)),
+    Row(SUBSTANTIATED, ev.Inspected, do.inspected_up, (SUBSTANTIATED, INSUBSTANTIATING)),
+    Row(SUBSTANTIATED, ev.ModeSet, do.set_mode_up, (SUBSTANTIATED, INSUBSTANTIATING)),
+    Row(SUBSTANTIATED, ev.Redefined, do.redefine, (SUBSTANTIATED, INSUBSTANTIATING)),
+    Row(SUBSTANTIATED, ev.Removed, do.remove_up, (INSUBSTANTIATING,)),
+    Row(SUBSTANTIATED, ev.Recovered, do.recover_up, (SUBSTANTIATED,)),
+    Row(
+        SUBSTANTIATED,
+        ev.HubStopping,
+        do.stop_for_hub,
+        (SUBSTANTIATED, INSUBSTANTIATING),
+        why="a leased instance outlives the hub and is taken up again",
+    ),
+    Row(
+        SUBSTANTIATED,
+        ev.TimerFired,
+        do.stop_idle,
+        (INSUBSTANTIATING, SUBSTANTIATED),
+        Timer.IDLE,
+        "stays when a lease won the race (P20, V9)",
+    ),
+    Row(SUBSTANTIATED, ev.TimerFired, do.look, (SUBSTANTIATED,), Timer.CHECK),
+    Row(
+        SUBSTANTIATED,
+        ev.TimerFired,
+        do.give_up_reconnect,
+        (INSUBSTANTIATING, LATENT),
+        Timer.RECONNECT,
+        "latent: permanent workers are not ours to destroy",
+    ),
+    Row(SUBSTANTIATED, ev.TimerFired, do.end_quarantine, (SUBSTANTIATED,), Timer.QUARANTINE),
+    # -- insubstantiating: being stopped until proven gone ----------------------------------------
+    Row(
+        INSUBSTANTIATING,
+        ev.Wanted,
+        do.stay,
+        (INSUBSTANTIATING,),
+        why="a new instance waits for the old one's end; the dispatcher asks again (P11, L08)",
+    ),
+    Row(INSUBSTANTIATING, ev.Unwanted, do.stay, (INSUBSTANTIATING,)),
+    Row(
+        INSUBSTANTIATING,
+        ev.Created,
+        do.record_handle,
+        (INSUBSTANTIATING,),
+        why="stopped while starting: the destroy that waits for the create needs the handle (P10)",
+    ),
+    Row(INSUBSTANTIATING, ev.CreateFailed, do.stay, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.Attached, do.refuse, (INSUBSTANTIATING,), why="too late (A2)"),
+    Row(INSUBSTANTIATING, ev.Detached, do.lose_connection, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.Released, do.stay, (INSUBSTANTIATING,), why="lost before (A13)"),
+    Row(INSUBSTANTIATING, ev.Inspected, do.stay, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.Destroyed, do.rest, (LATENT,)),
+    Row(INSUBSTANTIATING, ev.DestroyFailed, do.note_destroy_failed, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.ModeSet, do.set_mode_down, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.Redefined, do.redefine, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.Removed, do.remove_down, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.Recovered, do.recover_down, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.HubStopping, do.stay, (INSUBSTANTIATING,)),
+    Row(
+        INSUBSTANTIATING,
+        ev.TimerFired,
+        do.try_destroy_again,
+        (INSUBSTANTIATING,),
+        Timer.DESTROY,
+    ),
+    Row(INSUBSTANTIATING, ev.TimerFired, do.end_quarantine, (INSUBSTANTIATING,), Timer.QUARANTINE),
+)
+
+TABLE: dict[Key, Row] = {(row.state, row.event, row.timer): row for row in ROWS}
