@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from hostler_hub.store.text import AnyText
+
 metadata = sa.MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -33,7 +35,7 @@ workers = sa.Table(
     sa.Column("definition", sa.JSON, nullable=False),
     sa.Column("password_hash", sa.Text),
     sa.Column("mode", sa.Text, nullable=False),
-    sa.Column("mode_reason", sa.Text),
+    sa.Column("mode_reason", AnyText),
     sa.Column("mode_by", sa.Text),
     sa.Column("mode_at", sa.Float),
     sa.Column("state", sa.Text, nullable=False),
@@ -41,13 +43,13 @@ workers = sa.Table(
     # The fencing epoch: raised in the transaction that records the intent to start an instance.
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("instance_id", sa.Text),
-    sa.Column("handle", sa.JSON),
+    sa.Column("handle", sa.JSON(none_as_null=True)),
     sa.Column("quarantine_until", sa.Float),
-    sa.Column("quarantine_reason", sa.Text),
+    sa.Column("quarantine_reason", AnyText),
     sa.Column("backoff_s", sa.Float, nullable=False),
-    sa.Column("last_error", sa.Text),
+    sa.Column("last_error", AnyText),
     sa.Column("missing_since", sa.Float),
-    sa.Column("missing_reason", sa.Text),
+    sa.Column("missing_reason", AnyText),
     sa.Column("removing", sa.Boolean, nullable=False),
     sa.Column("destroy_attempts", sa.Integer, nullable=False),
     sa.Column("facts", sa.JSON, nullable=False),
@@ -65,9 +67,17 @@ instances = sa.Table(
     sa.Column("session_hash", sa.Text),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),
-    sa.Column("end_reason", sa.Text),
+    sa.Column("end_reason", AnyText),
 )
 sa.Index("ix_instances_worker", instances.c.worker, instances.c.epoch)
+# V4: the database itself refuses a second live instance of a worker.
+sa.Index(
+    "uq_instances_live_worker",
+    instances.c.worker,
+    unique=True,
+    sqlite_where=instances.c.ended_at.is_(None),
+    postgresql_where=instances.c.ended_at.is_(None),
+)
 
 events = sa.Table(
     "events",
@@ -80,7 +90,7 @@ events = sa.Table(
     sa.Column("event", sa.Text, nullable=False),
     sa.Column("from_state", sa.Text, nullable=False),
     sa.Column("to_state", sa.Text, nullable=False),
-    sa.Column("cause", sa.Text),
+    sa.Column("cause", AnyText),
 )
 sa.Index("ix_events_worker", events.c.worker, events.c.id)
 
@@ -99,13 +109,22 @@ builds = sa.Table(
     sa.Column("finished_at", sa.Float),
     sa.Column("worker", sa.Text),
     sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("result_text", sa.Text),
-    sa.Column("cancel_reason", sa.Text),
+    sa.Column("result_text", AnyText),
+    sa.Column("cancel_reason", AnyText),
     sa.Column("idempotency_key", sa.Text),
     sa.Column("spec_digest", sa.Text),
     sa.UniqueConstraint("submitted_by", "idempotency_key"),
 )
-sa.Index("ix_builds_state", builds.c.state, builds.c.priority, builds.c.id)
+sa.Index("ix_builds_state", builds.c.state, builds.c.id)
+sa.Index("ix_builds_worker", builds.c.worker, builds.c.id)
+# Partial, so that the queue's index stays as small as the queue.
+sa.Index(
+    "ix_builds_queue",
+    builds.c.priority,
+    builds.c.id,
+    sqlite_where=builds.c.state == "queued",
+    postgresql_where=builds.c.state == "queued",
+)
 
 leases = sa.Table(
     "leases",
@@ -117,7 +136,7 @@ leases = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),  # the build's attempt: 1, 2, ...
     sa.Column("acquired_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),
-    sa.Column("end_reason", sa.Text),
+    sa.Column("end_reason", AnyText),
 )
 # V5: the database itself refuses a second unexpired lease on a build.
 sa.Index(
@@ -137,12 +156,12 @@ steps = sa.Table(
     sa.Column("index", sa.Integer, primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
-    sa.Column("rc", sa.Integer),
-    sa.Column("failure_reason", sa.Text),
+    sa.Column("rc", sa.BigInteger),  # Windows ends processes with 0xC0000005
+    sa.Column("failure_reason", AnyText),
     sa.Column("started_at", sa.Float),
     sa.Column("finished_at", sa.Float),
     sa.Column("log_size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("receipt", sa.JSON),
+    sa.Column("receipt", sa.JSON(none_as_null=True)),
 )
 
 # V7: a step's log is one run of bytes; a chunk is (offset, stream, bytes) and never changes.

@@ -1,0 +1,73 @@
+"""What differs between the two databases, behind one contract: see sqlite.py and postgresql.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from hostler_hub.store.errors import StoreError
+    from hostler_hub.store.lock import HubLock
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How patient a store is. The defaults are for production; tests shorten them.
+
+    busy_timeout_s: how long one attempt waits for another process's lock (SQLite).
+    patience_s: how long a write is tried again through an outage before its caller learns of it.
+    retry_min_s, retry_max_s: the pause between two tries, doubling.
+    batch: how many waiting functions share one commit.
+    readers: how many reads run at once.
+    """
+
+    busy_timeout_s: float = 5.0
+    patience_s: float = 60.0
+    retry_min_s: float = 0.02
+    retry_max_s: float = 1.0
+    batch: int = 256
+    readers: int = 3
+
+
+class Backend(Protocol):
+    """One kind of database. Called from the store's threads only."""
+
+    driver_errors: tuple[type[Exception], ...]
+    """What the driver raises where SQLAlchemy does not wrap it."""
+
+    def writer(self) -> Engine:
+        """An engine for the one writing connection; its transactions begin as writers."""
+
+    def readers(self) -> Engine:
+        """A pooled engine whose transactions read one snapshot and cannot write."""
+
+    def lock(self) -> HubLock:
+        """The one-hub-per-database lock, not yet taken (P18)."""
+
+    def failure(self, error: Exception) -> StoreError:
+        """What a driver's error means, whether SQLAlchemy wrapped it or not."""
+
+    def stamp(self, connection: Connection) -> str | None:
+        """A mark of the open transaction by which `committed` can find it again (D4)."""
+
+    def committed(self, connection: Connection, stamp: str) -> bool:
+        """Whether the transaction of that mark took place; StoreUnavailable while undecided."""
+
+
+def backend_for(url: str, tuning: Tuning) -> Backend:
+    """The backend of a database URL: `sqlite:///PATH` or `postgresql+psycopg://...`."""
+    # Imported here so that neither database's driver is loaded for the other.
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        from hostler_hub.store.sqlite import Sqlite  # noqa: PLC0415
+
+        return Sqlite(parsed, tuning)
+    if parsed.get_backend_name() == "postgresql":
+        from hostler_hub.store.postgresql import Postgresql  # noqa: PLC0415
+
+        return Postgresql(parsed.set(drivername="postgresql+psycopg"), tuning)
+    raise ValueError(f"the store runs on sqlite or postgresql, not {parsed.get_backend_name()!r}")

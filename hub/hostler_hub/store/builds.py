@@ -1,0 +1,199 @@
+"""Builds, their leases and their steps.
+
+Every change of a build's state is a compare-and-set here; what it returns or raises tells the
+caller whether it was first (V8).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from hostler_hub.store.errors import StaleRow
+from hostler_hub.store.tables import builds, leases
+from hostler_hub.store.tables import steps as step_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection, RowMapping
+
+OPEN_STATES = ("queued", "running")
+
+_ID: sa.BindParameter[str] = sa.bindparam("b_id")
+_ATTEMPT: sa.BindParameter[int] = sa.bindparam("b_attempt")
+_LIMIT: sa.BindParameter[int] = sa.bindparam("b_limit")
+# Spelled out rather than bound: a partial index serves only a condition the planner can read.
+_QUEUED = builds.c.state == sa.literal_column("'queued'")
+_RUNNING = builds.c.state == sa.literal_column("'running'")
+_OPEN = builds.c.state.in_([sa.literal_column(f"'{state}'") for state in OPEN_STATES])
+
+_INSERT = sa.insert(builds)
+_GET = sa.select(builds).where(builds.c.id == _ID)
+_BY_KEY = sa.select(builds).where(
+    builds.c.submitted_by == sa.bindparam("b_by"),
+    builds.c.idempotency_key == sa.bindparam("b_key"),
+)
+_PAGE = sa.select(builds).order_by(builds.c.id.desc()).limit(_LIMIT)
+_QUEUE = (
+    sa.select(builds)
+    .where(
+        _QUEUED,
+        sa.or_(builds.c.not_before.is_(None), builds.c.not_before <= sa.bindparam("b_now")),
+    )
+    .order_by(builds.c.priority.desc(), builds.c.id)
+    .limit(_LIMIT)
+)
+_COUNT = sa.select(builds.c.state, sa.func.count()).where(_OPEN).group_by(builds.c.state)
+
+_START = sa.update(builds).where(
+    builds.c.id == _ID, _QUEUED, builds.c.attempts == sa.bindparam("b_attempts")
+)
+_FINISH = sa.update(builds).where(builds.c.id == _ID, _OPEN)
+_FINISH_ATTEMPT = _FINISH.where(builds.c.attempts == _ATTEMPT)
+_REQUEUE = sa.update(builds).where(builds.c.id == _ID, _RUNNING)
+_REQUEUE_ATTEMPT = _REQUEUE.where(builds.c.attempts == _ATTEMPT)
+_CANCEL = sa.update(builds).where(builds.c.id == _ID, _OPEN, builds.c.cancel_reason.is_(None))
+
+_OPEN_LEASE = sa.insert(leases)
+_OPEN_LEASES = sa.select(leases).where(leases.c.ended_at.is_(None)).order_by(leases.c.id)
+_END_LEASE = sa.update(leases).where(leases.c.id == _ID, leases.c.ended_at.is_(None))
+
+_INSERT_STEPS = sa.insert(step_rows)
+_OF_ATTEMPT = sa.and_(step_rows.c.build == _ID, step_rows.c.attempt == _ATTEMPT)
+_STEPS = sa.select(step_rows).where(_OF_ATTEMPT).order_by(step_rows.c.index)
+_UPDATE_STEP = sa.update(step_rows).where(_OF_ATTEMPT, step_rows.c.index == sa.bindparam("b_index"))
+
+
+def insert(c: Connection, row: dict[str, Any]) -> None:
+    """Add a build; its id or idempotency key seen before is RowRefused."""
+    c.execute(_INSERT, row)
+
+
+def get(c: Connection, build_id: str) -> RowMapping | None:
+    """One build, or None."""
+    return c.execute(_GET, {"b_id": build_id}).mappings().one_or_none()
+
+
+def by_idempotency_key(c: Connection, submitted_by: str, key: str) -> RowMapping | None:
+    """The build this submitter sent with this key, or None."""
+    return c.execute(_BY_KEY, {"b_by": submitted_by, "b_key": key}).mappings().one_or_none()
+
+
+def page(
+    c: Connection,
+    *,
+    state: str | None = None,
+    worker: str | None = None,
+    limit: int,
+    after: str | None = None,
+) -> Sequence[RowMapping]:
+    """Builds newest first, at most `limit`; `after` is the id the page before ended with."""
+    query = _PAGE
+    if state is not None:
+        query = query.where(builds.c.state == state)
+    if worker is not None:
+        query = query.where(builds.c.worker == worker)
+    if after is not None:
+        query = query.where(builds.c.id < after)
+    return c.execute(query, {"b_limit": limit}).mappings().all()
+
+
+def queued(c: Connection, now: float, limit: int) -> Sequence[RowMapping]:
+    """Builds that may start at `now`: highest priority first, then the oldest."""
+    return c.execute(_QUEUE, {"b_now": now, "b_limit": limit}).mappings().all()
+
+
+def count_by_state(c: Connection) -> dict[str, int]:
+    """How many builds are queued and running; finished ones are history, and many."""
+    counts = {str(state): int(count) for state, count in c.execute(_COUNT)}
+    return {state: counts.get(state, 0) for state in OPEN_STATES}
+
+
+def start(c: Connection, build_id: str, worker: str, lease_row: dict[str, Any]) -> None:
+    """queued → running as attempt `lease_row["epoch"]`, and its lease.
+
+    Raises StaleRow when the build is not queued or had another number of attempts; an unexpired
+    lease on it is RowRefused by the database (V5). `attempts`, `worker` and `started_at` follow.
+    """
+    attempt = lease_row["epoch"]
+    started = {"state": "running", "worker": worker, "attempts": attempt, "not_before": None}
+    started |= {"started_at": lease_row["acquired_at"], "b_id": build_id, "b_attempts": attempt - 1}
+    if c.execute(_START, started).rowcount != 1:
+        raise StaleRow("build", build_id, f"queued after {attempt - 1} attempts")
+    c.execute(_OPEN_LEASE, lease_row)
+
+
+def finish(
+    c: Connection,
+    build_id: str,
+    state: str,
+    result_text: str | None,
+    at: float,
+    *,
+    attempt: int | None = None,
+) -> bool:
+    """queued or running → a terminal state; False when another result came first (V8).
+
+    With `attempt`, a report of an attempt since given up is refused likewise (V5).
+    """
+    finished = {"state": state, "result_text": result_text, "finished_at": at, "b_id": build_id}
+    if attempt is None:
+        return c.execute(_FINISH, finished).rowcount == 1
+    return c.execute(_FINISH_ATTEMPT, finished | {"b_attempt": attempt}).rowcount == 1
+
+
+def requeue(
+    c: Connection,
+    build_id: str,
+    not_before: float | None,
+    result_text: str | None,
+    *,
+    attempt: int | None = None,
+) -> bool:
+    """running → queued, not to start before an instant (V6); False when it is not running.
+
+    With `attempt`, only if that is still the running one.
+    """
+    queued_again = {"state": "queued", "not_before": not_before, "result_text": result_text}
+    queued_again |= {"worker": None, "started_at": None, "b_id": build_id}
+    if attempt is None:
+        return c.execute(_REQUEUE, queued_again).rowcount == 1
+    return c.execute(_REQUEUE_ATTEMPT, queued_again | {"b_attempt": attempt}).rowcount == 1
+
+
+def request_cancel(c: Connection, build_id: str, reason: str) -> bool:
+    """Record that somebody wants the build cancelled; False when it ended or was asked before."""
+    return c.execute(_CANCEL, {"b_id": build_id, "cancel_reason": reason}).rowcount == 1
+
+
+def open_leases(c: Connection) -> Sequence[RowMapping]:
+    """Every unexpired lease, oldest first."""
+    return c.execute(_OPEN_LEASES).mappings().all()
+
+
+def end_lease(c: Connection, lease_id: str, at: float, reason: str) -> bool:
+    """Expire a lease; False when it had ended before."""
+    ended = {"b_id": lease_id, "ended_at": at, "end_reason": reason}
+    return c.execute(_END_LEASE, ended).rowcount == 1
+
+
+def insert_steps(c: Connection, rows: list[dict[str, Any]]) -> None:
+    """Add an attempt's steps. All rows have the same keys."""
+    if rows:
+        c.execute(_INSERT_STEPS, rows)
+
+
+def steps(c: Connection, build_id: str, attempt: int) -> Sequence[RowMapping]:
+    """An attempt's steps, in order."""
+    return c.execute(_STEPS, {"b_id": build_id, "b_attempt": attempt}).mappings().all()
+
+
+def update_step(
+    c: Connection, build_id: str, attempt: int, index: int, values: dict[str, Any]
+) -> None:
+    """Set columns of a step; StaleRow when there is none such."""
+    key = {"b_id": build_id, "b_attempt": attempt, "b_index": index}
+    if c.execute(_UPDATE_STEP, {**values, **key}).rowcount != 1:
+        raise StaleRow("step", f"{build_id}/{attempt}/{index}", "known")

@@ -1,0 +1,143 @@
+"""The store: functions on a connection, run in threads, writes committed in groups.
+
+Theory of operation. All writes go through one thread. It takes whatever functions are waiting,
+runs them in one transaction, each behind a SAVEPOINT so that one that fails leaves the others be,
+commits once, and only then lets any caller know. While it waits for the disk, the next group
+gathers; so the cost of a durable commit is shared by as many as there are, and nobody lingers.
+
+A write is run again, as a whole group, when the transaction could not take place: the database
+locked (D1), a deadlock or serialization failure, a session lost (D3). A commit whose answer was
+lost is looked up by its transaction id before anything is run again (D4). Hence the one rule for
+written functions: **they may run more than once**, so they touch nothing but the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from hostler_hub.store import schema
+from hostler_hub.store.backend import Tuning, backend_for
+from hostler_hub.store.errors import StoreClosed, StoreFull, StoreUnavailable
+from hostler_hub.store.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+
+def _log_trouble(error: StoreUnavailable) -> None:
+    _log.warning("store unavailable, trying again", reason=str(error))
+
+
+class Store:
+    """A database, read and written by functions whose first argument is a Connection.
+
+    `exclusive`: this process is the hub; open() then takes the one-hub lock and upgrades the
+    schema. Others (a command-line tool beside a running hub) leave it out and write all the same.
+    `on_trouble` is called in the writer's thread before each further try during an outage.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        exclusive: bool = False,
+        tuning: Tuning | None = None,
+        on_trouble: Callable[[StoreUnavailable], None] = _log_trouble,
+    ) -> None:
+        self._tuning = tuning or Tuning()
+        self._backend = backend_for(url, self._tuning)
+        lock = self._backend.lock() if exclusive else None
+        self._writer = Writer(self._backend, self._tuning, lock, on_trouble)
+        self._readers = self._backend.readers()
+        self._threads = ThreadPoolExecutor(self._tuning.readers, thread_name_prefix="store-reader")
+        self._errors: tuple[type[Exception], ...] = (DBAPIError, *self._backend.driver_errors)
+        self._closing = threading.Event()
+        self._exclusive = exclusive
+
+    async def open(self) -> None:
+        """Connect; take the lock and upgrade (exclusive), or check the schema (others).
+
+        Raises StoreHeld, SchemaTooNew, SchemaOutdated, or StoreUnavailable after the patience.
+        """
+        await self.write(schema.migrate if self._exclusive else schema.check)
+
+    def write(
+        self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Run `fn(connection, *args)` in the writer; the future resolves once it is durable.
+
+        Functions run in the order of the calls, also when nobody awaits. `fn` may run more than
+        once (see the module); it returns plain data, not a cursor, and catches no database error.
+        Its own exception undoes what it wrote and reaches the caller. Cancelling the wait does
+        not cancel the write. Raises StoreUnavailable when patience ran out: the write then did
+        not take place, unless the message says that its outcome is unknown.
+        """
+        if self._closing.is_set():
+            raise StoreClosed("the store is closed")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._writer.put(fn, args, kwargs, future)
+        return future
+
+    async def read(
+        self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `fn(connection, *args)` on one snapshot, beside the writer and other reads.
+
+        Sees every write whose future has resolved. `fn` may run more than once and cannot write.
+        """
+        if self._closing.is_set():
+            raise StoreClosed("the store is closed")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._read, fn, args, kwargs)
+
+    def _read(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        deadline = time.monotonic() + self._tuning.patience_s
+        pause_s = self._tuning.retry_min_s
+        # Lost sessions come by the pool: each may be found dead once before new ones are made.
+        while True:
+            try:
+                with self._readers.connect() as connection:
+                    return fn(connection, *args, **kwargs)
+            except self._errors as error:
+                failure = self._backend.failure(error)
+                hopeless = isinstance(failure, StoreFull) or time.monotonic() + pause_s > deadline
+                if not isinstance(failure, StoreUnavailable) or hopeless:
+                    raise failure from error
+            if self._closing.wait(pause_s):
+                raise StoreClosed("the store was closed during an outage")
+            pause_s = min(pause_s * 2, self._tuning.retry_max_s)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.open()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Finish the writes handed in before, close every connection, let go of the lock."""
+        self._closing.set()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._writer.close()
+        self._threads.shutdown()
+        self._readers.dispose()

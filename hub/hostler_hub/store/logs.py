@@ -1,0 +1,118 @@
+"""Step logs (V7): one run of bytes per step, appended in chunks that never change.
+
+`steps.log_size_bytes` is the durable end. It moves by compare-and-set in the transaction that
+inserts the chunk, so two senders of the same bytes cannot both store them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from hostler_hub.store.errors import LogGap, StaleRow
+from hostler_hub.store.tables import log_chunks, steps
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.sql.elements import ColumnElement
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Bytes of one stream ("stdout", "stderr", "header") at an offset into the step's log."""
+
+    offset: int
+    stream: str
+    data: bytes
+
+
+def _of_step(table: sa.Table) -> ColumnElement[bool]:
+    return sa.and_(
+        table.c.build == sa.bindparam("b_build"),
+        table.c.attempt == sa.bindparam("b_attempt"),
+        table.c.index == sa.bindparam("b_index"),
+    )
+
+
+_END = sa.select(steps.c.log_size_bytes).where(_of_step(steps))
+_EXTEND = sa.update(steps).where(
+    _of_step(steps), steps.c.log_size_bytes == sa.bindparam("b_offset")
+)
+_INSERT = sa.insert(log_chunks)
+_FIRST = (
+    sa.select(sa.func.coalesce(sa.func.max(log_chunks.c.offset), 0))
+    .where(_of_step(log_chunks), log_chunks.c.offset <= sa.bindparam("b_offset"))
+    .scalar_subquery()
+)
+_CHUNKS = (
+    sa.select(log_chunks.c.offset, log_chunks.c.stream, log_chunks.c.data)
+    .where(
+        _of_step(log_chunks),
+        log_chunks.c.offset >= _FIRST,
+        log_chunks.c.offset < sa.bindparam("b_limit"),
+    )
+    .order_by(log_chunks.c.offset)
+)
+
+
+def append(
+    c: Connection, build: str, attempt: int, index: int, offset: int, stream: str, data: bytes
+) -> int:
+    """Store log bytes that begin at `offset`; returns the durable end after it.
+
+    Bytes below the durable end were stored before and are dropped, so a resend changes nothing
+    (K8). Raises LogGap when `offset` lies beyond the durable end, StaleRow for an unknown step.
+    """
+    step = {"b_build": build, "b_attempt": attempt, "b_index": index}
+    if not data or not _extend(c, step, offset, len(data)):
+        end = c.execute(_END, step).scalar_one_or_none()
+        if end is None:
+            raise StaleRow("step", f"{build}/{attempt}/{index}", "known")
+        if offset > end:
+            raise LogGap(offset, end)
+        data = data[end - offset :]
+        offset = end
+        if not data or not _extend(c, step, offset, len(data)):
+            return int(end)
+    chunk = {"build": build, "attempt": attempt, "index": index, "offset": offset}
+    c.execute(_INSERT, {**chunk, "stream": stream, "data": data})
+    return offset + len(data)
+
+
+def _extend(c: Connection, step: dict[str, object], offset: int, size_bytes: int) -> bool:
+    """Move the durable end from `offset`; False when the log does not end there."""
+    moved = {**step, "b_offset": offset, "log_size_bytes": offset + size_bytes}
+    return c.execute(_EXTEND, moved).rowcount == 1
+
+
+def chunks(
+    c: Connection, build: str, attempt: int, index: int, offset: int, limit: int
+) -> list[Chunk]:
+    """The log's bytes from `offset`, at most `limit` of them, by stream."""
+    wanted = {"b_build": build, "b_attempt": attempt, "b_index": index}
+    rows = c.execute(_CHUNKS, {**wanted, "b_offset": offset, "b_limit": offset + limit})
+    return [
+        clipped
+        for row in rows
+        if (clipped := _clip(Chunk(row.offset, row.stream, bytes(row.data)), offset, limit)).data
+    ]
+
+
+def _clip(chunk: Chunk, offset: int, limit: int) -> Chunk:
+    start = max(offset - chunk.offset, 0)
+    data = chunk.data[start : offset + limit - chunk.offset]
+    return Chunk(chunk.offset + start, chunk.stream, data)
+
+
+def read(
+    c: Connection, build: str, attempt: int, index: int, offset: int, limit: int
+) -> tuple[bytes, int]:
+    """At most `limit` bytes of the log from `offset`, and the offset just after them.
+
+    Past the end: no bytes, and `offset` again. Whether more may come is the step row's to say
+    (its state and log_size_bytes).
+    """
+    data = b"".join(chunk.data for chunk in chunks(c, build, attempt, index, offset, limit))
+    return data, offset + len(data)

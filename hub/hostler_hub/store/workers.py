@@ -1,0 +1,113 @@
+"""Workers, and the ledger of all instances ever intended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from hostler_hub.store.errors import StaleRow
+from hostler_hub.store.tables import instances, workers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection, RowMapping
+
+_NAME: sa.BindParameter[str] = sa.bindparam("b_name")
+_ID: sa.BindParameter[str] = sa.bindparam("b_id")
+
+_INSERT = sa.insert(workers)
+_ALL = sa.select(workers).order_by(workers.c.name)
+_UPDATE = sa.update(workers).where(
+    workers.c.name == _NAME, workers.c.revision == sa.bindparam("b_revision")
+)
+_SET_FACTS = sa.update(workers).where(workers.c.name == _NAME)
+_DELETE = sa.delete(workers).where(workers.c.name == _NAME)
+
+_OPEN = sa.insert(instances)
+_END = sa.update(instances).where(instances.c.id == _ID, instances.c.ended_at.is_(None))
+_BIND = sa.update(instances).where(
+    instances.c.id == _ID,
+    instances.c.ended_at.is_(None),
+    sa.or_(
+        instances.c.session_hash.is_(None),
+        instances.c.session_hash == sa.bindparam("session_hash"),
+    ),
+)
+_INSTANCE = sa.select(instances).where(instances.c.id == _ID)
+_LIVE = sa.select(instances).where(instances.c.ended_at.is_(None)).order_by(instances.c.id)
+_LAST_EPOCH = sa.select(sa.func.max(instances.c.epoch)).where(instances.c.worker == _NAME)
+
+
+def insert(c: Connection, row: dict[str, Any]) -> None:
+    """Add a worker; a taken name is RowRefused."""
+    c.execute(_INSERT, row)
+
+
+def load_all(c: Connection) -> Sequence[RowMapping]:
+    """Every worker, by name."""
+    return c.execute(_ALL).mappings().all()
+
+
+def update(c: Connection, name: str, expected_revision: int, values: dict[str, Any]) -> int:
+    """Set columns if the row is still at `expected_revision`; returns the new revision.
+
+    Raises StaleRow when the row has moved on or is gone: then nothing of the caller's transaction
+    may stand, which letting the exception out of the written function sees to.
+    """
+    revision = expected_revision + 1
+    keyed = {**values, "revision": revision, "b_name": name, "b_revision": expected_revision}
+    if c.execute(_UPDATE, keyed).rowcount != 1:
+        raise StaleRow("worker", name, f"at revision {expected_revision}")
+    return revision
+
+
+def set_facts(c: Connection, name: str, facts: dict[str, Any]) -> bool:
+    """Record what the agent told of its machine; False when the worker is gone.
+
+    Facts are nobody's decision, so they take no part in the row's revision.
+    """
+    return c.execute(_SET_FACTS, {"b_name": name, "facts": facts}).rowcount == 1
+
+
+def delete(c: Connection, name: str) -> bool:
+    """Drop a worker's row; False when it is gone already. The ledger keeps its instances."""
+    return c.execute(_DELETE, {"b_name": name}).rowcount == 1
+
+
+def open_instance(c: Connection, row: dict[str, Any]) -> None:
+    """Record the intent to start an instance (V1); a second live one is RowRefused (V4)."""
+    c.execute(_OPEN, row)
+
+
+def end_instance(c: Connection, instance_id: str, at: float, reason: str) -> bool:
+    """Record that an instance is proven gone; False when that was recorded before."""
+    ended = {"b_id": instance_id, "ended_at": at, "end_reason": reason}
+    return c.execute(_END, ended).rowcount == 1
+
+
+def bind_session(c: Connection, instance_id: str, session_hash: str) -> bool:
+    """Bind a live instance to the first session that attaches; True for that session ever after.
+
+    False means: the token was used by another session, or the instance has ended.
+    """
+    return c.execute(_BIND, {"b_id": instance_id, "session_hash": session_hash}).rowcount == 1
+
+
+def instance(c: Connection, instance_id: str) -> RowMapping | None:
+    """One instance of the ledger, live or ended, or None."""
+    return c.execute(_INSTANCE, {"b_id": instance_id}).mappings().one_or_none()
+
+
+def live_instances(c: Connection) -> Sequence[RowMapping]:
+    """Every instance not yet proven gone, oldest first."""
+    return c.execute(_LIVE).mappings().all()
+
+
+def last_epoch(c: Connection, worker: str) -> int:
+    """The highest epoch any worker of this name ever had, 0 for none.
+
+    A worker defined again under an old name must start above it (V4).
+    """
+    return c.execute(_LAST_EPOCH, {"b_name": worker}).scalar_one() or 0
