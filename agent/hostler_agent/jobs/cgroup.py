@@ -1,0 +1,258 @@
+"""Jobs in cgroups of their own: version 2 where it can be had, version 1 else.
+
+Version 2 kills a whole tree with one write (`cgroup.kill`) and says so when nothing is left
+(`populated 0`); before Linux 5.14, and in version 1, the tree is frozen, killed and thawed until
+nothing is left, so that nothing forks ahead of the kill. On a machine that has both (systemd's
+hybrid layout), version 2 keeps the processes together, and the pids controller of version 1, which
+is mounted apart, bounds their number (E3).
+
+The tree is `<the agent's own cgroup>/hostler/<instance>/<command>`, in each hierarchy in use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import signal
+from collections.abc import Collection
+from pathlib import Path
+from typing import Optional
+
+from hostler_agent.jobs import mounts, posix, procfs
+from hostler_agent.jobs.errors import ContainmentUnavailable
+from hostler_agent.jobs.plan import JobPlan
+from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
+from hostler_agent.jobs.spawn import Exit, Spawner
+
+MAX_PIDS = 4096
+_SWEEP_DEADLINE_S = 10.0
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+
+
+def establish(preference: str, root_name: str) -> CgroupContainment:
+    """`preference` is cgroup2, cgroup1 or auto (2 before 1). Raises ContainmentUnavailable."""
+    hierarchies = mounts.own_cgroups()
+    missing = []
+    for name in ("cgroup2", "cgroup1") if preference == "auto" else (preference,):
+        homes = _homes(name, hierarchies)
+        if not homes:
+            missing.append(f"{name} is not mounted")
+            continue
+        try:
+            return CgroupContainment(name, root_name, homes)
+        except OSError as error:
+            missing.append(f"{name}: {error}")
+    raise ContainmentUnavailable("no cgroup to keep jobs in: " + "; ".join(missing))
+
+
+def _homes(name: str, hierarchies: dict[str, Path]) -> tuple[Path, ...]:
+    """The agent's own cgroup in each hierarchy to use; the first is the one that kills."""
+    version_2, pids = hierarchies.get("cgroup2"), hierarchies.get("pids")
+    if name == "cgroup2":
+        if version_2 is None:
+            return ()
+        return (version_2,) if pids is None else (version_2, pids)
+    if name == "cgroup1":
+        freezer = hierarchies.get("freezer")
+        return tuple(dict.fromkeys(home for home in (freezer, pids) if home is not None))
+    return ()
+
+
+class CgroupContainment:
+    """See containment.Containment."""
+
+    def __init__(self, name: str, root_name: str, homes: tuple[Path, ...]) -> None:
+        """Raises OSError when one of the cgroups is not ours to write."""
+        self.name = name
+        self.root_name = root_name
+        for home in homes:
+            if not os.access(home / "cgroup.procs", os.W_OK):
+                raise PermissionError(errno.EACCES, "no permission to write", str(home))
+        self.spawner = Spawner(root_name, [str(home / "cgroup.procs") for home in homes])
+        self.roots = tuple(home / "hostler" / _directory_name(root_name) for home in homes)
+        for home, root in zip(homes, self.roots):
+            root.mkdir(parents=True, exist_ok=True)
+            if name == "cgroup2" and home == homes[0]:
+                _enable_controllers(home, home / "hostler", root)
+        self._open: list[CgroupEnclosure] = []
+
+    def open(self, command_id: str) -> CgroupEnclosure:
+        enclosure = CgroupEnclosure(self, self._make_directories(_directory_name(command_id)))
+        self._open.append(enclosure)
+        return enclosure
+
+    def _make_directories(self, name: str) -> tuple[str, ...]:
+        # A name is taken when a job of that id could not be killed, or peers number theirs anew.
+        for candidate in (name, *(f"{name}-{number}" for number in range(2, 100))):
+            made: list[str] = []
+            try:
+                for root in self.roots:
+                    path = f"{root}/{candidate}"
+                    os.mkdir(path)  # noqa: PTH102 - once per command, and plain strings are faster
+                    made.append(path)
+            except FileExistsError:
+                for path in made:
+                    os.rmdir(path)  # noqa: PTH106 - see above
+                continue
+            return tuple(made)
+        raise FileExistsError(errno.EEXIST, "too many jobs of one name are left", name)
+
+    def forget(self, enclosure: CgroupEnclosure) -> None:
+        if enclosure in self._open:
+            self._open.remove(enclosure)
+
+    async def sweep(self) -> tuple[ProcessName, ...]:
+        ours = {path for enclosure in self._open for path in enclosure.paths}
+        found: list[ProcessName] = []
+        for root in self.roots:
+            for path in sorted(root.iterdir()):
+                if path.is_dir() and str(path) not in ours:
+                    left = await CgroupEnclosure(self, (str(path),)).empty(_SWEEP_DEADLINE_S)
+                    found += left.found
+        spare = () if self.spawner.pid is None else (self.spawner.pid,)
+        found += await posix.sweep_marked(self.root_name, spare)
+        return tuple({one.pid: one for one in found}.values())
+
+    async def aclose(self) -> None:
+        for enclosure in list(self._open):
+            await enclosure.empty(_SWEEP_DEADLINE_S)
+        await self.spawner.aclose()
+        for root in self.roots:
+            # The second is kept while other agents have theirs in it.
+            for path in (root, root.parent):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+
+class CgroupEnclosure:
+    """One job's cgroups, in as many hierarchies as are in use; see containment.Enclosure."""
+
+    def __init__(self, containment: CgroupContainment, paths: tuple[str, ...]) -> None:
+        self._containment = containment
+        self.paths = paths
+        self._group = Path(paths[0])
+
+    async def start(self, plan: JobPlan) -> posix.SpawnedProcess:
+        for path in self.paths:
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                _write(f"{path}/pids.max", str(MAX_PIDS))
+        entries = [f"{path}/cgroup.procs" for path in self.paths]
+        return await posix.spawn(self._containment.spawner, plan, entries)
+
+    def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
+        return posix.holders(self._members(), readers)
+
+    def usage(self, main: Optional[Exit]) -> Usage:
+        peak_bytes = _number(self._group / "memory.peak")
+        if peak_bytes is None and main is not None:
+            peak_bytes = main.peak_resident_bytes
+        cpu_us = _cpu_us(self.paths[0])
+        if cpu_us is not None:
+            return Usage(peak_bytes, cpu_us / 1e6)
+        return Usage(peak_bytes, None if main is None else main.cpu_s)
+
+    async def empty(self, deadline_s: float) -> Leftovers:
+        if self._removed():
+            return Leftovers()
+        found: dict[int, ProcessName] = {}
+        patience = procfs.Patience(deadline_s)
+        while not self._removed() and not patience.over:
+            found.update((one.pid, one) for one in procfs.names(self._members()))
+            self._kill()
+            if self._removed():
+                break
+            await asyncio.sleep(patience.next_pause_s())
+        return Leftovers(tuple(found.values()), procfs.names(self._members()))
+
+    def _kill(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                _write(f"{self._group}/cgroup.kill", "1")
+            except (FileNotFoundError, PermissionError):
+                # Version 1, or Linux before 5.14: there is no such file, and none can be made.
+                self._freeze(True)
+                procfs.signal_members(self._members, signal.SIGKILL)
+                # Version 1 lets a frozen process die only when it is thawed.
+                self._freeze(False)
+
+    def _freeze(self, frozen: bool) -> None:
+        version_1 = "FROZEN" if frozen else "THAWED"
+        for name, word in (("freezer.state", version_1), ("cgroup.freeze", str(int(frozen)))):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                _write(f"{self._group}/{name}", word)
+
+    def _members(self) -> set[int]:
+        """Pids in this cgroup and all below it (a job may make some of its own)."""
+        members: set[int] = set()
+        for path, _directories, _files in os.walk(self._group):
+            with contextlib.suppress(OSError):
+                members.update(map(int, Path(path, "cgroup.procs").read_text().split()))
+        return members
+
+    def _removed(self) -> bool:
+        """Removes it, which the kernel allows only when nothing is alive in it: the proof (V3)."""
+        results = [_remove(path) for path in self.paths]
+        if not all(results):
+            return False
+        self._containment.forget(self)
+        return True
+
+
+def _directory_name(text: str) -> str:
+    """As it is where it can be a directory's name, else a digest of it: ids are the peers' own."""
+    if _PLAIN_NAME.fullmatch(text):
+        return text
+    return "id-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _enable_controllers(*paths: Path) -> None:
+    """For the limits of the cgroups below. Without permission there are no limits, but kills."""
+    for path in paths:
+        for controller in ("+pids", "+memory"):
+            with contextlib.suppress(OSError):
+                _write(f"{path}/cgroup.subtree_control", controller)
+
+
+def _remove(path: str) -> bool:
+    try:
+        os.rmdir(path)  # noqa: PTH106 - once per command, and plain strings are faster
+    except FileNotFoundError:
+        return True
+    except OSError:
+        for below, _directories, _files in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(below)  # noqa: PTH106 - see above
+        return not Path(path).exists()
+    return True
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _number(path: Path) -> Optional[int]:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _cpu_us(path: str) -> Optional[int]:
+    """From the first line of cpu.stat, `usage_usec N`; version 1's says something else."""
+    try:
+        descriptor = os.open(f"{path}/cpu.stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        word, _, rest = os.read(descriptor, 200).partition(b" ")
+    finally:
+        os.close(descriptor)
+    return int(rest.split()[0]) if word == b"usage_usec" else None

@@ -1,0 +1,40 @@
+"""What can go wrong with a job, and whose fault it is.
+
+JobError
+├── PlanRefused            the command can never be started as it was asked for (the user)
+├── StartFailed            the operating system would not start it (the user, or the machine)
+├── SpawnerLost            the process that starts and reaps jobs is gone (the machine)
+└── ContainmentUnavailable this machine cannot contain jobs in the way that was asked for
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Optional
+
+
+class JobError(Exception):
+    """Anything that keeps a job from running."""
+
+
+class PlanRefused(JobError):
+    """The arguments or the environment cannot be given to any process; the text has the sizes."""
+
+
+class StartFailed(JobError):
+    """The process could not be started. `errno` is the operating system's, `filename` what it
+    complained about (the program, or the directory to run it in)."""
+
+    def __init__(self, errno: int, filename: Optional[str]) -> None:
+        what = "" if filename is None else f": {filename}"
+        super().__init__(f"{os.strerror(errno)}{what}")
+        self.errno = errno
+        self.filename = filename
+
+
+class SpawnerLost(JobError):
+    """The spawner ended while a job depended on it."""
+
+
+class ContainmentUnavailable(JobError):
+    """Says what is missing, in one line."""

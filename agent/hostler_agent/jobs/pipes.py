@@ -1,0 +1,152 @@
+"""Pipes and terminals between the agent and a job, read without blocking the loop.
+
+Nothing is read ahead: who does not call read() lets the pipe fill, and the job waits (E11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+READ_BYTES = 64 * 1024
+
+
+class PipeReader:
+    """The agent's end of one output pipe, or of a terminal."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self.identity = os.fstat(descriptor).st_ino
+        """the pipe's inode, which /proc/PID/fd shows for whoever holds the other end"""
+
+    async def read(self) -> bytes:
+        """What there is, at most 64 KiB; empty when nobody holds the other end any more."""
+        while self._descriptor >= 0:
+            data = self._read_now()
+            if data is not None:
+                return data
+            await _ready(self._descriptor)
+        return b""
+
+    def _read_now(self) -> Optional[bytes]:
+        """None when there is nothing yet."""
+        try:
+            return os.read(self._descriptor, READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            # A terminal whose last holder is gone reads EIO instead of an end of file.
+            return b""
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class PipeWriter:
+    """The agent's end of a job's standard input."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+
+    async def write_all(self, data: bytes) -> None:
+        """Writes and closes. A job that does not read its input is none of our concern."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._write_now(view) :]
+                if view:
+                    await _ready(self._descriptor, writing=True)
+        except BrokenPipeError:
+            pass
+        finally:
+            self.close()
+
+    def _write_now(self, view: memoryview) -> int:
+        try:
+            return os.write(self._descriptor, view)
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+@dataclass(frozen=True)
+class Stdio:
+    """Both ends: `child` goes to the job (input, output, error) and is closed after the start."""
+
+    child: tuple[int, int, int]
+    readers: dict[str, PipeReader]
+    writer: Optional[PipeWriter]
+
+    def close_child(self) -> None:
+        for descriptor in set(self.child):
+            os.close(descriptor)
+
+    def close_ours(self) -> None:
+        for reader in self.readers.values():
+            reader.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def open_stdio(use_pty: bool, with_stdin: bool) -> Stdio:
+    """Raises OSError when the agent has no descriptors left."""
+    with contextlib.ExitStack() as undo:
+
+        def opened(descriptors: tuple[int, ...]) -> tuple[int, ...]:
+            for descriptor in descriptors:
+                undo.callback(os.close, descriptor)
+            return descriptors
+
+        stdio = _terminal(opened) if use_pty else _pipes(opened, with_stdin)
+        undo.pop_all()
+        return stdio
+
+
+_Opened = Callable[["tuple[int, ...]"], "tuple[int, ...]"]
+
+
+def _terminal(opened: _Opened) -> Stdio:
+    ours, theirs = opened(os.openpty())
+    return Stdio((theirs, theirs, theirs), {"stdout": PipeReader(ours)}, None)
+
+
+def _pipes(opened: _Opened, with_stdin: bool) -> Stdio:
+    out, out_child = opened(os.pipe2(os.O_CLOEXEC))
+    err, err_child = opened(os.pipe2(os.O_CLOEXEC))
+    writer = None
+    if with_stdin:
+        in_child, in_ours = opened(os.pipe2(os.O_CLOEXEC))
+        writer = PipeWriter(in_ours)
+    else:
+        (in_child,) = opened((os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),))
+    readers = {"stdout": PipeReader(out), "stderr": PipeReader(err)}
+    return Stdio((in_child, out_child, err_child), readers, writer)
+
+
+async def _ready(descriptor: int, writing: bool = False) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    add, remove = (
+        (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+    )
+    add(descriptor, _resolve, ready)
+    try:
+        await ready
+    finally:
+        remove(descriptor)
+
+
+def _resolve(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)

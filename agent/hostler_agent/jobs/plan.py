@@ -1,0 +1,115 @@
+"""What to run: arguments, environment and limits, worked out and checked before anything starts.
+
+The rules for the environment are those of Buildbot's protocol (`shell`, argument `env`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Optional, Union
+
+from hostler_agent.jobs.errors import PlanRefused
+
+INSTANCE_VARIABLE = "HOSTLER_INSTANCE"
+COMMAND_VARIABLE = "HOSTLER_COMMAND"
+"""Set for every job, so that a sweep finds its processes by /proc/PID/environ."""
+
+# Linux refuses a longer string (MAX_ARG_STRLEN) with a bare E2BIG that names nothing (E13).
+MAX_STRING_BYTES = 128 * 1024
+MAX_TOTAL_BYTES = 1024 * 1024
+MAX_VARIABLES = 4096
+
+_SUBSTITUTION = re.compile(r"\$\{([0-9a-zA-Z_]*)\}")
+
+EnvironmentValue = Union[str, Sequence[str], None]
+
+
+@dataclass(frozen=True)
+class JobLimits:
+    """When a job is ended for its own good. Seconds; None or 0 means no limit."""
+
+    timeout_s: Optional[float] = None
+    """without output"""
+    max_time_s: Optional[float] = None
+    max_lines: Optional[int] = None
+    sigterm_time_s: Optional[float] = None
+    """grace between SIGTERM and the kill; None kills at once"""
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """One job, ready to start. `argv` and `environment` are what exec gets."""
+
+    command_id: str
+    argv: tuple[str, ...]
+    workdir: str
+    environment: Mapping[str, str]
+    limits: JobLimits = field(default_factory=JobLimits)
+    use_pty: bool = False
+    stdin: Optional[bytes] = None
+
+
+def command_argv(command: str | Sequence[str]) -> tuple[str, ...]:
+    """The argument vector: a string is a shell's business, a list is run as it is."""
+    if isinstance(command, str):
+        return ("/bin/sh", "-c", command)
+    return tuple(command)
+
+
+def job_environment(
+    base: Mapping[str, str], changes: Mapping[str, EnvironmentValue], markers: Mapping[str, str]
+) -> dict[str, str]:
+    """The worker's environment with a command's changes; `markers` win over both.
+
+    None removes a variable, a list is joined with the platform's path separator, PYTHONPATH is put
+    before the worker's own, and `${NAME}` stands for the worker's NAME (empty when it has none).
+    """
+    environment = dict(base)
+    for name, value in changes.items():
+        if value is None:
+            environment.pop(name, None)
+            continue
+        text = value if isinstance(value, str) else os.pathsep.join(value)
+        if name == "PYTHONPATH":
+            text += os.pathsep + "${PYTHONPATH}"
+        environment[name] = _SUBSTITUTION.sub(lambda match: base.get(match.group(1), ""), text)
+    environment.update(markers)
+    return environment
+
+
+def check(plan: JobPlan) -> None:
+    """Raises PlanRefused for what no exec would take, naming the culprit and its size (E13)."""
+    if not plan.argv or not plan.argv[0]:
+        raise PlanRefused("the command is empty")
+    total = 0
+    for index, argument in enumerate(plan.argv):
+        total += _checked_size(f"argument {index}", argument)
+    if len(plan.environment) > MAX_VARIABLES:
+        raise PlanRefused(
+            f"the environment has {len(plan.environment)} variables, at most {MAX_VARIABLES} fit"
+        )
+    for name, value in plan.environment.items():
+        if not name or "=" in name:
+            raise PlanRefused(f"{name!r} is no name for an environment variable")
+        total += _checked_size(f"environment variable {name!r}", f"{name}={value}")
+    if total > MAX_TOTAL_BYTES:
+        raise PlanRefused(
+            f"arguments and environment have {total} bytes together, at most {MAX_TOTAL_BYTES} fit"
+        )
+    if "\0" in plan.workdir:
+        raise PlanRefused("the workdir contains a NUL character")
+
+
+def _checked_size(what: str, text: str) -> int:
+    if "\0" in text:
+        raise PlanRefused(f"{what} contains a NUL character")
+    try:
+        size_bytes = len(os.fsencode(text)) + 1
+    except UnicodeEncodeError as error:
+        raise PlanRefused(f"{what} cannot be encoded: {error.reason}") from error
+    if size_bytes > MAX_STRING_BYTES:
+        raise PlanRefused(f"{what} has {size_bytes} bytes, at most {MAX_STRING_BYTES} fit")
+    return size_bytes

@@ -1,0 +1,225 @@
+"""Jobs on any Linux: processes started by the spawner, contained by being its descendants.
+
+This is the containment for machines whose cgroups are not ours to write. The spawner is the
+subreaper, so whatever a job leaves behind when its main process has ended is (below) a child of the
+spawner: double forks and setsid change nothing about that, and nothing gets out.
+
+Which orphan belongs to which job is told by, in this order: being below a job's main process; the
+HOSTLER_COMMAND it was started with; its session; and for one that hides all of them, by age: the
+owner must have started before it, and once no job that runs did, it is nobody's and goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Optional
+
+from hostler_agent.jobs import procfs
+from hostler_agent.jobs.errors import ContainmentUnavailable
+from hostler_agent.jobs.pipes import PipeReader, PipeWriter, Stdio, open_stdio
+from hostler_agent.jobs.plan import COMMAND_VARIABLE, INSTANCE_VARIABLE, JobPlan
+from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
+from hostler_agent.jobs.spawn import Child, Exit, Spawner
+
+_SWEEP_DEADLINE_S = 10.0
+
+
+def establish(preference: str, root_name: str) -> SubreaperContainment:
+    """Raises ContainmentUnavailable."""
+    if preference not in ("auto", "subreaper"):
+        raise ContainmentUnavailable(f"this platform has no containment {preference!r}")
+    if procfs.stat(os.getpid()) is None:
+        raise ContainmentUnavailable("jobs need /proc, which is not mounted here")
+    return SubreaperContainment(root_name)
+
+
+class SubreaperContainment:
+    name = "subreaper"
+
+    def __init__(self, root_name: str) -> None:
+        self.root_name = root_name
+        self.spawner = Spawner(root_name, ())
+        self.open_enclosures: list[SubreaperEnclosure] = []
+
+    def open(self, command_id: str) -> SubreaperEnclosure:
+        enclosure = SubreaperEnclosure(self, command_id)
+        self.open_enclosures.append(enclosure)
+        return enclosure
+
+    async def sweep(self) -> tuple[ProcessName, ...]:
+        spare = () if self.spawner.pid is None else (self.spawner.pid,)
+        return await sweep_marked(self.root_name, spare)
+
+    async def aclose(self) -> None:
+        await self.spawner.aclose()
+
+
+class SubreaperEnclosure:
+    """One job among the spawner's descendants; see containment.Enclosure."""
+
+    def __init__(self, containment: SubreaperContainment, command_id: str) -> None:
+        self._containment = containment
+        self.command_id = command_id
+        self.main: Optional[SpawnedProcess] = None
+        self._opened_ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+    async def start(self, plan: JobPlan) -> SpawnedProcess:
+        self.main = await spawn(self._containment.spawner, plan, ())
+        return self.main
+
+    def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
+        return holders(self._members(), readers)
+
+    def usage(self, main: Optional[Exit]) -> Usage:
+        return Usage() if main is None else Usage(main.peak_resident_bytes, main.cpu_s)
+
+    async def empty(self, deadline_s: float) -> Leftovers:
+        found: dict[int, ProcessName] = {}
+        patience = procfs.Patience(deadline_s)
+        while True:
+            members = self._members()
+            if not members or patience.over:
+                break
+            found.update((one.pid, one) for one in procfs.names(members))
+            # Stopped first, so that none forks ahead of the kill.
+            procfs.signal_members(self._members, signal.SIGSTOP)
+            procfs.signal_members(self._members, signal.SIGKILL)
+            await asyncio.sleep(patience.next_pause_s())
+        survivors = procfs.names(members)
+        if not survivors and self in self._containment.open_enclosures:
+            self._containment.open_enclosures.remove(self)
+        return Leftovers(tuple(found.values()), survivors)
+
+    def _members(self) -> set[int]:
+        """Pids of this job that are alive, at this moment."""
+        spawner = self._containment.spawner.pid
+        others = {
+            one.main.pid
+            for one in self._containment.open_enclosures
+            if one is not self and one.main is not None and not one.main.has_ended
+        }
+        offspring = None if spawner is None else procfs.children(spawner)
+        if offspring is not None and others.issuperset(offspring):
+            return set()
+        table = {one.pid: one for one in procfs.all_processes()}
+        below: dict[int, list[int]] = {}
+        for one in table.values():
+            below.setdefault(one.parent, []).append(one.pid)
+        if spawner in table:
+            roots = [pid for pid in below.get(spawner, ()) if pid not in others]
+        else:
+            # The spawner was killed and its children are init's: only their marks tell.
+            roots = [pid for pid in table if self._is_marked(pid)]
+        members: set[int] = set()
+        waiting = [pid for pid in roots if spawner not in table or self._owns(table[pid])]
+        while waiting:
+            pid = waiting.pop()
+            if pid not in members:
+                members.add(pid)
+                waiting += below.get(pid, ())
+        return {pid for pid in members if table[pid].state not in "ZX"}
+
+    def _is_marked(self, pid: int) -> bool:
+        return procfs.environment_has(
+            pid, COMMAND_VARIABLE, self.command_id
+        ) and procfs.environment_has(pid, INSTANCE_VARIABLE, self._containment.root_name)
+
+    def _owns(self, orphan: procfs.Stat) -> bool:
+        """Whether a child of the spawner that is no other job's main process is of this job."""
+        main = self.main
+        if main is not None and orphan.pid == main.pid and not main.has_ended:
+            return True
+        if procfs.environment_has(orphan.pid, COMMAND_VARIABLE, self.command_id):
+            return True
+        if main is not None and orphan.session == main.pid:
+            return True
+        # Anybody else's who runs and may have started it?
+        return not any(
+            one.may_own(orphan) for one in self._containment.open_enclosures if one is not self
+        )
+
+    def may_own(self, orphan: procfs.Stat) -> bool:
+        return self._opened_ticks <= orphan.started
+
+
+class SpawnedProcess:
+    """A main process; see containment.Process."""
+
+    def __init__(self, spawner: Spawner, child: Child, stdio: Stdio) -> None:
+        self._spawner = spawner
+        self._child = child
+        self.pid = child.pid
+        self.readers: Mapping[str, PipeReader] = stdio.readers
+        self.writer: Optional[PipeWriter] = stdio.writer
+
+    async def exited(self) -> Exit:
+        return await asyncio.shield(self._child.exited)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._child.exited.done()
+
+    async def terminate(self) -> None:
+        await self._spawner.signal(self._child, signal.SIGTERM)
+        # A stopped process sees the SIGTERM only when it goes on.
+        await self._spawner.signal(self._child, signal.SIGCONT)
+
+
+async def spawn(spawner: Spawner, plan: JobPlan, entries: Sequence[str]) -> SpawnedProcess:
+    """Starts the main process inside `entries`; raises StartFailed, SpawnerLost or OSError."""
+    stdio = open_stdio(plan.use_pty, plan.stdin is not None)
+    try:
+        child = await spawner.start(plan, stdio, entries)
+    except BaseException:
+        stdio.close_ours()
+        raise
+    return SpawnedProcess(spawner, child, stdio)
+
+
+def holders(members: Collection[int], readers: Collection[object]) -> tuple[ProcessName, ...]:
+    """Those of `members` that have one of the pipes open."""
+    inodes = {reader.identity for reader in readers if isinstance(reader, PipeReader)}
+    return procfs.names(pid for pid in members if procfs.holds_any(pid, inodes))
+
+
+async def sweep_marked(root_name: str, spare: Collection[int]) -> tuple[ProcessName, ...]:
+    """Kills the processes that were started for `root_name`, but for `spare` and our ancestors."""
+    spared = {*spare, *_lineage()}
+    if any(procfs.environment_has(pid, INSTANCE_VARIABLE, root_name) for pid in _lineage()):
+        # We run inside a job of an agent of that name: its processes are our own surroundings.
+        return ()
+
+    def marked() -> set[int]:
+        return {
+            one.pid
+            for one in procfs.all_processes()
+            if one.pid not in spared
+            and one.state not in "ZX"
+            and procfs.environment_has(one.pid, INSTANCE_VARIABLE, root_name)
+        }
+
+    found: dict[int, ProcessName] = {}
+    patience = procfs.Patience(_SWEEP_DEADLINE_S)
+    while not patience.over:
+        pids = marked()
+        if not pids:
+            break
+        found.update((one.pid, one) for one in procfs.names(pids))
+        procfs.signal_members(marked, signal.SIGKILL)
+        await asyncio.sleep(patience.next_pause_s())
+    return tuple(found.values())
+
+
+def _lineage() -> set[int]:
+    """Our own pid and those of our ancestors."""
+    lineage: set[int] = set()
+    pid = os.getpid()
+    while pid > 0:
+        lineage.add(pid)
+        found = procfs.stat(pid)
+        pid = 0 if found is None else found.parent
+    return lineage

@@ -1,0 +1,131 @@
+"""What /proc tells about processes, and signals that hit only those that were meant (E6)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional
+
+from hostler_agent.jobs.receipt import ProcessName
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Stat:
+    """A few fields of /proc/PID/stat. `started` counts clock ticks since boot: with the pid it
+    names a process for as long as the machine is up."""
+
+    pid: int
+    name: str
+    state: str
+    parent: int
+    session: int
+    started: int
+
+
+def stat(pid: int) -> Optional[Stat]:
+    """None when there is no such process."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return None
+    # The name may itself contain parentheses and blanks.
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    return Stat(
+        pid=pid,
+        name=head.partition("(")[2],
+        state=fields[0],
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        started=int(fields[19]),
+    )
+
+
+def all_processes() -> Iterator[Stat]:
+    for name in os.listdir(_PROC):  # noqa: PTH208 - half the cost of Path objects
+        if name.isdigit():
+            found = stat(int(name))
+            if found is not None:
+                yield found
+
+
+def children(pid: int) -> Optional[list[int]]:
+    """Of all its threads, cheaply; None where the kernel does not offer it."""
+    found: list[int] = []
+    try:
+        for thread in (_PROC / str(pid) / "task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
+    except OSError:
+        return None
+    return found
+
+
+def names(pids: Iterable[int]) -> tuple[ProcessName, ...]:
+    """Those of `pids` that are alive; zombies are not."""
+    found = (stat(pid) for pid in sorted(pids))
+    return tuple(
+        ProcessName(one.pid, one.name) for one in found if one is not None and one.state not in "ZX"
+    )
+
+
+def environment_has(pid: int, name: str, value: str) -> bool:
+    """Whether it was started with that variable; False also where we may not look."""
+    try:
+        environment = (_PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return False
+    return os.fsencode(f"{name}={value}") in environment.split(b"\0")
+
+
+def holds_any(pid: int, inodes: Collection[int]) -> bool:
+    """Whether it has one of these pipes open."""
+    wanted = {f"pipe:[{inode}]" for inode in inodes}
+    with contextlib.suppress(OSError):
+        for descriptor in (_PROC / str(pid) / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.readlink(descriptor) in wanted:  # noqa: PTH115 - a name, not a path
+                    return True
+    return False
+
+
+def signal_members(members: Callable[[], Collection[int]], number: int) -> set[int]:
+    """Sends a signal to all of a set of processes; returns the pids that were in it.
+
+    Each is opened as a pidfd first and then looked for in the set again: a pid that was reused
+    between the two is either no member, or the pidfd's own process is dead and the signal void.
+    """
+    opened: dict[int, int] = {}
+    for pid in members():
+        # An OSError here is a process that has ended.
+        with contextlib.suppress(OSError):
+            opened[pid] = os.pidfd_open(pid)
+    still = set(members())
+    for pid, descriptor in opened.items():
+        if pid in still:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(descriptor, number)
+        os.close(descriptor)
+    return still
+
+
+class Patience:
+    """Short sleeps that grow, while waiting for something the kernel does not announce to us."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self._ends = time.monotonic() + deadline_s
+        self._pause_s = 0.0005
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() >= self._ends
+
+    def next_pause_s(self) -> float:
+        self._pause_s = min(self._pause_s * 2, 0.05)
+        return self._pause_s

@@ -1,0 +1,75 @@
+"""What is left to say of a job when it is over: the kill receipt."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Optional
+
+
+class Ended(enum.Enum):
+    """How a job ended; the value is the receipt's word for it."""
+
+    EXITED = "exited"
+    SIGNALLED = "signalled"
+    """by a signal that was not ours"""
+    KILLED = "killed"
+    """interrupted by whoever ordered it"""
+    TIMEOUT = "timeout"
+    SILENT = "timeout_without_output"
+    TALKATIVE = "max_lines"
+    NOT_STARTED = "not_started"
+    LOST = "lost"
+    """the spawner was killed, so nobody knows"""
+
+
+@dataclass(frozen=True)
+class ProcessName:
+    """A process as a person knows it; `pid` may be a stranger's by the time this is read."""
+
+    pid: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a job used; None where nothing on this machine tells."""
+
+    peak_memory_bytes: Optional[int] = None
+    cpu_s: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What the end of a job found in it: `found` were alive, `survivors` could not be killed."""
+
+    found: tuple[ProcessName, ...] = ()
+    survivors: tuple[ProcessName, ...] = ()
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Closes a job. A slot may be used again only when `survivors` is empty (V10)."""
+
+    ended: Ended
+    exit_code: Optional[int]
+    containment: str
+    pids_seen: int = 0
+    """different processes that were met in the job: its main one, and all that had to be killed"""
+    usage: Usage = Usage()
+    survivors: tuple[ProcessName, ...] = ()
+    held_output: tuple[str, ...] = ()
+    """names of processes that held the output open after the main process had ended (E8)"""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it goes over the wire."""
+        return {
+            "pids_seen": self.pids_seen,
+            "ended": self.ended.value,
+            "exit_code": self.exit_code,
+            "peak_memory_bytes": self.usage.peak_memory_bytes,
+            "cpu_s": self.usage.cpu_s,
+            "survivors": [{"pid": one.pid, "name": one.name} for one in self.survivors],
+            "containment": self.containment,
+            "held_output": list(self.held_output),
+        }

@@ -1,0 +1,239 @@
+"""Runs one job from its start to its kill receipt.
+
+Whatever way a job ends (by itself, by a limit, by an interrupt, by cancelling run()), its enclosure
+is emptied: nothing of it is alive when run() returns, or the receipt names what could
+not be killed.
+
+A command ends with its main process and its output. A daemon that keeps the output open after that
+gets DRAIN_S, and is then killed with the rest, and named (E8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional, Protocol
+
+from hostler_agent.jobs import plan as plans
+from hostler_agent.jobs.clock import Clock, SystemClock, wait_any
+from hostler_agent.jobs.containment import Containment, Enclosure, Process, Reader
+from hostler_agent.jobs.errors import SpawnerLost
+from hostler_agent.jobs.plan import JobPlan
+from hostler_agent.jobs.receipt import Ended, ProcessName, Receipt
+from hostler_agent.jobs.spawn import Exit
+from hostler_agent.jobs.tail import LogFile, Tail
+from hostler_agent.jobs.watch import Watch
+
+DRAIN_S = 5.0
+KILL_DEADLINE_S = 10.0
+_LAST_WORDS_S = 1.0
+
+Pumps = Mapping["asyncio.Task[None]", Reader]
+
+
+class Sink(Protocol):
+    """Takes a job's output. Not returning is back-pressure: the pipe is then not read (E11)."""
+
+    async def output(self, stream: str, data: bytes) -> None: ...
+    async def log(self, name: str, data: bytes) -> None: ...
+    async def stopping(self, ended: Ended, why: str) -> None:
+        """The job is about to be killed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    receipt: Receipt
+    signal: Optional[int]
+    """that ended the main process"""
+
+    @property
+    def return_code(self) -> int:
+        """Buildbot's `rc`: -1 for whatever a signal ended, also if it then managed to exit by 0."""
+        code = self.receipt.exit_code
+        stopped = self.receipt.ended not in (Ended.EXITED, Ended.SIGNALLED)
+        return -1 if code is None or (stopped and code == 0) else code
+
+
+@dataclass(frozen=True)
+class _Stop:
+    ended: Ended
+    why: str
+
+
+class Job:
+    """One run. interrupt() may come at any time, also before run()."""
+
+    def __init__(
+        self,
+        plan: JobPlan,
+        containment: Containment,
+        sink: Sink,
+        log_files: Sequence[LogFile] = (),
+        clock: Optional[Clock] = None,
+    ) -> None:
+        self._plan = plan
+        self._containment = containment
+        self._sink = sink
+        self._clock = clock or SystemClock()
+        self._watch = Watch(plan.limits, self._clock, self.interrupt)
+        self._tails = [Tail(log, self._log, self._clock) for log in log_files]
+        loop = asyncio.get_running_loop()
+        self._stop: asyncio.Future[_Stop] = loop.create_future()
+        self._over: asyncio.Future[None] = loop.create_future()
+
+    def interrupt(self, ended: Ended, why: str) -> None:
+        """Ends the job; the first reason counts."""
+        if not self._stop.done():
+            self._stop.set_result(_Stop(ended, why))
+
+    async def run(self) -> Outcome:
+        """Raises PlanRefused, StartFailed, SpawnerLost, or OSError where the agent itself is out of
+        descriptors or cgroups."""
+        plans.check(self._plan)
+        enclosure = self._containment.open(self._plan.command_id)
+        try:
+            process = await enclosure.start(self._plan)
+            return await self._supervise(process, enclosure)
+        except BaseException:
+            await asyncio.shield(enclosure.empty(KILL_DEADLINE_S))
+            raise
+
+    async def _supervise(self, process: Process, enclosure: Enclosure) -> Outcome:
+        tasks = _Tasks()
+        try:
+            pumps: Pumps = {
+                tasks.start(self._pump(stream, reader), f"pump {stream}"): reader
+                for stream, reader in process.readers.items()
+            }
+            tails = [tasks.start(tail.run(self._over), "tail") for tail in self._tails]
+            if process.writer is not None:
+                tasks.start(process.writer.write_all(self._plan.stdin or b""), "stdin")
+            exited = tasks.start(process.exited(), "exit")
+            self._watch.start()
+            await wait_any(self._clock, [exited, self._stop])
+            if not exited.done():
+                await self._ask_to_end(process, exited)
+            held = await self._drain(pumps, enclosure)
+            outcome = await self._empty(enclosure, process, exited, held)
+            await self._hear_last_words(pumps)
+            self._over.set_result(None)
+            if tails:
+                await asyncio.wait(tails)
+            return outcome
+        finally:
+            self._watch.close()
+            await tasks.cancel()
+            for end in (*process.readers.values(), process.writer):
+                if end is not None:
+                    end.close()
+
+    async def _pump(self, stream: str, reader: Reader) -> None:
+        while data := await reader.read():
+            self._watch.heard()
+            try:
+                self._watch.count_lines(data)
+                await self._sink.output(stream, data)
+            finally:
+                self._watch.taken()
+
+    async def _log(self, name: str, data: bytes) -> None:
+        self._watch.heard()
+        try:
+            await self._sink.log(name, data)
+        finally:
+            self._watch.taken()
+
+    async def _ask_to_end(self, process: Process, exited: asyncio.Task[Exit]) -> None:
+        """SIGTERM and a grace, where the plan has one; the kill itself is not here (E1)."""
+        stop = self._stop.result()
+        await self._sink.stopping(stop.ended, stop.why)
+        grace_s = self._plan.limits.sigterm_time_s
+        if grace_s is not None:
+            await process.terminate()
+            await wait_any(self._clock, [exited], grace_s)
+
+    async def _drain(self, pumps: Pumps, enclosure: Enclosure) -> tuple[ProcessName, ...]:
+        """Waits for the end of the output; says who keeps it open when that takes too long."""
+        ends_at = self._clock.monotonic() + DRAIN_S
+        while not self._stop.done():
+            waiting = [pump for pump in pumps if not pump.done()]
+            left_s = ends_at - self._clock.monotonic()
+            if not waiting:
+                return ()
+            if left_s <= 0:
+                return enclosure.holders([pumps[pump] for pump in waiting])
+            await wait_any(self._clock, [*waiting, self._stop], left_s)
+        return ()
+
+    async def _empty(
+        self,
+        enclosure: Enclosure,
+        process: Process,
+        exited: asyncio.Task[Exit],
+        held: tuple[ProcessName, ...],
+    ) -> Outcome:
+        usage = enclosure.usage(_result(exited))
+        left = await enclosure.empty(KILL_DEADLINE_S)
+        if not left.survivors:
+            # Killed, so it is about to be reaped; a spawner that is gone says so by an exception.
+            await asyncio.wait({exited})
+        main = _result(exited)
+        receipt = Receipt(
+            ended=self._ended(main),
+            exit_code=None if main is None else main.exit_code,
+            containment=self._containment.name,
+            pids_seen=len({process.pid, *(one.pid for one in left.found)}),
+            usage=usage,
+            survivors=left.survivors,
+            held_output=tuple(one.name for one in held),
+        )
+        return Outcome(receipt, None if main is None else main.signal)
+
+    def _ended(self, main: Optional[Exit]) -> Ended:
+        if self._stop.done():
+            return self._stop.result().ended
+        if main is None:
+            return Ended.LOST
+        return Ended.EXITED if main.signal is None else Ended.SIGNALLED
+
+    async def _hear_last_words(self, pumps: Pumps) -> None:
+        """Reads what is still in the pipes; nobody of the job can write to them any more.
+
+        Where it does not end (a survivor, or a stranger who was handed a pipe), it is not waited
+        for; where it is the hub that does not take it, it is.
+        """
+        waiting = [pump for pump in pumps if not pump.done()]
+        while waiting:
+            await wait_any(self._clock, waiting, _LAST_WORDS_S)
+            left = [pump for pump in waiting if not pump.done()]
+            if len(left) == len(waiting) and not self._watch.held_back:
+                return
+            waiting = left
+
+
+class _Tasks:
+    """The tasks of one job; none outlives it."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work, name=f"job {name}")
+        self._tasks.append(task)
+        return task
+
+    async def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, SpawnerLost):
+                raise result
+
+
+def _result(exited: asyncio.Task[Exit]) -> Optional[Exit]:
+    """None while it runs, and when nobody can tell any more."""
+    if not exited.done() or exited.cancelled() or exited.exception() is not None:
+        return None
+    return exited.result()

@@ -1,0 +1,236 @@
+"""The agent's side of the spawner: starts it, asks it to start jobs, hears how they ended."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import marshal
+import os
+import pkgutil
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from hostler_agent.jobs.errors import SpawnerLost, StartFailed
+from hostler_agent.jobs.pipes import Stdio
+from hostler_agent.jobs.plan import INSTANCE_VARIABLE, JobPlan
+
+# The source goes in through a pipe, so that it also works from inside agent.pyz and the process
+# list shows a name instead of a program text.
+_BOOTSTRAP = "import sys; exec(compile(open({fd}, 'rb').read(), 'spawner.py', 'exec'))"
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a main process ended. `exit_code` is None when a signal ended it."""
+
+    exit_code: Optional[int]
+    signal: Optional[int]
+    cpu_s: float
+    peak_resident_bytes: int
+    """of the largest process of those it waited for (at least what the spawner itself has)"""
+
+
+@dataclass(frozen=True)
+class Child:
+    """A started main process."""
+
+    token: int
+    pid: int
+    exited: asyncio.Future[Exit]
+    """raises SpawnerLost when nobody can tell any more"""
+
+
+class Spawner:
+    """One per agent; started with the first job, and again should it have been killed."""
+
+    def __init__(self, name: str, home: Sequence[str]) -> None:
+        self._name = name
+        self._home = tuple(home)
+        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._channel: Optional[socket.socket] = None
+        self._received = bytearray()
+        self._sending = asyncio.Lock()
+        self._last_token = 0
+        self._starting: dict[int, asyncio.Future[int]] = {}
+        self._running: dict[int, asyncio.Future[Exit]] = {}
+
+    @property
+    def pid(self) -> Optional[int]:
+        return None if self._process is None else self._process.pid
+
+    async def start(self, plan: JobPlan, stdio: Stdio, entries: Sequence[str]) -> Child:
+        """Raises StartFailed or SpawnerLost. Closes the job's ends of `stdio` in any case."""
+        self._last_token += 1
+        token = self._last_token
+        loop = asyncio.get_running_loop()
+        started: asyncio.Future[int] = loop.create_future()
+        exited: asyncio.Future[Exit] = loop.create_future()
+        # Not everybody asks how it ended; a loss is reported by the one who does.
+        exited.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._starting[token] = started
+        self._running[token] = exited
+        try:
+            # Shielded: a frame that is sent by half would garble all that follow it.
+            frame = _spawn_frame(token, plan, entries)
+            await asyncio.shield(self._send_and_close(frame, stdio))
+            return Child(token, await started, exited)
+        except BaseException:
+            self._running.pop(token, None)
+            raise
+        finally:
+            self._starting.pop(token, None)
+
+    async def signal(self, child: Child, number: int) -> None:
+        """To the process group of a child that has not ended; else nothing."""
+        if child.token in self._running:
+            with contextlib.suppress(SpawnerLost):
+                await asyncio.shield(self._send(("signal", child.token, number), ()))
+
+    async def aclose(self) -> None:
+        """Ends the spawner, which kills whatever is left below it."""
+        process = self._process
+        self._lose()
+        if process is not None:
+            await asyncio.get_running_loop().run_in_executor(None, process.wait)
+
+    def _launch(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        source = pkgutil.get_data(__package__, "spawner.py")
+        assert source is not None
+        reading, writing = os.pipe()
+        environment = {**os.environ, INSTANCE_VARIABLE: self._name}
+        try:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", "-c", _BOOTSTRAP.format(fd=reading)),
+                    *self._home,
+                ],
+                stdin=theirs.fileno(),
+                pass_fds=(reading,),
+                env=environment,
+                start_new_session=True,
+            )
+        finally:
+            os.close(reading)
+            theirs.close()
+        with open(writing, "wb") as pipe:
+            pipe.write(source)
+        ours.setblocking(False)
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._on_readable)
+        self._channel = ours
+        return ours
+
+    async def _send_and_close(self, frame: tuple[Any, ...], stdio: Stdio) -> None:
+        try:
+            await self._send(frame, stdio.child)
+        finally:
+            stdio.close_child()
+
+    async def _send(self, frame: tuple[Any, ...], descriptors: Sequence[int]) -> None:
+        payload = marshal.dumps(frame)
+        data = struct.pack(">I", len(payload)) + payload
+        async with self._sending:
+            channel = self._channel or self._launch()
+            try:
+                rights = array.array("i", descriptors)
+                ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
+                while not (sent := _send_now(channel, data, ancillary)):
+                    await asyncio.sleep(0.001)
+                if sent < len(data):
+                    await asyncio.get_running_loop().sock_sendall(channel, data[sent:])
+            except OSError as error:
+                self._lose()
+                raise SpawnerLost("the process that starts jobs has ended") from error
+
+    def _on_readable(self) -> None:
+        assert self._channel is not None
+        try:
+            data = self._channel.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lose()
+            return
+        self._received += data
+        while len(self._received) >= 4:
+            (length,) = struct.unpack_from(">I", self._received)
+            if len(self._received) < 4 + length:
+                break
+            payload = bytes(self._received[4 : 4 + length])
+            del self._received[: 4 + length]
+            self._handle(marshal.loads(payload))  # noqa: S302 - from our own child
+
+    def _handle(self, frame: tuple[Any, ...]) -> None:
+        kind, token, *rest = frame
+        if kind == "started":
+            _resolve(self._starting.get(token), rest[0])
+        elif kind == "failed":
+            errno, filename = rest
+            name = None if filename is None else os.fsdecode(filename)
+            self._running.pop(token, None)
+            _reject(self._starting.get(token), StartFailed(errno, name))
+        elif kind == "exited":
+            _resolve(self._running.pop(token, None), _exit(*rest))
+
+    def _lose(self) -> None:
+        if self._channel is not None:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._channel.close()
+        if self._process is not None:
+            self._process.poll()
+        self._channel = None
+        self._received.clear()
+        lost = SpawnerLost("the process that starts jobs has ended")
+        for starting in self._starting.values():
+            _reject(starting, lost)
+        for running in self._running.values():
+            _reject(running, lost)
+        self._starting.clear()
+        self._running.clear()
+
+
+def _send_now(channel: socket.socket, data: bytes, ancillary: Any) -> int:
+    try:
+        return channel.sendmsg([data], ancillary)
+    except BlockingIOError:
+        return 0
+
+
+def _spawn_frame(token: int, plan: JobPlan, entries: Sequence[str]) -> tuple[Any, ...]:
+    return (
+        "spawn",
+        token,
+        [os.fsencode(argument) for argument in plan.argv],
+        {os.fsencode(name): os.fsencode(value) for name, value in plan.environment.items()},
+        os.fsencode(plan.workdir),
+        tuple(os.fsencode(entry) for entry in entries),
+        plan.use_pty,
+    )
+
+
+def _exit(status: int, cpu_s: float, peak_resident_kib: int) -> Exit:
+    code = os.waitstatus_to_exitcode(status)
+    return Exit(
+        exit_code=code if code >= 0 else None,
+        signal=-code if code < 0 else None,
+        cpu_s=cpu_s,
+        peak_resident_bytes=peak_resident_kib * 1024,
+    )
+
+
+def _resolve(future: Optional[asyncio.Future[Any]], value: object) -> None:
+    if future is not None and not future.done():
+        future.set_result(value)
+
+
+def _reject(future: Optional[asyncio.Future[Any]], error: Exception) -> None:
+    if future is not None and not future.done():
+        future.set_exception(error)

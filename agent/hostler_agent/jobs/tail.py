@@ -1,0 +1,110 @@
+"""Log files that a command writes beside its output, read while they grow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Callable, Optional
+
+from hostler_agent.jobs.clock import Clock, wait_any
+
+POLL_S = 1.0
+READ_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """`follow`: only what is added from now on, else all of it once it has changed."""
+
+    name: str
+    path: str
+    follow: bool = False
+
+
+class Tail:
+    """Reads one log file. A file that is as it was before the command is not the command's."""
+
+    def __init__(
+        self, log: LogFile, deliver: Callable[[str, bytes], Awaitable[None]], clock: Clock
+    ) -> None:
+        self._log = log
+        self._deliver = deliver
+        self._clock = clock
+        self._before = _look(log.path)
+        self._descriptor: Optional[int] = None
+        self._identity: Optional[tuple[int, int]] = None
+        self._offset = 0
+
+    async def run(self, ended: asyncio.Future[None]) -> None:
+        """Until `ended`, and then once more, so that nothing is missed."""
+        loop = asyncio.get_running_loop()
+        try:
+            last = False
+            while True:
+                while data := await loop.run_in_executor(None, self._read):
+                    await self._deliver(self._log.name, data)
+                if last:
+                    return
+                await wait_any(self._clock, [ended], POLL_S)
+                last = ended.done()
+        finally:
+            self._close()
+
+    def _read(self) -> bytes:
+        with contextlib.suppress(OSError):
+            self._reopen_if_replaced()
+            if self._descriptor is not None:
+                data = os.pread(self._descriptor, READ_BYTES, self._offset)
+                self._offset += len(data)
+                return data
+        return b""
+
+    def _reopen_if_replaced(self) -> None:
+        """Opens it when the command has made, changed or rotated it; rewinds when it was cut."""
+        now = _look(self._log.path)
+        if now is None:
+            # Gone: whatever comes next is new.
+            self._before = None
+            return
+        identity = (now.st_dev, now.st_ino)
+        if self._descriptor is not None and identity == self._identity:
+            if now.st_size < self._offset:
+                self._offset = 0
+            return
+        if self._descriptor is None and self._before is not None and _same(now, self._before):
+            return
+        grown = self._before is not None and identity == (self._before.st_dev, self._before.st_ino)
+        self._close()
+        # Not through a link, and not waiting for a writer: the path is the build's to choose.
+        self._descriptor = os.open(
+            self._log.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        )
+        self._identity = identity
+        skipped = self._before.st_size if self._before is not None and grown else 0
+        self._offset = skipped if self._log.follow and skipped <= now.st_size else 0
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _look(path: str) -> Optional[os.stat_result]:
+    """None unless it is a regular file."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_ino, one.st_size, one.st_mtime_ns) == (
+        other.st_ino,
+        other.st_size,
+        other.st_mtime_ns,
+    )
