@@ -1,0 +1,184 @@
+# Copyright: The Hostler developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: workers
+short_description: The hub's live fleet as inventory
+version_added: 0.1.0
+description:
+  - Each worker of the hub is a host. By default they are grouped by state, mode, driver and label.
+  - The file's name ends in C(hostler.yml) or C(hostler.yaml).
+  - What workers say of themselves is never taken as a template.
+extends_documentation_fragment:
+  - hostler.fleet.hub
+  - ansible.builtin.constructed
+  - ansible.builtin.inventory_cache
+options:
+  plugin:
+    description: Marks the file as this plugin's.
+    type: str
+    required: true
+    choices: [hostler.fleet.workers]
+  hub_token_file:
+    description: A file that holds the token. A relative path counts from the inventory file.
+    type: str
+  hub_state_dir:
+    description:
+      - The state directory of a hub of this machine, which tells its URL and holds an admin's token.
+      - A relative path counts from the inventory file.
+    type: str
+  group_by:
+    description:
+      - What groups there are without further ado, such as C(state_latent), C(mode_active), C(driver_local) and
+        C(label_linux).
+    type: list
+    elements: str
+    choices: [state, mode, driver, label]
+    default: [state, mode, driver, label]
+author:
+  - The Hostler developers (@hostler)
+"""
+
+EXAMPLES = r"""
+# live.hostler.yml: the fleet of a hub of this machine
+plugin: hostler.fleet.workers
+hub_state_dir: /var/lib/hostler
+
+---
+# fleet.hostler.yml: another one, cached for a minute, with groups of its own
+plugin: hostler.fleet.workers
+hub_url: https://hub.example.org
+hub_token_file: ~/.config/hostler.token
+group_by: [mode]
+keyed_groups:
+  - key: hostler_properties.os
+    prefix: os
+groups:
+  busy: hostler_builds | length > 0
+compose:
+  note: hostler_mode_reason | default('nothing', true)
+cache: true
+cache_plugin: ansible.builtin.jsonfile
+cache_connection: ~/.cache/hostler
+cache_timeout: 60
+"""
+
+import os
+
+from ansible.errors import AnsibleParserError
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.utils.unsafe_proxy import wrap_var
+from ansible_collections.hostler.fleet.plugins.module_utils import hub
+from ansible_collections.hostler.fleet.plugins.module_utils.errors import HubError
+
+HUB_OPTIONS = (
+    "hub_url",
+    "hub_token",
+    "hub_token_file",
+    "hub_state_dir",
+    "hub_timeout",
+    "hub_ca_file",
+)
+PAGE = 500
+# What a definition holds, so that playbooks/provision.yml gives a live fleet back as it is.
+DEFINED = (
+    "driver",
+    "driver_options",
+    "properties",
+    "labels",
+    "max_builds",
+    "build_wait_timeout",
+    "missing_timeout",
+    "check_instance_interval",
+    "description",
+)
+# What the hub sees of a worker.
+OBSERVED = (
+    "mode",
+    "mode_reason",
+    "state",
+    "attached",
+    "instance",
+    "epoch",
+    "quarantine",
+    "missing",
+    "last_error",
+    "builds",
+    "facts",
+)
+
+
+class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
+    NAME = "hostler.fleet.workers"
+
+    def verify_file(self, path):
+        return super().verify_file(path) and path.endswith(("hostler.yml", "hostler.yaml"))
+
+    def parse(self, inventory, loader, path, cache=True):
+        super().parse(inventory, loader, path, cache)
+        self._read_config_data(path)
+        key = self.get_cache_key(path)
+        wanted = self.get_option("cache")
+        views = self._cache.get(key) if wanted and cache else None
+        if views is None:
+            views = self._ask(os.path.dirname(os.path.abspath(path)))
+            if wanted:
+                self._cache[key] = views
+        self.inventory.add_group("workers")
+        for view in views:
+            self._add(view)
+
+    def _ask(self, folder):
+        """The views of all workers, by the hub; each relative path counts from folder."""
+        options = {name: self.get_option(name) for name in HUB_OPTIONS}
+        for name in ("hub_token_file", "hub_state_dir"):
+            if options[name]:
+                options[name] = os.path.join(folder, os.path.expanduser(options[name]))
+        try:
+            client = hub.open_client(options, os.environ, keep_secret=lambda _token: None)
+            return list(pages(client))
+        except HubError as error:
+            raise AnsibleParserError(error.message) from error
+
+    def _add(self, view):
+        name = str(view["name"])
+        self.inventory.add_host(name, group="workers")
+        variables = wrap_var(host_variables(view))
+        for key, value in variables.items():
+            self.inventory.set_variable(name, key, value)
+        for word in self.get_option("group_by"):
+            for value in view["labels"] if word == "label" else [view[word]]:
+                group = self._sanitize_group_name("%s_%s" % (word, value))
+                self.inventory.add_child(self.inventory.add_group(group), name)
+        strict = self.get_option("strict")
+        self._set_composite_vars(self.get_option("compose"), variables, name, strict=strict)
+        self._add_host_to_composed_groups(self.get_option("groups"), variables, name, strict=strict)
+        self._add_host_to_keyed_groups(
+            self.get_option("keyed_groups"), variables, name, strict=strict
+        )
+
+
+def pages(client):
+    """Every worker's view, page after page."""
+    query = {"limit": PAGE}
+    while True:
+        page = client.get("/workers", query)
+        yield from page["items"]
+        if not page["next"]:
+            return
+        query["after"] = page["next"]
+
+
+def host_variables(view):
+    """A worker's variables: its definition as an inventory would hold it, and what the hub sees.
+
+    hostler_effective_properties are the facts with the defined properties over them.
+    """
+    definition = view["definition"]
+    variables = {"hostler_" + key: definition[key] for key in DEFINED if key in definition}
+    variables.update(("hostler_" + key, view.get(key)) for key in OBSERVED)
+    variables["hostler_effective_properties"] = view["properties"]
+    return variables

@@ -1,0 +1,326 @@
+#!/usr/bin/python
+# Copyright: The Hostler developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: worker
+short_description: Define, remove, start or stop build workers
+version_added: 0.1.0
+description:
+  - Defines the workers of a fleet at the hub, one or a thousand in one call, removes them, or substantiates and
+    insubstantiates their instances.
+  - A definition is given as a whole. An option that is left out is the hub's default again, also when the worker
+    was defined with another value before.
+  - All workers of a call are taken or none is. Should they be too many for one request, all are checked before the
+    first is changed.
+extends_documentation_fragment:
+  - hostler.fleet.hub
+attributes:
+  check_mode:
+    support: full
+    description: The hub itself says what would change.
+  diff_mode:
+    support: full
+    description: The definitions that change, before and after.
+options:
+  state:
+    description:
+      - V(present) defines the worker; the hub starts it when a build needs it.
+      - V(absent) removes the definition, and the instance if there is one.
+      - V(substantiated) starts an instance now and keeps it for its C(build_wait_timeout).
+      - V(latent) ends the instance of an idle worker; it starts again when a build needs it.
+    type: str
+    choices: [present, absent, substantiated, latent]
+    default: present
+  name:
+    description:
+      - The worker's name, lower-case letters, digits and inner hyphens, up to 63 characters.
+    type: str
+  names:
+    description:
+      - Several workers, for every O(state) but V(present).
+    type: list
+    elements: str
+  workers:
+    description:
+      - Several definitions, for O(state=present). Their options are those of the module.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: The worker's name.
+        type: str
+        required: true
+      driver: &driver
+        description:
+          - What starts the worker's instances, such as V(local) for processes of the hub's machine.
+          - Required for O(state=present).
+        type: str
+      driver_options: &driver_options
+        description: What the driver wants to know; see the driver.
+        type: dict
+      properties: &properties
+        description: Facts that builds can require, as a scalar each. They win over those an instance reports.
+        type: dict
+      labels: &labels
+        description: Words that builds can require and people can select by.
+        type: list
+        elements: str
+      max_builds: &max_builds
+        description: How many builds the worker takes at once. The hub's default is 1.
+        type: int
+      build_wait_timeout: &build_wait_timeout
+        description:
+          - Seconds that an idle instance is kept; 0 ends it after each build, below 0 keeps it until the hub stops.
+          - The hub's default is 600.
+        type: float
+      missing_timeout: &missing_timeout
+        description: Seconds that an instance may take to attach before it counts as failed. The hub's default is 120.
+        type: float
+      check_instance_interval: &check_instance_interval
+        description: Seconds between looks at the instance. The hub's default is 10.
+        type: float
+      password: &password
+        description: What a worker of driver V(permanent) attaches with. Never shown again.
+        type: str
+      description: &description
+        description: A note for people.
+        type: str
+  driver: *driver
+  driver_options: *driver_options
+  properties: *properties
+  labels: *labels
+  max_builds: *max_builds
+  build_wait_timeout: *build_wait_timeout
+  missing_timeout: *missing_timeout
+  check_instance_interval: *check_instance_interval
+  password: *password
+  description: *description
+  force:
+    description:
+      - For O(state=absent), remove a worker also while it builds. Its builds are retried elsewhere.
+    type: bool
+    default: false
+  wait:
+    description:
+      - Wait until the instance is attached, or gone, or the worker removed.
+    type: bool
+    default: true
+  deadline_s:
+    description:
+      - Seconds to wait. The module fails with a list of what is left undone.
+    type: float
+    default: 120
+author:
+  - The Hostler developers (@hostler)
+"""
+
+EXAMPLES = r"""
+- name: Define a worker
+  hostler.fleet.worker:
+    name: local-1
+    driver: local
+    labels: [linux]
+    build_wait_timeout: 60
+
+- name: Define the fleet of the inventory in one call
+  hostler.fleet.worker:
+    workers: "{{ hostvars | hostler.fleet.definitions(ansible_play_hosts_all) }}"
+  run_once: true
+  delegate_to: localhost
+
+- name: Start two of them before the day begins
+  hostler.fleet.worker:
+    names: [docker-1, docker-2]
+    state: substantiated
+    deadline_s: 60
+
+- name: Remove a worker, even if it builds
+  hostler.fleet.worker:
+    name: local-1
+    state: absent
+    force: true
+"""
+
+RETURN = r"""
+created:
+  description: Names of the workers that are new. Only for O(state=present).
+  returned: success
+  type: list
+  elements: str
+  sample: [local-1]
+changed_workers:
+  description: Names of the workers that were not what was asked for, new ones among them.
+  returned: success
+  type: list
+  elements: str
+  sample: [local-1, local-2]
+unchanged_workers:
+  description: Names of the workers that were so already.
+  returned: success
+  type: list
+  elements: str
+  sample: [local-3]
+definition:
+  description: The worker's definition at the hub, without its password. Only for O(state=present) with O(name).
+  returned: success
+  type: dict
+  sample: {name: local-1, driver: local, max_builds: 1}
+left:
+  description: What is left undone at the deadline, in a few words per worker.
+  returned: failure after waiting
+  type: dict
+  sample: {local-2: substantiating}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hostler.fleet.plugins.module_utils import batch, hub, numbers, waiting
+
+DEFINITION = {
+    "driver": {"type": "str"},
+    "driver_options": {"type": "dict"},
+    "properties": {"type": "dict"},
+    "labels": {"type": "list", "elements": "str"},
+    "max_builds": {"type": "int"},
+    "build_wait_timeout": {"type": "float"},
+    "missing_timeout": {"type": "float"},
+    "check_instance_interval": {"type": "float"},
+    "password": {"type": "str", "no_log": True},
+    "description": {"type": "str"},
+}
+
+
+def definitions(module):
+    """What the hub should know, as it takes it: only what was given."""
+    given = module.params["workers"]
+    if given is None:
+        given = [{key: module.params[key] for key in ("name", *DEFINITION)}]
+    wanted = [
+        {key: numbers.plain(value) for key, value in one.items() if value is not None}
+        for one in given
+    ]
+    for one in wanted:
+        if "driver" not in one:
+            module.fail_json(
+                msg="worker %s: driver is required for state=present, for example driver: local"
+                % one["name"]
+            )
+    return wanted
+
+
+def names(module):
+    """The workers that another state is about; refuses definitions, which would be ignored."""
+    state = module.params["state"]
+    stray = [key for key in ("workers", *DEFINITION) if module.params[key] is not None]
+    if stray:
+        module.fail_json(
+            msg="%s: only for state=present; state=%s takes name or names" % (stray[0], state)
+        )
+    given = module.params["names"]
+    return [module.params["name"]] if given is None else list(dict.fromkeys(given))
+
+
+def summarise(results):
+    return {
+        "changed": any(one["changed"] for one in results),
+        "changed_workers": [one["name"] for one in results if one["changed"]],
+        "unchanged_workers": [one["name"] for one in results if not one["changed"]],
+    }
+
+
+def diff(results):
+    return [
+        {
+            "before_header": one["name"],
+            "after_header": one["name"],
+            "before": one["before"] or {},
+            "after": one["after"],
+        }
+        for one in results
+        if one["changed"]
+    ]
+
+
+def define(module, client):
+    wanted = definitions(module)
+    results = batch.post(client, "/workers/define", "workers", wanted, module.check_mode)
+    answer = summarise(results)
+    answer["created"] = [one["name"] for one in results if one["created"]]
+    if module.params["name"] is not None:
+        answer["definition"] = results[0]["after"]
+    if module._diff:  # noqa: SLF001  (Ansible has no other way to ask)
+        answer["diff"] = diff(results)
+    module.exit_json(**answer)
+
+
+# state -> (path, the words for what a worker leaves undone)
+ORDERS = {
+    "absent": ("/workers/remove", waiting.not_gone),
+    "substantiated": ("/workers/substantiate", waiting.not_attached),
+    "latent": ("/workers/insubstantiate", waiting.not_resting),
+}
+
+
+def order(module, client):
+    state = module.params["state"]
+    path, left_undone = ORDERS[state]
+    wanted = names(module)
+    rest = {"force": module.params["force"]} if state == "absent" else {}
+    results = batch.post(client, path, "names", wanted, module.check_mode, **rest)
+    answer = summarise(results)
+    if module._diff:  # noqa: SLF001  (Ansible has no other way to ask)
+        answer["diff"] = [state_diff(one, state) for one in results if one["changed"]]
+    if module.params["wait"] and not module.check_mode:
+        deadline_s = module.params["deadline_s"]
+        left = waiting.wait_for(client, wanted, left_undone, deadline_s)
+        if left:
+            module.fail_json(msg=waiting.undone_message(left, deadline_s), left=left, **answer)
+    module.exit_json(**answer)
+
+
+def state_diff(result, state):
+    before = "present" if state == "absent" else "not %s" % state
+    return {
+        "before": "%s: %s\n" % (result["name"], before),
+        "after": "%s: %s\n" % (result["name"], state),
+    }
+
+
+def work(module, client):
+    if module.params["state"] == "present":
+        if module.params["names"] is not None:
+            module.fail_json(msg="names: not for state=present; give name with driver, or workers")
+        define(module, client)
+    order(module, client)
+
+
+def main():
+    options = {"name": {"type": "str", "required": True}}
+    module = AnsibleModule(
+        argument_spec=hub.argument_spec(
+            state={
+                "type": "str",
+                "choices": ["present", "absent", "substantiated", "latent"],
+                "default": "present",
+            },
+            name={"type": "str"},
+            names={"type": "list", "elements": "str"},
+            workers={"type": "list", "elements": "dict", "options": dict(options, **DEFINITION)},
+            force={"type": "bool", "default": False},
+            wait={"type": "bool", "default": True},
+            deadline_s={"type": "float", "default": 120},
+            **DEFINITION,
+        ),
+        mutually_exclusive=[("name", "names", "workers")]
+        + [("workers", option) for option in DEFINITION],
+        required_one_of=[("name", "names", "workers")],
+        supports_check_mode=True,
+    )
+    hub.run(module, work)
+
+
+if __name__ == "__main__":
+    main()

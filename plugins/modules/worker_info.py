@@ -1,0 +1,193 @@
+#!/usr/bin/python
+# Copyright: The Hostler developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: worker_info
+short_description: Tell what workers there are and how they are
+version_added: 0.1.0
+description:
+  - Asks the hub for its workers, all of them or those selected.
+extends_documentation_fragment:
+  - hostler.fleet.hub
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is changed.
+  diff_mode:
+    support: none
+    description: Nothing is changed.
+options:
+  names:
+    description:
+      - Only these workers. Those the hub does not know are listed in RV(unknown).
+    type: list
+    elements: str
+    aliases: [name]
+  state:
+    description: Only workers whose instance is in this state.
+    type: str
+    choices: [latent, substantiating, substantiated, insubstantiating]
+  mode:
+    description: Only workers in this mode.
+    type: str
+    choices: [active, paused, draining, stopped]
+  driver:
+    description: Only workers of this driver.
+    type: str
+  label:
+    description: Only workers with this label.
+    type: str
+  missing:
+    description: Only workers that should be attached and are not.
+    type: bool
+    default: false
+author:
+  - The Hostler developers (@hostler)
+"""
+
+EXAMPLES = r"""
+- name: Ask for every worker
+  hostler.fleet.worker_info:
+  register: fleet
+
+- name: Ask for those that are missing
+  hostler.fleet.worker_info:
+    missing: true
+  register: fleet
+  failed_when: fleet.workers | length > 0
+"""
+
+RETURN = r"""
+workers:
+  description: The workers by name.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The worker's name.
+      type: str
+      returned: always
+    driver:
+      description: What starts its instances.
+      type: str
+      returned: always
+    mode:
+      description: What an operator wants of it, V(active), V(paused), V(draining) or V(stopped).
+      type: str
+      returned: always
+    mode_reason:
+      description: Why, in the operator's words.
+      type: str
+      returned: always
+    state:
+      description: How its instance is, V(latent), V(substantiating), V(substantiated) or V(insubstantiating).
+      type: str
+      returned: always
+    attached:
+      description: Whether its agent is connected.
+      type: bool
+      returned: always
+    builds:
+      description: Ids of the builds that it runs.
+      type: list
+      returned: always
+    quarantine:
+      description: Until when and why it gets no builds.
+      type: dict
+      returned: always
+    missing:
+      description: Since when and why it is missing.
+      type: dict
+      returned: always
+    last_error:
+      description: What went wrong last.
+      type: str
+      returned: always
+    properties:
+      description: Facts that builds can require.
+      type: dict
+      returned: always
+    labels:
+      description: Words that builds can require.
+      type: list
+      returned: always
+    definition:
+      description: What its owner defined, without the password.
+      type: dict
+      returned: always
+  sample: [{name: local-1, driver: local, mode: active, state: latent}]
+unknown:
+  description: Names of O(names) that the hub does not know.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hostler.fleet.plugins.module_utils import batch, hub
+
+FILTERS = ("state", "mode", "driver", "label")
+
+
+def matches(view, wanted, missing):
+    """Whether the view is one of those selected (for names, which the hub does not filter)."""
+    if missing and not view["missing"]:
+        return False
+    if wanted.get("label") and wanted["label"] not in view["labels"]:
+        return False
+    return all(view[key] == wanted[key] for key in ("state", "mode", "driver") if wanted.get(key))
+
+
+def pages(client, wanted, missing):
+    """Every worker that matches, page after page."""
+    query = {key: value for key, value in wanted.items() if value is not None}
+    query["limit"] = 500
+    if missing:
+        query["missing"] = "true"
+    views = []
+    while True:
+        page = client.get("/workers", query)
+        views.extend(page["items"])
+        if not page["next"]:
+            return views
+        query["after"] = page["next"]
+
+
+def work(module, client):
+    wanted = {key: module.params[key] for key in FILTERS}
+    missing = module.params["missing"]
+    names = module.params["names"]
+    if names is None:
+        module.exit_json(workers=pages(client, wanted, missing), unknown=[])
+    views, unknown = batch.query(client, list(dict.fromkeys(names)))
+    module.exit_json(
+        workers=[view for view in views if matches(view, wanted, missing)], unknown=unknown
+    )
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec=hub.argument_spec(
+            names={"type": "list", "elements": "str", "aliases": ["name"]},
+            state={
+                "type": "str",
+                "choices": ["latent", "substantiating", "substantiated", "insubstantiating"],
+            },
+            mode={"type": "str", "choices": ["active", "paused", "draining", "stopped"]},
+            driver={"type": "str"},
+            label={"type": "str"},
+            missing={"type": "bool", "default": False},
+        ),
+        supports_check_mode=True,
+    )
+    hub.run(module, work)
+
+
+if __name__ == "__main__":
+    main()
