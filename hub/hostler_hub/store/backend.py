@@ -51,8 +51,13 @@ class Backend(Protocol):
     def failure(self, error: Exception) -> StoreError:
         """What a driver's error means, whether SQLAlchemy wrapped it or not."""
 
+    def run(self, connection: Connection, statement: str) -> None:
+        """Run a plain statement straight in the driver: a group needs two or three per function,
+        and they need none of SQLAlchemy's care.
+        """
+
     def stamp(self, connection: Connection) -> str | None:
-        """A mark of the open transaction by which `committed` can find it again (D4)."""
+        """The first statement of a transaction: its mark, for `committed` to find it by (D4)."""
 
     def committed(self, connection: Connection, stamp: str) -> bool:
         """Whether the transaction of that mark took place; StoreUnavailable while undecided."""

@@ -103,6 +103,10 @@ class Sqlite:
             return RowRefused(str(cause))
         return StoreError(f"{self.path}: {cause}")
 
+    def run(self, connection: Connection, statement: str) -> None:
+        driver: Any = connection.connection.driver_connection
+        driver.execute(statement)
+
     def stamp(self, connection: Connection) -> str | None:  # noqa: ARG002
         # A commit that fails here did not take place: there is no wire to lose the answer on.
         return None

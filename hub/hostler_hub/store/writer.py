@@ -164,6 +164,7 @@ class Writer:
 
     def _transact(self, connection: Connection, batch: list[Job]) -> list[Outcome]:
         transaction = connection.begin()
+        stamp = self._backend.stamp(connection)
         if len(batch) == 1:
             outcomes = [self._call(connection, batch[0])]
             if outcomes[0].error is not None:
@@ -171,7 +172,6 @@ class Writer:
                 return outcomes
         else:
             outcomes = [self._guarded(connection, job) for job in batch]
-        stamp = self._backend.stamp(connection)
         if stamp is not None:
             self._unsettled = Unsettled(stamp, outcomes)
         transaction.commit()
@@ -179,13 +179,12 @@ class Writer:
         return outcomes
 
     def _guarded(self, connection: Connection, job: Job) -> Outcome:
-        # Straight to the driver: three statements per job that need none of SQLAlchemy's care.
-        execute = _driver(connection).execute
-        execute("SAVEPOINT job")
+        run = self._backend.run
+        run(connection, "SAVEPOINT job")
         outcome = self._call(connection, job)
         if outcome.error is not None:
-            execute("ROLLBACK TO SAVEPOINT job")
-        execute("RELEASE SAVEPOINT job")
+            run(connection, "ROLLBACK TO SAVEPOINT job")
+        run(connection, "RELEASE SAVEPOINT job")
         return outcome
 
     def _call(self, connection: Connection, job: Job) -> Outcome:
@@ -244,7 +243,3 @@ def _deliver(settled: list[tuple[asyncio.Future[Any], Outcome]]) -> None:
             future.set_exception(outcome.error)
         else:
             future.set_result(outcome.result)
-
-
-def _driver(connection: Connection) -> Any:
-    return connection.connection.driver_connection
