@@ -38,7 +38,6 @@ class Settings:
     port: int = 8010
     database_url: str = field(default="", repr=False)
     log_level: str = "info"
-    docs: bool = False  # the interactive API pages load scripts from elsewhere: off (faults 3.4)
 
     lease_ttl_s: float = 300.0
     ping_interval_s: float = 20.0
@@ -80,10 +79,13 @@ class Settings:
             raise SettingsError(
                 "database_url: must be sqlite:////path/to/file or postgresql://user@host/database"
             )
-        if _SCHEMES[scheme] == "sqlite" and not rest.strip("/"):
-            raise SettingsError("database_url: SQLite needs a file, sqlite:////path/to/file")
-        if _SCHEMES[scheme] != "sqlite":
-            _refuse_broken_postgresql(self.database_url)
+        if _SCHEMES[scheme] == "sqlite":
+            file = rest.partition("?")[0].removeprefix("/")
+            if not file or file == ":memory:":
+                raise SettingsError("database_url: SQLite needs a file, sqlite:////path/to/file")
+            # A background hub has another working directory than who starts it.
+            return f"sqlite:///{Path(file).absolute()}"
+        _refuse_broken_postgresql(self.database_url)
         return f"{_SCHEMES[scheme]}://{rest}"
 
     @classmethod
@@ -105,6 +107,12 @@ class Settings:
         return cls(**values)
 
     @property
+    def url(self) -> str:
+        """Where this machine reaches the hub, once `port` is the one it listens on."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
     def lock_file(self) -> Path:
         """Held with flock while a hub runs: the one truth about whether one does."""
         return self.state_dir / "hub.lock"
@@ -123,6 +131,11 @@ class Settings:
     def admin_token_file(self) -> Path:
         """The first administrator's token, mode 0600."""
         return self.state_dir / "admin.token"
+
+    @property
+    def stop_file(self) -> Path:
+        """JSON {"at", "instances", "unclosed"}: what the last stop left behind (V18)."""
+        return self.state_dir / "last-stop.json"
 
     def prepare_state_dir(self) -> None:
         """Makes the state directory (mode 0700) and proves that it can be written."""
@@ -158,13 +171,11 @@ def _refuse_broken_postgresql(url: str) -> None:
 
 def _parse(name: str, kind: str, text: str) -> Any:
     try:
-        if kind == "bool":
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if kind == "int":
             return int(text)
         if kind == "float":
             return float(text)
-    except (ValueError, KeyError):
-        words = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+    except ValueError:
+        words = {"int": "a whole number", "float": "a number"}
         raise SettingsError(f"{name}: {text!r} is not {words[kind]}") from None
     return text

@@ -1,0 +1,286 @@
+"""The shapes of the API's answers, for its OpenAPI document and the tests that hold answers to it.
+
+Handlers answer with plain data (see `responses`); nothing here runs in a request. Instants are
+ISO 8601 in UTC with Z; `_s` are seconds.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+WorkerMode = Literal["active", "paused", "draining", "stopped"]
+WorkerState = Literal["latent", "substantiating", "substantiated", "insubstantiating"]
+BuildState = Literal["queued", "running", "success", "failure", "exception", "cancelled"]
+StepState = Literal["pending", "running", "success", "failure", "exception", "cancelled", "skipped"]
+Scalar = str | int | float | bool | None
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Health(_View):
+    """That the hub answers."""
+
+    status: Literal["ok"]
+    version: str
+    hub: str
+
+
+class Whoami(_View):
+    """Whose token it is."""
+
+    name: str
+    role: Literal["viewer", "submitter", "operator", "admin"]
+
+
+class WorkerCounts(_View):
+    """How many workers are how."""
+
+    total: int
+    by_state: dict[WorkerState, int]
+    by_mode: dict[WorkerMode, int]
+    attached: int
+    missing: int
+    quarantined: int
+
+
+class BuildCounts(_View):
+    """How many builds are under way."""
+
+    queued: int
+    running: int
+
+
+class Status(_View):
+    """The hub at a glance."""
+
+    version: str
+    hub: str
+    workers: WorkerCounts
+    builds: BuildCounts
+
+
+class Quarantine(_View):
+    """Why and until when a worker gets no new work."""
+
+    until: str
+    reason: str | None
+    delay_s: float
+
+
+class Missing(_View):
+    """Since when an instance that should be attached is not."""
+
+    since: str
+    reason: str | None
+
+
+class Definition(_View):
+    """A worker's definition as stored; its password never leaves the hub."""
+
+    name: str
+    driver: str
+    driver_options: dict[str, Any]
+    properties: dict[str, Scalar]
+    labels: list[str]
+    max_builds: int
+    build_wait_timeout: float
+    missing_timeout: float
+    check_instance_interval: float
+    description: str | None
+    has_password: bool
+
+
+class WorkerView(_View):
+    """One worker: what is wanted of it and how it is."""
+
+    name: str
+    driver: str
+    description: str | None
+    mode: WorkerMode
+    mode_reason: str | None
+    mode_by: str | None
+    mode_at: str | None
+    state: WorkerState
+    state_since: str
+    attached: bool
+    instance: str | None
+    epoch: int
+    quarantine: Quarantine | None
+    missing: Missing | None
+    last_error: str | None
+    builds: list[str]
+    properties: dict[str, Any]
+    labels: list[str]
+    max_builds: int
+    definition: Definition
+    facts: dict[str, Any]
+    revision: int
+
+
+class WorkerPage(_View):
+    """Workers by name; `next` goes into `after`."""
+
+    items: list[WorkerView]
+    next: str | None
+
+
+class WorkerLookup(_View):
+    """Workers that were asked for by name."""
+
+    items: list[WorkerView]
+    unknown: list[str]
+
+
+class Event(_View):
+    """One transition of a worker."""
+
+    at: str
+    event: str
+    from_: str
+    to: str
+    cause: str | None
+    instance: str | None
+    epoch: int
+
+    model_config = ConfigDict(
+        extra="forbid", alias_generator=lambda name: name.rstrip("_"), populate_by_name=True
+    )
+
+
+class EventList(_View):
+    """Transitions, newest first."""
+
+    items: list[Event]
+
+
+class DefineResult(_View):
+    """What defining one worker changed."""
+
+    name: str
+    changed: bool
+    created: bool
+    before: Definition | None
+    after: Definition
+
+
+class DefineResults(_View):
+    """One result per definition, in the request's order."""
+
+    results: list[DefineResult]
+
+
+class RemoveResult(_View):
+    """What removing one worker changed."""
+
+    name: str
+    changed: bool
+    state: Literal["absent", "removing"]
+
+
+class RemoveResults(_View):
+    """One result per name, in the request's order."""
+
+    results: list[RemoveResult]
+
+
+class ModeResult(_View):
+    """What setting one worker's mode changed."""
+
+    name: str
+    changed: bool
+    before: WorkerMode
+    after: WorkerMode
+
+
+class ModeResults(_View):
+    """One result per name, in the request's order."""
+
+    results: list[ModeResult]
+
+
+class StateResult(_View):
+    """What asking for an instance, or its end, changed."""
+
+    name: str
+    changed: bool
+    state: WorkerState
+
+
+class StateResults(_View):
+    """One result per name, in the request's order."""
+
+    results: list[StateResult]
+
+
+class StepView(_View):
+    """One step of a build's latest attempt."""
+
+    index: int
+    name: str
+    state: StepState
+    rc: int | None
+    failure_reason: str | None
+    started_at: str | None
+    finished_at: str | None
+    log_size_bytes: int
+    receipt: dict[str, Any] | None
+
+
+class WhyNot(_View):
+    """Why one worker does not run a queued build."""
+
+    worker: str
+    reasons: list[str]
+
+
+class BuildView(_View):
+    """One build."""
+
+    id: str
+    name: str | None
+    state: BuildState
+    spec: dict[str, Any]
+    worker: str | None
+    attempts: int
+    submitted_by: str
+    submitted_at: str
+    started_at: str | None
+    finished_at: str | None
+    result_text: str | None
+    why: str | None
+    why_workers: list[WhyNot] | None = None
+    steps: list[StepView]
+
+
+class BuildPage(_View):
+    """Builds, newest first; `next` goes into `after`."""
+
+    items: list[BuildView]
+    next: str | None
+
+
+class CreatedToken(_View):
+    """A new token, shown this once."""
+
+    name: str
+    role: str
+    token: str
+
+
+class TokenView(_View):
+    """A token without what proves it."""
+
+    name: str
+    role: str
+    lookup: str
+    created_by: str
+    created_at: str
+    expires_at: str | None
+
+
+class TokenList(_View):
+    """Every token by name."""
+
+    items: list[TokenView]
