@@ -79,6 +79,7 @@ class CgroupContainment:
             if name == "cgroup2" and home == homes[0]:
                 _enable_controllers(home, home / "hostler", root)
         self._open: list[CgroupEnclosure] = []
+        self._bounded: Optional[list[bool]] = None
 
     def open(self, command_id: str) -> CgroupEnclosure:
         enclosure = CgroupEnclosure(self, self._make_directories(_directory_name(command_id)))
@@ -100,6 +101,12 @@ class CgroupContainment:
                 continue
             return tuple(made)
         raise FileExistsError(errno.EEXIST, "too many jobs of one name are left", name)
+
+    def bounded(self, paths: tuple[str, ...]) -> list[str]:
+        """Those of a job's cgroups that can bound the number of its processes."""
+        if self._bounded is None:
+            self._bounded = [os.path.exists(f"{path}/pids.max") for path in paths]  # noqa: PTH110
+        return [path for path, bounded in zip(paths, self._bounded) if bounded]
 
     def forget(self, enclosure: CgroupEnclosure) -> None:
         if enclosure in self._open:
@@ -137,9 +144,8 @@ class CgroupEnclosure:
         self._group = Path(paths[0])
 
     async def start(self, plan: JobPlan) -> posix.SpawnedProcess:
-        for path in self.paths:
-            with contextlib.suppress(FileNotFoundError, PermissionError):
-                _write(f"{path}/pids.max", str(MAX_PIDS))
+        for path in self._containment.bounded(self.paths):
+            _write(f"{path}/pids.max", str(MAX_PIDS))
         entries = [f"{path}/cgroup.procs" for path in self.paths]
         return await posix.spawn(self._containment.spawner, plan, entries)
 

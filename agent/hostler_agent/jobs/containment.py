@@ -6,6 +6,7 @@ the one place that chooses among them.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Collection, Mapping
 from typing import Optional, Protocol
@@ -43,8 +44,9 @@ class Process(Protocol):
     def readers(self) -> Mapping[str, Reader]: ...
     @property
     def writer(self) -> Optional[Writer]: ...
-    async def exited(self) -> Exit:
-        """Raises SpawnerLost."""
+    @property
+    def exited(self) -> asyncio.Future[Exit]:
+        """Ends with SpawnerLost when nobody can tell. Not to be cancelled."""
 
     async def terminate(self) -> None:
         """Asks it and its group to end (SIGTERM); nothing when it has ended."""

@@ -29,7 +29,7 @@ class PipeReader:
             data = self._read_now()
             if data is not None:
                 return data
-            await _ready(self._descriptor)
+            await ready(self._descriptor)
         return b""
 
     def _read_now(self) -> Optional[bytes]:
@@ -62,7 +62,7 @@ class PipeWriter:
             while view:
                 view = view[self._write_now(view) :]
                 if view:
-                    await _ready(self._descriptor, writing=True)
+                    await ready(self._descriptor, writing=True)
         except BrokenPipeError:
             pass
         finally:
@@ -134,19 +134,20 @@ def _pipes(opened: _Opened, with_stdin: bool) -> Stdio:
     return Stdio((in_child, out_child, err_child), readers, writer)
 
 
-async def _ready(descriptor: int, writing: bool = False) -> None:
+async def ready(descriptor: int, writing: bool = False) -> None:
+    """Returns when the descriptor can be read (or written) without blocking."""
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
+    done = loop.create_future()
     add, remove = (
         (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
     )
-    add(descriptor, _resolve, ready)
+    add(descriptor, _resolve, done)
     try:
-        await ready
+        await done
     finally:
         remove(descriptor)
 
 
-def _resolve(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
+def _resolve(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)

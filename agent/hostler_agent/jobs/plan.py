@@ -82,6 +82,36 @@ def job_environment(
 
 def check(plan: JobPlan) -> None:
     """Raises PlanRefused for what no exec would take, naming the culprit and its size (E13)."""
+    if not _surely_fits(plan):
+        _check_each(plan)
+
+
+def _surely_fits(plan: JobPlan) -> bool:
+    """A look at the whole, which is all that a usual command costs: no character takes more than
+    four bytes, so a quarter of the limit needs no counting."""
+    names = plan.environment.keys()
+    parts = (*plan.argv, *names, *plan.environment.values(), plan.workdir)
+    joined = "\0".join(parts)
+    return (
+        len(joined) * 4 <= MAX_STRING_BYTES
+        and len(names) <= MAX_VARIABLES
+        and joined.count("\0") == len(parts) - 1
+        and bool(plan.argv and plan.argv[0])
+        and all(names)
+        and "=" not in "".join(names)
+        and _can_be_encoded(joined)
+    )
+
+
+def _can_be_encoded(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_each(plan: JobPlan) -> None:
     if not plan.argv or not plan.argv[0]:
         raise PlanRefused("the command is empty")
     total = 0

@@ -156,8 +156,9 @@ class SpawnedProcess:
         self.readers: Mapping[str, PipeReader] = stdio.readers
         self.writer: Optional[PipeWriter] = stdio.writer
 
-    async def exited(self) -> Exit:
-        return await asyncio.shield(self._child.exited)
+    @property
+    def exited(self) -> asyncio.Future[Exit]:
+        return self._child.exited
 
     @property
     def has_ended(self) -> bool:

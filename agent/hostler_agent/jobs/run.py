@@ -18,7 +18,6 @@ from typing import Any, Optional, Protocol
 from hostler_agent.jobs import plan as plans
 from hostler_agent.jobs.clock import Clock, SystemClock, wait_any
 from hostler_agent.jobs.containment import Containment, Enclosure, Process, Reader
-from hostler_agent.jobs.errors import SpawnerLost
 from hostler_agent.jobs.plan import JobPlan
 from hostler_agent.jobs.receipt import Ended, ProcessName, Receipt
 from hostler_agent.jobs.spawn import Exit
@@ -109,7 +108,7 @@ class Job:
             tails = [tasks.start(tail.run(self._over), "tail") for tail in self._tails]
             if process.writer is not None:
                 tasks.start(process.writer.write_all(self._plan.stdin or b""), "stdin")
-            exited = tasks.start(process.exited(), "exit")
+            exited = process.exited
             self._watch.start()
             await wait_any(self._clock, [exited, self._stop])
             if not exited.done():
@@ -144,7 +143,7 @@ class Job:
         finally:
             self._watch.taken()
 
-    async def _ask_to_end(self, process: Process, exited: asyncio.Task[Exit]) -> None:
+    async def _ask_to_end(self, process: Process, exited: asyncio.Future[Exit]) -> None:
         """SIGTERM and a grace, where the plan has one; the kill itself is not here (E1)."""
         stop = self._stop.result()
         await self._sink.stopping(stop.ended, stop.why)
@@ -170,7 +169,7 @@ class Job:
         self,
         enclosure: Enclosure,
         process: Process,
-        exited: asyncio.Task[Exit],
+        exited: asyncio.Future[Exit],
         held: tuple[ProcessName, ...],
     ) -> Outcome:
         usage = enclosure.usage(_result(exited))
@@ -224,15 +223,18 @@ class _Tasks:
         return task
 
     async def cancel(self) -> None:
+        """Raises what one of them ended with: it is the sink's, or an error of ours."""
         for task in self._tasks:
             task.cancel()
-        results = await asyncio.gather(*self._tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(result, SpawnerLost):
-                raise result
+        waiting = [task for task in self._tasks if not task.done()]
+        if waiting:
+            await asyncio.wait(waiting)
+        for task in self._tasks:
+            if not task.cancelled():
+                task.result()
 
 
-def _result(exited: asyncio.Task[Exit]) -> Optional[Exit]:
+def _result(exited: asyncio.Future[Exit]) -> Optional[Exit]:
     """None while it runs, and when nobody can tell any more."""
     if not exited.done() or exited.cancelled() or exited.exception() is not None:
         return None

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from hostler_agent.jobs import pipes
 from hostler_agent.jobs.errors import SpawnerLost, StartFailed
 from hostler_agent.jobs.pipes import Stdio
 from hostler_agent.jobs.plan import INSTANCE_VARIABLE, JobPlan
@@ -23,6 +24,8 @@ from hostler_agent.jobs.plan import INSTANCE_VARIABLE, JobPlan
 # The source goes in through a pipe, so that it also works from inside agent.pyz and the process
 # list shows a name instead of a program text.
 _BOOTSTRAP = "import sys; exec(compile(open({fd}, 'rb').read(), 'spawner.py', 'exec'))"
+
+_LOST = "the process that starts jobs has ended"
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,7 @@ class Spawner:
         self._starting[token] = started
         self._running[token] = exited
         try:
-            # Shielded: a frame that is sent by half would garble all that follow it.
-            frame = _spawn_frame(token, plan, entries)
-            await asyncio.shield(self._send_and_close(frame, stdio))
+            await self._send(_spawn_frame(token, plan, entries), stdio)
             return Child(token, await started, exited)
         except BaseException:
             self._running.pop(token, None)
@@ -90,7 +91,7 @@ class Spawner:
         """To the process group of a child that has not ended; else nothing."""
         if child.token in self._running:
             with contextlib.suppress(SpawnerLost):
-                await asyncio.shield(self._send(("signal", child.token, number), ()))
+                await self._send(("signal", child.token, number))
 
     async def aclose(self) -> None:
         """Ends the spawner, which kills whatever is left below it."""
@@ -99,7 +100,7 @@ class Spawner:
         if process is not None:
             await asyncio.get_running_loop().run_in_executor(None, process.wait)
 
-    def _launch(self) -> socket.socket:
+    def _launch(self) -> None:
         ours, theirs = socket.socketpair()
         source = pkgutil.get_data(__package__, "spawner.py")
         assert source is not None
@@ -124,29 +125,56 @@ class Spawner:
         ours.setblocking(False)
         asyncio.get_running_loop().add_reader(ours.fileno(), self._on_readable)
         self._channel = ours
-        return ours
 
-    async def _send_and_close(self, frame: tuple[Any, ...], stdio: Stdio) -> None:
-        try:
-            await self._send(frame, stdio.child)
-        finally:
-            stdio.close_child()
-
-    async def _send(self, frame: tuple[Any, ...], descriptors: Sequence[int]) -> None:
+    async def _send(self, frame: tuple[Any, ...], stdio: Optional[Stdio] = None) -> None:
+        """Sends a frame with the job's ends of `stdio`, which are then closed."""
         payload = marshal.dumps(frame)
         data = struct.pack(">I", len(payload)) + payload
+        if not self._sending.locked() and self._channel is not None:
+            # Nearly always there is room at once, and no task is needed.
+            sent = self._send_some(data, stdio)
+            if sent == len(data):
+                return
+            data = data[sent:]
+            if sent:
+                stdio = None
+        # Shielded: a frame that is sent by half would garble all that follow it.
+        await asyncio.shield(self._send_all(data, stdio))
+
+    async def _send_all(self, data: bytes, stdio: Optional[Stdio]) -> None:
         async with self._sending:
-            channel = self._channel or self._launch()
-            try:
-                rights = array.array("i", descriptors)
-                ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
-                while not (sent := _send_now(channel, data, ancillary)):
-                    await asyncio.sleep(0.001)
-                if sent < len(data):
-                    await asyncio.get_running_loop().sock_sendall(channel, data[sent:])
-            except OSError as error:
-                self._lose()
-                raise SpawnerLost("the process that starts jobs has ended") from error
+            if self._channel is None:
+                self._launch()
+            while data:
+                sent = self._send_some(data, stdio)
+                data = data[sent:]
+                if sent:
+                    stdio = None
+                if data:
+                    await pipes.ready(self._channel_descriptor(), writing=True)
+
+    def _send_some(self, data: bytes, stdio: Optional[Stdio]) -> int:
+        """What could be sent now. The descriptors go with the first byte."""
+        rights = array.array("i", () if stdio is None else stdio.child)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if stdio else []
+        try:
+            assert self._channel is not None
+            sent = self._channel.sendmsg([data], ancillary)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._lose()
+            if stdio is not None:
+                stdio.close_child()
+            raise SpawnerLost(_LOST) from error
+        if stdio is not None:
+            stdio.close_child()
+        return sent
+
+    def _channel_descriptor(self) -> int:
+        if self._channel is None:
+            raise SpawnerLost(_LOST)
+        return self._channel.fileno()
 
     def _on_readable(self) -> None:
         assert self._channel is not None
@@ -188,7 +216,7 @@ class Spawner:
             self._process.poll()
         self._channel = None
         self._received.clear()
-        lost = SpawnerLost("the process that starts jobs has ended")
+        lost = SpawnerLost(_LOST)
         for starting in self._starting.values():
             _reject(starting, lost)
         for running in self._running.values():
@@ -197,19 +225,12 @@ class Spawner:
         self._running.clear()
 
 
-def _send_now(channel: socket.socket, data: bytes, ancillary: Any) -> int:
-    try:
-        return channel.sendmsg([data], ancillary)
-    except BlockingIOError:
-        return 0
-
-
 def _spawn_frame(token: int, plan: JobPlan, entries: Sequence[str]) -> tuple[Any, ...]:
     return (
         "spawn",
         token,
         [os.fsencode(argument) for argument in plan.argv],
-        {os.fsencode(name): os.fsencode(value) for name, value in plan.environment.items()},
+        os.fsencode("\0".join(f"{name}={value}" for name, value in plan.environment.items())),
         os.fsencode(plan.workdir),
         tuple(os.fsencode(entry) for entry in entries),
         plan.use_pty,
