@@ -1,0 +1,158 @@
+"""What the agent is told: by a file, or on the command line.
+
+The file is JSON and, as the token file it names, for its owner's eyes only. Both ways end in the
+same frozen Config; everything wrong with either is a ConfigurationError of one line.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+from urllib.parse import urlsplit
+
+from hostler_agent import machine
+from hostler_agent.errors import ConfigurationError
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+INSTANCE = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
+"""A ULID."""
+
+MAX_FILE_BYTES = 64 * 1024
+
+_REQUIRED = {"hub": str, "name": str, "workdir": str, "token_file": str}
+_OPTIONAL = {
+    "instance": str,
+    "epoch": int,
+    "ca_file": str,
+    "containment": str,
+    "insecure": bool,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """`instance` and `epoch` are None for a permanent worker. `ca_file` replaces the system's
+    authorities. `insecure` allows plain ws:// to other machines.
+    """
+
+    hub: str
+    name: str
+    password: str = field(repr=False)
+    workdir: Path
+    instance: Optional[str] = None
+    epoch: Optional[int] = None
+    ca_file: Optional[Path] = None
+    containment: str = "auto"
+    insecure: bool = False
+
+    @property
+    def root_name(self) -> str:
+        """What this agent's jobs are marked with."""
+        return self.instance or self.name
+
+
+def load(path: Path) -> Config:
+    """The configuration in a JSON file; relative paths in it start from its directory."""
+    text = _read_private("configuration", path)
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"configuration {path} is not JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise ConfigurationError(f"configuration {path} is not a JSON object")
+    return from_options(options, path.parent)
+
+
+def from_options(options: Mapping[str, Any], directory: Path) -> Config:
+    """The configuration in a mapping; a value of None counts as absent."""
+    options = {key: value for key, value in options.items() if value is not None}
+    _check_options(options)
+    token_file = directory / options["token_file"]
+    config = Config(
+        hub=options["hub"],
+        name=options["name"],
+        password=_read_private("token file", token_file).strip(),
+        workdir=(directory / options["workdir"]).absolute(),
+        instance=options.get("instance"),
+        epoch=options.get("epoch"),
+        ca_file=directory / options["ca_file"] if "ca_file" in options else None,
+        containment=options.get("containment", "auto"),
+        insecure=options.get("insecure", False),
+    )
+    _check(config, token_file)
+    return config
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    missing = [key for key in _REQUIRED if key not in options]
+    if missing:
+        raise ConfigurationError(f"option {missing[0]!r} is missing")
+    kinds = {**_REQUIRED, **_OPTIONAL}
+    for key, value in options.items():
+        if key not in kinds:
+            raise ConfigurationError(f"option {key!r} is unknown (there are {', '.join(kinds)})")
+        if type(value) is not kinds[key]:
+            raise ConfigurationError(f"option {key!r} must be of type {kinds[key].__name__}")
+
+
+def _check(config: Config, token_file: Path) -> None:
+    if not NAME.fullmatch(config.name):
+        raise ConfigurationError(
+            f"option 'name' must be 1 to 63 of a-z, 0-9 and inner hyphens, not {config.name!r}"
+        )
+    if config.instance is not None and not INSTANCE.fullmatch(config.instance):
+        raise ConfigurationError(f"option 'instance' must be a ULID, not {config.instance!r}")
+    if config.epoch is not None and config.epoch < 0:
+        raise ConfigurationError("option 'epoch' must not be negative")
+    if not config.password:
+        raise ConfigurationError(f"token file {token_file} is empty")
+    if not config.password.isprintable():
+        raise ConfigurationError(f"token file {token_file} must hold one line of printable text")
+    if config.ca_file is not None and not config.ca_file.is_file():
+        raise ConfigurationError(f"option 'ca_file': {config.ca_file} is not a file")
+    _check_hub(config)
+
+
+def _check_hub(config: Config) -> None:
+    try:
+        url = urlsplit(config.hub)
+        host, _ = url.hostname, url.port
+    except ValueError as error:
+        raise ConfigurationError(f"option 'hub': {error}") from error
+    if url.scheme not in ("ws", "wss") or not host:
+        raise ConfigurationError("option 'hub' must be a ws:// or wss:// URL")
+    if url.username is not None or url.query or url.fragment:
+        raise ConfigurationError("option 'hub' must have no credentials, query or fragment in it")
+    if url.scheme == "ws" and not config.insecure and not is_loopback(host):
+        raise ConfigurationError(
+            f"option 'hub': plain ws:// to {host} would show the token to the network; use wss://, "
+            "or set 'insecure' if the network is trusted"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the name can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read_private(what: str, path: Path) -> str:
+    try:
+        if not machine.is_private(path):
+            raise ConfigurationError(f"{what} {path} can be read by others; run: chmod 600 {path}")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{what} {path} cannot be read: {error}") from error
+    if len(text) > MAX_FILE_BYTES:
+        raise ConfigurationError(f"{what} {path} is larger than {MAX_FILE_BYTES} bytes")
+    return text

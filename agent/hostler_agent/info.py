@@ -1,0 +1,152 @@
+"""What the agent tells about itself and its machine when a hub asks (get_worker_info).
+
+A stock Buildbot master needs `environ`, `system`, `basedir`, `numcpus`, `version`,
+`worker_commands` and `delete_leftover_dirs`, and turns whatever else is here into properties. Of
+the environment it gets an allowlist: Buildbot's own worker sends everything, secrets included.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+from hostler_agent import __version__, machine
+
+OS_RELEASE_FILES = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
+OS_KEYS = ("os_id", "os_id_like", "os_version_id", "os_version_codename")
+"""Always present, null where the machine does not say."""
+
+ENVIRONMENT = frozenset(
+    [
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "USER",
+        "LOGNAME",
+        "TMPDIR",
+        "SHELL",
+        "TZ",
+        "SYSTEMROOT",
+        "SYSTEMDRIVE",
+        "WINDIR",
+        "COMSPEC",
+        "PATHEXT",
+        "TEMP",
+        "TMP",
+        "USERNAME",
+        "USERPROFILE",
+        "PROGRAMFILES",
+        "PROGRAMDATA",
+        "APPDATA",
+        "LOCALAPPDATA",
+        "NUMBER_OF_PROCESSORS",
+        "PROCESSOR_ARCHITECTURE",
+        "OS",
+    ]
+)
+"""The variables that may leave the machine, in upper case (Windows ignores it)."""
+
+MAX_INFO_FILE_BYTES = 4096
+MAX_INFO_FILES = 64
+
+
+def worker_info(basedir: Path, commands: Mapping[str, str]) -> dict[str, Any]:
+    """The map for a stock master; `commands` are the versions by command name."""
+    return {
+        **info_files(basedir / "info"),
+        **machine_facts(),
+        "environ": environment(os.environ),
+        "system": os.name,
+        "basedir": str(basedir),
+        "version": __version__,
+        "worker_commands": dict(commands),
+        # Never delete on a master's word what we did not make.
+        "delete_leftover_dirs": False,
+    }
+
+
+def machine_facts() -> dict[str, Any]:
+    """What kind of machine this is: text and numbers, None where unknown."""
+    host, architecture = machine.name()
+    return {
+        **os_release(),
+        "numcpus": machine.cpu_count(),
+        "memory_mb": machine.memory_mb(),
+        "hostname": host,
+        "architecture": architecture,
+        "platform": sys.platform,
+        "python_version": "{}.{}.{}".format(*sys.version_info[:3]),
+    }
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those of the variables that are nobody's secret."""
+    return {
+        # MessagePack takes no lone surrogates, which stand for bytes that are no UTF-8.
+        name: value.encode("utf-8", "replace").decode()
+        for name, value in variables.items()
+        if name.upper() in ENVIRONMENT
+    }
+
+
+def os_release(files: tuple[Path, ...] = OS_RELEASE_FILES) -> dict[str, Optional[str]]:
+    """os-release(5) with the keys in lower case after `os_`; OS_KEYS are always there."""
+    facts: dict[str, Optional[str]] = dict.fromkeys(OS_KEYS)
+    for path in files:
+        try:
+            text = path.read_text("utf-8", "replace")
+        except OSError:
+            continue
+        facts.update(_assignments(text))
+        break
+    return facts
+
+
+def _assignments(text: str) -> Iterator[tuple[str, str]]:
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and not key.startswith("#"):
+            bare = _unquoted(value)
+            if bare:
+                yield f"os_{key.lower()}", bare
+
+
+def _unquoted(value: str) -> str:
+    """A shell word without its quotes; os-release allows only a backslash as an escape."""
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1]
+    plain = ""
+    characters = iter(value)
+    for character in characters:
+        plain += next(characters, "") if character == "\\" else character
+    return plain
+
+
+def info_files(directory: Path) -> dict[str, str]:
+    """The small text files an administrator keeps in `info` (`admin`, `host`), by name."""
+    found: dict[str, str] = {}
+    try:
+        paths = sorted(directory.iterdir())
+    except OSError:
+        return found
+    for path in paths[:MAX_INFO_FILES]:
+        text = _small_text(path)
+        if text is not None:
+            found[path.name] = text
+    return found
+
+
+def _small_text(path: Path) -> Optional[str]:
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            content = file.read(MAX_INFO_FILE_BYTES + 1)
+        path.name.encode("utf-8")
+        return content.decode("utf-8") if len(content) <= MAX_INFO_FILE_BYTES else None
+    except (OSError, UnicodeError):
+        return None

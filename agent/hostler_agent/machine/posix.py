@@ -1,0 +1,67 @@
+"""The machine, where it is a Unix."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import stat
+from pathlib import Path
+from typing import Callable, Optional
+
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+OOM_FILE = Path("/proc/self/oom_score_adj")
+OOM_SCORE_ADJ = -900
+
+
+def name() -> tuple[str, str]:
+    """(host name, processor architecture)"""
+    uname = os.uname()
+    return uname.nodename, uname.machine
+
+
+def cpu_count() -> int:
+    """How many CPUs this process may use; at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+def memory_mb() -> Optional[int]:
+    """The machine's memory in MiB; None where it cannot be known."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    except (ValueError, OSError):
+        return None
+
+
+def boot_id() -> Optional[str]:
+    """Another one after each restart of the machine; None where there is none."""
+    try:
+        return BOOT_ID_FILE.read_text("ascii").strip() or None
+    except OSError:
+        return None
+
+
+def guard_against_oom() -> None:
+    """Let the kernel take the jobs before the agent, where we may. Whoever starts children from
+    this process resets it in them.
+    """
+    with contextlib.suppress(OSError):
+        OOM_FILE.write_text(str(OOM_SCORE_ADJ), "ascii")
+
+
+def is_private(path: Path) -> bool:
+    """Whether nobody but the owner may read or change the file."""
+    return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+
+
+def stop_signals() -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(ask to finish, demand to end at once)"""
+    return (signal.SIGTERM, signal.SIGINT), (signal.SIGQUIT,)
+
+
+def on_signal(loop: asyncio.AbstractEventLoop, number: int, react: Callable[[], None]) -> None:
+    """Call `react` in the event loop whenever the signal comes."""
+    loop.add_signal_handler(number, react)
