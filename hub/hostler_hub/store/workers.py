@@ -23,6 +23,7 @@ _UPDATE = sa.update(workers).where(
     workers.c.name == _NAME, workers.c.revision == sa.bindparam("b_revision")
 )
 _SET_FACTS = sa.update(workers).where(workers.c.name == _NAME)
+_REDEFINE = sa.update(workers).where(workers.c.name == _NAME)
 _DELETE = sa.delete(workers).where(workers.c.name == _NAME)
 
 _OPEN = sa.insert(instances)
@@ -69,6 +70,17 @@ def set_facts(c: Connection, name: str, facts: dict[str, Any]) -> bool:
     Facts are nobody's decision, so they take no part in the row's revision.
     """
     return c.execute(_SET_FACTS, {"b_name": name, "facts": facts}).rowcount == 1
+
+
+def redefine(
+    c: Connection, name: str, definition: dict[str, Any], password_hash: str | None
+) -> None:
+    """Replace a worker's definition; the stored password stays where none is given."""
+    values: dict[str, Any] = {"b_name": name, "definition": definition}
+    if password_hash is not None:
+        values["password_hash"] = password_hash
+    if c.execute(_REDEFINE, values).rowcount != 1:
+        raise StaleRow("worker", name, "known")
 
 
 def delete(c: Connection, name: str) -> bool:

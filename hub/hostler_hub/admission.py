@@ -1,0 +1,155 @@
+"""Who may attach: an instance by its epoch and one-time token, a permanent worker by its password.
+
+The answers (before the upgrade to a WebSocket):
+
+- 401 for unknown names, wrong passwords and tokens alike: same work, same words, recorded;
+- 410 for an instance that proved who it was, and is over: the order to go away (A2, A3);
+- 403 for anything that looks like a browser: agents send no Origin (faults 3.1);
+- 503 with Retry-After while more agents arrive per second than are let in (A12).
+
+The token is bound to the session secret of the agent that uses it first; whoever comes with the
+same token and another secret is refused and recorded (faults 3.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+from dataclasses import dataclass
+
+import structlog
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket
+
+from hostler_agent.wire.errors import CredentialsError
+from hostler_agent.wire.extension import Handshake
+from hostler_hub.clock import Clock
+from hostler_hub.controller import hash_of
+from hostler_hub.identifiers import new_ulid
+from hostler_hub.registry import Entry, Registry
+from hostler_hub.store import workers
+from hostler_hub.store.engine import Store
+
+_log = structlog.get_logger(__name__)
+
+# Verified against when there is nothing to verify, so that it takes as long.
+_NO_ONE = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Which worker and instance a connection speaks for. ``epoch`` is None for permanent ones."""
+
+    worker: str
+    instance: str
+    epoch: int | None
+
+
+class Refusal(Exception):
+    """The handshake's HTTP answer."""
+
+    def __init__(self, status: int, text: str, retry_after_s: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.retry_after_s = retry_after_s
+
+
+class Admission:
+    """Decides about handshakes."""
+
+    def __init__(
+        self, store: Store, clock: Clock, registry: Registry, handshakes_per_s: int
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._rate = handshakes_per_s
+        self._window = (0, 0)
+
+    async def admit(self, websocket: WebSocket) -> Admitted | None:
+        """Who it is; None when the handshake was refused and answered."""
+        try:
+            self._throttle()
+            _refuse_browsers(websocket)
+            handshake = Handshake.parse(websocket.headers)
+            return await self._identify(handshake)
+        except CredentialsError as error:
+            refusal = Refusal(401, str(error))
+        except Refusal as caught:
+            refusal = caught
+        client = websocket.client.host if websocket.client else None
+        _log.warning("agent refused", client=client, status=refusal.status, reason=refusal.text)
+        after_s = refusal.retry_after_s
+        headers = {} if after_s is None else {"Retry-After": str(after_s)}
+        answer = PlainTextResponse(refusal.text, refusal.status, headers)
+        await websocket.send_denial_response(answer)
+        return None
+
+    def _throttle(self) -> None:
+        second, count = self._window
+        now = int(self._clock.monotonic())
+        count = count + 1 if now == second else 1
+        self._window = (now, count)
+        if count > self._rate:
+            raise Refusal(503, "too many agents at once", retry_after_s=1)
+
+    async def _identify(self, handshake: Handshake) -> Admitted:
+        entry = self._registry.find(handshake.name)
+        if handshake.instance is not None:
+            return await self._identify_instance(entry, handshake, handshake.instance)
+        return await self._identify_permanent(entry, handshake)
+
+    async def _identify_instance(
+        self, entry: Entry | None, handshake: Handshake, instance: str
+    ) -> Admitted:
+        row = await self._store.read(workers.instance, instance)
+        expected = row["token_hash"] if row is not None and row["token_hash"] else _NO_ONE
+        right = hmac.compare_digest(expected, hash_of(handshake.password))
+        if not right or row is None or row["worker"] != handshake.name:
+            raise Refusal(401, "unknown worker or wrong token")
+        life = entry.life if entry is not None else None
+        current = life is not None and life.instance is not None and life.instance.id == instance
+        if not current or handshake.epoch != row["epoch"]:
+            raise Refusal(410, f"instance {instance} of {handshake.name} is over: do not come back")
+        if handshake.session is None or not await self._store.write(
+            workers.bind_session, instance, hash_of(handshake.session)
+        ):
+            _log.error("one-time token used twice", worker=handshake.name, instance=instance)
+            raise Refusal(401, "unknown worker or wrong token")
+        return Admitted(handshake.name, instance, row["epoch"])
+
+    async def _identify_permanent(self, entry: Entry | None, handshake: Handshake) -> Admitted:
+        stored = entry.password_hash if entry is not None else None
+        right = await asyncio.to_thread(verify_password, handshake.password, stored)
+        if not right or entry is None:
+            raise Refusal(401, "unknown worker or wrong token")
+        life = entry.life
+        if life.instance is not None and life.policy.permanent:
+            return Admitted(handshake.name, life.instance.id, life.epoch)
+        return Admitted(handshake.name, new_ulid(int(self._clock.now() * 1000)), None)
+
+
+def _refuse_browsers(websocket: WebSocket) -> None:
+    """Cross-site WebSockets carry an Origin (CVE-2024-23898); agents have none."""
+    if "origin" in websocket.headers:
+        raise Refusal(403, "agents do not come from web pages")
+
+
+def hash_password(password: str) -> str:
+    """scrypt with a salt of its own: ``salt$hash`` in hex."""
+    salt = os.urandom(16)
+    return f"{salt.hex()}${_scrypt(password, salt).hex()}"
+
+
+def verify_password(password: str, stored: str | None) -> bool:
+    """Whether the password is the stored one; takes as long when nothing is stored."""
+    salt, _, expected = (stored or f"{'0' * 32}${_NO_ONE}").partition("$")
+    right = hmac.compare_digest(_scrypt(password, bytes.fromhex(salt)).hex(), expected)
+    return right and stored is not None
+
+
+def _scrypt(password: str, salt: bytes) -> bytes:
+    return hashlib.scrypt(password.encode(), salt=salt, n=2**14, r=8, p=1, dklen=32)

@@ -1,0 +1,420 @@
+"""The shell around the lifecycle core: persists what it decided, then does what it ordered.
+
+Theory of operation. Events of one worker are taken one at a time under its lock. An event is
+stepped, the new row (with its event-log row, and for a new instance its ledger row) is committed,
+and only then are the commands carried out; each outcome comes back as the next event. Nothing is
+done from memory alone: after a crash ``load()`` reads the rows, and Recovered orders again what
+was under way (V1, V17).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from sqlalchemy import Connection
+
+from hostler_hub.clock import Clock
+from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, InstanceSpec
+from hostler_hub.lifecycle import Worker, check, check_transition, commands, events, step
+from hostler_hub.lifecycle.model import Policy, Presence, State, Timer
+from hostler_hub.registry import Entry, Registry, columns_of, life_of, policy_of
+from hostler_hub.specs import WorkerDefinition
+from hostler_hub.store import builds, workers
+from hostler_hub.store import events as event_rows
+from hostler_hub.store.engine import Store
+from hostler_hub.tasks import Tasks
+
+_log = structlog.get_logger(__name__)
+
+Also = Callable[[Connection], None]
+
+
+class Outlets(Protocol):
+    """Where the commands go that are not about a driver or a timer."""
+
+    def send_away(self, connection: str, reason: str) -> None: ...
+    def lose_leases(self, leases: Sequence[str], reason: str) -> None: ...
+    def offer_slots(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Advance:
+    """One worker's step, decided but not yet committed."""
+
+    entry: Entry
+    event: events.Event
+    before: Worker
+    after: Worker
+    ordered: list[commands.Command]
+    token: str | None = None
+
+    @property
+    def forgets(self) -> bool:
+        return any(isinstance(command, commands.Forget) for command in self.ordered)
+
+
+class Controller:
+    """Owns the registry's lives. ``outlets`` is set by the composition root before load()."""
+
+    outlets: Outlets
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        registry: Registry,
+        drivers: Mapping[str, Driver],
+        lease_ttl_s: float,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._drivers = drivers
+        self._lease_ttl_s = lease_ttl_s
+        self._tasks = Tasks()
+        self._verbs: dict[type[commands.Command], Callable[[Entry, Any], None]] = {
+            commands.Create: self._create,
+            commands.Inspect: self._inspect,
+            commands.Destroy: self._destroy,
+            commands.SetTimer: self._set_timer,
+            commands.CancelTimer: self._cancel_timer,
+            commands.SendAway: self._send_away,
+            commands.LoseLeases: self._lose_leases,
+            commands.OfferSlots: self._offer_slots,
+            commands.Notify: self._notify,
+            commands.Forget: self._forget,
+        }
+
+    # --- the hub's start and end ------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Read every worker and its open leases; nothing is ordered yet."""
+        rows, open_leases = await self._store.read(_load)
+        leases: dict[str, list[str]] = {}
+        for lease in open_leases:
+            leases.setdefault(lease["worker"], []).append(lease["id"])
+        for row in rows:
+            definition = WorkerDefinition.model_validate(row["definition"])
+            held = tuple(leases.get(row["name"], ()))
+            entry = Entry(definition, life_of(row, self.policy(definition), held), row["revision"])
+            entry.password_hash = row["password_hash"]
+            entry.facts = row["facts"]
+            self._registry.add(entry)
+
+    async def recover(self) -> None:
+        """Take up what was under way when the last hub ended."""
+        at = self._clock.now()
+        await self.handle_many(
+            [(entry.life.name, events.Recovered(at=at)) for entry in self._registry]
+        )
+
+    async def stop(self, deadline_s: float) -> None:
+        """Send every idle instance away and wait for its end; leased ones stay for the next hub.
+
+        Returns within the deadline; what is left is logged, and kept in the store (V18).
+        """
+        at = self._clock.now()
+        names = [entry.life.name for entry in self._registry]
+        await self.handle_many([(name, events.HubStopping(at=at)) for name in names])
+        await self._tasks.settle(deadline_s)
+        for entry in self._registry:
+            if entry.life.state is not State.LATENT and not entry.life.policy.permanent:
+                life = entry.life
+                _log.warning(
+                    "instance outlives the hub",
+                    worker=life.name,
+                    state=life.state.value,
+                    leases=len(life.leases),
+                    error=life.last_error,
+                )
+
+    async def aclose(self) -> None:
+        for entry in self._registry:
+            for handle in entry.timers.values():
+                handle.cancel()
+        await self._tasks.aclose()
+
+    def policy(self, definition: WorkerDefinition) -> Policy:
+        capabilities = self._drivers[definition.driver].capabilities
+        return policy_of(
+            definition, permanent=capabilities.permanent, lease_ttl_s=self._lease_ttl_s
+        )
+
+    # --- events -------------------------------------------------------------------------------
+
+    async def handle(self, name: str, event: events.Event, also: Also | None = None) -> Worker:
+        """Let ``event`` happen to the worker; what ``also`` writes is committed with it.
+
+        Raises NotFound for a worker that is gone, IllegalTransition, and what ``also`` raises:
+        then nothing has happened.
+        """
+        entry = self._registry.get(name)
+        async with entry.lock:
+            self._registry.get(name)  # it may have been removed while we waited
+            await self._commit([self._decide(entry, event)], also)
+            return entry.life
+
+    async def handle_many(
+        self, happened: Sequence[tuple[str, events.Event]], also: Also | None = None
+    ) -> None:
+        """The same for many workers in one transaction: all of it happens, or none."""
+        named = sorted(dict(happened).items())
+        entries = [self._registry.get(name) for name, _ in named]
+        for entry in entries:  # in the order of names, so that two bulk orders cannot deadlock
+            await entry.lock.acquire()
+        try:
+            decided = [
+                self._decide(entry, event)
+                for entry, (_, event) in zip(entries, named, strict=True)
+                if entry.life.name in self._registry
+            ]
+            await self._commit(decided, also)
+        finally:
+            for entry in entries:
+                entry.lock.release()
+
+    def _decide(self, entry: Entry, event: events.Event) -> _Advance:
+        before = entry.life
+        after, ordered = step(before, event)
+        check(after)
+        check_transition(before, after)
+        starts = after.instance is not None and before.instance is None
+        token = secrets.token_urlsafe(32) if starts and not after.policy.permanent else None
+        return _Advance(entry, event, before, after, ordered, token)
+
+    async def _commit(self, decided: Sequence[_Advance], also: Also | None) -> None:
+        changed = [each for each in decided if also is not None or _persists(each)]
+        if changed or also is not None:
+            await self._store.write(_write_all, changed, also)
+        for each in decided:
+            self._adopt(each, changed)
+        for each in decided:
+            for command in each.ordered:
+                self._execute(each.entry, command)
+
+    def _adopt(self, each: _Advance, changed: Sequence[_Advance]) -> None:
+        entry = each.entry
+        entry.life = each.after
+        if each.token is not None:
+            entry.token = each.token
+        if each in changed:
+            entry.revision += 1
+        if each.before.state is not each.after.state:
+            _log.info(
+                "worker changed state",
+                worker=entry.life.name,
+                event=type(each.event).__name__,
+                before=each.before.state.value,
+                after=each.after.state.value,
+            )
+
+    # --- commands -----------------------------------------------------------------------------
+
+    def _execute(self, entry: Entry, command: commands.Command) -> None:
+        self._verbs[type(command)](entry, command)
+
+    def _create(self, entry: Entry, command: commands.Create) -> None:
+        self._call_driver(entry, self._run_create(entry, command), "create")
+
+    def _inspect(self, entry: Entry, command: commands.Inspect) -> None:
+        if not entry.driver_lock.locked():  # a create or destroy under way says more than a look
+            self._call_driver(entry, self._run_inspect(entry, command), "inspect")
+
+    def _destroy(self, entry: Entry, command: commands.Destroy) -> None:
+        self._call_driver(entry, self._run_destroy(entry, command), "destroy")
+
+    def _set_timer(self, entry: Entry, command: commands.SetTimer) -> None:
+        self._cancel_timer(entry, commands.CancelTimer(command.timer))
+        timer, name = command.timer, entry.life.name
+        entry.timers[timer] = self._clock.call_at(command.at, lambda: self._fire(name, timer))
+
+    def _cancel_timer(self, entry: Entry, command: commands.CancelTimer) -> None:
+        handle = entry.timers.pop(command.timer, None)
+        if handle is not None:
+            handle.cancel()
+
+    def _fire(self, name: str, timer: Timer) -> None:
+        entry = self._registry.find(name)
+        if entry is None:
+            return
+        # A clock may call a hair early; the timer's own instant is what counts.
+        at = max(self._clock.now(), entry.life.timers.get(timer, 0.0))
+        event = events.TimerFired(at=at, timer=timer)
+        self._tasks.spawn(self.handle(name, event), f"timer {timer} of {name}")
+
+    def _send_away(self, _entry: Entry, command: commands.SendAway) -> None:
+        self.outlets.send_away(command.connection, command.reason)
+
+    def _lose_leases(self, _entry: Entry, command: commands.LoseLeases) -> None:
+        self.outlets.lose_leases(command.leases, command.reason)
+
+    def _offer_slots(self, _entry: Entry, _command: commands.OfferSlots) -> None:
+        self.outlets.offer_slots()
+
+    def _notify(self, entry: Entry, command: commands.Notify) -> None:
+        _log.warning(
+            "worker incident",
+            worker=entry.life.name,
+            incident=command.incident,
+            detail=command.detail,
+        )
+
+    def _forget(self, entry: Entry, _command: commands.Forget) -> None:
+        self._registry.discard(entry.life.name)
+        for handle in entry.timers.values():
+            handle.cancel()
+
+    # --- the driver's calls -------------------------------------------------------------------
+
+    def _call_driver(self, entry: Entry, call: Awaitable[events.Event], verb: str) -> None:
+        self._tasks.spawn(self._report(entry, call), f"{verb} {entry.life.name}")
+
+    async def _report(self, entry: Entry, call: Awaitable[events.Event]) -> None:
+        async with entry.driver_lock:  # never two driver calls at once on one worker (P10)
+            event = await call
+        if entry.life.name in self._registry:
+            await self.handle(entry.life.name, event)
+
+    async def _run_create(self, entry: Entry, command: commands.Create) -> events.Event:
+        driver = self._drivers[entry.definition.driver]
+        spec = InstanceSpec(
+            worker=entry.life.name,
+            instance=command.instance,
+            epoch=command.epoch,
+            token=entry.token or "",
+            options=entry.definition.driver_options,
+        )
+        entry.token = None  # handed over; the row has its hash
+        try:
+            async with asyncio.timeout(driver.capabilities.create_deadline_s):
+                handle = await driver.create(spec)
+        except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
+            text = _reason(driver, "create", error)
+            return events.CreateFailed(at=self._clock.now(), instance=spec.instance, error=text)
+        return events.Created(at=self._clock.now(), instance=spec.instance, handle=handle)
+
+    async def _run_inspect(self, entry: Entry, command: commands.Inspect) -> events.Event:
+        driver = self._drivers[entry.definition.driver]
+        presence, evidence, handle = Presence.UNKNOWN, "", None
+        try:
+            async with asyncio.timeout(driver.capabilities.inspect_deadline_s):
+                seen = await driver.inspect(_ref(entry, command.instance))
+            presence, evidence, handle = seen.presence, seen.evidence, seen.handle
+        except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
+            evidence = _reason(driver, "inspect", error)
+        return events.Inspected(
+            at=self._clock.now(),
+            instance=command.instance,
+            presence=presence,
+            evidence=evidence,
+            handle=handle,
+        )
+
+    async def _run_destroy(self, entry: Entry, command: commands.Destroy) -> events.Event:
+        driver = self._drivers[entry.definition.driver]
+        try:
+            async with asyncio.timeout(driver.capabilities.destroy_deadline_s):
+                await driver.destroy(_ref(entry, command.instance))
+        except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
+            text = _reason(driver, "destroy", error)
+            at = self._clock.now()
+            return events.DestroyFailed(at=at, instance=command.instance, error=text)
+        return events.Destroyed(at=self._clock.now(), instance=command.instance)
+
+
+def hash_of(secret: str) -> str:
+    """SHA-256 suffices for 256 random bits; the secret itself is stored nowhere."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _load(c: Connection) -> tuple[Sequence[Any], Sequence[Any]]:
+    return workers.load_all(c), builds.open_leases(c)
+
+
+def _ref(entry: Entry, instance: str) -> InstanceRef:
+    life = entry.life
+    handle = life.instance.handle if life.instance and life.instance.id == instance else None
+    options = entry.definition.driver_options
+    return InstanceRef(life.name, instance, life.epoch, handle, options)
+
+
+def _reason(driver: Driver, verb: str, error: Exception) -> str:
+    """What a person reads of it; a driver's own mistake must not leave a worker waiting (V17)."""
+    if isinstance(error, TimeoutError):
+        return f"{driver.name}: {verb} did not answer within its deadline"
+    if isinstance(error, DriverError):
+        return str(error)
+    _log.error("driver broke its contract", driver=driver.name, verb=verb, exc_info=error)
+    return f"{driver.name}: {verb} broke: {type(error).__name__}: {error}"
+
+
+def _persists(each: _Advance) -> bool:
+    return each.forgets or columns_of(each.before) != columns_of(each.after)
+
+
+def _write_all(c: Connection, decided: Sequence[_Advance], also: Also | None) -> None:
+    for each in decided:
+        _write(c, each)
+    event_rows.append(c, [_event_row(each) for each in decided if _persists(each)])
+    if also is not None:
+        also(c)
+
+
+def _write(c: Connection, each: _Advance) -> None:
+    before, after = each.before, each.after
+    if each.forgets:
+        _end_instance(c, each)
+        workers.delete(c, after.name)
+        return
+    # The revision is the compare-and-set that a lease and a stop both have to win (V9, P20).
+    workers.update(c, after.name, each.entry.revision, columns_of(after))
+    if before.instance is not None and after.instance is None:
+        _end_instance(c, each)
+    if before.instance is None and after.instance is not None:
+        workers.open_instance(
+            c,
+            {
+                "id": after.instance.id,
+                "worker": after.name,
+                "epoch": after.epoch,
+                "token_hash": None if each.token is None else hash_of(each.token),
+                "session_hash": None,
+                "created_at": each.event.at,
+                "ended_at": None,
+                "end_reason": None,
+            },
+        )
+
+
+def _end_instance(c: Connection, each: _Advance) -> None:
+    if each.before.instance is not None:
+        workers.end_instance(c, each.before.instance.id, each.event.at, _cause(each.event))
+
+
+def _event_row(each: _Advance) -> dict[str, Any]:
+    instance = each.after.instance or each.before.instance
+    return {
+        "at": each.event.at,
+        "worker": each.after.name,
+        "instance": instance.id if instance else None,
+        "epoch": each.after.epoch,
+        "event": type(each.event).__name__,
+        "from_state": each.before.state.value,
+        "to_state": each.after.state.value,
+        "cause": _cause(each.event),
+    }
+
+
+def _cause(event: events.Event) -> str:
+    """The words of an event that say why; each event has at most one such field."""
+    for field in ("cause", "error", "evidence", "reason", "by", "timer"):
+        value = getattr(event, field, None)
+        if value:
+            return str(value)
+    return type(event).__name__

@@ -1,0 +1,137 @@
+"""What a driver is: code that starts, looks at, stops and lists instances of one kind.
+
+Theory of operation. The controller commits an intent (instance, epoch, hash of the token) and then
+calls ``create``; from there on ``(hub, instance, epoch)`` is the *mark* by which everything the
+call made can be found again, also when its answer was lost. A driver keeps nothing in memory that
+it could not find at the provider: after a restart it gets the stored handle back, or None.
+
+The controller calls at most one of create, inspect and destroy at a time per instance, each under
+a deadline of its own; a call that is cancelled may have happened. Drivers are found by the entry
+point group ``hostler.drivers`` and see neither the store nor the web.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from hostler_hub.lifecycle.model import Presence
+
+
+class DriverError(Exception):
+    """A driver could not do what it was asked. The message names the driver and the reason."""
+
+
+class OptionsRefused(DriverError):
+    """The owner's doing: these options can never work. Trying again does not help."""
+
+
+class ProviderFailed(DriverError):
+    """The provider's doing: it refused or broke. Trying again later may help."""
+
+
+class DriverOptions(BaseModel):
+    """Base of every driver's options: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the lifecycle may expect of a driver, as data."""
+
+    permanent: bool = False  # the owner starts the machine; create is never called
+    create_deadline_s: float = 60.0
+    inspect_deadline_s: float = 10.0
+    destroy_deadline_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a driver is given once: the hub's mark and a directory of its own."""
+
+    hub: str  # ULID of this hub; part of every mark
+    directory: Path
+    connect_url: str  # where agents attach, ws:// or wss://
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """What to start. ``token`` is the instance's one-time secret and never stands in a repr."""
+
+    worker: str
+    instance: str
+    epoch: int
+    token: str = field(repr=False)
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRef:
+    """Which instance is meant. ``handle`` is None when the answer of create was lost."""
+
+    worker: str
+    instance: str
+    epoch: int
+    handle: Mapping[str, Any] | None
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was seen, with words that help a person (an exit code, the last log lines)."""
+
+    presence: Presence
+    evidence: str = ""
+    handle: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Something at the provider that carries this hub's mark."""
+
+    instance: str
+    epoch: int
+    handle: Mapping[str, Any]
+
+
+class Driver(Protocol):
+    """The contract; ``tests/hub/drivers/conformance.py`` holds every driver to it."""
+
+    name: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
+    options_model: ClassVar[type[DriverOptions]]
+
+    def __init__(self, environment: Environment) -> None: ...
+
+    async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
+        """Start the instance and return its handle (JSON-able, with a ``version``).
+
+        Called by the controller once per instance; called again with the same instance it returns
+        the handle of what is there. The mark is set in the call that creates. Raises
+        OptionsRefused or ProviderFailed; the instance may exist all the same.
+        """
+
+    async def inspect(self, ref: InstanceRef) -> Inspection:
+        """Whether the instance is there. Called every check interval and after a lost agent.
+
+        UNKNOWN when the provider does not say; GONE only on positive evidence. Raises DriverError,
+        which counts as UNKNOWN.
+        """
+
+    async def destroy(self, ref: InstanceRef) -> None:
+        """Stop the instance and all it started; return when it is proven gone.
+
+        Idempotent, called until it succeeds, also for instances that never were. Raises
+        ProviderFailed when it is, or may be, still there.
+        """
+
+    async def list_owned(self) -> Sequence[Owned]:
+        """Everything at the provider with this hub's mark. Called by reconcile."""
+
+    async def aclose(self) -> None:
+        """The hub stops: let go of clients, never of instances."""

@@ -1,0 +1,151 @@
+"""Driver ``fake``: instances that exist in memory only, with every fault a provider can have.
+
+For tests, simulations and benchmarks of the hub. With ``attach`` an instance brings an agent of
+its own that answers every command at once with rc 0 (``fake_agent``), so that a fleet of thousands
+fits one machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from hostler_hub.drivers.contract import (
+    Capabilities,
+    DriverOptions,
+    Environment,
+    Inspection,
+    InstanceRef,
+    InstanceSpec,
+    OptionsRefused,
+    Owned,
+    ProviderFailed,
+)
+from hostler_hub.drivers.fake_agent import FakeAgent
+from hostler_hub.lifecycle.model import Presence
+
+
+class FakeOptions(DriverOptions):
+    """The knobs. Times are seconds on the event loop's clock."""
+
+    attach: bool = False  # bring an agent that attaches and answers at once
+    slow_boot_s: float = 0.0  # between create's answer and the agent's attach
+    # create: works / refuses for good / fails / fails but was done (P1) / never answers (L16)
+    create: Literal["ok", "refuse", "fail", "fail_done", "hang"] = "ok"
+    # destroy: works / says no and keeps it / says no but did it (P13)
+    destroy: Literal["ok", "fail", "fail_done"] = "ok"
+    inspect: Literal["ok", "unknown", "fail"] = "ok"
+    lost_after_s: float | None = None  # the provider takes the instance away (P15)
+
+
+@dataclass(slots=True)
+class FakeInstance:
+    """One instance at the fake provider."""
+
+    worker: str
+    instance: str
+    epoch: int
+    agent: FakeAgent | None = None
+    ending: asyncio.TimerHandle | None = None
+
+    def handle(self) -> dict[str, Any]:
+        return {"version": 1, "instance": self.instance}
+
+
+@dataclass
+class FakeProvider:
+    """The other side: what exists, and what was asked. Outlives a driver, as a real one does."""
+
+    instances: dict[str, FakeInstance] = field(default_factory=dict)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+
+class FakeDriver:
+    """A driver on a FakeProvider of its own, or on a shared one that tests look into."""
+
+    name: ClassVar[str] = "fake"
+    capabilities: ClassVar[Capabilities] = Capabilities(create_deadline_s=5.0)
+    options_model: ClassVar[type[DriverOptions]] = FakeOptions
+
+    def __init__(self, environment: Environment, provider: FakeProvider | None = None) -> None:
+        self._environment = environment
+        self.provider = provider or FakeProvider()
+
+    async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
+        options = FakeOptions.model_validate(dict(spec.options))
+        self.provider.calls.append(("create", spec.instance))
+        already = self.provider.instances.get(spec.instance)
+        if already is not None:
+            return already.handle()
+        if options.create == "refuse":
+            raise OptionsRefused("fake: these options can never work")
+        if options.create == "fail":
+            raise ProviderFailed("fake: the provider is out of capacity")
+        if options.create == "hang":
+            await asyncio.Event().wait()
+        made = self._make(spec, options)
+        if options.create == "fail_done":
+            raise ProviderFailed("fake: gateway timeout (and yet it was done)")
+        return made.handle()
+
+    async def inspect(self, ref: InstanceRef) -> Inspection:
+        options = FakeOptions.model_validate(dict(ref.options))
+        self.provider.calls.append(("inspect", ref.instance))
+        if options.inspect == "fail":
+            raise ProviderFailed("fake: the provider does not answer")
+        if options.inspect == "unknown":
+            return Inspection(Presence.UNKNOWN, "fake: not listed yet")
+        found = self.provider.instances.get(ref.instance)
+        if found is None:
+            return Inspection(Presence.GONE, "fake: no such instance")
+        return Inspection(Presence.RUNNING, "fake: running", found.handle())
+
+    async def destroy(self, ref: InstanceRef) -> None:
+        options = FakeOptions.model_validate(dict(ref.options))
+        self.provider.calls.append(("destroy", ref.instance))
+        if options.destroy == "fail" and ref.instance in self.provider.instances:
+            raise ProviderFailed("fake: the provider refuses to stop it")
+        await self.take_away(ref.instance)
+        if options.destroy == "fail_done":
+            raise ProviderFailed("fake: gateway timeout (and yet it was stopped)")
+
+    async def list_owned(self) -> Sequence[Owned]:
+        return [
+            Owned(each.instance, each.epoch, each.handle())
+            for each in self.provider.instances.values()
+        ]
+
+    async def aclose(self) -> None:
+        """The agents live in this process and end with it; the instances stay listed."""
+        agents = [each.agent for each in self.provider.instances.values() if each.agent]
+        await asyncio.gather(*(agent.aclose() for agent in agents))
+
+    async def take_away(self, instance: str) -> None:
+        """End an instance from outside, as a spot market or a colleague would."""
+        found = self.provider.instances.pop(instance, None)
+        if found is None:
+            return
+        if found.ending is not None:
+            found.ending.cancel()
+        if found.agent is not None:
+            await found.agent.aclose()
+
+    def _make(self, spec: InstanceSpec, options: FakeOptions) -> FakeInstance:
+        made = FakeInstance(spec.worker, spec.instance, spec.epoch)
+        self.provider.instances[spec.instance] = made
+        if options.attach:
+            url = self._environment.connect_url
+            made.agent = FakeAgent(url, spec, boot_s=options.slow_boot_s)
+            made.agent.start()
+        if options.lost_after_s is not None:
+            loop = asyncio.get_running_loop()
+            made.ending = loop.call_later(options.lost_after_s, self._lose, spec.instance)
+        return made
+
+    def _lose(self, instance: str) -> None:
+        found = self.provider.instances.get(instance)
+        if found is not None and found.agent is not None:
+            found.agent.stop()
+        self.provider.instances.pop(instance, None)

@@ -1,0 +1,412 @@
+"""The use cases on workers: define, remove, order, look at them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from hostler_hub.admission import hash_password
+from hostler_hub.clock import Clock
+from hostler_hub.controller import Controller
+from hostler_hub.drivers import registry as driver_registry
+from hostler_hub.drivers.contract import Driver, OptionsRefused
+from hostler_hub.errors import Conflict, InvalidRequest, NotFound
+from hostler_hub.identifiers import new_ulid
+from hostler_hub.lifecycle import Mode, State, Worker, events
+from hostler_hub.lifecycle.model import why_not_startable
+from hostler_hub.queue import Queue
+from hostler_hub.registry import Entry, Registry, columns_of
+from hostler_hub.specs import WorkerDefinition
+from hostler_hub.store import events as event_rows
+from hostler_hub.store import workers
+from hostler_hub.store.engine import Store
+from hostler_hub.views import definition_view, event_view, worker_view
+
+_log = structlog.get_logger(__name__)
+
+# What an instance was started with: a change of these needs a new instance.
+_OF_THE_INSTANCE = ("driver", "driver_options")
+
+
+class Fleet:
+    """Answers and orders about workers; every order is one transaction, all or nothing."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        registry: Registry,
+        controller: Controller,
+        queue: Queue,
+        drivers: Mapping[str, Driver],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._controller = controller
+        self._queue = queue
+        self._drivers = drivers
+        self._defining = asyncio.Lock()
+
+    # --- definitions -----------------------------------------------------------------------------
+
+    async def define(
+        self, definitions: Sequence[WorkerDefinition], *, dry_run: bool, by: str
+    ) -> list[dict[str, Any]]:
+        """Create or change workers; what is already so is left alone."""
+        self._check(definitions)
+        async with self._defining:  # two plays at once: the second sees what the first did
+            results = [self._compare(definition) for definition in definitions]
+            if not dry_run:
+                changed = {result["name"] for result in results if result["changed"]}
+                todo = [each for each in definitions if each.name in changed]
+                await self._store_definitions(todo)
+                _log.info("workers defined", by=by, count=len(todo))
+        return results
+
+    def _check(self, definitions: Sequence[WorkerDefinition]) -> None:
+        seen: set[str] = set()
+        for index, definition in enumerate(definitions):
+            where = f"/workers/{index}"
+            if definition.name in seen:
+                raise InvalidRequest(
+                    f"worker {definition.name} is defined twice", pointer=f"{where}/name"
+                )
+            seen.add(definition.name)
+            driver = self._drivers.get(definition.driver)
+            if driver is None:
+                known = ", ".join(sorted(self._drivers))
+                raise InvalidRequest(
+                    f"worker {definition.name}: there is no driver {definition.driver} "
+                    f"(installed: {known})",
+                    pointer=f"{where}/driver",
+                )
+            try:
+                driver_registry.check_options(type(driver), definition.driver_options)
+            except OptionsRefused as error:
+                raise InvalidRequest(
+                    f"worker {definition.name}: {error}", pointer=f"{where}/driver_options"
+                ) from error
+            self._check_state(definition, where)
+
+    def _check_state(self, definition: WorkerDefinition, where: str) -> None:
+        entry = self._registry.find(definition.name)
+        if entry is not None and entry.life.removing:
+            raise Conflict(
+                f"worker {definition.name} is being removed; try again when it is gone",
+                pointer=f"{where}/name",
+            )
+        if (
+            entry is not None
+            and entry.life.state is not State.LATENT
+            and entry.definition.driver != definition.driver
+        ):
+            raise Conflict(
+                f"worker {definition.name} has an instance of driver {entry.definition.driver}; "
+                "stop it before it gets another driver",
+                pointer=f"{where}/driver",
+            )
+
+    def _compare(self, definition: WorkerDefinition) -> dict[str, Any]:
+        entry = self._registry.find(definition.name)
+        after = definition.public()
+        keeps = definition.password is None and entry is not None
+        after["has_password"] = (
+            entry.password_hash is not None if keeps and entry else definition.password is not None
+        )
+        before = definition_view(entry) if entry is not None else None
+        changed = before != after or definition.password is not None
+        return {
+            "name": definition.name,
+            "changed": changed,
+            "created": entry is None,
+            "before": before,
+            "after": after,
+        }
+
+    async def _store_definitions(self, definitions: Sequence[WorkerDefinition]) -> None:
+        if not definitions:
+            return
+        hashes = await asyncio.to_thread(_hash_passwords, definitions)
+        fresh = [each for each in definitions if each.name not in self._registry]
+        known = [each for each in definitions if each.name in self._registry]
+        at = self._clock.now()
+        entries = {
+            each.name: Entry(
+                each,
+                Worker(each.name, self._controller.policy(each), state_since=at),
+                revision=1,
+                password_hash=hashes.get(each.name),
+            )
+            for each in fresh
+        }
+
+        def write(c: Connection) -> dict[str, int]:
+            epochs = {name: workers.last_epoch(c, name) for name in entries}
+            for name, entry in entries.items():
+                workers.insert(c, _row(entry, epochs[name]))
+            for each in known:
+                workers.redefine(c, each.name, each.public(), hashes.get(each.name))
+            return epochs
+
+        changes = [(each.name, self._redefined(each, at)) for each in known]
+        if not changes:
+            epochs = await self._store.write(write)
+        else:
+            held: dict[str, int] = {}
+            await self._controller.handle_many(changes, lambda c: held.update(write(c)))
+            epochs = held
+        for name, entry in entries.items():
+            entry.life = _with_epoch(entry.life, epochs[name])
+            self._registry.add(entry)
+        for each in known:
+            entry = self._registry.get(each.name)
+            entry.definition = each
+            entry.password_hash = hashes.get(each.name, entry.password_hash)
+        await self._arm(fresh, at)
+
+    async def _arm(self, fresh: Sequence[WorkerDefinition], at: float) -> None:
+        """A permanent worker is expected from its definition on, as from a hub's start."""
+        expected = [
+            (each.name, events.Recovered(at=at))
+            for each in fresh
+            if self._registry.get(each.name).life.policy.permanent
+        ]
+        if expected:
+            await self._controller.handle_many(expected)
+        self._queue.dispatcher.wake()
+
+    def _redefined(self, definition: WorkerDefinition, at: float) -> events.Event:
+        entry = self._registry.get(definition.name)
+        restart = any(
+            getattr(entry.definition, field) != getattr(definition, field)
+            for field in _OF_THE_INSTANCE
+        )
+        policy = self._controller.policy(definition)
+        return events.Redefined(at=at, policy=policy, restart=restart)
+
+    async def remove(
+        self, names: Sequence[str], *, force: bool, dry_run: bool, by: str
+    ) -> list[dict[str, Any]]:
+        """Remove workers; one that runs a build only with ``force`` (its build is retried)."""
+        present = [entry for name in _unique(names) if (entry := self._registry.find(name))]
+        busy = [entry.life.name for entry in present if entry.life.leases]
+        if busy and not force:
+            raise Conflict(
+                f"{_list(busy)} runs a build; drain it first, or remove it with force "
+                "(its build is then run elsewhere)"
+            )
+        known = {entry.life.name for entry in present}
+        todo = [entry.life.name for entry in present if not entry.life.removing]
+        if not dry_run and todo:
+            at = self._clock.now()
+            await self._controller.handle_many(
+                [(name, events.Removed(at=at, by=by)) for name in todo]
+            )
+        return [
+            {
+                "name": name,
+                "changed": name in todo,
+                "state": "removing" if name in self._registry and not dry_run else "absent",
+            }
+            if name in known
+            else {"name": name, "changed": False, "state": "absent"}
+            for name in _unique(names)
+        ]
+
+    # --- orders -------------------------------------------------------------------------------
+
+    async def set_mode(
+        self, names: Sequence[str], *, mode: str, reason: str | None, by: str, dry_run: bool
+    ) -> list[dict[str, Any]]:
+        """Order a mode. Ordering ``active`` also ends a quarantine."""
+        wanted = Mode(mode)
+        entries = self._all(names)
+        results = [_mode_result(entry, wanted, reason) for entry in entries]
+        todo = [result["name"] for result in results if result["changed"]]
+        if todo and not dry_run:
+            at = self._clock.now()
+            order = events.ModeSet(at=at, mode=wanted, reason=reason, by=by)
+            await self._controller.handle_many([(name, order) for name in todo])
+        return results
+
+    async def substantiate(
+        self, names: Sequence[str], *, by: str, dry_run: bool
+    ) -> list[dict[str, Any]]:
+        """Start instances now; refuses, all or nothing, where an order or a quarantine forbids."""
+        entries = self._all(names)
+        todo = [entry for entry in entries if entry.life.state is not State.SUBSTANTIATED]
+        todo = [entry for entry in todo if entry.life.state is not State.SUBSTANTIATING]
+        for entry in todo:
+            refusal = why_not_startable(entry.life)
+            if refusal is not None:
+                raise Conflict(
+                    f"worker {entry.life.name} cannot be substantiated: {refusal}"
+                    + _remedy(entry.life)
+                )
+        if not dry_run:
+            now = self._clock.now()
+            wants = [
+                (
+                    entry.life.name,
+                    events.Wanted(
+                        at=now, instance=new_ulid(int(now * 1000)), cause=f"order by {by}"
+                    ),
+                )
+                for entry in todo
+            ]
+            await self._controller.handle_many(wants)
+        return _states(entries, todo)
+
+    async def insubstantiate(
+        self, names: Sequence[str], *, by: str, dry_run: bool
+    ) -> list[dict[str, Any]]:
+        """Stop instances that no lease holds."""
+        entries = self._all(names)
+        busy = [entry.life.name for entry in entries if entry.life.leases]
+        if busy:
+            raise Conflict(
+                f"{_list(busy)} runs a build; set mode draining (waits for it) or stopped (gives "
+                "it to another worker)"
+            )
+        up = {State.SUBSTANTIATING, State.SUBSTANTIATED}
+        todo = [entry for entry in entries if entry.life.state in up]
+        permanent = [entry.life.name for entry in todo if entry.life.policy.permanent]
+        if permanent:
+            raise Conflict(f"{_list(permanent)} is permanent: its owner starts and stops it")
+        if not dry_run:
+            order = events.Unwanted(at=self._clock.now(), cause=f"order by {by}")
+            await self._controller.handle_many([(entry.life.name, order) for entry in todo])
+        return _states(entries, todo)
+
+    # --- looks --------------------------------------------------------------------------------
+
+    def view(self, name: str) -> dict[str, Any]:
+        return worker_view(self._registry.get(name), self._queue.builds_on(name))
+
+    def query(self, names: Sequence[str]) -> dict[str, Any]:
+        known = [name for name in names if name in self._registry]
+        unknown = [name for name in names if name not in self._registry]
+        return {"items": [self.view(name) for name in known], "unknown": unknown}
+
+    def page(
+        self,
+        *,
+        names: Sequence[str] | None,
+        state: str | None,
+        mode: str | None,
+        driver: str | None,
+        label: str | None,
+        missing: bool | None,
+        limit: int,
+        after: str | None,
+    ) -> dict[str, Any]:
+        """Workers by name; ``next`` is the ``after`` of the next page, or None."""
+        wanted = set(names) if names else None
+        found = sorted(
+            entry.life.name
+            for entry in self._registry
+            if (wanted is None or entry.life.name in wanted)
+            and state in {None, entry.life.state.value}
+            and mode in {None, entry.life.mode.value}
+            and driver in {None, entry.definition.driver}
+            and (label is None or label in entry.definition.labels)
+            and (missing is None or missing == (entry.life.missing_since is not None))
+            and (after is None or entry.life.name > after)
+        )
+        items = [self.view(name) for name in found[:limit]]
+        return {"items": items, "next": found[limit - 1] if len(found) > limit else None}
+
+    async def events(self, name: str, limit: int) -> list[dict[str, Any]]:
+        self._registry.get(name)
+        rows = await self._store.read(event_rows.recent, name, limit)
+        return [event_view(row) for row in rows]
+
+    async def status(self) -> dict[str, Any]:
+        """Counts for an overview, of workers and of builds not yet ended."""
+        return {"workers": self._counts(), "builds": self._queue.counts()}
+
+    def _counts(self) -> dict[str, Any]:
+        lives = [entry.life for entry in self._registry]
+        return {
+            "total": len(lives),
+            "by_state": {s.value: sum(life.state is s for life in lives) for s in State},
+            "by_mode": {m.value: sum(life.mode is m for life in lives) for m in Mode},
+            "attached": sum(life.attached for life in lives),
+            "missing": sum(life.missing_since is not None for life in lives),
+            "quarantined": sum(life.quarantine_until is not None for life in lives),
+        }
+
+    def _all(self, names: Sequence[str]) -> list[Entry]:
+        unknown = [name for name in names if name not in self._registry]
+        if unknown:
+            raise NotFound(f"there is no worker {_list(unknown)}", pointer="/names")
+        return [self._registry.get(name) for name in _unique(names)]
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _hash_passwords(definitions: Sequence[WorkerDefinition]) -> dict[str, str]:
+    return {
+        each.name: hash_password(each.password.get_secret_value())
+        for each in definitions
+        if each.password is not None
+    }
+
+
+def _row(entry: Entry, epoch: int) -> dict[str, Any]:
+    return {
+        "name": entry.life.name,
+        "definition": entry.definition.public(),
+        "password_hash": entry.password_hash,
+        "facts": {},
+        "revision": entry.revision,
+        **columns_of(_with_epoch(entry.life, epoch)),
+    }
+
+
+def _with_epoch(life: Worker, epoch: int) -> Worker:
+    """V4: a worker defined again under an old name goes on where its epochs ended."""
+    return Worker(life.name, life.policy, state_since=life.state_since, epoch=epoch)
+
+
+def _mode_result(entry: Entry, wanted: Mode, reason: str | None) -> dict[str, Any]:
+    life = entry.life
+    same = life.mode is wanted and (wanted is Mode.ACTIVE or life.mode_reason == reason)
+    ends_quarantine = wanted is Mode.ACTIVE and life.quarantine_until is not None
+    before = {"mode": life.mode.value, "reason": life.mode_reason}
+    return {
+        "name": life.name,
+        "changed": not same or ends_quarantine,
+        "before": before,
+        "after": {"mode": wanted.value, "reason": reason} if not same else before,
+    }
+
+
+def _remedy(life: Worker) -> str:
+    if life.mode is not Mode.ACTIVE or life.quarantine_until is not None:
+        return " (resume it first: mode active)"
+    return ""
+
+
+def _states(entries: Sequence[Entry], todo: Sequence[Entry]) -> list[dict[str, Any]]:
+    changed = {entry.life.name for entry in todo}
+    return [
+        {
+            "name": entry.life.name,
+            "changed": entry.life.name in changed,
+            "state": entry.life.state.value,
+        }
+        for entry in entries
+    ]

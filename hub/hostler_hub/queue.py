@@ -1,0 +1,372 @@
+"""Builds: submitted, waiting, running, ended. The store has them; here is what moves them.
+
+Every acknowledged build reaches exactly one terminal result (V6): it is in the store before it is
+acknowledged, a lost worker gives it back to the queue, and what cannot be run again ends as an
+exception that says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, RowMapping
+
+from hostler_hub.clock import Clock
+from hostler_hub.dispatch import Dispatcher, Waiting, candidate_of, explain, mismatches
+from hostler_hub.errors import Conflict, InvalidRequest, NotFound
+from hostler_hub.identifiers import new_ulid
+from hostler_hub.logs import Logs, LogSlice, StepKey
+from hostler_hub.registry import Registry
+from hostler_hub.runner import Lease, Runner, Services
+from hostler_hub.specs import BuildSpec
+from hostler_hub.store import builds
+from hostler_hub.store.engine import Store
+from hostler_hub.tasks import Tasks
+from hostler_hub.views import Row, build_view
+
+_log = structlog.get_logger(__name__)
+
+TERMINAL = frozenset({"success", "failure", "exception", "cancelled"})
+RETRY_FIRST_S = 1.0
+RETRY_LONGEST_S = 60.0
+
+
+class Queue:
+    """The use cases on builds. ``services`` and ``dispatcher`` are set before load()."""
+
+    services: Services
+    dispatcher: Dispatcher
+
+    def __init__(self, store: Store, clock: Clock, registry: Registry, logs: Logs) -> None:
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._logs = logs
+        self._waiting: dict[str, Waiting] = {}
+        self._order: list[tuple[int, str]] = []
+        self._runners: dict[str, tuple[Runner, asyncio.Task[Any]]] = {}  # by lease
+        self._leases: dict[str, dict[str, Lease]] = {}  # by worker, then by id
+        self._ended: dict[str, asyncio.Event] = {}
+        self._tasks = Tasks()
+
+    async def load(self) -> None:
+        """Take up the queue and every open lease as the last hub left them (K6 to K9)."""
+        rows = await self._store.read(_load_queue)
+        for row in rows:
+            self._put(_waiting(row))
+        for lease_row, build_row, steps in await self._store.read(_load_running):
+            lease = _lease(lease_row)
+            self._run(lease, BuildSpec.model_validate(build_row["spec"]), steps)
+            if build_row["cancel_reason"] is not None:
+                self._runners[lease.id][0].cancel(build_row["cancel_reason"])
+
+    async def aclose(self) -> None:
+        """The hub stops: runners end where they are; the next hub takes their leases up."""
+        await self._tasks.aclose()
+
+    # --- for people ---------------------------------------------------------------------------
+
+    async def submit(
+        self, spec: BuildSpec, *, by: str, idempotency_key: str | None
+    ) -> tuple[dict[str, Any], bool]:
+        """Store a build durably; (view, created). The same key and spec return the first build."""
+        digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+        if idempotency_key is not None:
+            known = await self._store.read(builds.by_idempotency_key, by, idempotency_key)
+            if known is not None:
+                return await self._known(known, digest), False
+        self._refuse_hopeless(spec)
+        now = self._clock.now()
+        build_id = new_ulid(int(now * 1000))
+        row = _new_row(build_id, spec, by, now) | {
+            "idempotency_key": idempotency_key,
+            "spec_digest": digest,
+        }
+        stored = await self._store.write(_insert_once, row)
+        if stored["id"] != build_id:  # another request with the same key was faster
+            return await self._known(stored, digest), False
+        self._put(Waiting(build_id, spec, 0, spec.priority))
+        self.dispatcher.wake()
+        return build_view(row, [], None, None), True
+
+    async def _known(self, row: Row, digest: str) -> dict[str, Any]:
+        if row["spec_digest"] != digest:
+            raise Conflict(
+                f"this Idempotency-Key was used for another build ({row['id']}); "
+                "use a new key for a new build"
+            )
+        return await self.get(row["id"])
+
+    def _refuse_hopeless(self, spec: BuildSpec) -> None:
+        """A build that no defined worker could ever run is refused, and told why."""
+        candidates = [candidate_of(entry) for entry in self._registry]
+        closest: list[str] | None = None
+        for candidate in candidates:
+            missing = mismatches(spec.requires, candidate)
+            if not missing:
+                return
+            if closest is None or len(missing) < len(closest):
+                closest = [f"{candidate.life.name}: {reason}" for reason in missing]
+        if closest is None:
+            raise InvalidRequest("no worker is defined yet: define one first", pointer="/requires")
+        raise InvalidRequest(
+            f"none of the {len(candidates)} defined workers has what the build requires; "
+            f"closest: {'; '.join(closest[:3])}",
+            pointer="/requires",
+        )
+
+    async def get(self, id: str) -> dict[str, Any]:
+        """The build's view; while it waits, with why. Raises NotFound."""
+        found = await self._store.read(_with_steps, id)
+        if found is None:
+            raise NotFound(f"there is no build {id}")
+        row, steps = found
+        waiting = self._waiting.get(id)
+        if waiting is None:
+            return build_view(row, steps, None, None)
+        now = self._clock.now()
+        reasons = explain(waiting, [candidate_of(entry) for entry in self._registry])
+        why = _why(waiting, reasons, now)
+        return build_view(row, steps, why, reasons)
+
+    async def wait(self, id: str, wait_s: float) -> dict[str, Any]:
+        """The view once the build has ended, or as it is after ``wait_s`` seconds."""
+        event = self._ended.setdefault(id, asyncio.Event())
+        try:
+            view = await self.get(id)
+            if view["state"] not in TERMINAL and wait_s > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await event.wait()
+                view = await self.get(id)
+            return view
+        finally:
+            if not event.is_set():
+                self._ended.pop(id, None)
+
+    async def page(
+        self, *, state: str | None, worker: str | None, limit: int, after: str | None
+    ) -> dict[str, Any]:
+        """Builds newest first; ``next`` is the ``after`` of the next page, or None."""
+        rows = await self._store.read(
+            builds.page, state=state, worker=worker, limit=limit, after=after
+        )
+        items = [build_view(row, [], None, None) for row in rows]
+        return {"items": items, "next": items[-1]["id"] if len(items) == limit else None}
+
+    async def cancel(self, id: str, *, reason: str | None, by: str) -> dict[str, Any]:
+        """End a build: at once while it waits, by interrupting while it runs. Idempotent (A13)."""
+        text = f"cancelled by {by}: {reason}" if reason else f"cancelled by {by}"
+        outcome = await self._store.write(_cancel, id, text, self._clock.now())
+        if outcome is None:
+            raise NotFound(f"there is no build {id}")
+        self.taken(id)
+        if outcome == "finished":
+            self.finished(id)
+        for runner, _ in list(self._runners.values()):
+            if runner.lease.build == id:
+                runner.cancel(text)
+        return await self.get(id)
+
+    async def read_log(self, id: str, index: int, offset: int, limit: int) -> LogSlice:
+        return await self._logs.read(await self._step(id, index), offset, limit)
+
+    async def follow_log(self, id: str, index: int, offset: int) -> AsyncIterator[bytes]:
+        """The log as it grows, until the step ends. Raises NotFound before the first byte."""
+        key = await self._step(id, index)
+        async for data in self._logs.follow(key, offset):
+            yield data
+
+    async def _step(self, build_id: str, index: int) -> StepKey:
+        found = await self._store.read(builds.get, build_id)
+        if found is None:
+            raise NotFound(f"there is no build {build_id}")
+        if index >= len(found["spec"]["steps"]):
+            raise NotFound(f"build {build_id} has no step {index}")
+        return StepKey(build_id, max(found["attempts"], 1), index)
+
+    def builds_on(self, worker: str) -> list[str]:
+        """The builds that hold a lease on the worker, oldest first."""
+        return [lease.build for lease in self._leases.get(worker, {}).values()]
+
+    def counts(self) -> dict[str, int]:
+        return {"queued": len(self._waiting), "running": len(self._runners)}
+
+    # --- for the dispatcher -------------------------------------------------------------------
+
+    def ready(self, now: float) -> list[Waiting]:
+        """Builds that may start, highest priority first, then the oldest."""
+        waiting = (self._waiting[build_id] for _, build_id in self._order)
+        return [build for build in waiting if build.not_before <= now]
+
+    def next_ready_at(self, now: float) -> float | None:
+        later = [build.not_before for build in self._waiting.values() if build.not_before > now]
+        return min(later, default=None)
+
+    def taken(self, build: str) -> None:
+        waiting = self._waiting.pop(build, None)
+        if waiting is not None:
+            del self._order[bisect.bisect_left(self._order, waiting.order)]
+
+    def start(self, lease: Lease, spec: BuildSpec, steps: Sequence[Any]) -> None:
+        self._run(lease, spec, steps)
+
+    # --- for runners and the controller -------------------------------------------------------
+
+    def finished(self, build_id: str) -> None:
+        """Wake who waits for the build's end."""
+        event = self._ended.pop(build_id, None)
+        if event is not None:
+            event.set()
+
+    def lose(self, lease_ids: Sequence[str], reason: str) -> None:
+        """The worker of these leases is lost: their builds go back to the queue (V6)."""
+        for lease_id in lease_ids:
+            self._tasks.spawn(self._lose(lease_id, reason), f"lose lease {lease_id}")
+
+    async def _lose(self, lease_id: str, reason: str) -> None:
+        running = self._runners.pop(lease_id, None)
+        if running is None:
+            return
+        runner, task = running
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        lease, spec = runner.lease, runner.spec
+        now = self._clock.now()
+        not_before = now + min(RETRY_FIRST_S * 2 ** (lease.attempt - 1), RETRY_LONGEST_S)
+        retry = lease.attempt <= spec.retry.on_loss
+        outcome = await self._store.write(_give_back, lease, retry, not_before, reason, now)
+        _log.warning("lease lost", build=lease.build, worker=lease.worker, reason=reason)
+        if outcome == "queued":
+            self._put(Waiting(lease.build, spec, lease.attempt, spec.priority, not_before))
+            self.dispatcher.wake()
+        elif outcome is not None:
+            self.finished(lease.build)
+        for index in range(len(spec.steps)):
+            self._logs.changed(StepKey(lease.build, lease.attempt, index))
+
+    def _run(self, lease: Lease, spec: BuildSpec, steps: Sequence[Any]) -> None:
+        runner = Runner(self.services, lease, spec, steps)
+        task = self._tasks.spawn(runner.run(), f"build {lease.build} attempt {lease.attempt}")
+        self._runners[lease.id] = (runner, task)
+        self._leases.setdefault(lease.worker, {})[lease.id] = lease
+        task.add_done_callback(lambda _: self._ran(lease))
+
+    def _ran(self, lease: Lease) -> None:
+        self._runners.pop(lease.id, None)
+        held = self._leases.get(lease.worker, {})
+        held.pop(lease.id, None)
+        if not held:
+            self._leases.pop(lease.worker, None)
+
+    def _put(self, build: Waiting) -> None:
+        if build.id not in self._waiting:
+            self._waiting[build.id] = build
+            bisect.insort(self._order, build.order)
+
+
+def _why(build: Waiting, reasons: dict[str, list[str]], now: float) -> str:
+    if build.not_before > now:
+        return f"it is retried in {build.not_before - now:.0f} s after losing its worker"
+    if not reasons:
+        return "no worker is defined"
+    counted: dict[str, int] = {}
+    for each in reasons.values():
+        counted[each[0]] = counted.get(each[0], 0) + 1
+    ranked = sorted(counted.items(), key=lambda item: -item[1])
+    return "; ".join(f"{count} of {len(reasons)} workers: {text}" for text, count in ranked[:5])
+
+
+def _new_row(build_id: str, spec: BuildSpec, by: str, now: float) -> dict[str, Any]:
+    return {
+        "id": build_id,
+        "name": spec.name,
+        "state": "queued",
+        "spec": spec.model_dump(mode="json"),
+        "priority": spec.priority,
+        "submitted_by": by,
+        "submitted_at": now,
+        "not_before": None,
+        "started_at": None,
+        "finished_at": None,
+        "worker": None,
+        "attempts": 0,
+        "result_text": None,
+        "cancel_reason": None,
+    }
+
+
+def _waiting(row: Row) -> Waiting:
+    spec = BuildSpec.model_validate(row["spec"])
+    return Waiting(row["id"], spec, row["attempts"], row["priority"], row["not_before"] or 0.0)
+
+
+def _lease(row: Row) -> Lease:
+    return Lease(row["id"], row["build"], row["worker"], row["instance"], row["epoch"])
+
+
+def _load_queue(c: Connection) -> Sequence[RowMapping]:
+    return builds.queued(c, float("inf"), 1_000_000)
+
+
+def _load_running(c: Connection) -> list[tuple[RowMapping, RowMapping, Sequence[RowMapping]]]:
+    found = []
+    for lease in builds.open_leases(c):
+        build = builds.get(c, lease["build"])
+        if build is not None:
+            found.append((lease, build, builds.steps(c, lease["build"], lease["epoch"])))
+    return found
+
+
+def _insert_once(c: Connection, row: dict[str, Any]) -> Row:
+    """Insert, unless the idempotency key brought the build before."""
+    if row["idempotency_key"] is not None:
+        known = builds.by_idempotency_key(c, row["submitted_by"], row["idempotency_key"])
+        if known is not None:
+            return known
+    builds.insert(c, row)
+    return row
+
+
+def _with_steps(c: Connection, build_id: str) -> tuple[RowMapping, Sequence[RowMapping]] | None:
+    row = builds.get(c, build_id)
+    if row is None:
+        return None
+    return row, builds.steps(c, build_id, row["attempts"]) if row["attempts"] else []
+
+
+def _cancel(c: Connection, build_id: str, reason: str, at: float) -> str | None:
+    row = builds.get(c, build_id)
+    if row is None:
+        return None
+    if row["state"] == "queued" and builds.finish(c, build_id, "cancelled", reason, at):
+        return "finished"
+    builds.request_cancel(c, build_id, reason)
+    return "asked"
+
+
+def _give_back(
+    c: Connection, lease: Lease, retry: bool, not_before: float, reason: str, at: float
+) -> str | None:
+    """The build's next state after its worker was lost; None when it had a result already."""
+    builds.end_lease(c, lease.id, at, reason)
+    row = builds.get(c, lease.build)
+    attempt = lease.attempt
+    if row is not None and row["cancel_reason"] is not None:
+        ended = builds.finish(
+            c, lease.build, "cancelled", row["cancel_reason"], at, attempt=attempt
+        )
+        return "cancelled" if ended else None
+    text = f"attempt {attempt}: {reason}"
+    if retry:
+        again = builds.requeue(c, lease.build, not_before, text, attempt=attempt)
+        return "queued" if again else None
+    text = f"lost its worker {attempt} times, last: {reason}"
+    ended = builds.finish(c, lease.build, "exception", text, at, attempt=attempt)
+    return "exception" if ended else None

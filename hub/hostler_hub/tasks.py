@@ -1,0 +1,57 @@
+"""Named background tasks of a long-lived part: supervised, and ended with it.
+
+A TaskGroup ends all its tasks when one fails; a hub must go on. So each task here is a boundary
+of its own: what it did not handle itself is logged with the task's name, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+_log = structlog.get_logger(__name__)
+
+
+class Tasks:
+    """The background tasks of one part."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run ``coroutine`` as a task of that name; after aclose() nothing starts any more."""
+        if self._closed:
+            coroutine.close()
+            message = f"task {name} was started after its owner had closed"
+            raise asyncio.CancelledError(message)
+        task = asyncio.create_task(coroutine, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("task failed", task=task.get_name(), exc_info=error)
+
+    async def settle(self, deadline_s: float) -> bool:
+        """Wait until nothing runs any more, also nothing started meanwhile; whether it is so."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                while self._running:
+                    await asyncio.wait(self._running)
+        except TimeoutError:
+            return False
+        return True
+
+    async def aclose(self) -> None:
+        """Cancel what runs and wait until it has ended."""
+        self._closed = True
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

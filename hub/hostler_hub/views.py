@@ -1,0 +1,120 @@
+"""What the REST API shows of workers and builds: plain dictionaries, ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from hostler_hub.registry import Entry
+
+# A row as the store returns it, or as it was just written.
+Row = RowMapping | dict[str, Any]
+
+
+def instant(at: float | None) -> str | None:
+    """ISO 8601 in UTC, with milliseconds."""
+    if at is None:
+        return None
+    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def definition_view(entry: Entry) -> dict[str, Any]:
+    return entry.definition.public() | {"has_password": entry.password_hash is not None}
+
+
+def worker_view(entry: Entry, builds: Sequence[str]) -> dict[str, Any]:
+    """One worker: what its owner wants, what became of it, and why."""
+    life, definition = entry.life, entry.definition
+    quarantine = missing = None
+    if life.quarantine_until is not None:
+        quarantine = {
+            "until": instant(life.quarantine_until),
+            "reason": life.quarantine_reason,
+            "delay_s": life.backoff_s,
+        }
+    if life.missing_since is not None:
+        missing = {"since": instant(life.missing_since), "reason": life.missing_reason}
+    return {
+        "name": life.name,
+        "driver": definition.driver,
+        "description": definition.description,
+        "mode": life.mode.value,
+        "mode_reason": life.mode_reason,
+        "mode_by": life.mode_by,
+        "mode_at": instant(life.mode_at),
+        "state": life.state.value,
+        "state_since": instant(life.state_since),
+        "attached": life.attached,
+        "instance": life.instance.id if life.instance else None,
+        "epoch": life.epoch,
+        "quarantine": quarantine,
+        "missing": missing,
+        "last_error": life.last_error,
+        "builds": list(builds),
+        "properties": entry.properties,
+        "labels": list(definition.labels),
+        "max_builds": definition.max_builds,
+        "definition": definition_view(entry),
+        "facts": dict(entry.facts),
+        "removing": life.removing,
+        "revision": entry.revision,
+    }
+
+
+def build_view(
+    row: Row,
+    steps: Sequence[RowMapping],
+    why: str | None,
+    reasons: Mapping[str, list[str]] | None,
+) -> dict[str, Any]:
+    """One build; ``why`` and ``reasons`` (by worker) only while it waits."""
+    view = {
+        "id": row["id"],
+        "name": row["name"],
+        "state": row["state"],
+        "spec": row["spec"],
+        "worker": row["worker"],
+        "attempts": row["attempts"],
+        "submitted_by": row["submitted_by"],
+        "submitted_at": instant(row["submitted_at"]),
+        "started_at": instant(row["started_at"]),
+        "finished_at": instant(row["finished_at"]),
+        "result_text": row["result_text"],
+        "why": why,
+        "steps": [_step_view(step) for step in steps],
+    }
+    if reasons is not None:
+        view["why_workers"] = [
+            {"worker": worker, "reasons": texts} for worker, texts in reasons.items()
+        ]
+    return view
+
+
+def _step_view(step: RowMapping) -> dict[str, Any]:
+    return {
+        "index": step["index"],
+        "name": step["name"],
+        "state": step["state"],
+        "rc": step["rc"],
+        "failure_reason": step["failure_reason"],
+        "started_at": instant(step["started_at"]),
+        "finished_at": instant(step["finished_at"]),
+        "log_size_bytes": step["log_size_bytes"],
+        "receipt": step["receipt"],
+    }
+
+
+def event_view(row: RowMapping) -> dict[str, Any]:
+    return {
+        "at": instant(row["at"]),
+        "event": row["event"],
+        "from": row["from_state"],
+        "to": row["to_state"],
+        "cause": row["cause"],
+        "instance": row["instance"],
+        "epoch": row["epoch"],
+    }
