@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 
 class Ended(enum.Enum):
@@ -60,16 +60,3 @@ class Receipt:
     survivors: tuple[ProcessName, ...] = ()
     held_output: tuple[str, ...] = ()
     """names of processes that held the output open after the main process had ended (E8)"""
-
-    def as_dict(self) -> dict[str, Any]:
-        """As it goes over the wire."""
-        return {
-            "pids_seen": self.pids_seen,
-            "ended": self.ended.value,
-            "exit_code": self.exit_code,
-            "peak_memory_bytes": self.usage.peak_memory_bytes,
-            "cpu_s": self.usage.cpu_s,
-            "survivors": [{"pid": one.pid, "name": one.name} for one in self.survivors],
-            "containment": self.containment,
-            "held_output": list(self.held_output),
-        }

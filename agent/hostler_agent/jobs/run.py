@@ -34,9 +34,9 @@ Pumps = Mapping["asyncio.Task[None]", Reader]
 class Sink(Protocol):
     """Takes a job's output. Not returning is back-pressure: the pipe is then not read (E11)."""
 
-    async def output(self, stream: str, data: bytes) -> None: ...
-    async def log(self, name: str, data: bytes) -> None: ...
-    async def stopping(self, ended: Ended, why: str) -> None:
+    async def take_output(self, stream: str, data: bytes) -> None: ...
+    async def take_log(self, name: str, data: bytes) -> None: ...
+    async def stopping(self, why: str) -> None:
         """The job is about to be killed."""
 
 
@@ -132,21 +132,20 @@ class Job:
             self._watch.heard()
             try:
                 self._watch.count_lines(data)
-                await self._sink.output(stream, data)
+                await self._sink.take_output(stream, data)
             finally:
                 self._watch.taken()
 
     async def _log(self, name: str, data: bytes) -> None:
         self._watch.heard()
         try:
-            await self._sink.log(name, data)
+            await self._sink.take_log(name, data)
         finally:
             self._watch.taken()
 
     async def _ask_to_end(self, process: Process, exited: asyncio.Future[Exit]) -> None:
         """SIGTERM and a grace, where the plan has one; the kill itself is not here (E1)."""
-        stop = self._stop.result()
-        await self._sink.stopping(stop.ended, stop.why)
+        await self._sink.stopping(self._stop.result().why)
         grace_s = self._plan.limits.sigterm_time_s
         if grace_s is not None:
             await process.terminate()

@@ -1,0 +1,230 @@
+"""A command's output on its way to the hub: encoded, gathered into updates, sent in time.
+
+The first bytes leave after FIRST_DELAY_S, so that a command that is over by then takes one update;
+later ones when `buffer_size` is full or `buffer_timeout` over. Waiting in write() is the
+back-pressure that reaches down to the job's pipe (E11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Optional, Protocol
+
+from hostler_agent.jobs.clock import Clock, Timer
+from hostler_agent.wire import extension, text
+
+if TYPE_CHECKING:
+    from hostler_agent.commands.base import Context, Settings
+
+FIRST_DELAY_S = 0.01
+# An update must stay below the hub's 1 MiB and 65,536 items whatever is in it, a newline in each
+# byte included: three writers add one slice each before the first of them waits.
+MAX_BUFFER_BYTES = 256 * 1024
+MAX_BUFFER_ITEMS = 16 * 1024
+
+
+class Encoder(Protocol):
+    """Holds updates back. `size_bytes` and `items` are how much of one."""
+
+    slice_bytes: int
+    """how much may be added at a time"""
+    size_bytes: int
+    items: int
+
+    def add(self, stream: str, data: bytes, now: float, /) -> None: ...
+    def add_log(self, name: str, data: bytes, now: float, /) -> None: ...
+    def add_pair(self, name: str, value: Any) -> None: ...
+    def finish(self, now: float, /) -> None:
+        """Completes what is held back until a line ends."""
+
+    def take(self) -> list[list[Any]]:
+        """The pairs of one update."""
+
+
+class RawEncoder:
+    """Bytes with offsets into the one log of the command, for our hub."""
+
+    slice_bytes = 64 * 1024
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self.items = 0
+        self._offset = 0
+        self._pairs: list[list[Any]] = []
+        self._stream: Optional[str] = None
+        self._chunks: list[bytes] = []
+
+    def add(self, stream: str, data: bytes, _now: float) -> None:
+        if stream != self._stream:
+            self._close_stretch()
+            self._stream = stream
+        self._chunks.append(data)
+        self.size_bytes += len(data)
+        self.items += 8
+
+    def add_log(self, name: str, data: bytes, now: float) -> None:
+        self.add(name, data, now)
+
+    def add_pair(self, name: str, value: Any) -> None:
+        self._close_stretch()
+        self._pairs.append([name, value])
+
+    def finish(self, _now: float) -> None:
+        """Nothing is held back."""
+
+    def take(self) -> list[list[Any]]:
+        self._close_stretch()
+        pairs, self._pairs = self._pairs, []
+        self.size_bytes = self.items = 0
+        return pairs
+
+    def _close_stretch(self) -> None:
+        if self._stream is not None and self._chunks:
+            data = b"".join(self._chunks)
+            self._pairs.append(extension.Output(self._stream, self._offset, data).pair())
+            self._offset += len(data)
+        self._stream = None
+        self._chunks = []
+
+
+class TextEncoder:
+    """Content lists, for stock masters."""
+
+    slice_bytes = 8 * 1024
+
+    def __init__(self, settings: Settings) -> None:
+        self.size_bytes = 0
+        self.items = 0
+        self._settings = settings
+        self._splitters: dict[tuple[str, str], text.LineSplitter] = {}
+        self._pairs: list[list[Any]] = []
+        self._last: Optional[tuple[str, str]] = None
+
+    def add(self, stream: str, data: bytes, now: float) -> None:
+        self._add((stream, ""), data, now)
+
+    def add_log(self, name: str, data: bytes, now: float) -> None:
+        self._add(("log", name), data, now)
+
+    def add_pair(self, name: str, value: Any) -> None:
+        self._last = None
+        self._pairs.append([name, value])
+
+    def finish(self, now: float) -> None:
+        for key, splitter in self._splitters.items():
+            self._append(key, splitter.flush(now))
+
+    def take(self) -> list[list[Any]]:
+        pairs, self._pairs = self._pairs, []
+        self._last = None
+        self.size_bytes = self.items = 0
+        return pairs
+
+    def _add(self, key: tuple[str, str], data: bytes, now: float) -> None:
+        splitter = self._splitters.get(key)
+        if splitter is None:
+            settings = self._settings
+            splitter = text.LineSplitter(settings.max_line_length, settings.newline_re)
+            self._splitters[key] = splitter
+        self._append(key, splitter.feed(data, now))
+
+    def _append(self, key: tuple[str, str], content: Optional[text.Content]) -> None:
+        if content is None:
+            return
+        lines = len(content[1])
+        self.items += 2 * lines + 5
+        # A position takes up to 5 bytes on the wire, a time 9.
+        self.size_bytes += len(content[0]) + 14 * lines
+        stream, name = key
+        if key == self._last:
+            held = self._pairs[-1][1]
+            joined = text.join(held[1] if name else held, content)
+            self._pairs[-1][1] = [name, joined] if name else joined
+        else:
+            self._pairs.append([stream, [name, content] if name else content])
+        self._last = key
+
+
+class Output:
+    """Must be closed or abandoned. Errors of the context's update() come out of the next call."""
+
+    def __init__(self, context: Context, clock: Clock) -> None:
+        self._context = context
+        self._clock = clock
+        settings = context.settings
+        self._encoder: Encoder = RawEncoder() if context.raw else TextEncoder(settings)
+        self._buffer_bytes = min(max(settings.buffer_size, 1), MAX_BUFFER_BYTES)
+        self._delay_s = min(FIRST_DELAY_S, settings.buffer_timeout)
+        self._timer: Optional[Timer] = None
+        self._sending = asyncio.Lock()
+        self._late: Optional[asyncio.Task[None]] = None
+
+    async def write(self, stream: str, data: bytes) -> None:
+        """`stream` is stdout, stderr or header."""
+        size_bytes = self._encoder.slice_bytes
+        for start in range(0, len(data), size_bytes):
+            self._encoder.add(stream, data[start : start + size_bytes], self._clock.now())
+            await self._gathered()
+
+    async def write_log(self, name: str, data: bytes) -> None:
+        size_bytes = self._encoder.slice_bytes
+        for start in range(0, len(data), size_bytes):
+            self._encoder.add_log(name, data[start : start + size_bytes], self._clock.now())
+            await self._gathered()
+
+    async def say(self, stream: str, message: str) -> None:
+        """Text of our own, which ends with a newline."""
+        await self.write(stream, message.encode("utf-8", "replace"))
+
+    async def pair(self, name: str, value: Any) -> None:
+        self._encoder.add_pair(name, value)
+        await self._gathered()
+
+    def finish_lines(self) -> None:
+        """The process has ended: its last line is over even without a newline."""
+        self._encoder.finish(self._clock.now())
+
+    async def flush(self) -> None:
+        async with self._sending:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            pairs = self._encoder.take()
+            if pairs:
+                self._delay_s = self._context.settings.buffer_timeout
+                await self._context.update(pairs)
+
+    def abandon(self) -> None:
+        """Sends nothing more: nobody wants it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._late is not None:
+            self._late.cancel()
+
+    async def aclose(self) -> None:
+        """Sends all there is."""
+        self.finish_lines()
+        if self._late is not None:
+            await self._late
+        await self.flush()
+
+    async def _gathered(self) -> None:
+        if self._late is not None and self._late.done():
+            self._late.result()
+        encoder = self._encoder
+        if encoder.size_bytes >= self._buffer_bytes or encoder.items >= MAX_BUFFER_ITEMS:
+            await self.flush()
+        elif self._timer is None:
+            self._start_timer()
+
+    def _flush_later(self) -> None:
+        self._timer = None
+        if self._late is None or self._late.done():
+            self._late = asyncio.get_running_loop().create_task(self.flush(), name="flush output")
+        else:
+            # It still waits for the hub, and has left with what there was then.
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        when = self._clock.monotonic() + self._delay_s
+        self._timer = self._clock.call_at(when, self._flush_later)

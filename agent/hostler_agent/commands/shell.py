@@ -1,0 +1,248 @@
+"""`shell`: runs a command in a job, and reports its output and its end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from hostler_agent.commands.base import Command
+from hostler_agent.commands.errors import CommandError
+from hostler_agent.jobs.errors import JobError, PlanRefused, StartFailed
+from hostler_agent.jobs.plan import (
+    COMMAND_VARIABLE,
+    INSTANCE_VARIABLE,
+    JobLimits,
+    JobPlan,
+    command_argv,
+    job_environment,
+)
+from hostler_agent.jobs.receipt import Ended, Receipt
+from hostler_agent.jobs.run import DRAIN_S, Job, Outcome
+from hostler_agent.jobs.tail import LogFile
+from hostler_agent.wire import extension
+
+_FAILURE_REASONS = {
+    Ended.TIMEOUT: "timeout",
+    Ended.SILENT: "timeout_without_output",
+    Ended.TALKATIVE: "max_lines_failure",
+}
+"""Buildbot's words; there are no others."""
+
+_RAW_FAILURE_REASONS = {Ended.NOT_STARTED: "not_started", Ended.LOST: "lost"}
+"""Ours, which only our hub gets."""
+
+_START_CODES = {errno.ENOENT: 127, errno.EACCES: 126, errno.ENOEXEC: 126}
+"""What a shell would return for a program that it cannot start."""
+
+
+class Shell(Command):
+    name = "shell"
+
+    _job: Optional[Job] = None
+    _interrupted: Optional[str] = None
+
+    async def execute(self) -> None:
+        self._want = {
+            "stdout": self.arguments.flag("want_stdout", True),
+            "stderr": self.arguments.flag("want_stderr", True),
+        }
+        command, shown = _command(self.arguments.get("command"), self)
+        plan = self._plan(command)
+        logs = self._log_files(plan.workdir)
+        await self._make_workdir(plan.workdir)
+        await self._announce(plan, shown, logs)
+        if self.arguments.flag("usePTY", False) and not plan.use_pty:
+            await self.output.say("header", "WARNING: disabling usePTY for this command\n")
+        try:
+            self._job = Job(plan, self.context.containment, self, logs, self.clock)
+            if self._interrupted is not None:
+                self._job.interrupt(Ended.KILLED, self._interrupted)
+            outcome = await self._job.run()
+        except (JobError, OSError) as error:
+            await self._report_failure(plan, error)
+        else:
+            await self._report(outcome)
+
+    def interrupt(self, why: str) -> None:
+        self._interrupted = f"command interrupted: {why}"
+        if self._job is not None:
+            self._job.interrupt(Ended.KILLED, self._interrupted)
+
+    # ---- jobs.run.Sink
+
+    async def take_output(self, stream: str, data: bytes) -> None:
+        if self._want[stream]:
+            await self.output.write(stream, data)
+
+    async def take_log(self, name: str, data: bytes) -> None:
+        await self.output.write_log(name, data)
+
+    async def stopping(self, why: str) -> None:
+        self.output.finish_lines()
+        await self.output.say("header", f"\n{why}, attempting to kill\n")
+
+    # ---- before
+
+    def _plan(self, command: str | list[str]) -> JobPlan:
+        arguments = self.arguments
+        workdir = arguments.path("workdir")
+        stdin = arguments.get("initial_stdin")
+        if stdin is not None and not isinstance(stdin, (str, bytes)):
+            raise arguments.wrong("initial_stdin", "a string", stdin)
+        markers = {
+            INSTANCE_VARIABLE: self.context.containment.root_name,
+            COMMAND_VARIABLE: self.context.command_id,
+            "PWD": workdir,
+        }
+        return JobPlan(
+            command_id=self.context.command_id,
+            argv=command_argv(command),
+            workdir=workdir,
+            environment=job_environment(os.environ, self._environment_changes(), markers),
+            limits=JobLimits(
+                timeout_s=arguments.seconds("timeout"),
+                max_time_s=arguments.seconds("maxTime"),
+                max_lines=arguments.whole("max_lines"),
+                sigterm_time_s=arguments.seconds("sigtermTime"),
+            ),
+            # A terminal's input cannot be closed as a pipe's can.
+            use_pty=arguments.flag("usePTY", False) and stdin is None,
+            stdin=stdin.encode("utf-8", "surrogateescape") if isinstance(stdin, str) else stdin,
+        )
+
+    def _environment_changes(self) -> dict[str, Any]:
+        changes = self.arguments.mapping("env")
+        for name, value in changes.items():
+            texts = value if isinstance(value, (list, tuple)) else [value]
+            if value is not None and not all(isinstance(text, str) for text in texts):
+                raise self.arguments.wrong(
+                    f"env.{name}", "a string, a list of strings or null", value
+                )
+        return changes
+
+    def _log_files(self, workdir: str) -> list[LogFile]:
+        logs = []
+        for name, value in self.arguments.mapping("logfiles").items():
+            options = value if isinstance(value, dict) else {"filename": value}
+            filename = options.get("filename")
+            if not isinstance(filename, str) or not filename or "\0" in filename:
+                raise self.arguments.wrong(f"logfiles.{name}.filename", "a path", filename)
+            path = os.path.join(workdir, filename)  # noqa: PTH118 - as it was given
+            logs.append(LogFile(name, path, bool(options.get("follow", False))))
+        return logs
+
+    async def _make_workdir(self, workdir: str) -> None:
+        if "\0" in workdir:
+            return
+        try:
+            Path(workdir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            # Whether it can be used is found out by the start, which names it.
+            await self.output.say("stderr", f"cannot make {workdir}: {error.strerror}\n")
+
+    async def _announce(self, plan: JobPlan, shown: str | list[str], logs: list[LogFile]) -> None:
+        limits = plan.limits
+        where = f" in dir {plan.workdir}"
+        if limits.timeout_s:
+            where += f" (timeout {_seconds(limits.timeout_s)})"
+        if limits.max_time_s:
+            where += f" (maxTime {_seconds(limits.max_time_s)})"
+        watched = {log.name: log.path for log in logs}
+        lines = [
+            shown if isinstance(shown, str) else shlex.join(shown),
+            where,
+            f" watching logfiles {watched}",
+            f" argv: {shown}",
+        ]
+        if self.arguments.flag("logEnviron", True):
+            lines.append(" environment:")
+            lines += [f"  {name}={value}" for name, value in sorted(plan.environment.items())]
+        if plan.stdin:
+            lines.append(f" writing {len(plan.stdin)} bytes to stdin")
+        lines.append(f" using PTY: {plan.use_pty}")
+        await self.output.say("header", "\n".join(lines) + "\n")
+
+    # ---- after
+
+    async def _report(self, outcome: Outcome) -> None:
+        receipt = outcome.receipt
+        self.output.finish_lines()
+        if receipt.held_output:
+            names = ", ".join(receipt.held_output)
+            why = f"output was still held open {DRAIN_S:g} seconds after the command's end"
+            await self.output.say("header", f"{why}; killed: {names}\n")
+        if receipt.survivors:
+            names = ", ".join(f"{one.name} ({one.pid})" for one in receipt.survivors)
+            await self.output.say("header", f"could not be killed: {names}\n")
+        if outcome.signal is not None:
+            await self.output.say("header", f"process killed by signal {outcome.signal}\n")
+        await self._close(receipt, outcome.return_code)
+
+    async def _report_failure(self, plan: JobPlan, error: Exception) -> None:
+        """A command that did not start: typed, at once, and with a receipt (E15)."""
+        if not isinstance(error, (PlanRefused, StartFailed)):
+            # Not the user's fault, and perhaps something runs: better no result than a wrong one.
+            raise CommandError(f"shell: {error}") from error
+        await self.output.say("stderr", f"cannot start the command: {error}\n")
+        code = -1
+        if isinstance(error, StartFailed) and error.filename == plan.argv[0]:
+            code = _START_CODES.get(error.errno, -1)
+        name = self.context.containment.name
+        await self._close(Receipt(Ended.NOT_STARTED, None, name), code)
+
+    async def _close(self, receipt: Receipt, return_code: int) -> None:
+        reason = _FAILURE_REASONS.get(receipt.ended)
+        if self.context.raw:
+            # A stock master writes this line itself when it gets the `rc`.
+            ending = f"program finished with exit code {return_code}\n"
+            await self.output.say("header", ending)
+            await self.output.pair(*_wire_receipt(receipt).pair())
+            reason = reason or _RAW_FAILURE_REASONS.get(receipt.ended)
+        if reason is not None:
+            await self.output.pair("failure_reason", reason)
+        await self.output.pair("rc", return_code)
+
+
+def _command(value: Any, shell: Shell) -> tuple[str | list[str], str | list[str]]:
+    """What to run, and what to show of it. Raises BadArguments.
+
+    Buildbot sends a secret as `["obfuscated", secret, what to show instead]`.
+    """
+    if isinstance(value, (str, bytes)) and value:
+        text = _text(value)
+        return text, text
+    if not isinstance(value, (list, tuple)) or not value:
+        raise shell.arguments.wrong("command", "a string or a list of strings", value)
+    real, shown = [], []
+    for word in value:
+        hidden = isinstance(word, (list, tuple)) and len(word) == 3 and word[0] == "obfuscated"
+        pair = word[1:] if hidden else (word, word)
+        if not all(isinstance(one, (str, bytes)) for one in pair):
+            raise shell.arguments.wrong("command", "a string or a list of strings", word)
+        real.append(_text(pair[0]))
+        shown.append(_text(pair[1]))
+    return real, shown
+
+
+def _text(value: str | bytes) -> str:
+    return os.fsdecode(value) if isinstance(value, bytes) else value
+
+
+def _seconds(limit_s: float) -> str:
+    return f"{limit_s:g} {'sec' if limit_s == 1 else 'secs'}"
+
+
+def _wire_receipt(receipt: Receipt) -> extension.Receipt:
+    return extension.Receipt(
+        ended=receipt.ended.value,
+        exit_code=receipt.exit_code,
+        containment=receipt.containment,
+        pids_seen=receipt.pids_seen,
+        peak_memory_bytes=receipt.usage.peak_memory_bytes,
+        cpu_s=receipt.usage.cpu_s,
+        survivors=tuple(extension.Survivor(one.pid, one.name) for one in receipt.survivors),
+        held_output=receipt.held_output,
+    )
