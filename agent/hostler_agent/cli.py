@@ -1,0 +1,123 @@
+"""`hostler-agent run`: read the configuration, start the daemon, pass on the signals.
+
+Exit codes: 0 told to stop or to go away, 2 a configuration that cannot work (one line on standard
+error), 1 anything nobody expected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from hostler_agent import __version__
+from hostler_agent.config import from_options, load
+from hostler_agent.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from hostler_agent.config import Config
+    from hostler_agent.daemon import Daemon
+
+EXIT_STOPPED = 0
+EXIT_UNEXPECTED = 1
+EXIT_CONFIGURATION = 2
+
+_OPTIONS = ("hub", "name", "token_file", "workdir", "ca_file", "containment", "insecure")
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """The program; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    # The library logs whole frames and the credentials' header at DEBUG.
+    logging.getLogger("websockets").setLevel(logging.INFO)
+    try:
+        return run(_config(options))
+    except ConfigurationError as error:
+        print(f"hostler-agent: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION
+    except KeyboardInterrupt:
+        return EXIT_STOPPED
+    except Exception:
+        # The outermost boundary: say what happened, and let whoever supervises us try again.
+        log.exception("the agent has failed")
+        return EXIT_UNEXPECTED
+
+
+def run(config: Config) -> int:
+    """Serve until told to stop; raises ConfigurationError."""
+    # Imported here so that --help and a bad configuration answer at once.
+    from hostler_agent import machine  # noqa: PLC0415
+    from hostler_agent.commands import COMMANDS, VERSIONS  # noqa: PLC0415
+    from hostler_agent.daemon import Daemon, Toolbox  # noqa: PLC0415
+    from hostler_agent.jobs import choose_containment  # noqa: PLC0415
+    from hostler_agent.jobs.errors import ContainmentUnavailable  # noqa: PLC0415
+
+    try:
+        containment = choose_containment(config.containment, config.root_name)
+    except ContainmentUnavailable as error:
+        raise ConfigurationError(f"option 'containment': {error}") from error
+    machine.guard_against_oom()
+
+    async def serve() -> None:
+        daemon = Daemon(config, Toolbox(COMMANDS, VERSIONS, containment))
+        _obey_signals(daemon)
+        log.info("agent %s of %s serves %s", __version__, config.name, config.hub)
+        await daemon.run()
+
+    asyncio.run(serve())
+    log.info("stopped")
+    return EXIT_STOPPED
+
+
+def _obey_signals(daemon: Daemon) -> None:
+    from hostler_agent import machine  # noqa: PLC0415
+
+    loop = asyncio.get_running_loop()
+    finish_signals, stop_signals = machine.stop_signals()
+    for signals, react in ((finish_signals, daemon.finish), (stop_signals, daemon.stop)):
+        for number in signals:
+            machine.on_signal(loop, number, react)
+
+
+def _config(options: argparse.Namespace) -> Config:
+    given = {key: getattr(options, key) for key in _OPTIONS if getattr(options, key) is not None}
+    if options.config is not None:
+        if given:
+            raise ConfigurationError(f"--config and --{next(iter(given))} exclude each other")
+        return load(options.config.absolute())
+    missing = [key for key in ("hub", "name", "token_file", "workdir") if key not in given]
+    if missing:
+        raise ConfigurationError(f"--config, or --{missing[0].replace('_', '-')}, is missing")
+    return from_options(given, Path.cwd())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hostler-agent", description="Runs a hub's commands on this machine."
+    )
+    parser.add_argument("--version", action="version", version=f"hostler-agent {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("run", help="connect to a hub and serve it until told to stop")
+    serve.add_argument("--config", type=Path, metavar="FILE", help="JSON, readable by you alone")
+    serve.add_argument("--hub", metavar="URL", help="ws:// or wss:// address of the hub")
+    serve.add_argument("--name", help="the worker's name")
+    serve.add_argument("--token-file", metavar="FILE", help="the worker's token or password")
+    serve.add_argument("--workdir", metavar="DIR", help="where builds live")
+    serve.add_argument("--ca-file", metavar="FILE", help="authorities to trust for wss://")
+    serve.add_argument("--containment", metavar="KIND", help="how jobs are kept together (auto)")
+    serve.add_argument(
+        "--insecure", action="store_true", default=None, help="allow ws:// to other machines"
+    )
+    serve.add_argument("--mark", help="means nothing to us: finds the process in a process list")
+    serve.add_argument("--verbose", action="store_true", help="log details")
+    return parser

@@ -1,0 +1,53 @@
+"""What a command is given of the agent: hostler_agent.commands.Context, as the daemon has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable
+
+from hostler_agent.wire.messages import Message, Update
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from hostler_agent.commands import Settings
+    from hostler_agent.jobs.containment import Containment
+    from hostler_agent.outbox import Outbox
+    from hostler_agent.roster import Roster
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """The way to the hub that all commands share."""
+
+    outbox: Outbox
+    roster: Roster
+    ask: Callable[[Message], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class CommandContext:
+    """One command's. `workdir` is the agent's base directory; `raw` asks for bytes with offsets."""
+
+    command_id: str
+    settings: Settings
+    workdir: str
+    raw: bool
+    containment: Containment
+    reporting: Reporting
+
+    async def update(self, pairs: list[list[Any]]) -> None:
+        """Queue name-value pairs for the hub; waits while too much is unacknowledged.
+
+        Of a command that was forgotten nothing is sent. Raises LimitExceeded or ProtocolError for
+        pairs that cannot be sent.
+        """
+        if not self.reporting.roster.is_live(self.command_id):
+            return
+        await self.reporting.outbox.put(Update(self.command_id, pairs))
+        if not self.reporting.roster.is_live(self.command_id):  # forgotten while it waited
+            self.reporting.outbox.discard(self.command_id)
+
+    async def request(self, message: Message) -> Any:
+        """Ask the hub for something else, at once and only once; raises WireError."""
+        return await self.reporting.ask(message)

@@ -1,0 +1,251 @@
+"""The agent, put together: a link to the hub, commands, and what becomes of them when it breaks.
+
+With a Hostler hub commands go on while the connection is away, and are resumed: what the hub has
+not acknowledged waits in the outbox and is sent again, until the lease runs out. A stock Buildbot
+master calls a build lost as soon as the connection is, so its commands are ended then (A16). Which
+of the two it is shows in the settings, the first thing a hub must send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from hostler_agent import machine
+from hostler_agent.clock import Clock, SystemClock
+from hostler_agent.commands import Command, Settings
+from hostler_agent.context import CommandContext, Reporting
+from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
+from hostler_agent.info import machine_facts, worker_info
+from hostler_agent.lease import Lease
+from hostler_agent.link import Endpoint, Link
+from hostler_agent.outbox import Outbox
+from hostler_agent.pump import Pump
+from hostler_agent.roster import Roster
+from hostler_agent.sessionfile import session_secret
+from hostler_agent.wire import extension, messages
+from hostler_agent.wire.extension import AgentReport, CommandTerms, Handshake, HubSettings
+from hostler_agent.wire.text import LineSplitter
+
+if TYPE_CHECKING:
+    from hostler_agent.config import Config
+    from hostler_agent.connection import Connection
+    from hostler_agent.jobs.containment import Containment
+
+FAREWELL_DEADLINE_S = 60.0
+"""How long a stopping agent waits for the hub to acknowledge its last reports."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Toolbox:
+    """What the agent can do: commands by name, their versions, and how jobs are contained."""
+
+    commands: Mapping[str, type[Command]]
+    versions: Mapping[str, str]
+    containment: Containment
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What tests replace."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    random: Callable[[], float] = random.random
+
+
+class Daemon:
+    """One agent; must be made inside the running event loop, and run once."""
+
+    def __init__(
+        self, config: Config, toolbox: Toolbox, surroundings: Optional[Surroundings] = None
+    ) -> None:
+        surroundings = surroundings or Surroundings()
+        self._config = config
+        self._toolbox = toolbox
+        self._outbox = Outbox()
+        self._roster = Roster(self._outbox)
+        self._lease = Lease(surroundings.clock, self._lease_is_over)
+        self._link = Link(
+            Endpoint(config.hub, config.ca_file),
+            _handshake(config),
+            surroundings.clock,
+            surroundings.random,
+            self._lease.contacted,
+        )
+        self._process = secrets.token_hex(8)
+        self._connection: Optional[Connection] = None
+        self._pump: Optional[Pump] = None
+        self._settings: Optional[Settings] = None
+        self._hub: Optional[HubSettings] = None
+        self._is_finishing = False
+        self._farewell: Optional[asyncio.Task[None]] = None
+        self._leave = asyncio.Event()
+        self._handlers: Mapping[type[messages.Message], Callable[[Any], Any]] = {
+            messages.Print: self._print,
+            messages.Keepalive: lambda _: None,
+            messages.GetWorkerInfo: self._get_worker_info,
+            messages.SetWorkerSettings: self._set_worker_settings,
+            messages.StartCommand: self._start_command,
+            messages.InterruptCommand: self._interrupt_command,
+            messages.Shutdown: self._shutdown,
+        }
+
+    async def run(self) -> None:
+        """Serve the hub until it, or a signal, says to stop; then nothing of ours runs any more."""
+        await self._toolbox.containment.sweep()
+        tasks = [
+            asyncio.create_task(self._link.run(self._serve), name="link"),
+            asyncio.create_task(self._lease.watch(), name="lease"),
+            asyncio.create_task(self._leave.wait(), name="leave"),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except OrderedAway as order:
+            log.warning("going away: %s", order)
+        finally:
+            await self._end(tasks)
+
+    def finish(self) -> None:
+        """Take no more commands, end when the running ones have; asked twice: end at once."""
+        if self._is_finishing:
+            self.stop()
+            return
+        log.warning("stopping when the running commands have ended")
+        self._is_finishing = True
+        self._farewell = asyncio.create_task(self._say_farewell(), name="farewell")
+
+    def stop(self) -> None:
+        """End all commands and leave."""
+        self._leave.set()
+
+    async def _say_farewell(self) -> None:
+        await self._roster.idle()
+        try:
+            await asyncio.wait_for(self._outbox.drained(), FAREWELL_DEADLINE_S)
+        except asyncio.TimeoutError:
+            log.exception("leaving with reports that the hub has not acknowledged")
+        self.stop()
+
+    async def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
+        grace_s = 10.0 if self._hub is None else self._hub.go_away_grace_s
+        await self._roster.aclose("the agent is going away", grace_s)
+        await self._toolbox.containment.aclose()
+        if self._connection is not None:
+            # The answer to `shutdown` may still be on its way out.
+            await self._connection.flush()
+            await self._connection.close(1001, "the agent is going away")
+        if self._farewell is not None:
+            tasks.append(self._farewell)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, connection: Connection) -> None:
+        self._connection = connection
+        try:
+            await connection.serve(self._handle)
+        finally:
+            self._connection = None
+            if self._pump is not None:
+                await self._pump.aclose()
+                self._pump = None
+            if self._hub is None:
+                self._roster.forget("the connection to the master is lost")
+
+    async def _handle(self, message: messages.Message) -> Any:
+        return self._handlers[type(message)](message)
+
+    def _print(self, message: messages.Print) -> None:
+        log.info("message from the hub: %s", message.message)
+
+    def _get_worker_info(self, _: messages.GetWorkerInfo) -> dict[str, Any]:
+        versions = {**self._toolbox.versions, extension.NAME: str(extension.VERSION)}
+        report = AgentReport(
+            boot_id=machine.boot_id(),
+            process=self._process,
+            commands=self._roster.reports(),
+            facts=machine_facts(),
+        )
+        return {**worker_info(self._config.workdir, versions), extension.NAME: report.body()}
+
+    def _set_worker_settings(self, message: messages.SetWorkerSettings) -> None:
+        hub = None if message.hostler is None else HubSettings.parse(message.hostler)
+        LineSplitter(message.max_line_length, message.newline_re)  # refused here, or by a command
+        self._settings = Settings(
+            newline_re=message.newline_re,
+            max_line_length=message.max_line_length,
+            buffer_size=message.buffer_size,
+            buffer_timeout=message.buffer_timeout,
+        )
+        self._hub = hub
+        self._lease.granted(None if hub is None else hub.lease_ttl_s)
+        # Buildbot's master sends its settings again whenever it is reconfigured; only the first of
+        # a connection tell what is to be resumed.
+        if self._pump is None:
+            self._roster.forget("the hub does not resume it", () if hub is None else hub.resume)
+            assert self._connection is not None
+            self._pump = Pump(self._outbox, self._connection, self._lease)
+
+    def _start_command(self, message: messages.StartCommand) -> None:
+        if self._settings is None:
+            raise AgentError("set_worker_settings must come before the first command")
+        if self._roster.knows(message.command_id):
+            log.info("command %s is known already", message.command_id)
+            return
+        if self._is_finishing:
+            raise AgentError("the agent is stopping and takes no more commands")
+        if self._roster.is_ending(message.command_id):
+            raise AgentError(f"a command of the id {message.command_id} is still being ended")
+        kind = self._toolbox.commands.get(message.command_name)
+        if kind is None:
+            raise AgentError(f"command {message.command_name!r} does not exist")
+        terms = CommandTerms.parse(message.args)
+        context = CommandContext(
+            command_id=message.command_id,
+            settings=self._settings,
+            workdir=str(self._config.workdir),
+            raw=terms is not None and terms.raw,
+            containment=self._toolbox.containment,
+            reporting=Reporting(self._outbox, self._roster, self._ask),
+        )
+        self._roster.start(message.command_id, kind(context, message.args))
+
+    def _interrupt_command(self, message: messages.InterruptCommand) -> None:
+        if not self._roster.interrupt(message.command_id, message.why):
+            raise AgentError(f"there is no command {message.command_id}")
+
+    def _shutdown(self, _: messages.Shutdown) -> None:
+        log.warning("going away: the hub has asked for it")
+        self.stop()
+
+    async def _ask(self, message: messages.Message) -> Any:
+        if self._connection is None:
+            raise LinkLost("there is no connection to the hub")
+        return await self._connection.request(message)
+
+    def _lease_is_over(self) -> None:
+        self._roster.forget("the hub has not been heard of for as long as its lease")
+
+
+def _handshake(config: Config) -> Handshake:
+    try:
+        config.workdir.mkdir(parents=True, exist_ok=True)
+        session = session_secret(config.workdir, config.root_name)
+    except OSError as error:
+        raise ConfigurationError(f"option 'workdir': {error}") from error
+    return Handshake(
+        name=config.name,
+        password=config.password,
+        session=session,
+        instance=config.instance,
+        epoch=config.epoch,
+    )
