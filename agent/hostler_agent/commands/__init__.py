@@ -1,10 +1,29 @@
 """The commands of Buildbot's worker protocol: name -> class."""
 
 from hostler_agent.commands.base import Command, Context, Settings
+from hostler_agent.commands.directories import CopyDirectory, MakeDirectories, RemoveDirectories
+from hostler_agent.commands.download import DownloadFile
 from hostler_agent.commands.errors import BadArguments, CommandError
+from hostler_agent.commands.queries import Glob, ListDir, RemoveFile, Stat
 from hostler_agent.commands.shell import Shell
+from hostler_agent.commands.upload import UploadDirectory, UploadFile
 
-COMMANDS: dict[str, type[Command]] = {kind.name: kind for kind in (Shell,)}
+COMMANDS: dict[str, type[Command]] = {
+    kind.name: kind
+    for kind in (
+        Shell,
+        MakeDirectories,
+        RemoveDirectories,
+        CopyDirectory,
+        Stat,
+        Glob,
+        ListDir,
+        RemoveFile,
+        UploadFile,
+        UploadDirectory,
+        DownloadFile,
+    )
+}
 
 VERSIONS: dict[str, str] = dict.fromkeys(COMMANDS, "3.3")
 """Buildbot masters choose their arguments by these; 3.3 is `shell` with `max_lines`."""

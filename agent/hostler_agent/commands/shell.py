@@ -6,7 +6,7 @@ import errno
 import os
 import shlex
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 from hostler_agent.commands.base import Command
 from hostler_agent.commands.errors import CommandError

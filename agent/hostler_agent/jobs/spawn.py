@@ -58,7 +58,8 @@ class Spawner:
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._channel: Optional[socket.socket] = None
         self._received = bytearray()
-        self._sending = asyncio.Lock()
+        # Made when it is needed: before Python 3.10 a lock belongs to the loop it was made in.
+        self._sending: Optional[asyncio.Lock] = None
         self._last_token = 0
         self._starting: dict[int, asyncio.Future[int]] = {}
         self._running: dict[int, asyncio.Future[Exit]] = {}
@@ -130,7 +131,8 @@ class Spawner:
         """Sends a frame with the job's ends of `stdio`, which are then closed."""
         payload = marshal.dumps(frame)
         data = struct.pack(">I", len(payload)) + payload
-        if not self._sending.locked() and self._channel is not None:
+        busy = self._sending is not None and self._sending.locked()
+        if not busy and self._channel is not None:
             # Nearly always there is room at once, and no task is needed.
             sent = self._send_some(data, stdio)
             if sent == len(data):
@@ -142,6 +144,8 @@ class Spawner:
         await asyncio.shield(self._send_all(data, stdio))
 
     async def _send_all(self, data: bytes, stdio: Optional[Stdio]) -> None:
+        if self._sending is None:
+            self._sending = asyncio.Lock()
         async with self._sending:
             if self._channel is None:
                 self._launch()

@@ -1,0 +1,97 @@
+"""Commands on directories: `mkdir`, `rmdir`, `cpdir`."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Callable
+
+from hostler_agent.commands import removal
+from hostler_agent.commands.filework import FileCommand, Progress
+
+Pairs = list[list[object]]
+
+
+class MakeDirectories(FileCommand):
+    name = "mkdir"
+
+    def prepare(self) -> Callable[[Progress], Pairs]:
+        paths = self.arguments.paths("paths")
+
+        def work(progress: Progress) -> Pairs:
+            for path in paths:
+                progress.step()
+                Path(path).mkdir(parents=True, exist_ok=True)
+            return []
+
+        return work
+
+
+class RemoveDirectories(FileCommand):
+    """Removes all it can before it fails for what it cannot, as stock workers do."""
+
+    name = "rmdir"
+
+    def prepare(self) -> Callable[[Progress], Pairs]:
+        paths = self.arguments.paths("paths")
+
+        def work(progress: Progress) -> Pairs:
+            failures = [failure for path in paths for failure in removal.remove(path, progress)]
+            if failures:
+                raise failures[0]
+            return []
+
+        return work
+
+
+class CopyDirectory(FileCommand):
+    """As `cp -R -P -p`: links stay links, modes and times are kept; never into what exists."""
+
+    name = "cpdir"
+
+    def prepare(self) -> Callable[[Progress], Pairs]:
+        source, target = self.arguments.path("from_path"), self.arguments.path("to_path")
+
+        def work(progress: Progress) -> Pairs:
+            if os.path.lexists(target):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                _copy(source, target, progress)
+            except shutil.Error as error:
+                # One triple of source, target and reason for each file that failed.
+                first = error.args[0][0]
+                raise OSError(errno.EIO, str(first[2]), str(first[0])) from error
+            return []
+
+        return work
+
+
+def _copy(source: str, target: str, progress: Progress) -> None:
+    def copy_one(one: str, to: str) -> str:
+        progress.step()
+        mode = os.lstat(one).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+            shutil.copy2(one, to, follow_symlinks=False)
+            _keep_owner(one, to)
+        elif stat.S_ISFIFO(mode):
+            os.mkfifo(to, stat.S_IMODE(mode))
+        else:
+            raise OSError(errno.EINVAL, "neither a file, a link, a pipe nor a directory", one)
+        return to
+
+    if Path(source).is_dir() and not Path(source).is_symlink():
+        shutil.copytree(source, target, symlinks=True, copy_function=copy_one)
+    else:
+        copy_one(source, target)
+
+
+def _keep_owner(source: str, target: str) -> None:
+    """Where we may."""
+    owner = os.lstat(source)
+    with contextlib.suppress(PermissionError):
+        os.chown(target, owner.st_uid, owner.st_gid, follow_symlinks=False)
