@@ -76,7 +76,7 @@ def look(settings: Settings) -> Running | None:
             if not _held(file):
                 return None
             text = file.read().strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise SettingsError(f"{settings.lock_file} cannot be read: {error.strerror}") from error
