@@ -209,7 +209,7 @@ class Controller:
             _log.info(
                 "worker changed state",
                 worker=entry.life.name,
-                event=type(each.event).__name__,
+                happened=type(each.event).__name__,
                 before=each.before.state.value,
                 after=each.after.state.value,
             )

@@ -30,6 +30,8 @@ from hostler_hub.store.errors import StaleRow
 
 _log = structlog.get_logger(__name__)
 
+RETRY_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -217,7 +219,11 @@ class Dispatcher:
         while True:
             await self._woken.wait()
             self._woken.clear()
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:  # noqa: BLE001 - one bad look must not end dispatching
+                _log.error("dispatch failed", exc_info=error)
+                self._clock.call_at(self._clock.now() + RETRY_S, self.wake)
 
     async def look(self) -> None:
         now = self._clock.now()

@@ -33,7 +33,7 @@ _BIND = sa.update(instances).where(
     instances.c.ended_at.is_(None),
     sa.or_(
         instances.c.session_hash.is_(None),
-        instances.c.session_hash == sa.bindparam("session_hash"),
+        instances.c.session_hash == sa.bindparam("b_session_hash"),
     ),
 )
 _INSTANCE = sa.select(instances).where(instances.c.id == _ID)
@@ -104,7 +104,8 @@ def bind_session(c: Connection, instance_id: str, session_hash: str) -> bool:
 
     False means: the token was used by another session, or the instance has ended.
     """
-    return c.execute(_BIND, {"b_id": instance_id, "session_hash": session_hash}).rowcount == 1
+    bound = {"b_id": instance_id, "session_hash": session_hash, "b_session_hash": session_hash}
+    return c.execute(_BIND, bound).rowcount == 1
 
 
 def instance(c: Connection, instance_id: str) -> RowMapping | None:

@@ -1,0 +1,132 @@
+"""Serving: the socket, uvicorn's settings, signals, and the hub's life around them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import importlib.util
+import os
+import signal
+import socket
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+import uvicorn
+
+from hostler_hub import __version__, log, process
+from hostler_hub.app import create_app
+from hostler_hub.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hostler_hub.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+# Long polls and followed logs would keep a stop waiting for as long as they please.
+_GRACE_S = 3
+_HEADER_SIZE_BYTES = 16 * 1024
+_WS_MESSAGE_SIZE_BYTES = 1024 * 1024
+_WS_QUEUE = 8
+
+
+def serve(settings: Settings) -> None:
+    """Runs a hub in this process until SIGTERM or SIGINT.
+
+    Raises SettingsError for what the operator must change, before anything was touched.
+    """
+    settings.prepare_state_dir()
+    with process.hold_lock(settings), _bind(settings) as listener:
+        log.configure(settings.log_level)
+        # Port 0 let the system choose; from here on everybody is told the real one.
+        chosen = dataclasses.replace(settings, port=listener.getsockname()[1])
+        asyncio.run(_serve(chosen, listener))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, announcing itself, with the signals left to us.
+
+    Its own handling raises the signal again as soon as the sockets are closed, which would end the
+    process before the hub has closed its store.
+    """
+
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        super().__init__(config)
+        self._settings = settings
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        process.write_json(
+            self._settings.run_file,
+            {"url": self._settings.url, "pid": os.getpid(), "started_at": started_at},
+        )
+        process.announce("ready")
+        _log.info("hub started", url=self._settings.url, version=__version__)
+
+    def ask_to_stop(self) -> None:
+        """The first signal ends in order; the second one stops waiting for connections."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    app = create_app(settings)
+    # Not by uvicorn's lifespan: a failure to start must arrive here as what it is.
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        http="httptools" if importlib.util.find_spec("httptools") else "h11",
+        ws=_websocket_implementation(),
+        ws_max_size=_WS_MESSAGE_SIZE_BYTES,
+        ws_max_queue=_WS_QUEUE,
+        ws_per_message_deflate=False,
+        ws_ping_interval=settings.ping_interval_s,
+        ws_ping_timeout=settings.ping_timeout_s,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=_HEADER_SIZE_BYTES,
+        timeout_graceful_shutdown=_GRACE_S,
+    )
+    server = _Server(config, settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.ask_to_stop)
+    async with app.router.lifespan_context(app):
+        await server.serve(sockets=[listener])
+        _log.info("hub stopping")
+    _log.info("hub stopped")
+
+
+def _websocket_implementation() -> str:
+    sansio = importlib.util.find_spec("uvicorn.protocols.websockets.websockets_sansio_impl")
+    return "websockets-sansio" if sansio else "websockets"
+
+
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.create_server(address[:2], family=family, backlog=2048)
+    except socket.gaierror as error:
+        raise SettingsError(f"host: {settings.host!r} is not known: {error.strerror}") from error
+    except OSError as error:
+        where = f"port {settings.port} of {settings.host}"
+        # The error's own text is "[Errno 98] Address already in use (while attempting to ...)".
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise SettingsError(f"cannot listen on {where}: {reason.lower()}") from error
+    # Accepted sockets inherit it. asyncio sets it only where the protocol number is given, which
+    # create_server() leaves 0; with Nagle's algorithm every answer to an agent waits 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setblocking(False)
+    return listener
