@@ -136,7 +136,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         options = {name: self.get_option(name) for name in HUB_OPTIONS}
         for name in ("hub_token_file", "hub_state_dir"):
             if options[name]:
-                options[name] = os.path.join(folder, os.path.expanduser(options[name]))
+                options[name] = os.path.normpath(
+                    os.path.join(folder, os.path.expanduser(options[name]))
+                )
         try:
             client = hub.open_client(options, os.environ, keep_secret=lambda _token: None)
             return list(pages(client))

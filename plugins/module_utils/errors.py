@@ -11,6 +11,7 @@
     +-- NotFound               404
     +-- Conflict               409: right words at the wrong time
     +-- InvalidRequest         422, 400 and 413: words the hub does not take
+    +-- HubFailed              500: a mistake of the hub's own
     +-- UnexpectedAnswer       anything that is not the hub's own language
 
 Messages name what was attempted, where, and what would be right. None holds the token.
@@ -64,6 +65,10 @@ class InvalidRequest(HubError):
     pass
 
 
+class HubFailed(HubError):
+    pass
+
+
 class UnexpectedAnswer(HubError):
     pass
 
@@ -76,6 +81,7 @@ BY_STATUS = {
     409: Conflict,
     413: InvalidRequest,
     422: InvalidRequest,
+    500: HubFailed,
     503: HubUnreachable,
 }
 
@@ -83,6 +89,7 @@ ADVICE = {
     401: "give a valid token by hub_token or hub_token_file"
     " (the hub writes an admin's one to admin.token in its state directory)",
     403: "use a token of a role that may do this",
+    500: "this is a mistake of the hub's own, and its log (hub.log) tells more",
     503: "the hub is starting or stopping; try again",
 }
 

@@ -17,7 +17,8 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: partial
-    description: Nothing is submitted; whether a worker would fit is not asked.
+    description: Nothing is submitted.
+    details: Whether a worker would fit is not asked.
   diff_mode:
     support: none
     description: A build is an event, no state.

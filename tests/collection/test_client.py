@@ -76,7 +76,8 @@ def test_a_hub_that_does_not_answer_ends_by_the_timeout():
         (409, errors.Conflict),
         (413, errors.InvalidRequest),
         (422, errors.InvalidRequest),
-        (500, errors.UnexpectedAnswer),
+        (500, errors.HubFailed),
+        (418, errors.UnexpectedAnswer),
     ],
 )
 def test_each_refusal_has_its_type(hub, client, status, kind):
