@@ -89,7 +89,7 @@ async def page(
 
 @router.get("/{id}", response_model=views.BuildView, responses=problems.responses(404))
 async def view(
-    id: BuildId,  # noqa: A002  # the path's own word
+    id: BuildId,  # the path's own word
     hub: HubPart,
     caller: Viewer,  # noqa: ARG001
     wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
@@ -100,7 +100,7 @@ async def view(
 
 @router.post("/{id}/cancel", response_model=views.BuildView, responses=problems.responses(404, 413))
 async def cancel(
-    id: BuildId,  # noqa: A002
+    id: BuildId,
     hub: HubPart,
     caller: Submitter,
     body: CancelBuild | None = None,
@@ -122,7 +122,7 @@ async def cancel(
     },
 )
 async def log(
-    id: BuildId,  # noqa: A002
+    id: BuildId,
     index: StepIndex,
     hub: HubPart,
     caller: Viewer,  # noqa: ARG001

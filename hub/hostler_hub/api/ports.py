@@ -100,10 +100,10 @@ class Queue(Protocol):
     ) -> tuple[View, bool]:
         """The build and whether it is new; Conflict for a key used with another spec."""
 
-    async def get(self, id: str) -> View:  # noqa: A002  # the use case's own word
+    async def get(self, id: str) -> View:  # the use case's own word
         """One build; NotFound."""
 
-    async def wait(self, id: str, wait_s: float) -> View:  # noqa: A002
+    async def wait(self, id: str, wait_s: float) -> View:
         """One build once it is over, or as it stands after `wait_s` seconds; NotFound."""
 
     async def page(
@@ -111,13 +111,13 @@ class Queue(Protocol):
     ) -> View:
         """Builds, newest first, from `after` on: {"items", "next"}."""
 
-    async def cancel(self, id: str, *, reason: str | None, by: str) -> View:  # noqa: A002
+    async def cancel(self, id: str, *, reason: str | None, by: str) -> View:
         """Asks for a build's end; does nothing to one that is over; NotFound."""
 
-    async def read_log(self, id: str, index: int, offset: int, limit: int) -> LogSlice:  # noqa: A002
+    async def read_log(self, id: str, index: int, offset: int, limit: int) -> LogSlice:
         """Up to `limit` bytes of a step's log; NotFound."""
 
-    def follow_log(self, id: str, index: int, offset: int) -> AsyncIterator[bytes]:  # noqa: A002
+    def follow_log(self, id: str, index: int, offset: int) -> AsyncIterator[bytes]:
         """A step's log from `offset` on as it grows, until the step ends."""
 
 

@@ -109,6 +109,7 @@ class WorkerView(_View):
     epoch: int
     quarantine: Quarantine | None
     missing: Missing | None
+    removing: bool
     last_error: str | None
     builds: list[str]
     properties: dict[str, Any]
@@ -185,13 +186,20 @@ class RemoveResults(_View):
     results: list[RemoveResult]
 
 
+class ModeState(_View):
+    """What is wanted of a worker, and why."""
+
+    mode: WorkerMode
+    reason: str | None
+
+
 class ModeResult(_View):
     """What setting one worker's mode changed."""
 
     name: str
     changed: bool
-    before: WorkerMode
-    after: WorkerMode
+    before: ModeState
+    after: ModeState
 
 
 class ModeResults(_View):

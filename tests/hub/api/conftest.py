@@ -3,7 +3,7 @@
 The fakes keep the use cases' contracts (`api/ports.py`): what is tested here are the routers.
 """
 
-# ruff: noqa: A001, A002  # `id` is the use cases' own word
+# ruff: noqa: A001  # `id` is the use cases' own word
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def worker_view(definition: WorkerDefinition) -> View:
         "epoch": 0,
         "quarantine": None,
         "missing": None,
+        "removing": False,
         "last_error": None,
         "builds": [],
         "properties": dict(definition.properties),
@@ -104,11 +105,11 @@ class FakeFleet:
         self.calls.append(("set_mode", {"by": by, "dry_run": dry_run, "reason": reason}))
         results = []
         for view in [self.view(name) for name in names]:
-            before = view["mode"]
-            view["mode"] = mode
-            results.append(
-                {"name": view["name"], "changed": before != mode, "before": before, "after": mode}
-            )
+            before = {"mode": view["mode"], "reason": view["mode_reason"]}
+            after = {"mode": mode, "reason": reason}
+            view.update(mode=mode, mode_reason=reason)
+            result = {"name": view["name"], "before": before, "after": after}
+            results.append({**result, "changed": before != after})
         return results
 
     async def substantiate(self, names: Sequence[str], *, by: str, dry_run: bool) -> list[View]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 
 from hostler_hub.store.errors import StoreBusy
 
@@ -124,8 +125,12 @@ async def test_what_nobody_foresaw_shows_no_internals(
         raise RuntimeError("the secret is hunter2")
 
     monkeypatch.setattr(api.fleet, "view", broken)
-    answer = await operator.get("/api/v1/workers/a")
+    with structlog.testing.capture_logs() as logged:
+        answer = await operator.get("/api/v1/workers/a")
     problem(answer, 500)
+    assert [(each["event"], each["path"]) for each in logged] == [
+        ("request failed", "/api/v1/workers/a")
+    ]
     assert "hunter2" not in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
 

@@ -93,7 +93,8 @@ async def test_mode_notes_who_and_why(api: Api, operator: httpx2.AsyncClient) ->
     body = {"names": ["web-1"], "mode": "paused", "reason": "disk swap"}
     answer = await operator.post(f"{WORKERS}/mode", json=body)
     results = views.ModeResults.model_validate(answer.json()).results
-    assert (results[0].before, results[0].after, results[0].changed) == ("active", "paused", True)
+    assert (results[0].before.mode, results[0].after.mode) == ("active", "paused")
+    assert results[0].changed
     expected = {"by": "a-operator", "dry_run": False, "reason": "disk swap"}
     assert api.fleet.calls[-1] == ("set_mode", expected)
     body["mode"] = "asleep"

@@ -1,0 +1,155 @@
+"""The composition root: settings in, a hub out; torn down in the reverse order."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from fastapi import FastAPI
+from sqlalchemy import Connection
+
+from hostler_agent.wire import extension
+from hostler_hub.admission import Admission
+from hostler_hub.agents import Agents
+from hostler_hub.api import application
+from hostler_hub.api.ports import Hub
+from hostler_hub.auth import Tokens
+from hostler_hub.clock import Clock, SystemClock
+from hostler_hub.closing import Closing
+from hostler_hub.controller import Controller
+from hostler_hub.dispatch import Dispatcher
+from hostler_hub.drivers import registry as driver_registry
+from hostler_hub.drivers.contract import Driver, Environment
+from hostler_hub.fleet import Fleet
+from hostler_hub.identifiers import new_ulid
+from hostler_hub.logs import Logs
+from hostler_hub.opening import open_store
+from hostler_hub.process import write_json
+from hostler_hub.queue import Queue
+from hostler_hub.registry import Registry
+from hostler_hub.runner import Services
+from hostler_hub.settings import Settings
+from hostler_hub.store import meta
+from hostler_hub.store.engine import Store
+from hostler_hub.tasks import Tasks
+
+# What the hub's own parts may take to close, beyond the time instances have to go.
+_CLOSE_S = 5.0
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The web application; the hub lives as long as its lifespan."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running(settings, SystemClock()) as hub:
+            app.state.hub = hub
+            yield
+
+    return application.create(lifespan)
+
+
+@dataclass(frozen=True)
+class _Outlets:
+    """Where the lifecycle's commands go that are not about a driver or a timer."""
+
+    agents: Agents
+    queue: Queue
+    dispatcher: Dispatcher
+
+    def send_away(self, connection: str, reason: str) -> None:
+        self.agents.send_away(connection, reason)
+
+    def lose_leases(self, leases: Sequence[str], reason: str) -> None:
+        self.queue.lose(leases, reason)
+
+    def offer_slots(self) -> None:
+        self.dispatcher.wake()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, clock: Clock) -> AsyncIterator[Hub]:
+    """A hub that has taken up what the last one left, until the context ends."""
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings))
+        hub_id = await store.write(_own_id, new_ulid(int(clock.now() * 1000)))
+        tokens = Tokens(store, clock)
+        await tokens.ensure_admin(settings.state_dir)
+        closing = Closing(settings.shutdown_deadline_s + _CLOSE_S)
+        drivers = await _drivers(stack, settings, hub_id, closing)
+        yield await _assemble(stack, settings, clock, store, tokens, drivers, hub_id, closing)
+
+
+async def _drivers(
+    stack: contextlib.AsyncExitStack, settings: Settings, hub_id: str, closing: Closing
+) -> Mapping[str, Driver]:
+    agents_url = settings.url.replace("http", "ws", 1) + extension.PATH
+    drivers: dict[str, Driver] = {}
+    for name, driver in driver_registry.load().items():
+        directory = settings.state_dir / "instances" / name
+        environment = Environment(hub_id, directory, agents_url)
+        drivers[name] = driver(environment)
+        stack.push_async_callback(closing.within, f"driver {name}", drivers[name].aclose)
+    return drivers
+
+
+async def _assemble(
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    clock: Clock,
+    store: Store,
+    tokens: Tokens,
+    drivers: Mapping[str, Driver],
+    hub_id: str,
+    closing: Closing,
+) -> Hub:
+    registry = Registry()
+    logs = Logs(store, settings.log_step_size_bytes)
+    controller = Controller(store, clock, registry, drivers, settings.lease_ttl_s)
+    admission = Admission(store, clock, registry, settings.handshakes_per_s)
+    agents = Agents(settings, store, clock, registry, controller, admission)
+    queue = Queue(store, clock, registry, logs)
+    dispatcher = Dispatcher(store, clock, registry, controller, queue, queue.start)
+    controller.outlets = _Outlets(agents, queue, dispatcher)
+    queue.services = Services(store, clock, controller, agents, logs, queue.finished)
+    queue.dispatcher = dispatcher
+    fleet = Fleet(store, clock, registry, controller, queue, drivers)
+    tasks = Tasks()
+
+    await controller.load()
+    stack.callback(_note_what_is_left, settings, clock, registry, closing)
+    stack.push_async_callback(closing.within, "controller", controller.aclose)
+    stack.push_async_callback(closing.within, "agents", agents.aclose)
+    stack.push_async_callback(closing.within, "queue", queue.aclose)
+    await queue.load()
+    await controller.recover()
+    # Drivers are still there while the idle instances are sent away (P19).
+    stop = functools.partial(controller.stop, settings.shutdown_deadline_s)
+    stack.push_async_callback(closing.within, "idle instances", stop)
+    stack.push_async_callback(closing.within, "dispatcher", tasks.aclose)
+    tasks.spawn(dispatcher.run(), "dispatcher")
+    dispatcher.wake()
+    return Hub(hub_id, settings, clock, store, tokens, fleet, queue, agents)
+
+
+def _note_what_is_left(
+    settings: Settings, clock: Clock, registry: Registry, closing: Closing
+) -> None:
+    """For whoever asked the hub to stop (V18): the instances that are still up, and why so slow."""
+    instances = sorted(
+        entry.life.name
+        for entry in registry
+        if entry.life.instance is not None and not entry.life.policy.permanent
+    )
+    left = {"at": clock.now(), "instances": instances, "unclosed": closing.unclosed}
+    write_json(settings.stop_file, left)
+
+
+def _own_id(c: Connection, fresh: str) -> str:
+    """The hub's mark, made once per database."""
+    known = meta.get(c, "hub")
+    if known is None:
+        meta.put(c, "hub", fresh)
+    return known or fresh

@@ -1,0 +1,193 @@
+"""`hostler-hub`: serve, start, stop, status, token.
+
+What the operator got wrong is one line on stderr and exit 2. The web framework is imported only to
+serve, so that the other commands answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hostler_hub import __version__, process
+from hostler_hub.errors import HubError, SettingsError
+from hostler_hub.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Command = Callable[[Settings, argparse.Namespace], int]
+
+_ROLES = ("viewer", "submitter", "operator", "admin")
+# Connections and the hub's own parts get some seconds beyond the instances' deadline.
+_MARGIN_S = 15.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; its exit status: 0 done, 1 not (anymore) so, 2 wrongly asked."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = Settings.from_environment(
+            os.environ,
+            state_dir=arguments.state_dir,
+            host=arguments.host,
+            port=arguments.port,
+            database_url=arguments.database_url,
+        )
+        command: Command = arguments.command
+        return command(settings, arguments)
+    except (SettingsError, HubError) as error:
+        return _fail(str(error), 2)
+    except process.HubUnresponsive as error:
+        return _fail(str(error), 1)
+
+
+def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
+    from hostler_hub import server  # noqa: PLC0415  # a second of imports that only this needs
+
+    server.serve(settings)
+    return 0
+
+
+def _start(settings: Settings, _arguments: argparse.Namespace) -> int:
+    try:
+        running = process.start(settings)
+    except process.HubRuns:
+        print(f"runs already: {process.await_health(settings).url}")
+        return 0
+    print(running.url)
+    return 0
+
+
+def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
+    timeout_s = arguments.timeout
+    if timeout_s is None:
+        timeout_s = settings.shutdown_deadline_s + _MARGIN_S
+    if not process.stop(settings, timeout_s):
+        print("no hub runs")
+        return 0
+    left = process.read_json(settings.stop_file)
+    print("stopped")
+    if left.get("instances"):
+        print(f"still up until a hub runs again: {', '.join(left['instances'])}")
+    if left.get("unclosed"):
+        print(f"did not close in time: {', '.join(left['unclosed'])}")
+    return 0
+
+
+def _status(settings: Settings, arguments: argparse.Namespace) -> int:
+    running = process.look(settings)
+    state: dict[str, Any] = {"running": running is not None, "state_dir": str(settings.state_dir)}
+    if running is not None:
+        state.update(pid=running.pid, url=running.url, started_at=running.started_at)
+        health = process.call(running.url, "/healthz") if running.url else None
+        state["healthy"] = health is not None
+        if running.url and health is not None:
+            token = _admin_token(settings)
+            state.update(process.call(running.url, "/api/v1/status", token=token) or {})
+    if arguments.json:
+        print(json.dumps(state))
+    else:
+        print(_status_line(state))
+    return 0 if state.get("healthy") else 1
+
+
+def _token_create(settings: Settings, arguments: argparse.Namespace) -> int:
+    body = {"name": arguments.name, "role": arguments.role}
+    if arguments.expires_in is not None:
+        body["expires_in_s"] = arguments.expires_in
+    running = process.look(settings)
+    if running is None:
+        print(asyncio.run(_create_offline(settings, body)))
+        return 0
+    url = process.await_health(settings).url or ""
+    token = _admin_token(settings)
+    made = process.call(url, "/api/v1/tokens", token=token, method="POST", body=body)
+    if made is None:
+        raise process.HubUnresponsive(f"the hub at {url} does not answer")
+    print(made["token"])
+    return 0
+
+
+async def _create_offline(settings: Settings, body: dict[str, Any]) -> str:
+    """Makes the token without a hub, holding its lock meanwhile."""
+    from hostler_hub.auth import MAX_LIFE_S, Role, Tokens  # noqa: PLC0415  # the store's imports
+    from hostler_hub.clock import SystemClock  # noqa: PLC0415
+    from hostler_hub.opening import open_store  # noqa: PLC0415
+
+    settings.prepare_state_dir()
+    with process.hold_lock(settings):
+        async with open_store(settings) as store:
+            life_s = body.get("expires_in_s", MAX_LIFE_S)
+            tokens = Tokens(store, SystemClock())
+            return await tokens.create(
+                body["name"], Role(body["role"]), by="command line", expires_in_s=life_s
+            )
+
+
+def _admin_token(settings: Settings) -> str:
+    try:
+        return settings.admin_token_file.read_text().strip()
+    except OSError as error:
+        raise SettingsError(
+            f"{settings.admin_token_file} cannot be read: {error.strerror}"
+        ) from error
+
+
+def _status_line(state: dict[str, Any]) -> str:
+    if not state["running"]:
+        return f"no hub runs on {state['state_dir']}"
+    if not state["healthy"]:
+        return f"a hub (pid {state['pid']}) runs on {state['state_dir']} but does not answer"
+    workers, builds = state.get("workers", {}), state.get("builds", {})
+    return (
+        f"{state['url']} (pid {state['pid']}, since {state['started_at']}):"
+        f" {workers.get('total', 0)} workers, {workers.get('attached', 0)} attached;"
+        f" {builds.get('queued', 0)} builds queued, {builds.get('running', 0)} running"
+    )
+
+
+def _fail(message: str, status: int) -> int:
+    process.announce(message)
+    print(f"hostler-hub: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    # No fromfile_prefix_chars: an "@" in an argument never reads a file.
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--state-dir", type=Path, help="where the hub keeps everything")
+    common.add_argument("--host", help="address to listen on (127.0.0.1)")
+    common.add_argument("--port", type=int, help="port to listen on (8010); 0: any free one")
+    common.add_argument("--database-url", help="sqlite:////path or postgresql://user@host/database")
+    parser = argparse.ArgumentParser(
+        prog="hostler-hub", description="The controller of a fleet of build workers."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, parents=[common], help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+    add("serve", _serve, "Run a hub in the foreground.")
+    add("start", _start, "Start a hub in the background and wait until it answers.")
+    stop = add("stop", _stop, "Stop the hub and say what is left; 1 if it is still there.")
+    stop.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait")
+    status = add("status", _status, "Tell whether a hub runs and how it is; 1 if none answers.")
+    status.add_argument("--json", action="store_true", help="as one JSON object")
+    tokens = commands.add_parser("token", help="Make API tokens.").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    create = tokens.add_parser("create", parents=[common], help="Make a token and print it.")
+    create.set_defaults(command=_token_create)
+    create.add_argument("name", metavar="NAME")
+    create.add_argument("--role", required=True, choices=_ROLES)
+    create.add_argument("--expires-in", type=float, metavar="SECONDS", help="90 days if not given")
+    return parser

@@ -1,0 +1,120 @@
+"""The whole hub in one process: what its routes answer is what its document says they do."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+
+from hostler_hub import process
+from hostler_hub.api import views
+from hostler_hub.app import create_app
+from hostler_hub.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+WORKERS = "/api/v1/workers"
+BUILDS = "/api/v1/builds"
+WEB = {"name": "web-1", "driver": "fake", "labels": ["linux"], "description": "a fake"}
+# Paused workers keep a build in the queue, so that nothing here depends on an agent.
+SPEC = {"name": "b", "requires": {"labels": ["linux"]}, "steps": [{"name": "s", "command": ["x"]}]}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    made = Settings(state_dir=tmp_path / "hub", port=1)
+    made.prepare_state_dir()
+    return made
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        token = settings.admin_token_file.read_text().strip()
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=app),
+            base_url="http://hub.example",
+            headers={"Authorization": f"Bearer {token}"},
+        ) as made:
+            yield made
+
+
+async def post(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> Any:
+    answer = await client.post(path, json=body)
+    assert answer.is_success, answer.text
+    return answer.json()
+
+
+async def test_workers_answer_in_their_documented_shapes(client: httpx2.AsyncClient) -> None:
+    made = await post(client, f"{WORKERS}/define", {"workers": [WEB]})
+    assert views.DefineResults.model_validate(made).results[0].created
+    again = await post(client, f"{WORKERS}/define", {"workers": [WEB]})
+    assert views.DefineResults.model_validate(again).results[0].changed is False
+    orders = {"names": ["web-1"], "mode": "paused", "reason": "test"}
+    paused = await post(client, f"{WORKERS}/mode", orders)
+    assert views.ModeResults.model_validate(paused).results[0].changed
+    view = views.WorkerView.model_validate((await client.get(f"{WORKERS}/web-1")).json())
+    assert (view.mode, view.mode_by, view.mode_reason) == ("paused", "admin", "test")
+    page = views.WorkerPage.model_validate((await client.get(WORKERS)).json())
+    assert [each.name for each in page.items] == ["web-1"]
+    found = await post(client, f"{WORKERS}/query", {"names": ["web-1", "x"]})
+    assert views.WorkerLookup.model_validate(found).unknown == ["x"]
+    events = (await client.get(f"{WORKERS}/web-1/events")).json()
+    assert views.EventList.model_validate(events).items
+    refused = await client.post(f"{WORKERS}/substantiate", json={"names": ["web-1"]})
+    assert refused.status_code == 409
+    assert "paused" in refused.json()["detail"]
+    views.Status.model_validate((await client.get("/api/v1/status")).json())
+    gone = (await client.delete(f"{WORKERS}/web-1")).json()
+    assert views.RemoveResult.model_validate(gone).state == "absent"
+
+
+async def test_builds_answer_in_their_documented_shapes(client: httpx2.AsyncClient) -> None:
+    hopeless = await client.post(BUILDS, json=SPEC)
+    assert (hopeless.status_code, hopeless.json()["pointer"]) == (422, "/requires")
+    await post(client, f"{WORKERS}/define", {"workers": [WEB]})
+    await post(client, f"{WORKERS}/mode", {"names": ["web-1"], "mode": "paused"})
+    view = views.BuildView.model_validate(await post(client, BUILDS, SPEC))
+    assert view.state == "queued"
+    waiting = (await client.get(f"{BUILDS}/{view.id}")).json()
+    assert views.BuildView.model_validate(waiting).why_workers
+    views.BuildPage.model_validate((await client.get(BUILDS)).json())
+    cancelled = await post(client, f"{BUILDS}/{view.id}/cancel", {"reason": "enough"})
+    assert views.BuildView.model_validate(cancelled).state == "cancelled"
+    again = await post(client, f"{BUILDS}/{view.id}/cancel", {"reason": "again"})  # A13
+    assert again == cancelled
+    for follow in ("false", "true"):
+        answer = await client.get(f"{BUILDS}/{view.id}/steps/9/log?follow={follow}")
+        assert answer.status_code == 404
+
+
+async def test_a_thousand_workers_in_a_second(client: httpx2.AsyncClient) -> None:
+    names = [f"w-{n:04d}" for n in range(1000)]
+    await post(client, f"{WORKERS}/define", {"workers": [{**WEB, "name": n} for n in names]})
+    started = time.process_time()
+    listed = await post(client, f"{WORKERS}/query", {"names": names})
+    paused = await post(client, f"{WORKERS}/mode", {"names": names, "mode": "paused"})
+    spent_s = time.process_time() - started
+    assert len(listed["items"]) == 1000
+    assert all(each["changed"] for each in paused["results"])
+    # The goal is 1 s of the hub; the margin is for a machine that does other things as well.
+    assert spent_s < 3
+
+
+async def test_the_hub_is_the_same_after_a_restart_and_says_what_it_left(
+    settings: Settings,
+) -> None:
+    seen = []
+    for _ in range(2):
+        app = create_app(settings)
+        async with app.router.lifespan_context(app):
+            hub = app.state.hub
+            seen.append((hub.id, settings.admin_token_file.read_text()))
+    assert seen[0] == seen[1]
+    left = process.read_json(settings.stop_file)
+    assert (left["instances"], left["unclosed"]) == ([], [])
