@@ -32,6 +32,7 @@ from hostler_agent.wire.fields import (
     take,
     take_map,
 )
+from hostler_agent.wire.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,8 +55,8 @@ OUTPUT = "output"
 RECEIPT = "receipt"
 
 
-@dataclass(frozen=True)
-class Handshake:
+@dataclass(frozen=True, eq=False, repr=False)
+class Handshake(Record):
     """Who connects. `session` is absent from stock peers, `instance` and `epoch` from permanent
     workers too. The password is kept out of repr().
     """
@@ -97,16 +98,16 @@ class Handshake:
         )
 
 
-@dataclass(frozen=True)
-class CommandReport:
+@dataclass(frozen=True, eq=False, repr=False)
+class CommandReport(Record):
     """A command that the agent still has: `state` is RUNNING, or DONE and not acknowledged."""
 
     command_id: str
     state: str
 
 
-@dataclass(frozen=True)
-class AgentReport:
+@dataclass(frozen=True, eq=False, repr=False)
+class AgentReport(Record):
     """`hostler` in the worker's info. `boot_id` changes when the machine restarts (null where it
     cannot be known), `process` when the agent does; `facts` describe the machine.
     """
@@ -147,8 +148,8 @@ def _command_report(where: str, entry: Any) -> CommandReport:
     )
 
 
-@dataclass(frozen=True)
-class HubSettings:
+@dataclass(frozen=True, eq=False, repr=False)
+class HubSettings(Record):
     """`hostler` in the settings: the hub's terms for this connection.
 
     Commands not in `resume` are killed; of those in it, everything unacknowledged is sent again.
@@ -181,8 +182,8 @@ class HubSettings:
         return cls(**{**taken, "resume": tuple(taken["resume"])})
 
 
-@dataclass(frozen=True)
-class CommandTerms:
+@dataclass(frozen=True, eq=False, repr=False)
+class CommandTerms(Record):
     """`hostler` in a command's args: the lease it runs under, and whether output is raw."""
 
     lease: str
@@ -202,8 +203,8 @@ class CommandTerms:
         return cls(**take_map(where, take("start_command.args", args, NAME, MAP), keys))
 
 
-@dataclass(frozen=True)
-class Output:
+@dataclass(frozen=True, eq=False, repr=False)
+class Output(Record):
     """Raw output: `data` starts at `offset` bytes of the command's one log, all streams together.
 
     `stream` is "stdout", "stderr", "header" or the name of a log file.
@@ -222,16 +223,16 @@ class Output:
         return cls(**take_map("update.output", take("update", {OUTPUT: value}, OUTPUT, MAP), keys))
 
 
-@dataclass(frozen=True)
-class Survivor:
+@dataclass(frozen=True, eq=False, repr=False)
+class Survivor(Record):
     """A process that could not be killed."""
 
     pid: int
     name: str
 
 
-@dataclass(frozen=True)
-class Receipt:
+@dataclass(frozen=True, eq=False, repr=False)
+class Receipt(Record):
     """What a job was and what it left: an empty `survivors` means that nothing lives any more."""
 
     ended: str

@@ -31,6 +31,7 @@ from hostler_agent.wire.fields import (
     take,
     take_map,
 )
+from hostler_agent.wire.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 RESPONSE = "response"
 
 
-@dataclass(frozen=True)
-class Message:
+@dataclass(frozen=True, eq=False, repr=False)
+class Message(Record):
     """A request. `op` is its name on the wire; `keys` what stands beside it and of which kind."""
 
     op: ClassVar[str]
@@ -58,7 +59,7 @@ class Message:
 # ---- from the hub (Buildbot: master) to the agent (worker)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Print(Message):
     """Write a line to the agent's log."""
 
@@ -67,21 +68,21 @@ class Print(Message):
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Keepalive(Message):
     """Is the connection alive? The answer is null."""
 
     op = "keepalive"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class GetWorkerInfo(Message):
     """The answer is a map of what the worker is and can do."""
 
     op = "get_worker_info"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SetWorkerSettings(Message):
     """How output is to be cut and buffered; comes before the first command.
 
@@ -117,7 +118,7 @@ class SetWorkerSettings(Message):
         return {"args": args}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StartCommand(Message):
     """Start a command; its updates and its completion carry the same `command_id`."""
 
@@ -128,7 +129,7 @@ class StartCommand(Message):
     args: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class InterruptCommand(Message):
     """Stop a command early. It still completes."""
 
@@ -138,7 +139,7 @@ class InterruptCommand(Message):
     why: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Shutdown(Message):
     """Go away: answered at once, then the agent ends."""
 
@@ -148,7 +149,7 @@ class Shutdown(Message):
 # ---- from the agent to the hub
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Update(Message):
     """News of a command: `args` is a list of `[name, value]` pairs."""
 
@@ -158,7 +159,7 @@ class Update(Message):
     args: list[list[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Complete(Message):
     """A command has ended; `args` is null, or says why it could not be run."""
 
@@ -168,7 +169,7 @@ class Complete(Message):
     args: Optional[str] = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class UpdateUploadFileWrite(Message):
     """The next chunk of a file on its way to the hub."""
 
@@ -178,7 +179,7 @@ class UpdateUploadFileWrite(Message):
     args: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class UpdateUploadFileClose(Message):
     """There are no more chunks."""
 
@@ -187,7 +188,7 @@ class UpdateUploadFileClose(Message):
     command_id: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class UpdateUploadFileUtime(Message):
     """When the file was last read and changed, in seconds since 1970."""
 
@@ -198,7 +199,7 @@ class UpdateUploadFileUtime(Message):
     modified_time: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class UpdateReadFile(Message):
     """Ask for the next chunk of a file, of at most `length` bytes; the answer is bytes."""
 
@@ -208,7 +209,7 @@ class UpdateReadFile(Message):
     length: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class UpdateReadFileClose(Message):
     """The agent wants no more of the file."""
 
@@ -217,7 +218,7 @@ class UpdateReadFileClose(Message):
     command_id: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class UpdateUploadDirectoryWrite(Message):
     """The next chunk of a directory's tarball."""
 
@@ -227,7 +228,7 @@ class UpdateUploadDirectoryWrite(Message):
     args: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class UpdateUploadDirectoryUnpack(Message):
     """The tarball is complete: unpack it."""
 
@@ -239,8 +240,8 @@ class UpdateUploadDirectoryUnpack(Message):
 # ---- both ways
 
 
-@dataclass(frozen=True)
-class Response:
+@dataclass(frozen=True, eq=False, repr=False)
+class Response(Record):
     """The one answer to the request of that `seq_number`.
 
     Buildbot's peers test `is_exception` for presence, so it is sent only when true; a peer that
