@@ -1,7 +1,8 @@
 """`hostler-agent run`: read the configuration, start the daemon, pass on the signals.
+`hostler-agent sweep`: kill what the jobs of a dead agent left behind.
 
-Exit codes: 0 told to stop or to go away, 2 a configuration that cannot work (one line on standard
-error), 1 anything nobody expected.
+Exit codes: 0 told to stop or to go away, or swept clean; 2 a configuration that cannot work (one
+line on standard error); 1 anything nobody expected, or something that survived the sweep.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from hostler_agent.errors import ConfigurationError
 if TYPE_CHECKING:
     from hostler_agent.config import Config
     from hostler_agent.daemon import Daemon
+    from hostler_agent.jobs import Containment
+    from hostler_agent.jobs.receipt import ProcessName
+
+_SWEEPS = 10
 
 EXIT_STOPPED = 0
 EXIT_UNEXPECTED = 1
@@ -41,7 +46,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     # The library logs whole frames and the credentials' header at DEBUG.
     logging.getLogger("websockets").setLevel(logging.INFO)
     try:
-        return run(_config(options))
+        return run(_config(options)) if options.command == "run" else sweep(options)
     except ConfigurationError as error:
         print(f"hostler-agent: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
@@ -59,13 +64,8 @@ def run(config: Config) -> int:
     from hostler_agent import machine  # noqa: PLC0415
     from hostler_agent.commands import COMMANDS, VERSIONS  # noqa: PLC0415
     from hostler_agent.daemon import Daemon, Toolbox  # noqa: PLC0415
-    from hostler_agent.jobs import choose_containment  # noqa: PLC0415
-    from hostler_agent.jobs.errors import ContainmentUnavailable  # noqa: PLC0415
 
-    try:
-        containment = choose_containment(config.containment, config.root_name)
-    except ContainmentUnavailable as error:
-        raise ConfigurationError(f"option 'containment': {error}") from error
+    containment = _containment(config.containment, config.root_name)
     machine.guard_against_oom()
 
     async def serve() -> None:
@@ -77,6 +77,38 @@ def run(config: Config) -> int:
     asyncio.run(serve())
     log.info("stopped")
     return EXIT_STOPPED
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Kill what is left of the jobs of an agent that is dead; raises ConfigurationError."""
+    containment = _containment(options.containment or "auto", options.name)
+
+    async def clear() -> tuple[ProcessName, ...]:
+        try:
+            for _ in range(_SWEEPS):  # a process may fork while the others die
+                found = await containment.sweep()
+                for process in found:
+                    log.info("killed %s (%s)", process.pid, process.name)
+                if not found:
+                    break
+            return found
+        finally:
+            await containment.aclose()
+
+    left = asyncio.run(clear())
+    for process in left:
+        print(f"hostler-agent: {process.pid} ({process.name}) survives", file=sys.stderr)
+    return EXIT_UNEXPECTED if left else EXIT_STOPPED
+
+
+def _containment(preference: str, root_name: str) -> Containment:
+    from hostler_agent.jobs import choose_containment  # noqa: PLC0415
+    from hostler_agent.jobs.errors import ContainmentUnavailable  # noqa: PLC0415
+
+    try:
+        return choose_containment(preference, root_name)
+    except ContainmentUnavailable as error:
+        raise ConfigurationError(f"option 'containment': {error}") from error
 
 
 def _obey_signals(daemon: Daemon) -> None:
@@ -106,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="hostler-agent", description="Runs a hub's commands on this machine."
     )
     parser.add_argument("--version", action="version", version=f"hostler-agent {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     serve = commands.add_parser("run", help="connect to a hub and serve it until told to stop")
     serve.add_argument("--config", type=Path, metavar="FILE", help="JSON, readable by you alone")
     serve.add_argument("--hub", metavar="URL", help="ws:// or wss:// address of the hub")
@@ -120,4 +152,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--mark", help="means nothing to us: finds the process in a process list")
     serve.add_argument("--verbose", action="store_true", help="log details")
+    clear = commands.add_parser("sweep", help="kill what the jobs of a dead agent left")
+    clear.add_argument("--name", required=True, help="the instance, or a permanent worker's name")
+    clear.add_argument("--containment", metavar="KIND", help="as the agent was told (auto)")
+    clear.add_argument("--verbose", action="store_true", help="log details")
     return parser

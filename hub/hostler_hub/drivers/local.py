@@ -2,8 +2,8 @@
 
 The mark stands in the agent's arguments (``--mark HUB:INSTANCE:EPOCH``), the token in a file of
 mode 0600. A process is known by pid, start time and boot: never is a bare pid signalled (E6).
-Everything an agent runs carries ``HOSTLER_INSTANCE`` in its environment, so that what a killed
-agent left behind is found too.
+An agent gets a few variables of the hub's environment and no more (V14); what a killed agent left
+behind is found and killed by ``hostler-agent sweep``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from hostler_hub.lifecycle.model import Presence
 HANDLE_VERSION = 1
 GRACE_S = 5.0
 TAIL_BYTES = 2000
+_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 class LocalOptions(DriverOptions):
@@ -44,6 +45,7 @@ class LocalOptions(DriverOptions):
 
     python: str | None = None  # the interpreter the agent runs on; default: the hub's own
     containment: Literal["auto", "cgroup2", "cgroup1", "subreaper"] = "auto"
+    environment: Mapping[str, str] = {}  # variables beside PATH, HOME and their like
 
 
 class LocalDriver:
@@ -83,12 +85,11 @@ class LocalDriver:
         clean = not alive
         await asyncio.to_thread(_signal, alive, signal.SIGKILL)
         left = await asyncio.to_thread(_wait, alive, GRACE_S)
-        if not (clean and agents):
+        if left:
+            pids = ", ".join(str(process.pid) for process in left)
+            raise ProviderFailed(f"local: agent {pids} of {ref.worker} survived SIGKILL")
+        if not (clean and agents):  # an agent that ends by itself takes its jobs with it
             await self._sweep(ref)
-        strays = await asyncio.to_thread(_kill_strays, ref.instance)
-        if left or strays:
-            names = ", ".join(f"{process.pid}" for process in (*left, *strays))
-            raise ProviderFailed(f"local: processes {names} of {ref.worker} survived SIGKILL")
         directory = self._directory(ref.worker, ref.instance)
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
@@ -134,6 +135,7 @@ class LocalDriver:
                 stdout=log,
                 stderr=log,
                 cwd=directory,
+                env=_environment(options),
                 start_new_session=True,
             )
 
@@ -152,7 +154,7 @@ class LocalDriver:
         loop.add_reader(pidfd, reap)
 
     async def _sweep(self, ref: InstanceRef) -> None:
-        """Let the agent's own code clear the control groups of an instance that was killed."""
+        """Let the agent's own code clear what the jobs of a killed agent left, or say what."""
         options = LocalOptions.model_validate(dict(ref.options))
         argv = [options.python or sys.executable, "-m", "hostler_agent", "sweep"]
         argv += ["--name", ref.instance, "--containment", options.containment]
@@ -161,6 +163,7 @@ class LocalDriver:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            env=_environment(options),
         )
         _, said = await sweep.communicate()
         if sweep.returncode != 0:
@@ -192,6 +195,11 @@ class LocalDriver:
                 mark = arguments[arguments.index("--mark") + 1].split(":")
                 if len(mark) == 3 and mark[0] == self._environment.hub:
                     yield process, mark[1], int(mark[2])
+
+
+def _environment(options: LocalOptions) -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    return {**inherited, **options.environment}
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -241,27 +249,3 @@ def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None
 def _wait(processes: Sequence[psutil.Process], timeout_s: float) -> list[psutil.Process]:
     _, alive = psutil.wait_procs(processes, timeout=timeout_s)
     return [process for process in alive if process.is_running() and _lives(process)]
-
-
-def _kill_strays(instance: str) -> list[psutil.Process]:
-    """Kill what carries the instance in its environment, until a look finds none."""
-    strays: list[psutil.Process] = []
-    for _ in range(10):
-        strays = list(_strays(instance))
-        if not strays:
-            return []
-        _signal(strays, signal.SIGKILL)
-        _wait(strays, 1.0)
-    return strays
-
-
-def _strays(instance: str) -> Iterator[psutil.Process]:
-    needle = f"HOSTLER_INSTANCE={instance}".encode()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError, psutil.Error):
-            if needle in (entry / "environ").read_bytes().split(b"\0"):
-                process = psutil.Process(int(entry.name))
-                if _lives(process):
-                    yield process
