@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from hostler_hub.store import schema
 from hostler_hub.store.backend import Tuning, backend_for
-from hostler_hub.store.errors import StoreClosed, StoreFull, StoreUnavailable
+from hostler_hub.store.errors import StoreClosed, StoreFull, StoreReadOnly, StoreUnavailable
 from hostler_hub.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ class Store:
                     return fn(connection, *args, **kwargs)
             except self._errors as error:
                 failure = self._backend.failure(error)
-                hopeless = isinstance(failure, StoreFull) or time.monotonic() + pause_s > deadline
+                useless = isinstance(failure, StoreFull | StoreReadOnly)
+                hopeless = useless or time.monotonic() + pause_s > deadline
                 if not isinstance(failure, StoreUnavailable) or hopeless:
                     raise failure from error
             if self._closing.wait(pause_s):

@@ -10,7 +10,8 @@ StoreError
 ├── StoreClosed       asked after aclose()
 └── StoreUnavailable  the database, not the caller, is at fault (V12); asking again may help
     ├── StoreBusy     locked by another process, or chosen as a deadlock's victim
-    └── StoreFull     no space left (D2)
+    ├── StoreFull     no space left (D2)
+    └── StoreReadOnly written to by a read, or on a standby, or a volume mounted so
 """
 
 from __future__ import annotations
@@ -72,3 +73,7 @@ class StoreBusy(StoreUnavailable):
 
 class StoreFull(StoreUnavailable):
     """The database has no space left."""
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The session, the server or the file takes no writes."""

@@ -18,6 +18,7 @@ from hostler_hub.store.errors import (
     StoreBusy,
     StoreError,
     StoreFull,
+    StoreReadOnly,
     StoreUnavailable,
 )
 from hostler_hub.store.lock import SESSION, AdvisoryLock
@@ -85,7 +86,9 @@ class Postgresql:
             return StoreBusy(text)
         if state == _DISK_FULL:
             return StoreFull(text)
-        if state == _READ_ONLY or state.startswith(_OUTAGES):
+        if state == _READ_ONLY:
+            return StoreReadOnly(text)
+        if state.startswith(_OUTAGES):
             return StoreUnavailable(text)
         return RowRefused(text) if state.startswith(_CONSTRAINT) else StoreError(text)
 
@@ -94,6 +97,8 @@ class Postgresql:
         # the writer's connection. (psycopg itself has begun the transaction with the stamp.)
         driver: Any = connection.connection.driver_connection
         result = driver.pgconn.exec_(statement.encode())
+        if driver.pgconn.status != psycopg.pq.ConnStatus.OK:
+            raise psycopg.OperationalError("the session ended")
         if result.status != psycopg.pq.ExecStatus.COMMAND_OK:
             raise psycopg.errors.error_from_result(result)
 

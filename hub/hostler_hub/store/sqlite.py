@@ -20,6 +20,7 @@ from hostler_hub.store.errors import (
     StoreBusy,
     StoreError,
     StoreFull,
+    StoreReadOnly,
     StoreUnavailable,
 )
 from hostler_hub.store.lock import FileLock
@@ -36,7 +37,6 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _UNAVAILABLE = {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_NOMEM,
     sqlite3.SQLITE_PROTOCOL,
 }
@@ -97,6 +97,8 @@ class Sqlite:
             return StoreBusy(f"{self.path} is locked by another process")
         if code == sqlite3.SQLITE_FULL:
             return StoreFull(f"no space left for {self.path}")
+        if code == sqlite3.SQLITE_READONLY:
+            return StoreReadOnly(f"{self.path} takes no writes: {cause}")
         if code in _UNAVAILABLE:
             return StoreUnavailable(f"{self.path}: {cause}")
         if code == sqlite3.SQLITE_CONSTRAINT:

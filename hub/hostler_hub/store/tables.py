@@ -50,6 +50,7 @@ workers = sa.Table(
     sa.Column("last_error", AnyText),
     sa.Column("missing_since", sa.Float),
     sa.Column("missing_reason", AnyText),
+    sa.Column("tainted", sa.Boolean, nullable=False),
     sa.Column("removing", sa.Boolean, nullable=False),
     sa.Column("destroy_attempts", sa.Integer, nullable=False),
     sa.Column("facts", sa.JSON, nullable=False),

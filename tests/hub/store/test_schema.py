@@ -41,7 +41,7 @@ async def test_hub_upgrades_an_empty_database_and_opens_it_again(empty_database_
             assert await store.read(schema.current) == schema.HEAD
 
 
-async def test_d5_newer_schema_is_refused(database_url, engine):
+async def test_d5_newer_schema_is_refused(database_url):
     def pretend(c):
         c.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
 

@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.Column("missing_since", sa.Float(), nullable=True),
         sa.Column("missing_reason", sa.Text(), nullable=True),
+        sa.Column("tainted", sa.Boolean(), nullable=False),
         sa.Column("removing", sa.Boolean(), nullable=False),
         sa.Column("destroy_attempts", sa.Integer(), nullable=False),
         sa.Column("facts", sa.JSON(), nullable=False),
