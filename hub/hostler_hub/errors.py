@@ -8,6 +8,7 @@ HubError                a request ends with it; the API renders it as a problem 
 ├── Forbidden           403  a known token of too small a role
 ├── TooLarge            413
 ├── TooManyAttempts     429  credentials were guessed too often
+├── HeadersTooLarge     431
 └── Unavailable         503  the hub cannot do it now; trying again later may work
 SettingsError           the operator's configuration is wrong; the command line prints it, exit 2
 """
@@ -120,6 +121,14 @@ class TooManyAttempts(HubError):
     status = 429
     slug = "too-many-attempts"
     title = "Too many failed attempts"
+
+
+class HeadersTooLarge(HubError):
+    """The request's header fields are larger than the hub reads."""
+
+    status = 431
+    slug = "headers-too-large"
+    title = "The request's headers are too large"
 
 
 class Unavailable(HubError):

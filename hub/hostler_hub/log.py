@@ -6,6 +6,7 @@ token or sits in a field of such a name is masked; that is a courtesy, not the b
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sys
@@ -59,6 +60,7 @@ def configure(level: str) -> None:
     # They tell of themselves at each start, in words that are not constant.
     for chatty in ("alembic", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_noise)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -69,6 +71,17 @@ def configure(level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    """Whether a record of the server's says more than ours do.
+
+    It takes a refused handshake for a handler's fault, and each request that it cancels at its
+    own end for an error.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    refused = record.msg == "ASGI callable returned without completing handshake."
+    return not refused and not isinstance(error, asyncio.CancelledError)
 
 
 def _masked(key: str, value: Any) -> Any:

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import urllib.request
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -139,9 +139,9 @@ def test_a_killed_hub_leaves_nothing_that_keeps_the_next_from_starting(cli: Cli)
     assert get(f"{cli.start()}/healthz")["status"] == "ok"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_serve_ends_in_order_when_asked(cli: Cli, number: signal.Signals) -> None:
-    """V18: also while a client keeps its connection open and says nothing."""
+@contextmanager
+def serving(cli: Cli) -> Iterator[subprocess.Popen[str]]:
+    """A hub in the foreground that has said it is ready."""
     reader, writer = os.pipe()
     environment = {**cli.environment, process.READY_FD: str(writer)}
     with subprocess.Popen(
@@ -154,6 +154,13 @@ def test_serve_ends_in_order_when_asked(cli: Cli, number: signal.Signals) -> Non
         os.close(writer)
         with os.fdopen(reader) as pipe:
             assert pipe.readline() == "ready\n"
+        yield hub
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_ends_in_order_when_asked(cli: Cli, number: signal.Signals) -> None:
+    """V18: also while a client keeps its connection open and says nothing."""
+    with serving(cli) as hub:
         port = int(cli.status()["url"].rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as idle:
             idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -163,6 +170,33 @@ def test_serve_ends_in_order_when_asked(cli: Cli, number: signal.Signals) -> Non
     assert hub.returncode == 0, errors
     assert "Traceback" not in errors
     assert cli.status()["running"] is False
+
+
+def test_a_long_poll_does_not_hold_up_a_stop(cli: Cli) -> None:
+    """V18: who waits for a build is told to come back, long before the minute it asked for."""
+    with serving(cli) as hub:
+        url = cli.status()["url"]
+        token = (cli.state_dir / "admin.token").read_text().strip()
+
+        def post(path: str, body: Any) -> Any:
+            return process.call(url, f"/api/v1{path}", token=token, method="POST", body=body)
+
+        post("/workers/define", {"workers": [{"name": "a", "driver": "fake"}]})
+        post("/workers/mode", {"names": ["a"], "mode": "paused"})
+        build = post("/builds", {"steps": [{"name": "s", "command": ["true"]}]})
+        port = int(url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as waiting:
+            path = f"/api/v1/builds/{build['id']}?wait_s=60"
+            request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+            waiting.sendall(request.encode())
+            # Answered on another connection, so the first request was taken up before.
+            assert get(f"{url}/healthz")
+            hub.send_signal(signal.SIGTERM)
+            answer = waiting.makefile("rb").read()
+        errors = hub.communicate(timeout=30)[1]
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"application/problem+json" in answer
+    assert "Traceback" not in errors
 
 
 class TestRefusals:

@@ -4,7 +4,7 @@ Pure ASGI, because Starlette's BaseHTTPMiddleware costs a task and a queue per r
 streaming and cancellation.
 """
 
-from typing import Any
+import asyncio
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,10 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hostler_hub.api import problems
-from hostler_hub.errors import TooLarge
+from hostler_hub.errors import HeadersTooLarge, TooLarge, Unavailable
 
 _log = structlog.get_logger(__name__)
 
+HEADER_SIZE_BYTES = 16 * 1024
 BODY_SIZE_BYTES = 1024 * 1024
 BODY_SIZES_BYTES = {"/api/v1/workers/define": 8 * 1024 * 1024}
 
@@ -30,6 +31,25 @@ _HEADERS = {
 _HSTS = "max-age=31536000"
 
 
+class _Answer:
+    """Sends an answer with our headers, and knows whether it has begun."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._secure = scope["scheme"] == "https"
+        self._send = send
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers = MutableHeaders(raw=message.setdefault("headers", []))
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            if self._secure:
+                headers.setdefault("strict-transport-security", _HSTS)
+        await self._send(message)
+
+
 class Border:
     """Sets the headers of every answer, and answers what the application did not foresee."""
 
@@ -41,27 +61,30 @@ class Border:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                headers = MutableHeaders(raw=message.setdefault("headers", []))
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
-                if scope["scheme"] == "https":
-                    headers.setdefault("strict-transport-security", _HSTS)
-            await send(message)
-
+        answer = _Answer(scope, send)
         try:
-            await self._app(scope, receive, send_with_headers)
+            # The server's own limit is only on headers that come in pieces.
+            if _headers_size_bytes(scope) > HEADER_SIZE_BYTES:
+                detail = f"The headers are larger than {HEADER_SIZE_BYTES} bytes"
+                await problems.response(HeadersTooLarge(detail))(scope, receive, answer)
+            else:
+                await self._app(scope, receive, answer)
+        except asyncio.CancelledError:
+            # The server cancels what has not ended when the hub stops: a long poll, mostly.
+            if not answer.started:
+                refusal = Unavailable("The hub is stopping", retry_after_s=5)
+                await problems.response(refusal)(scope, receive, answer)
+            raise
         except Exception as error:  # the request's boundary: one must not end the hub
-            fields: dict[str, Any] = {"method": scope["method"], "path": scope["path"]}
-            _log.error("request failed", exc_info=error, **fields)
-            if started:
+            _log.error("request failed", exc_info=error, method=scope["method"], path=scope["path"])
+            if answer.started:
                 raise  # the server cuts the connection, so that nobody takes a half for the whole
-            await problems.internal()(scope, receive, send_with_headers)
+            await problems.internal()(scope, receive, answer)
+
+
+def _headers_size_bytes(scope: Scope) -> int:
+    # Each as it was sent, with ": " and the line's end.
+    return sum(len(name) + len(value) + 4 for name, value in scope["headers"])
 
 
 class BodyLimit:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hostler_hub.api.border import BODY_SIZE_BYTES, BODY_SIZES_BYTES
+from hostler_hub.api.border import BODY_SIZE_BYTES, BODY_SIZES_BYTES, HEADER_SIZE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -62,6 +62,16 @@ async def test_a_stream_is_cut_where_the_limit_is(operator: httpx2.AsyncClient) 
     answer = await operator.post(QUERY, content=endless(), headers=headers)
     assert answer.status_code == 413
     assert sent <= BODY_SIZE_BYTES + 2 * 65536
+
+
+async def test_headers_up_to_the_limit(operator: httpx2.AsyncClient) -> None:
+    size_bytes = sum(len(k) + len(v) + 4 for k, v in operator.headers.raw)
+    size_bytes += len("host") + len("hub.example") + 4 + len("x-pad") + 4
+    for past, status in ((0, 200), (1, 431)):
+        pad = "x" * (HEADER_SIZE_BYTES - size_bytes + past)
+        answer = await operator.get("/healthz", headers={"X-Pad": pad})
+        assert answer.status_code == status
+    assert answer.json()["type"] == "about:blank#headers-too-large"
 
 
 async def test_headers_of_every_answer(operator: httpx2.AsyncClient) -> None:
