@@ -104,6 +104,7 @@ def columns_of(life: Worker) -> dict[str, Any]:
         "last_error": life.last_error,
         "missing_since": life.missing_since,
         "missing_reason": life.missing_reason,
+        "tainted": life.tainted,
         "removing": life.removing,
         "destroy_attempts": life.destroy_attempts,
     }
@@ -132,6 +133,7 @@ def life_of(row: Mapping[str, Any], policy: Policy, leases: tuple[str, ...]) -> 
         last_error=row["last_error"],
         missing_since=row["missing_since"],
         missing_reason=row["missing_reason"],
+        tainted=row["tainted"],
         removing=row["removing"],
         destroy_attempts=row["destroy_attempts"],
     )
