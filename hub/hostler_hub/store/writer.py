@@ -122,9 +122,9 @@ class Writer:
                     return [Outcome(None, self._last_word(failure))] * len(batch)
                 self._on_trouble(failure)
             # The thread's boundary: whatever went wrong, the callers hear of it and it lives on.
-            except Exception as error:  # noqa: BLE001
+            except BaseException as error:  # noqa: BLE001
                 self._release(lost=True)
-                return [Outcome(None, error)] * len(batch)
+                return [Outcome(None, self._last_word(error))] * len(batch)
             self._closing.wait(pause_s)
             pause_s = min(pause_s * 2, self._tuning.retry_max_s)
 
@@ -133,11 +133,14 @@ class Writer:
         full = isinstance(failure, StoreFull)
         return full or self._closing.is_set() or time.monotonic() > deadline
 
-    def _last_word(self, failure: StoreUnavailable) -> StoreUnavailable:
-        if self._unsettled is None:
+    def _last_word(self, failure: BaseException) -> BaseException:
+        """Give the batch up; the next must not be taken for this one's unsettled commit."""
+        unsettled, self._unsettled = self._unsettled, None
+        if unsettled is None:
             return failure
-        self._unsettled = None
-        return StoreUnavailable(f"{failure}; the outcome of the commit before that is unknown")
+        unknown = StoreUnavailable(f"the outcome of a commit is unknown: {failure}")
+        unknown.__cause__ = failure
+        return unknown
 
     def _attempt(self, batch: list[Job]) -> list[Outcome]:
         try:
@@ -198,7 +201,7 @@ class Writer:
             failure.__cause__ = error
             return Outcome(None, failure)
         # The job's boundary: its error belongs to whoever handed it in, not to its neighbours.
-        except Exception as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001
             return Outcome(None, error)
 
     def _connected(self) -> Connection:
@@ -239,7 +242,16 @@ def _deliver(settled: list[tuple[asyncio.Future[Any], Outcome]]) -> None:
     for future, outcome in settled:
         if future.done():  # its waiter was cancelled
             continue
-        if outcome.error is not None:
-            future.set_exception(outcome.error)
-        else:
+        if outcome.error is None:
             future.set_result(outcome.result)
+        else:
+            future.set_exception(_bearable(outcome.error))
+
+
+def _bearable(error: BaseException) -> Exception:
+    """No future can hold a StopIteration, and a SystemExit would end its waiter's loop."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    told = StoreError(f"the function given to the store raised {type(error).__name__}")
+    told.__cause__ = error
+    return told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import sys
 import threading
 
 import pytest
@@ -74,6 +75,16 @@ async def test_failing_alone_undoes_what_it_wrote(store):
     with pytest.raises(ValueError, match="on purpose"):
         await store.write(fail_after_writing)
     assert await store.read(meta.get, "bad") is None
+
+
+async def test_whatever_a_function_raises_the_writer_lives(store):
+    gate = Gate(store)
+    broken = [store.write(lambda _c: next(iter(()))), store.write(lambda _c: sys.exit(3))]
+    good = store.write(meta.put, "key", "value")
+    await gate.open()
+    stopped, exited, _ = await asyncio.gather(*broken, good, return_exceptions=True)
+    assert [type(stopped), type(exited)] == [StoreError, StoreError]
+    assert await store.write(meta.get, "key") == "value"
 
 
 async def test_nobody_hears_before_the_commit_and_readers_see_it_afterwards(store):

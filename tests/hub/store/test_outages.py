@@ -231,6 +231,20 @@ async def test_d4_commit_of_unknown_outcome_takes_place_once(
 
 
 @pytest.mark.peer("postgresql")
+async def test_d4_outcome_that_stays_unknown_is_told_and_not_taken_for_the_nexts(
+    postgresql_cluster, postgresql_template
+):
+    database = postgresql_cluster.create(postgresql_template)
+    impatient = Tuning(patience_s=0.0)
+    async with Store(postgresql_cluster.url(database), tuning=impatient) as store:
+        CutAtCommit(store, after=True)
+        with pytest.raises(StoreUnavailable, match="outcome of a commit is unknown"):
+            await store.write(meta.put, "first", "1")
+        assert await store.write(meta.get, "first") == "1"
+    postgresql_cluster.drop(database)
+
+
+@pytest.mark.peer("postgresql")
 async def test_deadlock_victims_run_again(postgresql_cluster, postgresql_template):
     database = postgresql_cluster.create(postgresql_template)
     troubles = Troubles()
