@@ -14,7 +14,7 @@ import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -34,6 +34,9 @@ _log = structlog.get_logger(__name__)
 
 Also = Callable[[Connection], None]
 
+T = TypeVar("T", bound=commands.Command)
+DriverCall = Callable[[Entry, T], Awaitable[events.Event]]
+
 
 class Outlets(Protocol):
     """Where the commands go that are not about a driver or a timer."""
@@ -43,9 +46,9 @@ class Outlets(Protocol):
     def offer_slots(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Advance:
-    """One worker's step, decided but not yet committed."""
+    """One worker's step, decided but not yet committed. Compared by identity: there are many."""
 
     entry: Entry
     event: events.Event
@@ -122,7 +125,7 @@ class Controller:
         at = self._clock.now()
         names = [entry.life.name for entry in self._registry]
         await self.handle_many([(name, events.HubStopping(at=at)) for name in names])
-        await self._tasks.settle(deadline_s)
+        await self.settle(deadline_s)
         for entry in self._registry:
             if entry.life.state is not State.LATENT and not entry.life.policy.permanent:
                 life = entry.life
@@ -133,6 +136,10 @@ class Controller:
                     leases=len(life.leases),
                     error=life.last_error,
                 )
+
+    async def settle(self, deadline_s: float) -> bool:
+        """Wait until no driver call and no event is under way; whether it came to that."""
+        return await self._tasks.settle(deadline_s)
 
     async def aclose(self) -> None:
         for entry in self._registry:
@@ -192,18 +199,19 @@ class Controller:
         changed = [each for each in decided if also is not None or _persists(each)]
         if changed or also is not None:
             await self._store.write(_write_all, changed, also)
+        written = set(changed)
         for each in decided:
-            self._adopt(each, changed)
+            self._adopt(each, written=each in written)
         for each in decided:
             for command in each.ordered:
                 self._execute(each.entry, command)
 
-    def _adopt(self, each: _Advance, changed: Sequence[_Advance]) -> None:
+    def _adopt(self, each: _Advance, *, written: bool) -> None:
         entry = each.entry
         entry.life = each.after
         if each.token is not None:
             entry.token = each.token
-        if each in changed:
+        if written:
             entry.revision += 1
         if each.before.state is not each.after.state:
             _log.info(
@@ -220,14 +228,14 @@ class Controller:
         self._verbs[type(command)](entry, command)
 
     def _create(self, entry: Entry, command: commands.Create) -> None:
-        self._call_driver(entry, self._run_create(entry, command), "create")
+        self._call_driver(entry, command, self._run_create)
 
     def _inspect(self, entry: Entry, command: commands.Inspect) -> None:
         if not entry.driver_lock.locked():  # a create or destroy under way says more than a look
-            self._call_driver(entry, self._run_inspect(entry, command), "inspect")
+            self._call_driver(entry, command, self._run_inspect)
 
     def _destroy(self, entry: Entry, command: commands.Destroy) -> None:
-        self._call_driver(entry, self._run_destroy(entry, command), "destroy")
+        self._call_driver(entry, command, self._run_destroy)
 
     def _set_timer(self, entry: Entry, command: commands.SetTimer) -> None:
         self._cancel_timer(entry, commands.CancelTimer(command.timer))
@@ -272,12 +280,13 @@ class Controller:
 
     # --- the driver's calls -------------------------------------------------------------------
 
-    def _call_driver(self, entry: Entry, call: Awaitable[events.Event], verb: str) -> None:
-        self._tasks.spawn(self._report(entry, call), f"{verb} {entry.life.name}")
+    def _call_driver(self, entry: Entry, command: T, call: DriverCall[T]) -> None:
+        name = f"{type(command).__name__.lower()} {entry.life.name}"
+        self._tasks.spawn(self._report(entry, command, call), name)
 
-    async def _report(self, entry: Entry, call: Awaitable[events.Event]) -> None:
+    async def _report(self, entry: Entry, command: T, call: DriverCall[T]) -> None:
         async with entry.driver_lock:  # never two driver calls at once on one worker (P10)
-            event = await call
+            event = await call(entry, command)
         if entry.life.name in self._registry:
             await self.handle(entry.life.name, event)
 

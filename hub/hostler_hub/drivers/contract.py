@@ -100,7 +100,7 @@ class Owned:
 
 
 class Driver(Protocol):
-    """The contract; ``tests/hub/drivers/conformance.py`` holds every driver to it."""
+    """The contract; ``tests/conformance/drivers.py`` holds every driver to it."""
 
     name: ClassVar[str]
     capabilities: ClassVar[Capabilities]

@@ -156,7 +156,7 @@ class LocalDriver:
     async def _sweep(self, ref: InstanceRef) -> None:
         """Let the agent's own code clear what the jobs of a killed agent left, or say what."""
         options = LocalOptions.model_validate(dict(ref.options))
-        argv = [options.python or sys.executable, "-m", "hostler_agent", "sweep"]
+        argv = [sys.executable, "-m", "hostler_agent", "sweep"]
         argv += ["--name", ref.instance, "--containment", options.containment]
         sweep = await asyncio.create_subprocess_exec(
             *argv,

@@ -1,0 +1,49 @@
+# What people and CI call. Every target sets up what it needs; `make help` lists them.
+SHELL := /bin/bash
+BIN := .venv/bin
+STATE := .state
+export PYTHONSAFEPATH :=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup provision down test check lint sanity docs bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make the virtual environment .venv
+	@scripts/bootstrap
+
+provision: setup ## start a hub and a latent fleet on this machine, and run a build on it
+	@$(BIN)/ansible-playbook playbooks/provision.yml
+
+down: setup ## stop what `make provision` started, and prove that nothing is left
+	@$(BIN)/ansible-playbook playbooks/down.yml
+
+test: setup check ## every check and every test
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: setup lint ## style, types, dependency rules, generated docs
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/state-diagram --check
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/ansible-lint --offline -q
+	git diff --exit-code --stat -- collections
+
+sanity: setup ## ansible-test sanity on the collection as it is built
+	scripts/ansible-test sanity
+
+docs: setup ## generate what in docs/ is generated
+	$(BIN)/python scripts/state-diagram
+
+agent.pyz: setup ## the agent as one file, for machines with nothing but Python 3.9+
+	$(BIN)/python scripts/make-agent-pyz agent.pyz
+
+bench: setup ## measure against peers and floors; writes benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks
+
+clean: ## remove the environment and caches (not the state of a running fleet)
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache agent.pyz

@@ -1,0 +1,86 @@
+"""What every driver must do; one class per driver says how to make it and what to start.
+
+Subclass ``Conformance`` in a test module and give it fixtures ``driver`` and ``options``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from hostler_hub.drivers.contract import Driver, InstanceRef, InstanceSpec
+from hostler_hub.identifiers import new_ulid
+from hostler_hub.lifecycle.model import Presence
+
+
+def spec_of(options: Mapping[str, Any], *, worker: str = "w-1", epoch: int = 1) -> InstanceSpec:
+    return InstanceSpec(worker, new_ulid(), epoch, "a-token-of-no-use", options)
+
+
+def ref_of(spec: InstanceSpec, handle: Mapping[str, Any] | None) -> InstanceRef:
+    return InstanceRef(spec.worker, spec.instance, spec.epoch, handle, spec.options)
+
+
+class Conformance:
+    """The contract, call by call."""
+
+    async def test_created_is_running_and_the_handle_is_json(
+        self, driver: Driver, options: Mapping[str, Any]
+    ) -> None:
+        spec = spec_of(options)
+        handle = await driver.create(spec)
+        again = json.loads(json.dumps(dict(handle)))
+        assert again["version"] >= 1
+        seen = await driver.inspect(ref_of(spec, again))
+        assert seen.presence is Presence.RUNNING
+        await driver.destroy(ref_of(spec, again))
+
+    async def test_K3_found_again_without_its_handle(
+        self, driver: Driver, options: Mapping[str, Any]
+    ) -> None:
+        spec = spec_of(options)
+        handle = await driver.create(spec)
+        seen = await driver.inspect(ref_of(spec, None))
+        assert seen.presence is Presence.RUNNING
+        assert seen.handle == handle
+        await driver.destroy(ref_of(spec, None))
+
+    async def test_P12_create_twice_starts_one(
+        self, driver: Driver, options: Mapping[str, Any]
+    ) -> None:
+        spec = spec_of(options)
+        first = await driver.create(spec)
+        assert await driver.create(spec) == first
+        assert [owned.instance for owned in await driver.list_owned()] == [spec.instance]
+        await driver.destroy(ref_of(spec, first))
+
+    async def test_V3_destroyed_is_gone_and_destroying_again_is_nothing(
+        self, driver: Driver, options: Mapping[str, Any]
+    ) -> None:
+        spec = spec_of(options)
+        handle = await driver.create(spec)
+        await driver.destroy(ref_of(spec, handle))
+        assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.GONE
+        assert await driver.list_owned() == [] or await driver.list_owned() == ()
+        await driver.destroy(ref_of(spec, handle))
+
+    async def test_K2_what_never_was_is_gone_and_can_be_destroyed(
+        self, driver: Driver, options: Mapping[str, Any]
+    ) -> None:
+        spec = spec_of(options)
+        assert (await driver.inspect(ref_of(spec, None))).presence is Presence.GONE
+        await driver.destroy(ref_of(spec, None))
+
+    async def test_V2_list_owned_finds_all_and_only_ours(
+        self, driver: Driver, other_hub_driver: Driver, options: Mapping[str, Any]
+    ) -> None:
+        mine = spec_of(options, epoch=3)
+        theirs = spec_of(options, worker="w-2")
+        mine_handle = await driver.create(mine)
+        their_handle = await other_hub_driver.create(theirs)
+        owned = await driver.list_owned()
+        assert [(each.instance, each.epoch) for each in owned] == [(mine.instance, 3)]
+        await other_hub_driver.destroy(ref_of(theirs, their_handle))
+        assert len(await driver.list_owned()) == 1
+        await driver.destroy(ref_of(mine, mine_handle))

@@ -1,0 +1,344 @@
+"""The shell around the core: a real store, a virtual clock, a provider that misbehaves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostler_hub.clock import VirtualClock
+from hostler_hub.controller import Controller, hash_of
+from hostler_hub.drivers.contract import Environment
+from hostler_hub.drivers.fake import FakeDriver, FakeProvider
+from hostler_hub.errors import NotFound
+from hostler_hub.identifiers import new_ulid
+from hostler_hub.lifecycle import Mode, State, Worker, events
+from hostler_hub.registry import Entry, Registry, columns_of
+from hostler_hub.specs import WorkerDefinition
+from hostler_hub.store import events as event_rows
+from hostler_hub.store import workers
+from hostler_hub.store.engine import Store
+
+START = 1_000_000_000.0
+
+
+@dataclass
+class Outlets:
+    """Records what the core ordered of the rest of the hub."""
+
+    sent_away: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    offers: int = 0
+
+    def send_away(self, connection: str, reason: str) -> None:
+        self.sent_away.append(connection)
+
+    def lose_leases(self, leases: Sequence[str], reason: str) -> None:
+        self.lost.extend(leases)
+
+    def offer_slots(self) -> None:
+        self.offers += 1
+
+
+@dataclass
+class Hub:
+    """One hub's controller; the provider and the database outlive it."""
+
+    store: Store
+    clock: VirtualClock
+    registry: Registry
+    controller: Controller
+    outlets: Outlets
+    provider: FakeProvider
+
+    def life(self) -> Worker:
+        return self.registry.get("w").life
+
+    async def define(self, **options: Any) -> None:
+        definition = WorkerDefinition.model_validate(
+            {"name": "w", "driver": "fake", "driver_options": options}
+        )
+        life = Worker("w", self.controller.policy(definition), state_since=START)
+        entry = Entry(definition, life, revision=1)
+        row = {
+            "name": "w",
+            "definition": definition.public(),
+            "password_hash": None,
+            "facts": {},
+            "revision": 1,
+            **columns_of(life),
+        }
+        await self.store.write(workers.insert, row)
+        self.registry.add(entry)
+
+    async def want(self) -> str:
+        instance = new_ulid()
+        wanted = events.Wanted(at=self.clock.now(), instance=instance, cause="build b")
+        await self.controller.handle("w", wanted)
+        return instance
+
+    async def attach(self, connection: str = "c") -> None:
+        life = self.life()
+        assert life.instance is not None
+        came = events.Attached(
+            at=self.clock.now(),
+            instance=life.instance.id,
+            epoch=life.epoch,
+            connection=connection,
+            resumable=True,
+        )
+        await self.controller.handle("w", came)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let the clock run, timer by timer, and everything it sets off come to rest."""
+        until = self.clock.now() + seconds
+        assert await self.controller.settle(10)
+        while (due := self.clock.next_due()) is not None and due <= until:
+            self.clock.advance(max(0.0, due - self.clock.now()))
+            assert await self.controller.settle(10)
+        self.clock.advance(max(0.0, until - self.clock.now()))
+        assert await self.controller.settle(10)
+
+
+@asynccontextmanager
+async def hub_on(
+    url: str, tmp_path: Path, provider: FakeProvider, at: float = START
+) -> AsyncIterator[Hub]:
+    clock, registry, outlets = VirtualClock(at), Registry(), Outlets()
+    environment = Environment("HUB", tmp_path, "ws://127.0.0.1:9/")
+    driver = FakeDriver(environment, provider)
+    async with Store(url, exclusive=True) as store:
+        controller = Controller(store, clock, registry, {"fake": driver}, lease_ttl_s=300)
+        controller.outlets = outlets
+        await controller.load()
+        yield Hub(store, clock, registry, controller, outlets, provider)
+        await controller.aclose()
+        await driver.aclose()
+
+
+@pytest.fixture
+def provider() -> FakeProvider:
+    return FakeProvider()
+
+
+@pytest.fixture
+async def hub(database_url: str, tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Hub]:
+    async with hub_on(database_url, tmp_path, provider) as made:
+        yield made
+
+
+async def test_V1_the_intent_is_in_the_ledger_with_the_token_s_hash_only(hub: Hub) -> None:
+    await hub.define()
+    instance = await hub.want()
+    token = hub.registry.get("w").token
+    row = await hub.store.read(workers.instance, instance)
+    assert row is not None
+    assert (row["worker"], row["epoch"], row["ended_at"]) == ("w", 1, None)
+    assert token is not None
+    assert row["token_hash"] == hash_of(token)
+    assert await hub.controller.settle(10)
+    assert hub.registry.get("w").token is None
+    assert [call for call in hub.provider.calls if call[0] == "create"] == [("create", instance)]
+
+
+async def test_P1_failed_but_done_is_destroyed_and_the_worker_backs_off(hub: Hub) -> None:
+    await hub.define(create="fail_done")
+    instance = await hub.want()
+    await hub.controller.settle(10)
+    assert hub.life().state is State.LATENT
+    assert hub.provider.instances == {}
+    assert "gateway timeout" in str(hub.life().quarantine_reason)
+    row = await hub.store.read(workers.instance, instance)
+    assert row is not None
+    assert row["ended_at"] is not None
+
+
+async def test_L16_a_create_that_never_answers_is_given_up_at_its_deadline(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasty = FakeDriver.capabilities.__class__(create_deadline_s=0.01)
+    monkeypatch.setattr(FakeDriver, "capabilities", hasty)
+    await hub.define(create="hang")
+    await hub.want()
+    await hub.controller.settle(10)
+    assert hub.life().state is State.LATENT
+    assert "deadline" in str(hub.life().last_error)
+
+
+async def test_P13_a_destroy_is_retried_until_it_succeeds(hub: Hub) -> None:
+    await hub.define(destroy="fail")
+    await hub.want()
+    await hub.controller.settle(10)
+    stop = events.ModeSet(at=hub.clock.now(), mode=Mode.STOPPED, reason="x", by="ann")
+    await hub.controller.handle("w", stop)
+    await hub.pass_time(60)
+    assert hub.life().state is State.INSUBSTANTIATING
+    tries = [call for call in hub.provider.calls if call[0] == "destroy"]
+    assert 4 <= len(tries) <= 8
+    entry = hub.registry.get("w")
+    entry.definition = entry.definition.model_copy(update={"driver_options": {}})
+    await hub.pass_time(300)
+    assert hub.life().state is State.LATENT
+
+
+async def test_P8_an_instance_whose_agent_never_comes_is_stopped_and_missing(hub: Hub) -> None:
+    await hub.define()
+    await hub.want()
+    await hub.pass_time(119)
+    assert hub.life().state is State.SUBSTANTIATING
+    await hub.pass_time(2)
+    assert hub.life().state is State.LATENT
+    assert hub.life().missing_since is not None
+    assert hub.provider.instances == {}
+
+
+async def test_P7_a_vanished_instance_is_seen_at_the_next_check(hub: Hub) -> None:
+    await hub.define()
+    instance = await hub.want()
+    await hub.controller.settle(10)
+    del hub.provider.instances[instance]
+    await hub.pass_time(10)
+    assert hub.life().state is State.LATENT
+    assert "no such instance" in str(hub.life().quarantine_reason)
+
+
+async def test_idle_stops_the_instance_at_the_timeout(hub: Hub) -> None:
+    await hub.define()
+    await hub.want()
+    await hub.controller.settle(10)
+    await hub.attach()
+    await hub.pass_time(599)
+    assert hub.life().state is State.SUBSTANTIATED
+    await hub.pass_time(1)
+    assert hub.life().state is State.LATENT
+    assert hub.outlets.sent_away == ["c"]
+
+
+async def test_P20_of_a_lease_and_the_idle_timer_one_wins(hub: Hub) -> None:
+    await hub.define()
+    await hub.want()
+    await hub.controller.settle(10)
+    await hub.attach()
+    leased = events.Leased(at=hub.clock.now(), lease="L1")
+    await hub.controller.handle("w", leased, lambda c: None)
+    await hub.pass_time(601)
+    assert hub.life().leases == ("L1",)
+
+
+async def test_what_comes_with_an_event_is_committed_with_it_or_not_at_all(hub: Hub) -> None:
+    await hub.define()
+
+    def refuse(_c: object) -> None:
+        raise LookupError("no")
+
+    wanted = events.Wanted(at=START, instance=new_ulid(), cause="b")
+    with pytest.raises(LookupError):
+        await hub.controller.handle("w", wanted, refuse)
+    assert hub.life().state is State.LATENT
+    assert hub.provider.calls == []
+    assert await hub.store.read(event_rows.recent, "w", 10) == []
+
+
+async def test_V16_transitions_are_recorded_with_their_cause(hub: Hub) -> None:
+    await hub.define(create="fail")
+    await hub.want()
+    await hub.controller.settle(10)
+    rows = await hub.store.read(event_rows.recent, "w", 10)
+    said = [(row["event"], row["to_state"], row["cause"]) for row in reversed(rows)]
+    assert said[0] == ("Wanted", "substantiating", "build b")
+    assert said[1][:2] == ("CreateFailed", "insubstantiating")
+    assert "out of capacity" in said[1][2]
+    assert said[2][:2] == ("Destroyed", "latent")
+
+
+async def test_a_removed_worker_is_gone_when_its_instance_is(hub: Hub) -> None:
+    await hub.define()
+    await hub.want()
+    await hub.controller.settle(10)
+    await hub.controller.handle("w", events.Removed(at=hub.clock.now(), by="ann"))
+    await hub.controller.settle(10)
+    assert hub.provider.instances == {}
+    assert await hub.store.read(workers.load_all) == []
+    with pytest.raises(NotFound):
+        hub.life()
+
+
+# --- kill -9 and start again ----------------------------------------------------------------------
+
+
+async def test_K2_an_intent_without_a_create_comes_to_rest(
+    database_url: str, tmp_path: Path, provider: FakeProvider
+) -> None:
+    async with hub_on(database_url, tmp_path, provider) as hub:
+        await hub.define(create="hang")
+        await hub.want()  # the create is under way for ever; this hub dies with it
+    async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
+        await hub.controller.recover()
+        await hub.controller.settle(10)
+        assert hub.life().state is State.LATENT
+        assert hub.life().epoch == 1
+        assert await hub.store.read(workers.live_instances) == []
+
+
+async def test_K3_a_create_that_was_done_is_adopted(
+    database_url: str, tmp_path: Path, provider: FakeProvider
+) -> None:
+    async with hub_on(database_url, tmp_path, provider) as hub:
+        await hub.define()
+        instance = await hub.want()
+        await hub.controller.settle(10)
+        entry = hub.registry.get("w")
+        forgotten = {**columns_of(entry.life), "handle": None}
+        await hub.store.write(workers.update, "w", entry.revision, forgotten)
+    async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
+        await hub.controller.recover()
+        await hub.controller.settle(10)
+        assert hub.life().instance is not None
+        assert hub.life().instance.handle == {"version": 1, "instance": instance}
+        assert sum(call[0] == "create" for call in provider.calls) == 1
+        await hub.pass_time(100)  # V12: the wait began anew with this hub
+        assert hub.life().state is State.SUBSTANTIATING
+
+
+async def test_K11_a_stop_that_was_under_way_is_finished(
+    database_url: str, tmp_path: Path, provider: FakeProvider
+) -> None:
+    async with hub_on(database_url, tmp_path, provider) as hub:
+        await hub.define(destroy="fail")
+        await hub.want()
+        await hub.controller.settle(10)
+        await hub.controller.handle("w", events.Unwanted(at=START, cause="x"))
+        await hub.controller.settle(10)
+        assert hub.life().state is State.INSUBSTANTIATING
+        row = (await hub.store.read(workers.load_all))[0]
+        works = {**row["definition"], "driver_options": {}}
+        await hub.store.write(workers.redefine, "w", works, None)
+    async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
+        await hub.controller.recover()
+        await hub.controller.settle(10)
+        assert hub.life().state is State.LATENT
+        assert provider.instances == {}
+
+
+async def test_modes_quarantines_and_errors_survive_a_restart(
+    database_url: str, tmp_path: Path, provider: FakeProvider
+) -> None:
+    async with hub_on(database_url, tmp_path, provider) as hub:
+        await hub.define(create="fail")
+        await hub.want()
+        await hub.controller.settle(10)
+        pause = events.ModeSet(at=START + 1, mode=Mode.PAUSED, reason="patching", by="ann")
+        await hub.controller.handle("w", pause)
+        before = hub.life()
+    async with hub_on(database_url, tmp_path, provider, at=START + 5) as hub:
+        await hub.controller.recover()
+        after = hub.life()
+        assert (after.mode, after.mode_reason, after.mode_by) == (Mode.PAUSED, "patching", "ann")
+        assert after.quarantine_until == before.quarantine_until
+        await hub.pass_time(10)
+        assert hub.life().quarantine_until is None
+        assert hub.life().backoff_s == 10
