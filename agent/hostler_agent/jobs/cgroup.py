@@ -26,7 +26,7 @@ from hostler_agent.jobs import mounts, posix, procfs
 from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.plan import JobPlan
 from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
-from hostler_agent.jobs.spawn import Exit, Spawner
+from hostler_agent.jobs.spawn import Spawner
 
 MAX_PIDS = 4096
 _SWEEP_DEADLINE_S = 10.0
@@ -152,14 +152,9 @@ class CgroupEnclosure:
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
         return posix.holders(self._members(), readers)
 
-    def usage(self, main: Optional[Exit]) -> Usage:
-        peak_bytes = _number(self._group / "memory.peak")
-        if peak_bytes is None and main is not None:
-            peak_bytes = main.peak_resident_bytes
+    def usage(self) -> Usage:
         cpu_us = _cpu_us(self.paths[0])
-        if cpu_us is not None:
-            return Usage(peak_bytes, cpu_us / 1e6)
-        return Usage(peak_bytes, None if main is None else main.cpu_s)
+        return Usage(_number(self._group / "memory.peak"), None if cpu_us is None else cpu_us / 1e6)
 
     async def empty(self, deadline_s: float) -> Leftovers:
         if self._removed():

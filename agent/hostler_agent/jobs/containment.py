@@ -61,7 +61,9 @@ class Enclosure(Protocol):
     def holders(self, readers: Collection[Reader]) -> tuple[ProcessName, ...]:
         """Processes of the job that hold the other end of one of `readers`."""
 
-    def usage(self, main: Optional[Exit]) -> Usage: ...
+    def usage(self) -> Usage:
+        """As far as the enclosure itself knows; to be asked before it is emptied."""
+
     async def empty(self, deadline_s: float) -> Leftovers:
         """Kills whatever is in it, waits until nothing is, and removes it. Twice does no harm."""
 

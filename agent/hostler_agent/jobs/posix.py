@@ -74,8 +74,8 @@ class SubreaperEnclosure:
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
         return holders(self._members(), readers)
 
-    def usage(self, main: Optional[Exit]) -> Usage:
-        return Usage() if main is None else Usage(main.peak_resident_bytes, main.cpu_s)
+    def usage(self) -> Usage:
+        return Usage()
 
     async def empty(self, deadline_s: float) -> Leftovers:
         found: dict[int, ProcessName] = {}

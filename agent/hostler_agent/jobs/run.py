@@ -19,7 +19,7 @@ from hostler_agent.jobs import plan as plans
 from hostler_agent.jobs.clock import Clock, SystemClock, wait_any
 from hostler_agent.jobs.containment import Containment, Enclosure, Process, Reader
 from hostler_agent.jobs.plan import JobPlan
-from hostler_agent.jobs.receipt import Ended, ProcessName, Receipt
+from hostler_agent.jobs.receipt import Ended, ProcessName, Receipt, Usage
 from hostler_agent.jobs.spawn import Exit
 from hostler_agent.jobs.tail import LogFile, Tail
 from hostler_agent.jobs.watch import Watch
@@ -113,7 +113,8 @@ class Job:
             await wait_any(self._clock, [exited, self._stop])
             if not exited.done():
                 await self._ask_to_end(process, exited)
-            held = await self._drain(pumps, enclosure)
+            lost = exited.done() and exited.exception() is not None
+            held = () if lost else await self._drain(pumps, enclosure)
             outcome = await self._empty(enclosure, process, exited, held)
             await self._hear_last_words(pumps)
             self._over.set_result(None)
@@ -171,7 +172,7 @@ class Job:
         exited: asyncio.Future[Exit],
         held: tuple[ProcessName, ...],
     ) -> Outcome:
-        usage = enclosure.usage(_result(exited))
+        usage = enclosure.usage()
         left = await enclosure.empty(KILL_DEADLINE_S)
         if not left.survivors:
             # Killed, so it is about to be reaped; a spawner that is gone says so by an exception.
@@ -182,7 +183,7 @@ class Job:
             exit_code=None if main is None else main.exit_code,
             containment=self._containment.name,
             pids_seen=len({process.pid, *(one.pid for one in left.found)}),
-            usage=usage,
+            usage=_completed(usage, main),
             survivors=left.survivors,
             held_output=tuple(one.name for one in held),
         )
@@ -231,6 +232,17 @@ class _Tasks:
         for task in self._tasks:
             if not task.cancelled():
                 task.result()
+
+
+def _completed(usage: Usage, main: Optional[Exit]) -> Usage:
+    """With what the main process's own account says, where the enclosure's says nothing."""
+    if main is None:
+        return usage
+    peak_bytes, cpu_s = usage.peak_memory_bytes, usage.cpu_s
+    return Usage(
+        main.peak_resident_bytes if peak_bytes is None else peak_bytes,
+        main.cpu_s if cpu_s is None else cpu_s,
+    )
 
 
 def _result(exited: asyncio.Future[Exit]) -> Optional[Exit]:

@@ -56,6 +56,7 @@ class Spawner:
         self._name = name
         self._home = tuple(home)
         self._process: Optional[subprocess.Popen[bytes]] = None
+        self._ended: list[subprocess.Popen[bytes]] = []
         self._channel: Optional[socket.socket] = None
         self._received = bytearray()
         # Made when it is needed: before Python 3.10 a lock belongs to the loop it was made in.
@@ -66,6 +67,7 @@ class Spawner:
 
     @property
     def pid(self) -> Optional[int]:
+        """None when none runs."""
         return None if self._process is None else self._process.pid
 
     async def start(self, plan: JobPlan, stdio: Stdio, entries: Sequence[str]) -> Child:
@@ -92,14 +94,13 @@ class Spawner:
         """To the process group of a child that has not ended; else nothing."""
         if child.token in self._running:
             with contextlib.suppress(SpawnerLost):
-                await self._send(("signal", child.token, number))
+                await self._send(("signal", child.token, int(number)))
 
     async def aclose(self) -> None:
         """Ends the spawner, which kills whatever is left below it."""
-        process = self._process
         self._lose()
-        if process is not None:
-            await asyncio.get_running_loop().run_in_executor(None, process.wait)
+        while self._ended:
+            await asyncio.get_running_loop().run_in_executor(None, self._ended.pop().wait)
 
     def _launch(self) -> None:
         ours, theirs = socket.socketpair()
@@ -217,7 +218,9 @@ class Spawner:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             self._channel.close()
         if self._process is not None:
-            self._process.poll()
+            # Its socket closes a moment before it can be reaped; another turn does that.
+            self._ended = [one for one in (*self._ended, self._process) if one.poll() is None]
+        self._process = None
         self._channel = None
         self._received.clear()
         lost = SpawnerLost(_LOST)

@@ -1,0 +1,147 @@
+"""What the jobs in the tests run: processes that try to get away. Prints Ready when they are there.
+
+Each line `pid N` names a process that must be dead when the job is over.
+"""
+
+import os
+import signal
+import sys
+
+
+def ready() -> None:
+    print("Ready", flush=True)
+
+
+def tell() -> None:
+    print(f"pid {os.getpid()}", flush=True)
+
+
+def forever() -> None:
+    while True:
+        signal.pause()
+
+
+def simple() -> None:
+    ready()
+    forever()
+
+
+def ignore_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    simple()
+
+
+def obey_sigterm() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+    simple()
+
+
+def stopped() -> None:
+    ready()
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def process_group() -> None:
+    """A child in the same group."""
+    if os.fork() == 0:
+        tell()
+        forever()
+    ready()
+    forever()
+
+
+def escape(*how: str) -> None:
+    """Leaves a process behind by two forks, and ends: in a session of its own (setsid), without
+    its environment (bare), without the output (quiet), deaf to SIGTERM."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        if "setsid" in how:
+            os.setsid()
+        if os.fork() == 0:
+            _stay(writing, how)
+        os._exit(0)
+    os.close(writing)
+    os.read(reading, 1)
+    ready()
+
+
+def _stay(writing: int, how: tuple) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    tell()
+    os.write(writing, b"x")
+    os.close(writing)
+    if "quiet" in how:
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+    if "bare" in how:
+        os.execve("/bin/sleep", ["sleep", "1000"], {})
+    forever()
+
+
+def tree(count: str) -> None:
+    """`count` processes, up to three below each, some in sessions of their own."""
+    reading, writing = os.pipe()
+    _grow(0, int(count), writing)
+    met = 0
+    while met < int(count) - 1:
+        met += len(os.read(reading, 4096))
+    ready()
+    forever()
+
+
+def _grow(index: int, count: int, writing: int) -> None:
+    for child in range(3 * index + 1, min(3 * index + 4, count)):
+        if os.fork() == 0:
+            if child % 7 == 0:
+                os.setsid()
+            tell()
+            _grow(child, count, writing)
+            os.write(writing, b"x")
+            forever()
+
+
+def bomb() -> None:
+    """Forks for ever; Ready when it can no more."""
+    told = False
+    while True:
+        try:
+            os.fork()
+        except BlockingIOError:  # noqa: PERF203
+            if not told:
+                ready()
+            told = True
+
+
+def flood(size: str) -> None:
+    block = b"x" * 65535 + b"\n"
+    left = int(size)
+    while left > 0:
+        os.write(1, block[: min(left, len(block))])
+        left -= len(block)
+
+
+def terminal() -> None:
+    print(os.isatty(0), os.isatty(1), os.isatty(2), os.tcgetpgrp(0) == os.getpgrp())
+    ready()
+
+
+def report() -> None:
+    with open("/proc/self/oom_score_adj") as adjustment:
+        print("oom", adjustment.read().strip())
+    print("descriptors", sorted(os.listdir("/proc/self/fd"))[:-1])  # noqa: PTH208
+    print("ignored", signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN)
+    print("stdin", repr(sys.stdin.read()))
+
+
+def slowly(path: str) -> None:
+    """Appends to a log each time it gets a signal."""
+    with open(path, "a") as log:
+        signal.signal(signal.SIGTERM, lambda *_: log.write("more\n") and log.flush())
+        log.write("first\n")
+        log.flush()
+        simple()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

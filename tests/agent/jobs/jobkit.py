@@ -1,0 +1,165 @@
+"""What the tests of jobs share: a clock, a sink, a maker of jobs, and looks at what is alive."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hostler_agent.jobs import Containment, procfs
+from hostler_agent.jobs.plan import COMMAND_VARIABLE, INSTANCE_VARIABLE, JobLimits, JobPlan
+from hostler_agent.jobs.run import Job
+
+CONTAINMENTS = ("cgroup2", "cgroup1", "subreaper")
+CHILD = Path(__file__).with_name("child.py")
+
+
+class VirtualClock:
+    """Goes only when told; see jobs.clock.Clock."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        self._calls: list[tuple[float, Callable[[], None]]] = []
+        self._changed = asyncio.Event()
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def now(self) -> float:
+        return 1.7e9 + self._now
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> _Timer:
+        entry = (when, callback)
+        self._calls.append(entry)
+        self._changed.set()
+        return _Timer(self._calls, entry)
+
+    async def advance(self, seconds: float) -> None:
+        self._now += seconds
+        for entry in [entry for entry in self._calls if entry[0] <= self._now]:
+            self._calls.remove(entry)
+            entry[1]()
+        await asyncio.sleep(0)
+
+    async def timers(self, count: int) -> None:
+        """Waits until that many are set: what is under test has come to wait."""
+        while len(self._calls) < count:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class _Timer:
+    def __init__(self, calls: list[Any], entry: Any) -> None:
+        self._calls, self._entry = calls, entry
+
+    def cancel(self) -> None:
+        if self._entry in self._calls:
+            self._calls.remove(self._entry)
+
+
+@dataclass
+class RecordingSink:
+    """Keeps what it gets. While `taking` is clear it takes nothing, as a hub that is away."""
+
+    streams: dict[str, bytearray] = field(default_factory=dict)
+    stops: list[str] = field(default_factory=list)
+    taking: asyncio.Event = field(default_factory=asyncio.Event)
+    largest: int = 0
+    total: int = 0
+    keep: bool = True
+
+    def __post_init__(self) -> None:
+        self.taking.set()
+        self._news = asyncio.Condition()
+
+    async def take_output(self, stream: str, data: bytes) -> None:
+        self.largest = max(self.largest, len(data))
+        self.total += len(data)
+        async with self._news:
+            if self.keep:
+                self.streams.setdefault(stream, bytearray()).extend(data)
+            self._news.notify_all()
+        await self.taking.wait()
+
+    async def take_log(self, name: str, data: bytes) -> None:
+        await self.take_output(name, data)
+
+    async def stopping(self, why: str) -> None:
+        self.stops.append(why)
+
+    def text(self, stream: str = "stdout") -> str:
+        return self.streams.get(stream, bytearray()).decode("utf-8", "replace")
+
+    async def until(self, text: str, stream: str = "stdout") -> None:
+        async with self._news:
+            await self._news.wait_for(lambda: text in self.text(stream))
+
+    @property
+    def pids(self) -> list[int]:
+        """Those that the child has told of."""
+        lines = self.text().splitlines()
+        return [int(line.split()[1]) for line in lines if line.startswith("pid ")]
+
+
+@dataclass
+class Runner:
+    """Makes jobs in one containment."""
+
+    containment: Containment
+    workdir: Path
+    made: int = 0
+
+    def plan(self, argv: Sequence[str], **limits: Any) -> JobPlan:
+        self.made += 1
+        command_id = f"c{self.made}"
+        markers = {
+            INSTANCE_VARIABLE: self.containment.root_name,
+            COMMAND_VARIABLE: command_id,
+        }
+        return JobPlan(
+            command_id,
+            tuple(argv),
+            str(self.workdir),
+            {**os.environ, **markers},
+            JobLimits(**limits),
+        )
+
+    def child(self, *words: str, **limits: Any) -> JobPlan:
+        # -S -E: a fast start; the programs need nothing but the standard library.
+        return self.plan([sys.executable, "-S", "-E", str(CHILD), *words], **limits)
+
+    def job(self, plan: JobPlan, sink: RecordingSink, **options: Any) -> Job:
+        return Job(plan, self.containment, sink, **options)
+
+    def with_pty(self, plan: JobPlan) -> JobPlan:
+        return replace(plan, use_pty=True)
+
+
+def open_descriptors() -> int:
+    return sum(1 for _one in Path("/proc/self/fd").iterdir())
+
+
+def living(pids: Sequence[int]) -> list[int]:
+    return [one.pid for one in procfs.names(pids)]
+
+
+def marked(root_name: str) -> list[procfs.Stat]:
+    """Processes of any job of that containment that are alive (not the spawner, it is ours)."""
+    return [
+        one
+        for one in procfs.all_processes()
+        if one.state not in "ZX"
+        and procfs.environment_has(one.pid, INSTANCE_VARIABLE, root_name)
+        and not _is_spawner(one.pid)
+    ]
+
+
+def _is_spawner(pid: int) -> bool:
+    try:
+        return b"spawner.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
