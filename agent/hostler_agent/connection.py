@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 PING_INTERVAL_S = 20.0
 PING_DEADLINE_S = 20.0
 REQUEST_DEADLINE_S = 60.0
+CLOSE_DEADLINE_S = 5.0
 MAX_UNSENT_ANSWERS = 256
 
 CLOSE_PROTOCOL_ERROR = 1002
@@ -112,12 +113,24 @@ class Connection:
         if self._socket.close_code == GO_AWAY_CLOSE_CODE:
             raise OrderedAway(self._socket.close_reason or "the hub closed the connection for good")
 
-    async def flush(self) -> None:
-        """Wait until every frame given so far is with the operating system."""
-        await self._outgoing.join()
+    async def close(
+        self, code: int = 1000, reason: str = "", deadline_s: float = CLOSE_DEADLINE_S
+    ) -> None:
+        """Send what is still to be sent, say goodbye, and wait for the other end's; a peer that
+        does not play along within the deadline is dropped.
+        """
+        # Not wait_for(): before Python 3.12 it swallows a cancellation that comes just as it ends.
+        goodbye = asyncio.create_task(self._say_goodbye(code, reason), name="link goodbye")
+        try:
+            _, late = await asyncio.wait([goodbye], timeout=deadline_s)
+            if late:
+                self.abort()
+        finally:
+            goodbye.cancel()
+            await asyncio.gather(goodbye, return_exceptions=True)
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Say goodbye properly; gives up on a peer that does not answer after a few seconds."""
+    async def _say_goodbye(self, code: int, reason: str) -> None:
+        await self._outgoing.join()
         await self._socket.close(code, reason)
 
     def abort(self) -> None:
@@ -176,7 +189,8 @@ class Connection:
 
     async def _give_up(self, code: int, error: WireError) -> None:
         log.error("giving up the connection: %s", error)
-        await self.close(code, str(error)[:100])
+        # A close frame's reason has room for 123 bytes.
+        await self.close(code, str(error).encode("ascii", "replace")[:100].decode())
 
     async def _read(self, handle: Handler) -> None:
         while True:
@@ -234,7 +248,7 @@ class Connection:
         for pending in self._session.lose():
             assert isinstance(pending, _Pending)
             self._settle(pending.answer, LinkLost("the connection to the hub is lost"))
-        # flush() must not wait for what will never be sent.
+        # close() must not wait for what will never be sent.
         while not self._outgoing.empty():
             self._outgoing.get_nowait()
             self._outgoing.task_done()

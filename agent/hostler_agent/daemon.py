@@ -140,8 +140,6 @@ class Daemon:
         await self._roster.aclose("the agent is going away", grace_s)
         await self._toolbox.containment.aclose()
         if self._connection is not None:
-            # The answer to `shutdown` may still be on its way out.
-            await self._connection.flush()
             await self._connection.close(1001, "the agent is going away")
         if self._farewell is not None:
             tasks.append(self._farewell)

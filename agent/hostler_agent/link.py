@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from hostler_agent.backoff import Backoff
 from hostler_agent.config import is_loopback
-from hostler_agent.connection import Connection
+from hostler_agent.connection import CLOSE_DEADLINE_S, Connection
 from hostler_agent.errors import ConfigurationError, ConnectFailed, OrderedAway
 from hostler_agent.wire.extension import GO_AWAY_STATUS
 from hostler_agent.wire.limits import TO_AGENT
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from hostler_agent.wire.extension import Handshake
 
 OPEN_DEADLINE_S = 30.0
-CLOSE_DEADLINE_S = 5.0
 RECEIVE_QUEUE = 8
 STEADY_AFTER_S = 10.0
 """A connection that lasted this long was a good one: the next failure is a new story."""
@@ -95,15 +94,15 @@ class Link:
 
     async def _attempt(self, serve: Callable[[Connection], Awaitable[None]]) -> None:
         sent_at = self._clock.now()
-        socket = await self._open()
+        connection = Connection(await self._open(), self._clock, self._contacted)
         try:
             opened_at = self._clock.now()
             self._contacted(sent_at)
-            await serve(Connection(socket, self._clock, self._contacted))
+            await serve(connection)
             if self._clock.now() - opened_at >= STEADY_AFTER_S:
                 self._backoff.succeeded()
         finally:
-            await socket.close()
+            await connection.close()
 
     async def _open(self) -> ClientConnection:
         from websockets.exceptions import (  # noqa: PLC0415 - heavy: not before it is needed

@@ -18,7 +18,13 @@ from hostler_agent.link import Endpoint, Link
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import RemoteError
 from hostler_agent.wire.extension import Handshake
-from hostler_agent.wire.messages import Keepalive, Print, Update, UpdateReadFile
+from hostler_agent.wire.messages import (
+    Keepalive,
+    Print,
+    Update,
+    UpdateReadFile,
+    UpdateUploadFileWrite,
+)
 
 HANDSHAKE = Handshake("w1", "token", "s" * 43, "01JABCDEFGHJKMNPQRSTVWXYZ0", 7)
 
@@ -219,6 +225,21 @@ async def test_a_request_has_a_deadline(bare, connect, clock) -> None:
     bare.holds_answers = False
     await theirs.release()  # the late answer harms nobody
     assert await ours.request(UpdateReadFile("c1", 4)) is None
+
+
+async def test_a_hub_that_reads_no_more_cannot_keep_us(bare, connect) -> None:
+    """N1, V18: a slow reader; what it does not take is given up with the connection."""
+    client = connect(bare.url)
+    ours, theirs = await client.connected(), await bare.attached()
+    theirs.socket.transport.pause_reading()
+    small = (socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    ours._socket.transport.get_extra_info("socket").setsockopt(*small)
+    chunk = b"x" * (2**20 - 1000)
+    posted = [await ours.post(UpdateUploadFileWrite("c1", chunk)) for _ in range(40)]
+    await asyncio.wait_for(ours.close(deadline_s=0.01), 20)
+    for answer in posted:
+        with pytest.raises(LinkLost):
+            await asyncio.wait_for(answer, 20)
 
 
 async def test_the_slots_are_bounded(bare, connect) -> None:
