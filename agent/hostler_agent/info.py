@@ -50,6 +50,13 @@ ENVIRONMENT = frozenset(
 )
 """The variables that may leave the machine, in upper case (Windows ignores it)."""
 
+OLDER_NAMES = {
+    "upload_file": "uploadFile",
+    "upload_directory": "uploadDirectory",
+    "download_file": "downloadFile",
+}
+"""A master asks whether the worker has `uploadFile`, and then sends it `upload_file`."""
+
 MAX_INFO_FILE_BYTES = 4096
 MAX_INFO_FILES = 64
 
@@ -63,10 +70,16 @@ def worker_info(basedir: Path, commands: Mapping[str, str]) -> dict[str, Any]:
         "system": os.name,
         "basedir": str(basedir),
         "version": __version__,
-        "worker_commands": dict(commands),
+        "worker_commands": announced(commands),
         # Never delete on a master's word what we did not make.
         "delete_leftover_dirs": False,
     }
+
+
+def announced(commands: Mapping[str, str]) -> dict[str, str]:
+    """The commands' versions, the transfers' also under the names that Buildbot's steps look for."""
+    older = {OLDER_NAMES[name]: commands[name] for name in OLDER_NAMES if name in commands}
+    return {**commands, **older}
 
 
 def machine_facts() -> dict[str, Any]:

@@ -65,6 +65,12 @@ def test_a_stock_master_finds_what_it_needs(
     assert b"s3cret" not in codec.encode(info)
 
 
+def test_transfers_are_announced_under_both_names(tmp_path: Path) -> None:
+    """A stock master asks for `uploadFile` before it sends `upload_file`."""
+    info = worker_info(tmp_path, {"upload_file": "3.3", "shell": "3.2"})
+    assert info["worker_commands"] == {"upload_file": "3.3", "uploadFile": "3.3", "shell": "3.2"}
+
+
 def test_the_facts_tell_the_machine() -> None:
     facts = machine_facts()
     assert facts["memory_mb"] > 64
