@@ -77,7 +77,7 @@ def worker_info(basedir: Path, commands: Mapping[str, str]) -> dict[str, Any]:
 
 
 def announced(commands: Mapping[str, str]) -> dict[str, str]:
-    """The commands' versions, the transfers' also under the names that Buildbot's steps look for."""
+    """The commands' versions; the transfers' also under the names that Buildbot's steps ask for."""
     older = {OLDER_NAMES[name]: commands[name] for name in OLDER_NAMES if name in commands}
     return {**commands, **older}
 
