@@ -118,12 +118,13 @@ async def _assemble(
     fleet = Fleet(store, clock, registry, controller, queue, drivers)
     tasks = Tasks()
 
-    await controller.load()
+    ownerless = await controller.load()
     stack.callback(_note_what_is_left, settings, clock, registry, closing)
     stack.push_async_callback(closing.within, "controller", controller.aclose)
     stack.push_async_callback(closing.within, "agents", agents.aclose)
     stack.push_async_callback(closing.within, "queue", queue.aclose)
     await queue.load()
+    queue.lose(ownerless, "its worker was lost when the last hub ended")
     await controller.recover()
     # Drivers are still there while the idle instances are sent away (P19).
     stop = functools.partial(controller.stop, settings.shutdown_deadline_s)

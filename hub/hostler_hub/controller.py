@@ -96,19 +96,27 @@ class Controller:
 
     # --- the hub's start and end ------------------------------------------------------------
 
-    async def load(self) -> None:
-        """Read every worker and its open leases; nothing is ordered yet."""
+    async def load(self) -> list[str]:
+        """Read every worker and its open leases; nothing is ordered yet.
+
+        Returns the leases that no worker holds: the last hub died between losing them and giving
+        their builds back.
+        """
         rows, open_leases = await self._store.read(_load)
-        leases: dict[str, list[str]] = {}
+        held: dict[tuple[str, str], list[str]] = {}
         for lease in open_leases:
-            leases.setdefault(lease["worker"], []).append(lease["id"])
+            held.setdefault((lease["worker"], lease["instance"]), []).append(lease["id"])
         for row in rows:
             definition = WorkerDefinition.model_validate(row["definition"])
-            held = tuple(leases.get(row["name"], ()))
-            entry = Entry(definition, life_of(row, self.policy(definition), held), row["revision"])
+            up = row["state"] == State.SUBSTANTIATED
+            leases = held.pop((row["name"], row["instance_id"]), []) if up else []
+            entry = Entry(
+                definition, life_of(row, self.policy(definition), tuple(leases)), row["revision"]
+            )
             entry.password_hash = row["password_hash"]
             entry.facts = row["facts"]
             self._registry.add(entry)
+        return [lease for left in held.values() for lease in left]
 
     async def recover(self) -> None:
         """Take up what was under way when the last hub ended."""

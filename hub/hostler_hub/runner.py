@@ -79,7 +79,6 @@ class Runner:
         ]
         self._interrupt: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._interrupted_as = course.CANCELLED
-        self._session: AgentSession | None = None
 
     def cancel(self, reason: str) -> None:
         """Somebody wants the build to end; asking twice changes nothing (A13)."""
@@ -146,7 +145,6 @@ class Runner:
         """Send the command over every session there is until it is over."""
         while not command.outcome.done():
             session = await self._services.agents.session(self.lease.instance)
-            self._session = session
             message = messages.StartCommand(command_id, "shell", self._args(index, session))
             try:
                 await session.request(message)
@@ -247,16 +245,14 @@ class Runner:
 
     async def _clean_workspace(self) -> str | None:
         """Remove the build's directory; why it could not be done, or None."""
-        session = self._session
-        if session is None:
-            return None
         command = CommandRun(self.lease.instance, log=None)
         command.stored.set()  # nothing of it is kept
         command_id = f"{self.lease.build}.{self.lease.attempt}.clean"
         self._services.agents.listen(command_id, command)
-        args = {"paths": [self._workspace(session)], "logEnviron": False, "timeout": 100}
         try:
             async with asyncio.timeout(CLEAN_DEADLINE_S):
+                session = await self._services.agents.session(self.lease.instance)
+                args = {"paths": [self._workspace(session)], "logEnviron": False, "timeout": 100}
                 await session.request(messages.StartCommand(command_id, "rmdir", args))
                 outcome = await command.outcome
         except (ConnectionLost, RemoteError, TimeoutError) as error:

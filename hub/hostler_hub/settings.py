@@ -46,10 +46,6 @@ class Settings:
     unauthenticated_s: float = 10.0
     handshakes_per_s: int = 200
     go_away_grace_s: float = 10.0
-    retry_attempts: int = 3
-    backoff_first_s: float = 5.0
-    backoff_cap_s: float = 3600.0
-    reconcile_interval_s: float = 60.0
     log_step_size_bytes: int = 64 * 1024 * 1024
     shutdown_deadline_s: float = 30.0
 

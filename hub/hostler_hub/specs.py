@@ -202,9 +202,9 @@ class Requirements(_Spec):
 
 
 class Retry(_Spec):
-    """How often a build that lost its worker is run again; 0 never."""
+    """How often a build that lost its worker is run again: twice makes three attempts; 0 never."""
 
-    on_loss: Annotated[StrictInt, Field(ge=0, le=100)] = 3
+    on_loss: Annotated[StrictInt, Field(ge=0, le=100)] = 2
 
 
 class StepSpec(_Spec):

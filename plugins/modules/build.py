@@ -108,7 +108,7 @@ options:
     type: dict
     suboptions:
       on_loss:
-        description: How often it is tried again; 0 never. The hub's default is 3.
+        description: How often it is tried again; 0 never. The hub's default is 2, three attempts in all.
         type: int
   idempotency_key:
     description:

@@ -22,6 +22,7 @@ from hostler_hub.specs import WorkerDefinition
 from hostler_hub.store import events as event_rows
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
+from hostler_hub.store.tables import leases
 
 START = 1_000_000_000.0
 
@@ -54,6 +55,7 @@ class Hub:
     controller: Controller
     outlets: Outlets
     provider: FakeProvider
+    ownerless: list[str]
 
     def life(self) -> Worker:
         return self.registry.get("w").life
@@ -114,8 +116,8 @@ async def hub_on(
     async with Store(url, exclusive=True) as store:
         controller = Controller(store, clock, registry, {"fake": driver}, lease_ttl_s=300)
         controller.outlets = outlets
-        await controller.load()
-        yield Hub(store, clock, registry, controller, outlets, provider)
+        ownerless = await controller.load()
+        yield Hub(store, clock, registry, controller, outlets, provider, ownerless)
         await controller.aclose()
         await driver.aclose()
 
@@ -322,6 +324,24 @@ async def test_K11_a_stop_that_was_under_way_is_finished(
         await hub.controller.settle(10)
         assert hub.life().state is State.LATENT
         assert provider.instances == {}
+
+
+async def test_K10_a_lease_without_a_holder_is_handed_to_whoever_gives_builds_back(
+    database_url: str, tmp_path: Path, provider: FakeProvider
+) -> None:
+    """The last hub persisted that the instance goes, and died before it gave the build back."""
+    async with hub_on(database_url, tmp_path, provider) as hub:
+        await hub.define()
+        instance = await hub.want()
+        await hub.controller.settle(10)
+        lease = {"id": "L1", "build": "B1", "worker": "w", "instance": instance, "epoch": 1}
+        times = {"acquired_at": START, "ended_at": None, "end_reason": None}
+        await hub.store.write(lambda c: c.execute(leases.insert(), {**lease, **times}) and None)
+        await hub.attach()
+        await hub.controller.handle("w", events.Unwanted(at=START, cause="x"))
+    async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
+        assert hub.ownerless == ["L1"]
+        assert hub.life().leases == ()
 
 
 async def test_modes_quarantines_and_errors_survive_a_restart(

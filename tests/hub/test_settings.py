@@ -17,12 +17,12 @@ def test_environment_and_overrides(tmp_path: Path) -> None:
         "HOSTLER_HOST": "::1",
         "HOSTLER_PORT": "9000",
         "HOSTLER_LEASE_TTL_S": "90.5",
-        "HOSTLER_RETRY_ATTEMPTS": "",
+        "HOSTLER_PING_INTERVAL_S": "",
     }
     settings = Settings.from_environment(environ, port=9001, host=None)
     assert settings.state_dir == tmp_path
     assert (settings.host, settings.port, settings.url) == ("::1", 9001, "http://[::1]:9001")
-    assert (settings.lease_ttl_s, settings.retry_attempts) == (90.5, 3)
+    assert (settings.lease_ttl_s, settings.ping_interval_s) == (90.5, 20)
     assert settings.database_url == f"sqlite:///{tmp_path}/hub.sqlite3"
 
 

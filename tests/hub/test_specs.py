@@ -61,7 +61,7 @@ def test_defaults_are_the_contracts() -> None:
             }
         ],
         "timeout_s": None,
-        "retry": {"on_loss": 3},
+        "retry": {"on_loss": 2},
     }
 
 

@@ -23,6 +23,10 @@ SUBSTANTIATING = State.SUBSTANTIATING
 SUBSTANTIATED = State.SUBSTANTIATED
 INSUBSTANTIATING = State.INSUBSTANTIATING
 
+# Who attaches waits at least so long for a build: with a build_wait_timeout of 0 an instance would
+# be idle, and stopped, before the build it was started for could take its slot.
+FIRST_LEASE_S = 5.0
+
 
 def stay(draft: Draft, _event: events.Event) -> State:
     """Nothing changes; the row is there because the event may rightly arrive."""
@@ -63,7 +67,7 @@ def give_up_attach(draft: Draft, _event: events.TimerFired) -> State:
 
 def attach(draft: Draft, event: events.Attached) -> State:
     _connect(draft, event)
-    draft.idle()
+    draft.idle(at_least_s=FIRST_LEASE_S)
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
 
@@ -89,7 +93,7 @@ def reattach(draft: Draft, event: events.Attached) -> State:
         draft.lose_leases("the agent reconnected and cannot take up its commands")
     _connect(draft, event)
     if not draft.worker.leases and Timer.IDLE not in draft.worker.timers:
-        draft.idle()
+        draft.idle(at_least_s=FIRST_LEASE_S)
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
 
@@ -221,7 +225,9 @@ def inspected_booting(draft: Draft, event: events.Inspected) -> State:
     assert draft.worker.instance is not None
     if event.presence is Presence.GONE:
         reason = f"its instance ended before the agent attached: {event.evidence}"
-        draft.quarantine(reason)
+        if draft.worker.instance.handle is not None:
+            draft.quarantine(reason)
+        # Else the hub died before the create (K2), which is no fault of the worker's (V12).
         return wind_down(draft, reason)
     if event.presence is Presence.RUNNING and event.handle is not None:
         _set_handle(draft, event.handle)  # K3: created, but the handle was not recorded

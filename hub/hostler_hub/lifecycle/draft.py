@@ -72,11 +72,11 @@ class Draft:
             self.order(commands.LoseLeases(self.worker.leases, reason))
             self.set(leases=())
 
-    def idle(self) -> None:
+    def idle(self, at_least_s: float = 0.0) -> None:
         """Nobody holds a lease: count down, unless the owner keeps the instance."""
         wait = self.worker.policy.build_wait_timeout_s
         if wait >= 0 and not self.worker.policy.permanent:
-            self.timer(Timer.IDLE, wait)
+            self.timer(Timer.IDLE, max(wait, at_least_s))
 
     def destroy(self) -> None:
         """Order the destroy; until it is answered no second one goes out (P10)."""

@@ -15,6 +15,7 @@ from hostler_hub.lifecycle import (
     State,
     Timer,
     Worker,
+    actions,
     check,
     check_transition,
     commands,
@@ -152,8 +153,9 @@ def test_P8_an_agent_that_never_attaches_is_stopped_reported_and_quarantined() -
 
 
 def test_P7_an_instance_gone_before_attaching_fails_fast() -> None:
+    created = events.Created(at=1, instance="I0", handle={"pid": 1})
     gone = events.Inspected(at=10, instance="I0", presence=Presence.GONE, evidence="exit 1")
-    worker, _ = drive(substantiating(), gone)
+    worker, _ = drive(substantiating(), created, gone)
     assert worker.state is State.INSUBSTANTIATING
     assert "exit 1" in str(worker.quarantine_reason)
 
@@ -204,6 +206,13 @@ def test_V11_a_worker_that_is_not_leasable_refuses_a_lease(worker: Worker) -> No
 def test_build_wait_timeout_zero_stops_at_once() -> None:
     worker, _ = drive(leased(build_wait_timeout_s=0), released())
     assert worker.state is State.INSUBSTANTIATING
+
+
+def test_build_wait_timeout_zero_leaves_the_first_build_time_to_take_its_slot() -> None:
+    worker = substantiated(build_wait_timeout_s=0)
+    assert worker.timers[Timer.IDLE] == 2 + actions.FIRST_LEASE_S
+    worker, _ = drive(reloaded(worker), events.Recovered(at=1000), attached(1001))
+    assert worker.timers[Timer.IDLE] == 1001 + actions.FIRST_LEASE_S
 
 
 def test_M03_idle_stops_exactly_at_the_timeout() -> None:
@@ -486,6 +495,7 @@ def test_K2_a_create_that_never_happened_is_given_up() -> None:
     worker, ordered = drive(starting, gone)
     assert worker.state is State.INSUBSTANTIATING
     assert "Destroy" in kinds(ordered)
+    assert worker.quarantine_until is None  # V12: it was the hub that failed
 
 
 def test_K5_K8_leases_wait_for_the_agent_after_a_restart() -> None:
