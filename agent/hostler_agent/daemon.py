@@ -200,7 +200,7 @@ class Daemon:
             log.info("command %s is known already", message.command_id)
             return
         if self._is_finishing:
-            raise AgentError("the agent is stopping and takes no more commands")
+            raise AgentError(extension.STOPPING)
         if self._roster.is_ending(message.command_id):
             raise AgentError(f"a command of the id {message.command_id} is still being ended")
         kind = self._toolbox.commands.get(message.command_name)

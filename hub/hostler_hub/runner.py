@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import RemoteError
-from hostler_agent.wire.extension import CommandTerms
+from hostler_agent.wire.extension import STOPPING, CommandTerms
 from hostler_hub import course
 from hostler_hub.agents import Agents, AgentSession, ConnectionLost
 from hostler_hub.clock import Clock
@@ -152,6 +152,9 @@ class Runner:
             except (ConnectionLost, TimeoutError):
                 await session.close(1011, "no answer in time")
             except RemoteError as error:
+                if str(error) == STOPPING:  # no fault of the build: it is lost with its agent
+                    await session.closed.wait()
+                    continue
                 refused = StepOutcome(course.EXCEPTION, None, None, f"the agent refused: {error}")
                 if not command.outcome.done():
                     command.outcome.set_result(refused)

@@ -51,6 +51,9 @@ GO_AWAY_CLOSE_CODE = 4410
 RUNNING = "running"
 DONE = "done"
 
+STOPPING = "the agent is stopping and takes no more commands"
+"""Why start_command is refused by an agent that finishes what runs: the work is to go elsewhere."""
+
 OUTPUT = "output"
 RECEIPT = "receipt"
 
