@@ -140,4 +140,6 @@ def sentence(problem, details):
         return "; ".join(shown)
     text = str(problem.get("detail") or problem.get("title") or "")
     pointer = problem.get("pointer")
-    return "%s: %s" % (pointer, text) if pointer else text
+    if pointer and not text.startswith(pointer):
+        return "%s: %s" % (pointer, text)
+    return text

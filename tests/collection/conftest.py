@@ -34,6 +34,8 @@ class StandIn:
         self.builds = {}
         self.keys = {}
         self.logs = {}
+        self.tokens = {}
+        self.new_token = None
         self.settle_after = 0
         self.next_result = "success"
         self.url = None
@@ -199,6 +201,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         self.serve()
 
+    def do_DELETE(self):
+        self.serve()
+
     def serve(self):
         stand_in = self.server.stand_in
         content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -234,11 +239,21 @@ class Handler(BaseHTTPRequestHandler):
             page = names[: int(query["limit"])]
             more = page[-1] if len(page) < len(names) else None
             return 200, {"items": hub.look(page)["items"], "next": more}
+        if path.startswith("/tokens"):
+            return self.route_token(hub, path, body)
         if path == "/builds" and self.command == "POST":
             return hub.submit(body, self.headers["Idempotency-Key"])
         if path == "/builds":
             return 200, {"items": list(hub.builds.values()), "next": None}
         return self.route_build(hub, path.split("/")[2:], query)
+
+    def route_token(self, hub, path, body):
+        if self.command == "DELETE":
+            return 204, hub.tokens.pop(path.rpartition("/")[2]) and b""
+        if self.command == "GET":
+            return 200, {"items": list(hub.tokens.values())}
+        hub.tokens[body["name"]] = {"name": body["name"], "role": body["role"]}
+        return 201, {**hub.tokens[body["name"]], "token": hub.new_token}
 
     def route_build(self, hub, words, query):
         if words[0] not in hub.builds:

@@ -102,6 +102,13 @@ def test_problem_details_say_where_and_what(hub, client):
     assert caught.value.pointer == "/workers/0/max_builds"
 
 
+def test_a_pointer_that_the_hub_says_itself_is_not_said_twice(hub, client):
+    problem = {"title": "Invalid", "detail": "/steps/0: no program", "pointer": "/steps/0"}
+    hub.fail = [(422, problem)]
+    with pytest.raises(errors.InvalidRequest, match=r"/builds: /steps/0: no program$"):
+        client.post("/builds", {})
+
+
 def test_several_problems_are_all_told_up_to_five(hub, client):
     several = [{"pointer": f"/workers/{n}", "detail": "bad"} for n in range(7)]
     hub.fail = [(422, {"title": "Invalid", "detail": "7 problems", "errors": several})]
