@@ -89,8 +89,9 @@ def reattach(draft: Draft, event: events.Attached) -> State:
     old = draft.worker.connection
     if old is not None:
         draft.order(commands.SendAway(old, "replaced by a newer connection of the same agent"))
-    if not (event.resumable and (old is None or draft.worker.resumable)):
-        draft.lose_leases("the agent reconnected and cannot take up its commands")
+    continues = event.resumable and event.resumes
+    if not (continues and (old is None or draft.worker.resumable)):
+        draft.lose_leases("the agent came back without the commands it had (E9)")
     _connect(draft, event)
     if not draft.worker.leases and Timer.IDLE not in draft.worker.timers:
         draft.idle(at_least_s=FIRST_LEASE_S)
@@ -344,7 +345,8 @@ def redefine(draft: Draft, event: events.Redefined) -> State:
         return wind_down(draft, "redefined")
     if up and event.restart:
         draft.set(tainted=True)  # it goes when its last lease ends
-    if Timer.IDLE in worker.timers:
+    if worker.state is SUBSTANTIATED and worker.attached and not worker.leases:
+        # Also where no countdown was under way: it was to be kept until the hub stops (V17).
         draft.cancel(Timer.IDLE)
         draft.idle()
     return worker.state

@@ -56,6 +56,7 @@ class Attached(Event):
     epoch: int | None
     connection: str
     resumable: bool
+    resumes: bool = True  # it is the process that was attached before, with its commands
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -274,6 +274,16 @@ def test_A16_a_peer_that_cannot_resume_loses_its_leases_at_once() -> None:
     assert commands.LoseLeases(("L0",), "connection to its agent lost: cut") in ordered
 
 
+def test_E9_an_agent_that_restarted_has_lost_its_builds() -> None:
+    cut = events.Detached(at=5, connection="c1", cause="cut")
+    worker, _ = drive(leased(), cut)
+    reborn = replace(attached(6, connection="c2"), resumes=False)
+    worker, ordered = drive(worker, reborn)
+    assert worker.leases == ()
+    assert "LoseLeases" in kinds(ordered)
+    assert worker.resumable
+
+
 def test_A7_leases_are_lost_when_the_agent_stays_away() -> None:
     cut = events.Detached(at=5, connection="c1", cause="cut")
     worker, ordered = drive(leased(), cut, fired(Timer.RECONNECT, 335))
@@ -418,6 +428,12 @@ def test_a_redefinition_that_does_not_fit_replaces_the_instance_when_free() -> N
     worker, _ = drive(leased(), change)
     assert worker.tainted
     assert drive(worker, released(at=10))[0].state is State.INSUBSTANTIATING
+
+
+def test_a_wait_that_is_redefined_for_an_idle_instance_counts_where_none_did() -> None:
+    change = events.Redefined(at=9, policy=replace(POLICY, build_wait_timeout_s=5), restart=False)
+    worker, _ = drive(substantiated(build_wait_timeout_s=-1), change)
+    assert worker.timers[Timer.IDLE] == 14
 
 
 def test_a_redefined_wait_counts_from_now() -> None:
