@@ -155,12 +155,15 @@ class Output:
         self._encoder: Encoder = RawEncoder() if context.raw else TextEncoder(settings)
         self._buffer_bytes = min(max(settings.buffer_size, 1), MAX_BUFFER_BYTES)
         self._delay_s = min(FIRST_DELAY_S, settings.buffer_timeout)
+        self._talked = False
         self._timer: Optional[Timer] = None
         self._sending = asyncio.Lock()
         self._late: Optional[asyncio.Task[None]] = None
 
     async def write(self, stream: str, data: bytes) -> None:
         """`stream` is stdout, stderr or header."""
+        # The header is not yet what somebody waits to see.
+        self._talked = self._talked or stream != "header"
         size_bytes = self._encoder.slice_bytes
         for start in range(0, len(data), size_bytes):
             self._encoder.add(stream, data[start : start + size_bytes], self._clock.now())
@@ -191,7 +194,8 @@ class Output:
                 self._timer = None
             pairs = self._encoder.take()
             if pairs:
-                self._delay_s = self._context.settings.buffer_timeout
+                if self._talked:
+                    self._delay_s = self._context.settings.buffer_timeout
                 await self._context.update(pairs)
 
     def abandon(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO, Optional
 
@@ -57,26 +56,30 @@ class UploadDirectory(Transfer):
         if compress not in (None, "", "gz", "bz2"):
             raise self.arguments.wrong("compress", "null, 'gz' or 'bz2'", compress)
         await self.output.say("header", f"sending {path}\n")
+        if not Path(path).is_dir():
+            raise TransferFailed(f"Cannot read directory '{path}' for upload: no such directory")
+        stream = TarStream(path, compress or None, self.block_bytes(), MAX_DIRECTORY_BYTES)
+        try:
+            await self._send(stream, path, maximum)
+        finally:
+            stream.close()
+        # Only of a whole one: half a tree is worse than none.
+        await self.request(messages.UpdateUploadDirectoryUnpack(self.context.command_id))
+
+    async def _send(self, stream: TarStream, path: str, maximum: Optional[int]) -> None:
         sent = 0
-        async for data in self._blocks(path, compress or None):
+        while data := await _read(stream, path):
             sent += len(data)
             if maximum is not None and sent > maximum:
                 raise TransferFailed(f"Maximum filesize reached, truncating file '{path}'")
             await self.request(messages.UpdateUploadDirectoryWrite(self.context.command_id, data))
-        # Only of a whole one: half a tree is worse than none.
-        await self.request(messages.UpdateUploadDirectoryUnpack(self.context.command_id))
 
-    async def _blocks(self, path: str, compress: Optional[str]) -> AsyncIterator[bytes]:
-        if not Path(path).is_dir():
-            raise TransferFailed(f"Cannot read directory '{path}' for upload: no such directory")
-        stream = TarStream(path, compress, self.block_bytes(), MAX_DIRECTORY_BYTES)
-        try:
-            while data := await stream.read():
-                yield data
-        except OSError as error:
-            raise TransferFailed(f"Cannot read directory '{path}' for upload: {error}") from error
-        finally:
-            stream.close()
+
+async def _read(stream: TarStream, path: str) -> bytes:
+    try:
+        return await stream.read()
+    except OSError as error:
+        raise TransferFailed(f"Cannot read directory '{path}' for upload: {error}") from error
 
 
 def _open(path: str) -> BinaryIO:

@@ -96,32 +96,37 @@ class SubreaperEnclosure:
 
     def _members(self) -> set[int]:
         """Pids of this job that are alive, at this moment."""
-        spawner = self._containment.spawner.pid
-        others = {
-            one.main.pid
-            for one in self._containment.open_enclosures
-            if one is not self and one.main is not None and not one.main.has_ended
-        }
-        offspring = None if spawner is None else procfs.children(spawner)
-        if offspring is not None and others.issuperset(offspring):
+        waiting = self._roots()
+        if not waiting:
+            # Nearly always, at the end of a command: only few processes had to be looked at.
             return set()
-        table = {one.pid: one for one in procfs.all_processes()}
+        alive: set[int] = set()
         below: dict[int, list[int]] = {}
-        for one in table.values():
+        for one in procfs.all_processes():
             below.setdefault(one.parent, []).append(one.pid)
-        if spawner in table:
-            roots = [pid for pid in below.get(spawner, ()) if pid not in others]
-        else:
-            # The spawner was killed and its children are init's: only their marks tell.
-            roots = [pid for pid in table if self._is_marked(pid)]
+            if one.state not in "ZX":
+                alive.add(one.pid)
         members: set[int] = set()
-        waiting = [pid for pid in roots if spawner not in table or self._owns(table[pid])]
         while waiting:
             pid = waiting.pop()
             if pid not in members:
                 members.add(pid)
                 waiting += below.get(pid, ())
-        return {pid for pid in members if table[pid].state not in "ZX"}
+        return members & alive
+
+    def _roots(self) -> list[int]:
+        """Those below which all of this job is."""
+        spawner = self._containment.spawner.pid
+        if spawner is None:
+            # It was killed and its children are init's: only their marks tell.
+            return [one.pid for one in procfs.all_processes() if self._is_marked(one.pid)]
+        others = {
+            one.main.pid
+            for one in self._containment.open_enclosures
+            if one is not self and one.main is not None and not one.main.has_ended
+        }
+        looked_at = (procfs.stat(pid) for pid in procfs.children(spawner) if pid not in others)
+        return [one.pid for one in looked_at if one is not None and self._owns(one)]
 
     def _is_marked(self, pid: int) -> bool:
         return procfs.environment_has(

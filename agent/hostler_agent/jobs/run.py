@@ -11,7 +11,7 @@ gets DRAIN_S, and is then killed with the rest, and named (E8).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, Protocol
 
@@ -130,19 +130,24 @@ class Job:
 
     async def _pump(self, stream: str, reader: Reader) -> None:
         while data := await reader.read():
-            self._watch.heard()
-            try:
-                self._watch.count_lines(data)
-                await self._sink.take_output(stream, data)
-            finally:
-                self._watch.taken()
+            self._watch.count_lines(data)
+            await self._deliver(self._sink.take_output(stream, data))
 
     async def _log(self, name: str, data: bytes) -> None:
+        await self._deliver(self._sink.take_log(name, data))
+
+    async def _deliver(self, taking: Awaitable[None]) -> None:
         self._watch.heard()
         try:
-            await self._sink.take_log(name, data)
+            await taking
+        except Exception:
+            # Nobody can hear the job any more, so it ends; _Tasks raises this in the end.
+            self.interrupt(Ended.KILLED, "the output could not be delivered")
+            raise
         finally:
             self._watch.taken()
+        # Neither a full pipe nor an eager sink ever waits: the rest of the agent has its turn here.
+        await asyncio.sleep(0)
 
     async def _ask_to_end(self, process: Process, exited: asyncio.Future[Exit]) -> None:
         """SIGTERM and a grace, where the plan has one; the kill itself is not here (E1)."""

@@ -167,3 +167,21 @@ async def test_e2_a_hundred_quick_escapes_leave_nobody(runner):
     # In a subreaper's care, one that hides its origin may wait for the jobs that ran beside it.
     await runner.job(runner.plan(["/bin/true"]), RecordingSink()).run()
     assert living(pids) == []
+
+
+async def test_a_job_that_never_pauses_leaves_the_agent_its_turn(runner):
+    """E11: neither its pipe nor its sink ever waits, and still it can be interrupted."""
+    sink = RecordingSink(keep=False)
+    job = runner.job(runner.plan(["/usr/bin/yes"]), sink)
+    asyncio.get_running_loop().call_later(0.05, job.interrupt, Ended.KILLED, "enough")
+    assert (await job.run()).receipt.ended == Ended.KILLED
+
+
+async def test_a_sink_that_fails_ends_the_job(runner):
+    class Failing(RecordingSink):
+        async def take_output(self, stream: str, data: bytes) -> None:
+            raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError):
+        await runner.job(runner.plan(["/usr/bin/yes"]), Failing()).run()
+    assert marked(runner.containment.root_name) == []
