@@ -201,6 +201,8 @@ class Daemon:
             return
         if self._is_finishing:
             raise AgentError(extension.STOPPING)
+        if self._hub is not None and self._roster.has_lost(message.command_id):
+            raise AgentError(extension.LOST)
         if self._roster.is_ending(message.command_id):
             raise AgentError(f"a command of the id {message.command_id} is still being ended")
         kind = self._toolbox.commands.get(message.command_name)
@@ -231,7 +233,7 @@ class Daemon:
         return await self._connection.request(message)
 
     def _lease_is_over(self) -> None:
-        self._roster.forget("the hub has not been heard of for as long as its lease")
+        self._roster.lose("the hub has not been heard of for as long as its lease")
 
 
 def _handshake(config: Config) -> Handshake:

@@ -41,6 +41,7 @@ class Roster:
         self._outbox = outbox
         self._entries: dict[str, _Entry] = {}
         self._done: dict[str, None] = {}
+        self._lost: dict[str, None] = {}
         self._enders: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -48,6 +49,10 @@ class Roster:
     def knows(self, command_id: str) -> bool:
         """Whether a command of that id runs, or has run and was not forgotten."""
         return self.is_live(command_id) or command_id in self._done
+
+    def has_lost(self, command_id: str) -> bool:
+        """Whether a command of that id was ended because its lease was over."""
+        return command_id in self._lost
 
     def is_live(self, command_id: str) -> bool:
         """Whether it runs, and is wanted."""
@@ -80,6 +85,12 @@ class Roster:
             self._entries[command_id].command.interrupt(why)
             return True
         return command_id in self._done
+
+    def lose(self, why: str) -> None:
+        """Forget all commands, but for good: whoever starts one of them again is told (A7)."""
+        for command_id in [*self._entries, *self._done]:
+            _remember(self._lost, command_id)
+        self.forget(why)
 
     def forget(self, why: str, keep: Collection[str] = ()) -> None:
         """End all commands but those in `keep`, report nothing of them, and return at once."""
@@ -125,9 +136,7 @@ class Roster:
         entry = self._entries.pop(command_id)
         if not entry.forgotten:
             self._outbox.complete(command_id, failure)
-            self._done[command_id] = None
-            while len(self._done) > REMEMBERED:
-                del self._done[next(iter(self._done))]
+            _remember(self._done, command_id)
         if not self._entries:
             self._idle.set()
 
@@ -135,6 +144,12 @@ class Roster:
         ender = asyncio.create_task(_end(entry, why), name=f"end of command {command_id}")
         self._enders.add(ender)
         ender.add_done_callback(self._enders.discard)
+
+
+def _remember(ids: dict[str, None], command_id: str) -> None:
+    ids[command_id] = None
+    while len(ids) > REMEMBERED:
+        del ids[next(iter(ids))]
 
 
 async def _end(entry: _Entry, why: str) -> None:

@@ -68,6 +68,7 @@ class AgentSession:
     wire: Session = field(default_factory=lambda: Session(Role.HUB))
     info: Mapping[str, Any] = field(default_factory=dict)
     report: AgentReport | None = None
+    resumes: bool = True
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: Tasks = field(default_factory=Tasks)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
@@ -278,6 +279,7 @@ class Agents:
             epoch=session.admitted.epoch,
             connection=session.id,
             resumable=session.report is not None,
+            resumes=session.resumes,
         )
         try:
             life = await self._controller.handle(session.admitted.worker, event)
@@ -296,6 +298,10 @@ class Agents:
             raise ProtocolError("get_worker_info was not answered with a map")
         session.info = info
         session.report = AgentReport.parse(info)
+        if session.report is not None:
+            process = session.report.process[:100]
+            note = workers.note_process
+            session.resumes = await self._store.write(note, session.instance, process)
         await session.request(self._terms(session))
         facts = _facts(info, session.report)
         entry = self._registry.get(session.admitted.worker)

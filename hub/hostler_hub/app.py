@@ -113,7 +113,7 @@ async def _assemble(
     queue = Queue(store, clock, registry, logs)
     dispatcher = Dispatcher(store, clock, registry, controller, queue, queue.start)
     controller.outlets = _Outlets(agents, queue, dispatcher)
-    queue.services = Services(store, clock, controller, agents, logs, queue.finished)
+    queue.services = Services(store, clock, controller, agents, logs, queue.finished, queue.forfeit)
     queue.dispatcher = dispatcher
     fleet = Fleet(store, clock, registry, controller, queue, drivers)
     tasks = Tasks()

@@ -402,6 +402,7 @@ def _write(c: Connection, each: _Advance) -> None:
                 "epoch": after.epoch,
                 "token_hash": None if each.token is None else hash_of(each.token),
                 "session_hash": None,
+                "process": None,
                 "created_at": each.event.at,
                 "ended_at": None,
                 "end_reason": None,

@@ -21,6 +21,7 @@ from hostler_hub.clock import Clock
 from hostler_hub.dispatch import Dispatcher, Waiting, candidate_of, explain, mismatches
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound
 from hostler_hub.identifiers import new_ulid
+from hostler_hub.lifecycle import events
 from hostler_hub.logs import Logs, LogSlice, StepKey
 from hostler_hub.registry import Registry
 from hostler_hub.runner import Lease, Runner, Services
@@ -229,6 +230,18 @@ class Queue:
         """The worker of these leases is lost: their builds go back to the queue (V6)."""
         for lease_id in lease_ids:
             self._tasks.spawn(self._lose(lease_id, reason), f"lose lease {lease_id}")
+
+    def forfeit(self, lease: Lease, reason: str) -> None:
+        """The worker is well, but this build's commands are gone from it: run it again."""
+        self._tasks.spawn(self._forfeit(lease, reason), f"forfeit lease {lease.id}")
+
+    async def _forfeit(self, lease: Lease, reason: str) -> None:
+        await self._lose(lease.id, reason)
+        event = events.Released(
+            at=self._clock.now(), lease=lease.id, finished=False, clean=True, cause=reason
+        )
+        with contextlib.suppress(NotFound):
+            await self.services.controller.handle(lease.worker, event)
 
     async def _lose(self, lease_id: str, reason: str) -> None:
         running = self._runners.pop(lease_id, None)

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import RemoteError
-from hostler_agent.wire.extension import STOPPING, CommandTerms
+from hostler_agent.wire.extension import LOST, STOPPING, CommandTerms
 from hostler_hub import course
 from hostler_hub.agents import Agents, AgentSession, ConnectionLost
 from hostler_hub.clock import Clock
@@ -61,6 +61,7 @@ class Services:
     agents: Agents
     logs: Logs
     on_finished: Callable[[str], None]
+    on_lost: Callable[[Lease, str], None]
 
 
 class Runner:
@@ -152,6 +153,9 @@ class Runner:
             except (ConnectionLost, TimeoutError):
                 await session.close(1011, "no answer in time")
             except RemoteError as error:
+                if str(error) == LOST:
+                    self._services.on_lost(self.lease, str(error))
+                    await asyncio.Event().wait()  # until we are cancelled for it
                 if str(error) == STOPPING:  # no fault of the build: it is lost with its agent
                     await session.closed.wait()
                     continue

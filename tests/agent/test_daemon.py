@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from hostler_agent.commands import CommandError
-from hostler_agent.wire import messages
+from hostler_agent.wire import extension, messages
 from hostler_agent.wire.errors import RemoteError, WireError
 from hostler_agent.wire.extension import CommandReport, CommandTerms, HubSettings
 from hostler_agent.wire.messages import UpdateReadFile
@@ -364,6 +364,8 @@ async def test_after_a_suspension_nothing_is_reported_for_the_old_lease(hub, sta
     await connection.request(messages.Keepalive())
     assert hub.updates["c1"] == lines(1)
     assert not hub.completes["c1"]
+    with pytest.raises(RemoteError, match=extension.LOST):  # the hub learns it when it asks
+        await talk(connection, "c1", 1, name="wait")
 
 
 async def test_a_flood_is_held_back(hub, start) -> None:

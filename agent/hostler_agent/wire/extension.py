@@ -54,6 +54,9 @@ DONE = "done"
 STOPPING = "the agent is stopping and takes no more commands"
 """Why start_command is refused by an agent that finishes what runs: the work is to go elsewhere."""
 
+LOST = "the command was ended when its lease was over"
+"""Why start_command is refused for a command that was killed meanwhile: its build was lost."""
+
 OUTPUT = "output"
 RECEIPT = "receipt"
 

@@ -66,6 +66,7 @@ instances = sa.Table(
     sa.Column("epoch", sa.Integer, nullable=False),
     sa.Column("token_hash", sa.Text),
     sa.Column("session_hash", sa.Text),
+    sa.Column("process", sa.Text),  # which agent process it was that attached last
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),
     sa.Column("end_reason", AnyText),

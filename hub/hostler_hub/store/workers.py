@@ -36,6 +36,8 @@ _BIND = sa.update(instances).where(
         instances.c.session_hash == sa.bindparam("b_session_hash"),
     ),
 )
+_PROCESS = sa.select(instances.c.process).where(instances.c.id == _ID)
+_NOTE_PROCESS = sa.update(instances).where(instances.c.id == _ID)
 _INSTANCE = sa.select(instances).where(instances.c.id == _ID)
 _LIVE = sa.select(instances).where(instances.c.ended_at.is_(None)).order_by(instances.c.id)
 _LAST_EPOCH = sa.select(sa.func.max(instances.c.epoch)).where(instances.c.worker == _NAME)
@@ -106,6 +108,14 @@ def bind_session(c: Connection, instance_id: str, session_hash: str) -> bool:
     """
     bound = {"b_id": instance_id, "session_hash": session_hash, "b_session_hash": session_hash}
     return c.execute(_BIND, bound).rowcount == 1
+
+
+def note_process(c: Connection, instance_id: str, process: str) -> bool:
+    """Record which agent process is attached; False when it is another than before (E9)."""
+    known = c.execute(_PROCESS, {"b_id": instance_id}).scalar_one_or_none()
+    if known != process:
+        c.execute(_NOTE_PROCESS, {"b_id": instance_id, "process": process})
+    return known in {None, process}
 
 
 def instance(c: Connection, instance_id: str) -> RowMapping | None:

@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("token_hash", sa.Text(), nullable=True),
         sa.Column("session_hash", sa.Text(), nullable=True),
+        sa.Column("process", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("ended_at", sa.Float(), nullable=True),
         sa.Column("end_reason", sa.Text(), nullable=True),
