@@ -72,19 +72,34 @@ class CgroupContainment:
         for home in homes:
             if not os.access(home / "cgroup.procs", os.W_OK):
                 raise PermissionError(errno.EACCES, "no permission to write", str(home))
-        self.spawner = Spawner(root_name, [str(home / "cgroup.procs") for home in homes])
         self.roots = tuple(home / "hostler" / _directory_name(root_name) for home in homes)
-        for home, root in zip(homes, self.roots):
-            root.mkdir(parents=True, exist_ok=True)
-            if name == "cgroup2" and home == homes[0]:
-                _enable_controllers(home, home / "hostler", root)
+        self.spawner = Spawner(
+            root_name,
+            [str(home / "cgroup.procs") for home in homes],
+            [str(root) for root in self.roots],
+        )
+        self._make_roots()
         self._open: list[CgroupEnclosure] = []
         self._bounded: Optional[list[bool]] = None
 
     def open(self, command_id: str) -> CgroupEnclosure:
-        enclosure = CgroupEnclosure(self, self._make_directories(_directory_name(command_id)))
+        name = _directory_name(command_id)
+        try:
+            paths = self._make_directories(name)
+        except FileNotFoundError:
+            # The spawner of an agent of our name that was killed has cleared up after it.
+            self._make_roots()
+            paths = self._make_directories(name)
+        enclosure = CgroupEnclosure(self, paths)
         self._open.append(enclosure)
         return enclosure
+
+    def _make_roots(self) -> None:
+        for root in self.roots:
+            root.mkdir(parents=True, exist_ok=True)
+        if self.name == "cgroup2":
+            root = self.roots[0]
+            _enable_controllers(root.parent.parent, root.parent, root)
 
     def _make_directories(self, name: str) -> tuple[str, ...]:
         # A name is taken when a job of that id could not be killed, or peers number theirs anew.
@@ -115,6 +130,7 @@ class CgroupContainment:
     async def sweep(self) -> tuple[ProcessName, ...]:
         ours = {path for enclosure in self._open for path in enclosure.paths}
         found: list[ProcessName] = []
+        self._make_roots()
         for root in self.roots:
             for path in sorted(root.iterdir()):
                 if path.is_dir() and str(path) not in ours:

@@ -42,7 +42,7 @@ class SubreaperContainment:
 
     def __init__(self, root_name: str) -> None:
         self.root_name = root_name
-        self.spawner = Spawner(root_name, ())
+        self.spawner = Spawner(root_name)
         self.open_enclosures: list[SubreaperEnclosure] = []
 
     def open(self, command_id: str) -> SubreaperEnclosure:

@@ -52,8 +52,10 @@ class Child:
 class Spawner:
     """One per agent; started with the first job, and again should it have been killed."""
 
-    def __init__(self, name: str, home: Sequence[str]) -> None:
+    def __init__(self, name: str, home: Sequence[str] = (), roots: Sequence[str] = ()) -> None:
+        """`home`: the files that lead out of the jobs' cgroups; `roots`: what is above those."""
         self._name = name
+        self._roots = tuple(roots)
         self._home = tuple(home)
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._ended: list[subprocess.Popen[bytes]] = []
@@ -112,7 +114,7 @@ class Spawner:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", "-c", _BOOTSTRAP.format(fd=reading)),
-                    *self._home,
+                    *(*self._home, "--", *self._roots),
                 ],
                 stdin=theirs.fileno(),
                 pass_fds=(reading,),

@@ -28,7 +28,7 @@ interpreter), over a socket pair whose end is the standard input.
 
 Strings are bytes, the environment one block of `NAME=value` with NULs between; `entries` are the
 cgroups' `cgroup.procs` files to be written before exec. The command line has the files that lead
-home again.
+home again, and after `--` the cgroups above the jobs', to be removed when the agent is dead.
 """
 
 from __future__ import annotations
@@ -255,8 +255,17 @@ def signal_descendants(number: int) -> None:
         os.close(descriptor)
 
 
+def remove_cgroups(roots: list[str]) -> None:
+    """Those that are empty; the kernel refuses the others."""
+    for root in roots:
+        for path, _directories, _files in os.walk(root, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)  # noqa: PTH106 - pathlib is not loaded here
+
+
 def main() -> None:
-    home = tuple(os.fsencode(path) for path in sys.argv[1:])
+    border = sys.argv.index("--")
+    home = tuple(os.fsencode(path) for path in sys.argv[1:border])
     # Handled, not ignored: what is ignored stays ignored in the jobs.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_arguments: None)
@@ -273,6 +282,7 @@ def main() -> None:
     with contextlib.suppress(ConnectionResetError):
         Spawner(channel, home).serve(ended)
     kill_everything(deadline_s=30)
+    remove_cgroups(sys.argv[border + 1 :])
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hostler_agent.jobs import Containment, choose_containment, mounts
+from hostler_agent.jobs import Containment, choose_containment
 from hostler_agent.jobs.errors import ContainmentUnavailable
 
 # Under importlib's mode a test finds no module beside it.
 sys.path.append(str(Path(__file__).parent))
 
-from jobkit import CONTAINMENTS, RecordingSink, Runner, VirtualClock, marked
+from jobkit import CONTAINMENTS, RecordingSink, Runner, VirtualClock, cgroups, marked
 
 
 @pytest.fixture
@@ -39,14 +39,7 @@ async def containment(request: pytest.FixtureRequest) -> AsyncIterator[Containme
     yield chosen
     await chosen.aclose()
     assert marked(root_name) == []
-    assert _cgroups(root_name) == []
-
-
-def _cgroups(root_name: str) -> list[Path]:
-    homes = set(mounts.own_cgroups().values())
-    return [
-        home / "hostler" / root_name for home in homes if (home / "hostler" / root_name).exists()
-    ]
+    assert cgroups(root_name) == []
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hostler_agent.jobs import Containment, procfs
+from hostler_agent.jobs import Containment, mounts, procfs
 from hostler_agent.jobs.plan import COMMAND_VARIABLE, INSTANCE_VARIABLE, JobLimits, JobPlan
 from hostler_agent.jobs.run import Job
 
@@ -163,3 +163,10 @@ def _is_spawner(pid: int) -> bool:
         return b"spawner.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+
+
+def cgroups(root_name: str) -> list[Path]:
+    """What is there of a containment's tree."""
+    homes = set(mounts.own_cgroups().values())
+    roots = [home / "hostler" / root_name for home in homes]
+    return [root for root in roots if root.exists()]

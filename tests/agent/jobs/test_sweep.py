@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from jobkit import RecordingSink, living, marked
+from jobkit import RecordingSink, cgroups, living, marked
 
 from hostler_agent.jobs import choose_containment
 from hostler_agent.jobs.receipt import Ended
@@ -17,7 +17,7 @@ from hostler_agent.jobs.receipt import Ended
 AGENT = """
 import asyncio, os, sys
 sys.path.insert(0, {tests!r})
-from jobkit import RecordingSink, Runner
+from jobkit import cgroups, RecordingSink, Runner
 from hostler_agent.jobs import choose_containment
 from pathlib import Path
 
@@ -67,6 +67,7 @@ async def test_e9_killing_the_agent_kills_its_jobs(containment, words):
     await agent.wait()
     await asyncio.wait_for(gone([*pids.get("pid", []), *pids["spawner"]]), 10)
     assert marked(containment.root_name) == []
+    assert cgroups(containment.root_name) == []
     await containment.sweep()
 
 
