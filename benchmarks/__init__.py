@@ -1,0 +1,1 @@
+"""What the project promises about speed, measured against peers and floors in the same run."""

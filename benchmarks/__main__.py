@@ -1,0 +1,63 @@
+"""`python -m benchmarks [--quick] [NAME ...]`: measures, prints a table, keeps a full run's result.
+
+Exit code 0 when everything could be measured, whether or not every goal is met; 1 when not; 2 when
+wrongly asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import agent, definitions, dispatch, report, substantiate
+from benchmarks.processes import BenchmarkFailed
+from benchmarks.rows import QUICK, Plan, Row
+
+Benchmark = Callable[[Plan, Path], list[Row]]
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "dispatch": dispatch.measure,
+    "substantiate": substantiate.measure,
+    "definitions": definitions.measure,
+    "agent": agent.measure,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help="small counts: does it still work?")
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    names = options.names or list(BENCHMARKS)
+    began_at = time.monotonic()
+    facts = report.machine()
+    try:
+        rows = _measure(names, QUICK if options.quick else Plan())
+    except BenchmarkFailed as failure:
+        print(f"benchmarks: {failure}", file=sys.stderr)
+        return 1
+    print(report.table(rows))
+    if not options.quick and set(names) == set(BENCHMARKS):
+        report.write(rows, facts, time.monotonic() - began_at)
+    return 0
+
+
+def _measure(names: Sequence[str], plan: Plan) -> list[Row]:
+    rows = []
+    for name in names:
+        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        # Not /tmp, which may be memory: durable results are to cost what a disk costs.
+        with tempfile.TemporaryDirectory(prefix="hostler-", dir="/var/tmp") as directory:
+            rows += BENCHMARKS[name](plan, Path(directory) / name)
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
