@@ -27,6 +27,9 @@ INSUBSTANTIATING = State.INSUBSTANTIATING
 # be idle, and stopped, before the build it was started for could take its slot.
 FIRST_LEASE_S = 5.0
 
+# After its agent's connection was lost an instance is looked at twice.
+LOOK_AGAIN_S = 1.0
+
 
 def stay(draft: Draft, _event: events.Event) -> State:
     """Nothing changes; the row is there because the event may rightly arrive."""
@@ -181,6 +184,8 @@ def detach(draft: Draft, event: events.Detached) -> State:
     if not draft.worker.policy.permanent:
         assert draft.worker.instance is not None
         draft.order(commands.Inspect(draft.worker.instance.id))
+        # What dies closes its connections first: this look may come a moment too early.
+        draft.timer(Timer.CHECK, min(LOOK_AGAIN_S, draft.worker.policy.check_instance_interval_s))
     return SUBSTANTIATED
 
 

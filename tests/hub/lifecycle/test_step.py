@@ -166,6 +166,12 @@ def test_P3_unknown_is_never_taken_for_gone() -> None:
     assert drive(leased(), unknown)[0].leases == ("L0",)
 
 
+def test_E9_an_instance_whose_agent_is_lost_is_looked_at_twice() -> None:
+    worker, ordered = drive(leased(), events.Detached(at=100, connection="c1", cause="closed"))
+    assert commands.Inspect("I0") in ordered
+    assert worker.timers[Timer.CHECK] == 101
+
+
 def test_P7_the_check_repeats() -> None:
     worker, ordered = drive(substantiating(), fired(Timer.CHECK, 10))
     assert commands.Inspect("I0") in ordered
