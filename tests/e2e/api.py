@@ -1,0 +1,101 @@
+"""The hub's REST API in the words of these tests."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Self
+
+import httpx2
+
+WAIT_S = 60
+_BASE = "/api/v1"
+
+
+class Api:
+    """One administrator's requests; refusals other than the expected ones fail the test."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.client = httpx2.AsyncClient(
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=WAIT_S + 30
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.aclose()
+
+    async def post(self, path: str, body: Any, **headers: str) -> Any:
+        answer = await self.client.post(_BASE + path, json=body, headers=headers)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    async def get(self, path: str) -> Any:
+        answer = await self.client.get(_BASE + path)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    async def define(self, *names: str, **options: Any) -> None:
+        definitions = [{"name": name, "driver": "local", **options} for name in names]
+        await self.post("/workers/define", {"workers": definitions})
+
+    async def mode(self, worker: str, mode: str, reason: str | None = None) -> None:
+        await self.post("/workers/mode", {"names": [worker], "mode": mode, "reason": reason})
+
+    async def worker(self, name: str) -> Any:
+        return await self.get(f"/workers/{name}")
+
+    async def submit(self, *commands: Any, worker: str | None = None, **spec: Any) -> str:
+        """Submit a build of these commands, each a step (a dict is the step itself); its id."""
+        steps = [
+            command if isinstance(command, dict) else {"name": f"s{index}", "command": command}
+            for index, command in enumerate(commands)
+        ]
+        requires = {"worker": worker} if worker else {}
+        made = await self.post("/builds", {"steps": steps, "requires": requires, **spec})
+        build_id: str = made["id"]
+        return build_id
+
+    async def ended(self, build: str) -> Any:
+        """The build's view once it has ended."""
+        view = await self.get(f"/builds/{build}?wait_s={WAIT_S}")
+        assert view["finished_at"] is not None, view
+        return view
+
+    async def cancel(self, build: str) -> Any:
+        return await self.post(f"/builds/{build}/cancel", {"reason": "enough"})
+
+    async def log(self, build: str, step: int = 0) -> bytes:
+        """All of a step's log."""
+        data, offset = b"", 0
+        while True:
+            answer = await self.client.get(
+                f"{_BASE}/builds/{build}/steps/{step}/log?offset={offset}"
+            )
+            assert answer.is_success, answer.text
+            data += answer.content
+            if int(answer.headers["Hostler-Log-End"]) == offset:
+                assert answer.headers["Hostler-Log-Complete"] == "true"
+                return data
+            offset = int(answer.headers["Hostler-Log-End"])
+
+    async def output(self, build: str, step: int = 0) -> bytes:
+        """What the step's command wrote, without the lines that the agent added (headers)."""
+        _, _, rest = (await self.log(build, step)).partition(b" using PTY: False\n")
+        output, _, _ = rest.rpartition(b"program finished with exit code")
+        return output
+
+    async def log_reaches(self, build: str, size_bytes: int, step: int = 0) -> None:
+        """Follow the step's log until that much of it is durable."""
+        url = f"{_BASE}/builds/{build}/steps/{step}/log?follow=true"
+        seen = 0
+        async with self.client.stream("GET", url) as answer:
+            async for data in answer.aiter_bytes():
+                seen += len(data)
+                if seen >= size_bytes:
+                    return
+        raise AssertionError(f"the log ended at {seen} of {size_bytes} bytes")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

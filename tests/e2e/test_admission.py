@@ -1,0 +1,98 @@
+"""Who may attach as an agent: the wire's own client, with headers as a thief would make them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from hostler_agent.wire.extension import Handshake
+
+if TYPE_CHECKING:
+    from e2e.api import Api
+    from e2e.hub_process import HubProcess
+
+SESSION = "s" * 43
+
+
+@dataclass
+class Attached:
+    """A worker that is up, and what its agent was given."""
+
+    worker: str
+    handshake: Handshake
+
+
+async def up(hub: HubProcess, api: Api, worker: str) -> Attached:
+    await api.define(worker)
+    assert (await api.ended(await api.submit("true", worker=worker)))["state"] == "success"
+    directory = hub.instance_of(worker)
+    config = json.loads((directory / "agent.json").read_text())
+    token = (directory / "token").read_text().strip()
+    handshake = Handshake(worker, token, SESSION, config["instance"], config["epoch"])
+    return Attached(worker, handshake)
+
+
+async def answer(hub: HubProcess, headers: dict[str, str]) -> int:
+    """The status the handshake was refused with; 101 when it was not."""
+    try:
+        async with connect(hub.agents_url, additional_headers=headers, proxy=None):
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
+
+
+async def test_a_token_is_good_for_one_session_only(shared_hub: HubProcess, api: Api) -> None:
+    """faults 3.3: the second use of a bootstrap token is refused, and recorded."""
+    own = await up(shared_hub, api, "one-session")
+    assert await answer(shared_hub, own.handshake.headers()) == 401
+    await shared_hub.logged(event="one-time token used twice", worker="one-session")
+    # The rightful agent has not been disturbed.
+    assert (await api.worker("one-session"))["attached"]
+    assert (await api.ended(await api.submit("true", worker="one-session")))["attempts"] == 1
+
+
+async def test_A2_A3_an_instance_that_is_over_is_ordered_away(
+    shared_hub: HubProcess, api: Api
+) -> None:
+    own = await up(shared_hub, api, "replaced")
+    await api.mode("replaced", "draining")
+    await shared_hub.latent(api, "replaced")
+    assert await answer(shared_hub, own.handshake.headers()) == 410
+    await api.mode("replaced", "active")
+    successor = await up(shared_hub, api, "replaced")
+    assert await answer(shared_hub, own.handshake.headers()) == 410
+    stolen = replace(successor.handshake, epoch=own.handshake.epoch)
+    assert await answer(shared_hub, stolen.headers()) == 410
+    view = await api.worker("replaced")
+    assert (view["attached"], view["epoch"]) == (True, 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"password": "wrong"},
+        {"name": "nobody"},
+        {"instance": "0" * 26},
+        {"instance": None, "epoch": None},
+    ],
+    ids=["token", "name", "instance", "no-instance"],
+)
+async def test_wrong_credentials_are_all_told_the_same(
+    shared_hub: HubProcess, api: Api, change: dict[str, str]
+) -> None:
+    own = await up(shared_hub, api, "guarded")
+    assert await answer(shared_hub, replace(own.handshake, **change).headers()) == 401
+
+
+async def test_no_credentials_and_no_browsers(shared_hub: HubProcess, api: Api) -> None:
+    """CVE-2024-23898: a page of another site cannot open an agent's WebSocket."""
+    own = await up(shared_hub, api, "unbrowsed")
+    assert await answer(shared_hub, {}) == 401
+    assert await answer(shared_hub, {"Authorization": "Basic !!!"}) == 401
+    headers = {**own.handshake.headers(), "Origin": "https://evil.example"}
+    assert await answer(shared_hub, headers) == 403

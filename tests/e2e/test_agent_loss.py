@@ -1,0 +1,89 @@
+"""An agent that dies takes its jobs with it, and costs its build no more than a retry."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from e2e.api import Api
+    from e2e.gates import Gate
+    from e2e.hub_process import HubProcess
+
+
+async def test_E9_a_killed_agent_is_noticed_swept_and_its_build_retried(
+    shared_hub: HubProcess, api: Api, make_gate: Callable[[], Gate]
+) -> None:
+    gate = make_gate()
+    await api.define("loss-1", labels=["loss"])
+    build = await api.submit(gate.command, requires={"labels": ["loss"]})
+    job = await gate.entered()
+    await gate.send(b"first attempt\n")
+    await api.log_reaches(build, 1)
+    # Where the build goes now; the first worker is quarantined for its loss.
+    await api.define("loss-2", labels=["loss"])
+    first = await api.worker("loss-1")
+    os.kill(_agent(shared_hub, "loss-1"), signal.SIGKILL)
+
+    # Seen by a look at the instance, long before its lease would have run out (300 s).
+    await shared_hub.latent(api, "loss-1")
+    assert not job.lives()
+    second = await gate.entered()
+    assert second.lives()
+    await gate.send(b"second attempt\n")
+    gate.open()
+    view = await api.ended(build)
+    assert (view["state"], view["attempts"], view["worker"]) == ("success", 2, "loss-2")
+    assert (await api.output(build)).endswith(b"second attempt\n")
+    lost = await api.worker("loss-1")
+    assert "gone" in lost["quarantine"]["reason"]
+    assert not [left for left in shared_hub.leftovers() if first["instance"] in left]
+
+
+async def test_A14_a_build_that_kills_its_agents_ends_as_an_exception(
+    shared_hub: HubProcess, api: Api, make_gate: Callable[[], Gate]
+) -> None:
+    gate = make_gate()
+    await api.define("poison-1", labels=["poison"])
+    build = await api.submit(gate.command, requires={"labels": ["poison"]}, retry={"on_loss": 0})
+    await gate.entered()
+    os.kill(_agent(shared_hub, "poison-1"), signal.SIGKILL)
+    view = await api.ended(build)
+    assert (view["state"], view["attempts"]) == ("exception", 1)
+    assert "lost its worker" in view["result_text"]
+
+
+async def test_A6_a_stopped_agent_keeps_its_build(
+    shared_hub: HubProcess, api: Api, make_gate: Callable[[], Gate]
+) -> None:
+    """Silence is not loss: within its lease nothing is rerun."""
+    gate = make_gate()
+    await api.define("quiet")
+    build = await api.submit(gate.command, worker="quiet")
+    await gate.entered()
+    agent = _agent(shared_hub, "quiet")
+    os.kill(agent, signal.SIGSTOP)
+    writing = asyncio.create_task(gate.send(b"meanwhile\n"))
+    os.kill(agent, signal.SIGCONT)
+    await writing
+    gate.open()
+    view = await api.ended(build)
+    assert (view["state"], view["attempts"]) == ("success", 1)
+    assert await api.output(build) == b"meanwhile\n"
+
+
+def _agent(hub: HubProcess, worker: str) -> int:
+    """The pid of the worker's agent, by its mark."""
+    instance = hub.instance_of(worker).name
+    (pid,) = (
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if any(f":{instance}:" in word for word in process.info["cmdline"] or ())
+    )
+    return int(pid)
