@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Callable, Protocol
 
 
@@ -28,10 +29,15 @@ class SystemClock:
     """The machine's. Sleeping does not count suspension: look at now() after waking."""
 
     def __init__(self) -> None:
-        self._id = getattr(time, "CLOCK_BOOTTIME", None)
+        clock_id = getattr(time, "CLOCK_BOOTTIME", None)
+        # Where there is none (Windows), monotonic() counts suspension by itself.
+        read = getattr(time, "clock_gettime", None)
+        self._read: Callable[[], float] = (
+            time.monotonic if clock_id is None or read is None else partial(read, clock_id)
+        )
 
     def now(self) -> float:
-        return time.monotonic() if self._id is None else time.clock_gettime(self._id)
+        return self._read()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

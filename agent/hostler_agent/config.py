@@ -148,7 +148,8 @@ def is_loopback(host: str) -> bool:
 def _read_private(what: str, path: Path) -> str:
     try:
         if not machine.is_private(path):
-            raise ConfigurationError(f"{what} {path} can be read by others; run: chmod 600 {path}")
+            hint = machine.PRIVACY_HINT.replace("FILE", str(path))
+            raise ConfigurationError(f"{what} {path} can be read by others; {hint}")
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_FILE_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
@@ -10,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Callable
 
+from hostler_agent import machine
 from hostler_agent.commands import removal
 from hostler_agent.commands.filework import FileCommand, Progress
 
@@ -77,9 +77,9 @@ def _copy(source: str, target: str, progress: Progress) -> None:
         mode = os.lstat(one).st_mode
         if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
             shutil.copy2(one, to, follow_symlinks=False)
-            _keep_owner(one, to)
+            machine.keep_owner(one, to)
         elif stat.S_ISFIFO(mode):
-            os.mkfifo(to, stat.S_IMODE(mode))
+            machine.make_fifo(to, stat.S_IMODE(mode))
         else:
             raise OSError(errno.EINVAL, "neither a file, a link, a pipe nor a directory", one)
         return to
@@ -88,10 +88,3 @@ def _copy(source: str, target: str, progress: Progress) -> None:
         shutil.copytree(source, target, symlinks=True, copy_function=copy_one)
     else:
         copy_one(source, target)
-
-
-def _keep_owner(source: str, target: str) -> None:
-    """Where we may."""
-    owner = os.lstat(source)
-    with contextlib.suppress(PermissionError):
-        os.chown(target, owner.st_uid, owner.st_gid, follow_symlinks=False)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Optional
 
+from hostler_agent import machine
 from hostler_agent.commands.transfer import MAX_FILE_BYTES, Transfer, TransferFailed
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import WireError
@@ -86,9 +87,8 @@ def _create(temporary: Path, path: Path, mode: Optional[int]) -> BinaryIO:
     if mode is None:
         with contextlib.suppress(OSError):
             mode = stat.S_IMODE(path.stat().st_mode)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     # It is never readable for more than it will be in the end.
-    descriptor = os.open(temporary, flags, 0o666 if mode is None else 0o600)
+    descriptor = os.open(temporary, machine.CREATE_FLAGS, 0o666 if mode is None else 0o600)
     if mode is not None:
         os.chmod(descriptor if os.chmod in os.supports_fd else temporary, mode & 0o7777)  # noqa: PTH101
     return open(descriptor, "wb", buffering=0)

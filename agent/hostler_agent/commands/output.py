@@ -8,8 +8,10 @@ back-pressure that reaches down to the job's pipe (E11).
 from __future__ import annotations
 
 import asyncio
+import codecs
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
+from hostler_agent import machine
 from hostler_agent.jobs.clock import Clock, Timer
 from hostler_agent.wire import extension, text
 
@@ -124,9 +126,16 @@ class TextEncoder:
         splitter = self._splitters.get(key)
         if splitter is None:
             settings = self._settings
-            splitter = text.LineSplitter(settings.max_line_length, settings.newline_re)
+            splitter = text.LineSplitter(
+                settings.max_line_length, settings.newline_re, self._decoder(key[0])
+            )
             self._splitters[key] = splitter
         self._append(key, splitter.feed(data, now))
+
+    def _decoder(self, stream: str) -> codecs.IncrementalDecoder:
+        # Headers are our own text.
+        utf8 = codecs.getincrementaldecoder("utf-8")
+        return utf8("replace") if stream == "header" else machine.output_decoder()
 
     def _append(self, key: tuple[str, str], content: Optional[text.Content]) -> None:
         if content is None:

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Optional
 
+from hostler_agent import machine
 from hostler_agent.commands.base import Command
 from hostler_agent.commands.errors import CommandError
 from hostler_agent.jobs.errors import JobError, PlanRefused, StartFailed
@@ -101,6 +102,8 @@ class Shell(Command):
             command_id=self.context.command_id,
             argv=command_argv(command),
             workdir=workdir,
+            is_shell=isinstance(command, str),
+            allow_batch=arguments.flag("batch_files", False),
             environment=job_environment(os.environ, self._environment_changes(), markers),
             limits=JobLimits(
                 timeout_s=arguments.seconds("timeout"),
@@ -109,7 +112,7 @@ class Shell(Command):
                 sigterm_time_s=arguments.seconds("sigtermTime"),
             ),
             # A terminal's input cannot be closed as a pipe's can.
-            use_pty=arguments.flag("usePTY", False) and stdin is None,
+            use_pty=arguments.flag("usePTY", False) and stdin is None and machine.HAS_TERMINALS,
             stdin=stdin.encode("utf-8", "surrogateescape") if isinstance(stdin, str) else stdin,
         )
 
@@ -121,7 +124,7 @@ class Shell(Command):
                 raise self.arguments.wrong(
                     f"env.{name}", "a string, a list of strings or null", value
                 )
-        return changes
+        return {machine.variable_name(name): value for name, value in changes.items()}
 
     def _log_files(self, workdir: str) -> list[LogFile]:
         logs = []

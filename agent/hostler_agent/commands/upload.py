@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO, Optional
 
+from hostler_agent import machine
 from hostler_agent.commands.tarstream import TarStream
 from hostler_agent.commands.transfer import MAX_FILE_BYTES, Transfer, TransferFailed
 from hostler_agent.wire import messages
@@ -85,7 +86,7 @@ async def _read(stream: TarStream, path: str) -> bytes:
 def _open(path: str) -> BinaryIO:
     try:
         # Not waiting for the writer of a pipe; a regular file does not mind.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, machine.READ_FLAGS)
         file = open(descriptor, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return file

@@ -18,9 +18,12 @@ import hashlib
 import os
 import re
 import signal
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Optional
+
+assert sys.platform != "win32"
 
 from hostler_agent.jobs import mounts, posix, procfs
 from hostler_agent.jobs.errors import ContainmentUnavailable

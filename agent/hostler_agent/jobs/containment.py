@@ -13,8 +13,7 @@ from typing import Optional, Protocol
 
 from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.plan import JobPlan
-from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
-from hostler_agent.jobs.spawn import Exit
+from hostler_agent.jobs.receipt import Exit, Leftovers, ProcessName, Usage
 
 PREFERENCES = ("auto", "cgroup2", "cgroup1", "subreaper", "job_object")
 
@@ -49,7 +48,7 @@ class Process(Protocol):
         """Ends with SpawnerLost when nobody can tell. Not to be cancelled."""
 
     async def terminate(self) -> None:
-        """Asks it and its group to end (SIGTERM); nothing when it has ended."""
+        """Asks it and its group to end (SIGTERM, CTRL_BREAK); nothing when it has ended."""
 
 
 class Enclosure(Protocol):
@@ -103,13 +102,14 @@ def choose_containment(preference: str, root_name: str) -> Containment:
         from hostler_agent.jobs import windows  # noqa: PLC0415
 
         return windows.establish(preference, root_name)
-    from hostler_agent.jobs import cgroup, posix  # noqa: PLC0415
+    else:  # noqa: RET505 - type checkers know platforms by branches
+        from hostler_agent.jobs import cgroup, posix  # noqa: PLC0415
 
-    if preference == "subreaper":
-        return posix.establish(preference, root_name)
-    if preference != "auto":
-        return cgroup.establish(preference, root_name)
-    try:
-        return cgroup.establish(preference, root_name)
-    except ContainmentUnavailable:
-        return posix.establish(preference, root_name)
+        if preference == "subreaper":
+            return posix.establish(preference, root_name)
+        if preference != "auto":
+            return cgroup.establish(preference, root_name)
+        try:
+            return cgroup.establish(preference, root_name)
+        except ContainmentUnavailable:
+            return posix.establish(preference, root_name)

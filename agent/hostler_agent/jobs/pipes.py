@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from dataclasses import dataclass
 from typing import Callable, Optional
+
+assert sys.platform != "win32"
 
 READ_BYTES = 64 * 1024
 

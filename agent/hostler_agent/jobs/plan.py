@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Optional, Union
 
+from hostler_agent import machine
 from hostler_agent.jobs.errors import PlanRefused
 
 INSTANCE_VARIABLE = "HOSTLER_INSTANCE"
@@ -40,8 +41,26 @@ class JobLimits:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a job may use, all its processes together; None means no limit."""
+
+    memory_bytes: Optional[int] = None
+    processes: Optional[int] = None
+    cpu_percent: Optional[int] = None
+    """of all the machine's processors: 1 to 100"""
+
+    def bounded(self, processes: int) -> Resources:
+        """With a number of processes even where none was asked for."""
+        return self if self.processes is not None else replace(self, processes=processes)
+
+
+@dataclass(frozen=True)
 class JobPlan:
-    """One job, ready to start. `argv` and `environment` are what exec gets."""
+    """One job, ready to start. `argv` and `environment` are what exec gets.
+
+    `is_shell` says that `argv` is a shell, its options and a string, which on Windows decides about
+    the quoting. `allow_batch` lets `argv` name a batch file there.
+    """
 
     command_id: str
     argv: tuple[str, ...]
@@ -50,12 +69,15 @@ class JobPlan:
     limits: JobLimits = field(default_factory=JobLimits)
     use_pty: bool = False
     stdin: Optional[bytes] = None
+    resources: Resources = field(default_factory=Resources)
+    is_shell: bool = False
+    allow_batch: bool = False
 
 
 def command_argv(command: str | Sequence[str]) -> tuple[str, ...]:
     """The argument vector: a string is a shell's business, a list is run as it is."""
     if isinstance(command, str):
-        return ("/bin/sh", "-c", command)
+        return (*machine.shell(), command)
     return tuple(command)
 
 

@@ -14,16 +14,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Optional
+
+assert sys.platform != "win32"
 
 from hostler_agent.jobs import procfs
 from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.pipes import PipeReader, PipeWriter, Stdio, open_stdio
 from hostler_agent.jobs.plan import COMMAND_VARIABLE, INSTANCE_VARIABLE, JobPlan
-from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
-from hostler_agent.jobs.spawn import Child, Exit, Spawner
+from hostler_agent.jobs.receipt import Exit, Leftovers, ProcessName, Usage
+from hostler_agent.jobs.spawn import Child, Spawner
 
 _SWEEP_DEADLINE_S = 10.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Callable, Optional
 
 from hostler_agent.jobs.receipt import ProcessName
+
+assert sys.platform != "win32"
 
 _PROC = Path("/proc")
 

@@ -32,6 +32,18 @@ class ProcessName:
 
 
 @dataclass(frozen=True)
+class Exit:
+    """How a main process ended. `exit_code` is None when a signal, or we, ended it."""
+
+    exit_code: Optional[int]
+    signal: Optional[int]
+    cpu_s: float
+    peak_resident_bytes: int
+    """of the largest process of those it waited for (at least what the spawner itself has); on
+    Windows its own"""
+
+
+@dataclass(frozen=True)
 class Usage:
     """What a job used; None where nothing on this machine tells."""
 

@@ -19,8 +19,7 @@ from hostler_agent.jobs import plan as plans
 from hostler_agent.jobs.clock import Clock, SystemClock, wait_any
 from hostler_agent.jobs.containment import Containment, Enclosure, Process, Reader
 from hostler_agent.jobs.plan import JobPlan
-from hostler_agent.jobs.receipt import Ended, ProcessName, Receipt, Usage
-from hostler_agent.jobs.spawn import Exit
+from hostler_agent.jobs.receipt import Ended, Exit, ProcessName, Receipt, Usage
 from hostler_agent.jobs.tail import LogFile, Tail
 from hostler_agent.jobs.watch import Watch
 

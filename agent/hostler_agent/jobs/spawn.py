@@ -16,27 +16,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
+assert sys.platform != "win32"
+
 from hostler_agent.jobs import pipes
 from hostler_agent.jobs.errors import SpawnerLost, StartFailed
 from hostler_agent.jobs.pipes import Stdio
 from hostler_agent.jobs.plan import INSTANCE_VARIABLE, JobPlan
+from hostler_agent.jobs.receipt import Exit
 
 # The source goes in through a pipe, so that it also works from inside agent.pyz and the process
 # list shows a name instead of a program text.
 _BOOTSTRAP = "import sys; exec(compile(open({fd}, 'rb').read(), 'spawner.py', 'exec'))"
 
 _LOST = "the process that starts jobs has ended"
-
-
-@dataclass(frozen=True)
-class Exit:
-    """How a main process ended. `exit_code` is None when a signal ended it."""
-
-    exit_code: Optional[int]
-    signal: Optional[int]
-    cpu_s: float
-    peak_resident_bytes: int
-    """of the largest process of those it waited for (at least what the spawner itself has)"""
 
 
 @dataclass(frozen=True)

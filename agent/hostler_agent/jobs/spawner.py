@@ -47,6 +47,8 @@ import sys
 import time
 from typing import Any, Optional
 
+assert sys.platform != "win32"
+
 _PR_SET_CHILD_SUBREAPER = 36
 _DESCRIPTORS = 3
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Callable, Optional
 
+from hostler_agent import machine
 from hostler_agent.jobs.clock import Clock, wait_any
 
 POLL_S = 1.0
@@ -58,7 +59,8 @@ class Tail:
         with contextlib.suppress(OSError):
             self._reopen_if_replaced()
             if self._descriptor is not None:
-                data = os.pread(self._descriptor, READ_BYTES, self._offset)
+                os.lseek(self._descriptor, self._offset, os.SEEK_SET)
+                data = os.read(self._descriptor, READ_BYTES)
                 self._offset += len(data)
                 return data
         return b""
@@ -79,10 +81,7 @@ class Tail:
             return
         grown = self._before is not None and identity == (self._before.st_dev, self._before.st_ino)
         self._close()
-        # Not through a link, and not waiting for a writer: the path is the build's to choose.
-        self._descriptor = os.open(
-            self._log.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-        )
+        self._descriptor = machine.open_log(self._log.path)
         self._identity = identity
         skipped = self._before.st_size if self._before is not None and grown else 0
         self._offset = skipped if self._log.follow and skipped <= now.st_size else 0

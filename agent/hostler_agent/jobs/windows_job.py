@@ -7,17 +7,18 @@ the last handle is closed, also by the death of the agent, the kernel kills all 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
 from ctypes import wintypes
 from dataclasses import dataclass
 
+assert sys.platform == "win32"
+
 from hostler_agent import win32
 from hostler_agent.jobs.plan import Resources
 from hostler_agent.jobs.receipt import ProcessName, Usage
 from hostler_agent.win32 import KERNEL32, Handle, function
-
-assert sys.platform == "win32"
 
 KILL_CODE = 0x40010004
 """Exit code of what we kill (DBG_TERMINATE_PROCESS): no program chooses it for itself."""
@@ -86,9 +87,7 @@ class _CompletionPort(ctypes.Structure):
     _fields_ = (("CompletionKey", ctypes.c_void_p), ("CompletionPort", wintypes.HANDLE))
 
 
-_create = function(
-    KERNEL32, "CreateJobObjectW", ctypes.c_void_p, ctypes.c_void_p, wintypes.LPCWSTR
-)
+_create = function(KERNEL32, "CreateJobObjectW", ctypes.c_void_p, ctypes.c_void_p, wintypes.LPCWSTR)
 _set = function(
     KERNEL32,
     "SetInformationJobObject",
@@ -111,9 +110,7 @@ _query = function(
 _assign = function(
     KERNEL32, "AssignProcessToJobObject", wintypes.BOOL, wintypes.HANDLE, wintypes.HANDLE
 )
-_terminate = function(
-    KERNEL32, "TerminateJobObject", wintypes.BOOL, wintypes.HANDLE, wintypes.UINT
-)
+_terminate = function(KERNEL32, "TerminateJobObject", wintypes.BOOL, wintypes.HANDLE, wintypes.UINT)
 _exit_code = function(
     KERNEL32,
     "GetExitCodeProcess",
@@ -184,6 +181,7 @@ class JobObject:
         """Those that are alive."""
         room = 64
         while True:
+
             class List(ctypes.Structure):
                 _fields_ = (
                     ("assigned", wintypes.DWORD),
@@ -270,10 +268,8 @@ def image_name(pid: int) -> str:
     buffer = ctypes.create_unicode_buffer(1024)
     size = wintypes.DWORD(len(buffer))
     try:
-        with open_process(pid) as process:
+        with contextlib.closing(open_process(pid)) as process:
             _image_name(process.value, 0, buffer, ctypes.byref(size))
     except OSError:
         return "?"
     return buffer.value.rpartition("\\")[2]
-
-

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import os
 import signal
 import stat
+import sys
 from pathlib import Path
 from typing import Callable, Optional
+
+assert sys.platform != "win32"
+
+HAS_TERMINALS = True
+
+READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""To open a file for reading, not waiting for the writer of a pipe; other files do not mind."""
+
+CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+PRIVACY_HINT = "run: chmod 600 FILE"
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 OOM_FILE = Path("/proc/self/oom_score_adj")
@@ -44,6 +57,11 @@ def boot_id() -> Optional[str]:
         return None
 
 
+def os_release() -> dict[str, Optional[str]]:
+    """What /etc/os-release does not say."""
+    return {}
+
+
 def guard_against_oom() -> None:
     """Let the kernel take the jobs before the agent, where we may. Whoever starts children from
     this process resets it in them.
@@ -55,6 +73,41 @@ def guard_against_oom() -> None:
 def is_private(path: Path) -> bool:
     """Whether nobody but the owner may read or change the file."""
     return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+
+
+def shell() -> tuple[str, ...]:
+    """What comes before a command that is one string."""
+    return ("/bin/sh", "-c")
+
+
+def variable_name(given: str) -> str:
+    """An environment variable's name as os.environ has it."""
+    return given
+
+
+def output_decoder() -> codecs.IncrementalDecoder:
+    """For what programs write."""
+    return codecs.getincrementaldecoder("utf-8")("replace")
+
+
+def open_log(path: str) -> int:
+    """A descriptor to read what others write. Raises OSError.
+
+    Not through a link, and not waiting for a writer: the path is a build's to choose.
+    """
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def make_fifo(path: str, mode: int) -> None:
+    """Raises OSError."""
+    os.mkfifo(path, mode)
+
+
+def keep_owner(source: str, target: str) -> None:
+    """Gives a copy to the owner of what it was made from, where we may."""
+    owner = os.lstat(source)
+    with contextlib.suppress(PermissionError):
+        os.chown(target, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def stop_signals() -> tuple[tuple[int, ...], tuple[int, ...]]:

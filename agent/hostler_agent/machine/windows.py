@@ -3,12 +3,100 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
+import contextlib
+import ctypes
+import errno
+import msvcrt
+import ntpath
 import os
+import secrets
 import signal
+import sys
+import winreg
+from ctypes import wintypes
 from pathlib import Path
 from typing import Callable, Optional
 
-import psutil
+assert sys.platform == "win32"
+
+from hostler_agent import win32
+from hostler_agent.machine.console import ConsoleDecoder
+from hostler_agent.win32 import KERNEL32, function
+
+HAS_TERMINALS = False
+
+READ_FLAGS = os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT
+"""To open a file for reading."""
+
+CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_BINARY | os.O_NOINHERIT
+
+PRIVACY_HINT = (
+    "let only its owner read it: icacls FILE /inheritance:r /grant:r *S-1-3-4:F "
+    "*S-1-5-18:F *S-1-5-32-544:F"
+)
+"""To the owner, the system and its administrators."""
+
+_BOOT_KEY = r"Software\Hostler\Boot"
+_VOLATILE = 1
+_ALL_ACCESS = 0x000F003F
+_DACL_INFORMATION = 4
+_FILE_OBJECT = 1
+_EVERYBODY = (";WD)", ";AU)", ";BU)", ";AN)", ";BG)")
+"""Ends of access entries, as text: everyone, authenticated users, users, anonymous, guests."""
+
+
+class _MemoryStatus(ctypes.Structure):
+    """MEMORYSTATUSEX"""
+
+    _fields_ = (
+        ("dwLength", wintypes.DWORD),
+        ("dwMemoryLoad", wintypes.DWORD),
+        ("ullTotalPhys", ctypes.c_uint64),
+        ("others", ctypes.c_uint64 * 6),
+    )
+
+
+_ADVAPI32 = ctypes.WinDLL("advapi32", use_last_error=True)
+_memory_status = function(
+    KERNEL32, "GlobalMemoryStatusEx", wintypes.BOOL, ctypes.POINTER(_MemoryStatus)
+)
+_local_free = function(KERNEL32, "LocalFree", ctypes.c_void_p, ctypes.c_void_p)
+_oem_code_page = function(KERNEL32, "GetOEMCP", wintypes.UINT)
+_create_key = function(
+    _ADVAPI32,
+    "RegCreateKeyExW",
+    wintypes.LONG,
+    ctypes.c_void_p,
+    wintypes.LPCWSTR,
+    wintypes.DWORD,
+    wintypes.LPCWSTR,
+    wintypes.DWORD,
+    wintypes.DWORD,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.c_void_p,
+)
+_security_info = function(
+    _ADVAPI32,
+    "GetNamedSecurityInfoW",
+    wintypes.DWORD,
+    wintypes.LPCWSTR,
+    ctypes.c_int,
+    wintypes.DWORD,
+    *[ctypes.c_void_p] * 4,
+    ctypes.POINTER(ctypes.c_void_p),
+)
+_security_text = function(
+    _ADVAPI32,
+    "ConvertSecurityDescriptorToStringSecurityDescriptorW",
+    wintypes.BOOL,
+    ctypes.c_void_p,
+    wintypes.DWORD,
+    wintypes.DWORD,
+    ctypes.POINTER(ctypes.c_void_p),
+    ctypes.c_void_p,
+)
 
 
 def name() -> tuple[str, str]:
@@ -23,14 +111,46 @@ def cpu_count() -> int:
 
 def memory_mb() -> Optional[int]:
     """The machine's memory in MiB."""
-    return int(psutil.virtual_memory().total // 2**20)
+    status = _MemoryStatus(ctypes.sizeof(_MemoryStatus))
+    _memory_status(ctypes.byref(status))
+    return int(status.ullTotalPhys // 2**20)
 
 
 def boot_id() -> Optional[str]:
-    """Another one after each restart. Windows has no such id: it is the time of the boot, in
-    minutes, because the reported second wanders by one.
+    """Another one after each restart.
+
+    Windows has no such id, and the time of its boot moves when the clock is set. So it is a random
+    number of ours in a key of the registry that Windows forgets when it stops.
     """
-    return f"boot-{round(psutil.boot_time() / 60)}"
+    key = ctypes.c_void_p()
+    error = _create_key(
+        winreg.HKEY_CURRENT_USER,
+        _BOOT_KEY,
+        0,
+        None,
+        _VOLATILE,
+        _ALL_ACCESS,
+        None,
+        ctypes.byref(key),
+        None,
+    )
+    if error:
+        return None
+    # Only opened, if it was there already.
+    with winreg.OpenKey(winreg.HKEY_CURRENT_USER, _BOOT_KEY, 0, winreg.KEY_ALL_ACCESS) as opened:
+        winreg.CloseKey(key.value or 0)
+        with contextlib.suppress(FileNotFoundError):
+            return str(winreg.QueryValueEx(opened, "id")[0])
+        fresh = secrets.token_hex(16)
+        winreg.SetValueEx(opened, "id", 0, winreg.REG_SZ, fresh)
+        return fresh
+
+
+def os_release() -> dict[str, Optional[str]]:
+    """In the terms of os-release(5)."""
+    version = sys.getwindowsversion()
+    number = f"{version.major}.{version.minor}.{version.build}"
+    return {"id": "windows", "id_like": None, "version_id": number, "version_codename": None}
 
 
 def guard_against_oom() -> None:
@@ -38,13 +158,64 @@ def guard_against_oom() -> None:
 
 
 def is_private(path: Path) -> bool:
-    """Access lists come from the directory, which the installer makes; the mode tells nothing."""
-    return path.exists()
+    """Whether no access entry of the file is for everybody. Raises OSError."""
+    descriptor, text = ctypes.c_void_p(), ctypes.c_void_p()
+    none = [None] * 4
+    error = _security_info(
+        str(path), _FILE_OBJECT, _DACL_INFORMATION, *none, ctypes.byref(descriptor)
+    )
+    if error:
+        raise ctypes.WinError(error)
+    try:
+        # 1 is the only revision there is.
+        _security_text(descriptor, 1, _DACL_INFORMATION, ctypes.byref(text), None)
+        entries = ctypes.wstring_at(text.value or 0)
+        return not any(end in entries for end in _EVERYBODY) and "(" in entries
+    finally:
+        _local_free(text)
+        _local_free(descriptor)
+
+
+def shell() -> tuple[str, ...]:
+    """What comes before a command that is one string; /s keeps the string's own quotes."""
+    default = ntpath.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "cmd.exe")
+    return (os.environ.get("COMSPEC", default), "/d", "/s", "/c")
+
+
+def variable_name(given: str) -> str:
+    """An environment variable's name as os.environ has it: Path is PATH here."""
+    return given.upper()
+
+
+def output_decoder() -> codecs.IncrementalDecoder:
+    """For what programs write. Consoles have a code page, but many programs write UTF-8."""
+    return ConsoleDecoder(f"cp{_oem_code_page()}")
+
+
+def open_log(path: str) -> int:
+    """A descriptor to read what others write, without keeping them from renaming or removing it.
+
+    Raises OSError; not through a link.
+    """
+    share = win32.SHARE_READ | win32.SHARE_WRITE | win32.SHARE_DELETE
+    flags = win32.FILE_FLAG_OPEN_REPARSE_POINT
+    handle = win32.create_file(path, win32.GENERIC_READ, share, flags)
+    return msvcrt.open_osfhandle(handle.detach(), os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT)
+
+
+def make_fifo(path: str, _mode: int) -> None:
+    """Raises OSError: a named pipe is no file here."""
+    raise OSError(errno.EINVAL, "Windows has no such files", path)
+
+
+def keep_owner(_source: str, _target: str) -> None:
+    """A copy belongs to whoever made it."""
 
 
 def stop_signals() -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(ask to finish, demand to end at once)"""
-    return (signal.SIGTERM, signal.SIGINT), ()
+    # There is nobody who could send SIGTERM here.
+    return (signal.SIGINT, signal.SIGBREAK), ()
 
 
 def on_signal(loop: asyncio.AbstractEventLoop, number: int, react: Callable[[], None]) -> None:

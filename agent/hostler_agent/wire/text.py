@@ -23,9 +23,15 @@ Content = list[Any]
 
 
 class LineSplitter:
-    """Cuts one stream into content lists. Bytes that are no UTF-8 become U+FFFD."""
+    """Cuts one stream into content lists. Bytes that are no UTF-8 become U+FFFD, unless another
+    `decoder` is given."""
 
-    def __init__(self, max_line_length: int, newline_re: str) -> None:
+    def __init__(
+        self,
+        max_line_length: int,
+        newline_re: str,
+        decoder: Optional[codecs.IncrementalDecoder] = None,
+    ) -> None:
         """Raises ProtocolError when `newline_re` is no regular expression."""
         try:
             self._newline = re.compile(newline_re)
@@ -33,7 +39,7 @@ class LineSplitter:
             raise ProtocolError(f"newline_re is not a regular expression: {error}") from error
         # At least one character of each line must be text, or cutting would never end.
         self._room = max(max_line_length, 2) - 1
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = decoder or codecs.getincrementaldecoder("utf-8")("replace")
         self._partial = ""
         self._partial_since = 0.0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from jobkit import RecordingSink, open_descriptors
 
-from hostler_agent.jobs import choose_containment, windows
+from hostler_agent.jobs import choose_containment
 from hostler_agent.jobs.errors import ContainmentUnavailable, PlanRefused, StartFailed
 from hostler_agent.jobs.receipt import Ended
 
@@ -144,8 +144,3 @@ async def test_no_id_leads_out_of_the_tree(containment, command_id):
 def test_an_unknown_containment_is_refused():
     with pytest.raises(ContainmentUnavailable, match="one of auto"):
         choose_containment("magic", "x")
-
-
-def test_windows_says_what_is_missing():
-    with pytest.raises(ContainmentUnavailable, match="Windows"):
-        windows.establish("auto", "x")

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 from hostler_agent.commands.filework import Progress
+
+assert sys.platform != "win32"
 
 # Deeper directories are first moved to the top: a descriptor is open for each level, and Python's
 # stack is not endless.
 MAX_DEPTH = 100
 
-_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def remove(path: str, progress: Progress) -> list[OSError]:
@@ -27,7 +30,7 @@ def remove(path: str, progress: Progress) -> list[OSError]:
     """
     parent, name = os.path.split(path.rstrip("/") or "/")
     try:
-        directory = os.open(parent or ".", os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
         return []
     except OSError as error:
