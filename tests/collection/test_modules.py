@@ -51,7 +51,7 @@ def test_check_mode_changes_nothing_and_diff_shows_what_would(hub, play):
     code, output = play([task("worker", **LOCAL)], "--check", "--diff")
     assert code == 0, output
     assert "changed=1" in output
-    assert re.search(r"^ *\+ *driver: local$", output, re.MULTILINE), output
+    assert re.search(r'^ *\+ *"driver": "local"', output, re.MULTILINE), output
     assert hub.workers == {}
 
 
@@ -194,12 +194,17 @@ def test_info_reads_every_page_and_filters_names(hub, play):
     hub.workers["w-0001"]["missing"] = {"since": "now", "reason": "lost"}
     tasks = [
         task("worker_info", "everybody"),
+        task("worker_info", "trimmed", name="w-0003", fields=["mode"]),
         task("worker_info", "some", names=["w-0001", "w-0002", "nobody"], missing=True),
-        show("[everybody.workers | length, some.workers | map(attribute='name'), some.unknown]"),
+        show("[everybody.workers | length, trimmed.workers]"),
+        show("[some.workers | map(attribute='name'), some.unknown]"),
     ]
     code, output = play(tasks)
     assert code == 0, output
-    assert shown(output) == [[501, ["w-0001"], ["nobody"]]]
+    assert shown(output) == [
+        [501, [{"name": "w-0003", "mode": "active"}]],
+        [["w-0001"], ["nobody"]],
+    ]
 
 
 STEPS = [
