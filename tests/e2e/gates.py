@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
@@ -12,13 +13,17 @@ _PATIENCE_S = 60.0
 
 
 class Job:
-    """The command's process, found by its pid while it was sure to live."""
+    """The command's process, known by its pid and the instant it started."""
 
     def __init__(self, pid: int) -> None:
-        self._process = psutil.Process(pid)
+        self._process: psutil.Process | None = None
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has been ended already
+            self._process = psutil.Process(pid)
 
     def lives(self) -> bool:
         """A zombie that nobody has buried yet does not."""
+        if self._process is None:
+            return False
         try:
             return self._process.status() != psutil.STATUS_ZOMBIE and self._process.is_running()
         except psutil.NoSuchProcess:
@@ -35,6 +40,7 @@ class Gate:
         self._ready_path, self._input_path = directory / f"{name}.ready", directory / f"{name}.in"
         for path in (self._ready_path, self._input_path):
             os.mkfifo(path)
+        self._entered: list[int] = []
         self._ready = os.open(self._ready_path, os.O_RDWR | os.O_NONBLOCK)
         self._input: int | None = os.open(self._input_path, os.O_RDWR)
 
@@ -51,17 +57,18 @@ class Gate:
         loop.add_reader(self._ready, readable.set)
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await readable.wait()
+                while not self.has_been_entered():
+                    readable.clear()
+                    await readable.wait()
         finally:
             loop.remove_reader(self._ready)
-        return Job(int(os.read(self._ready, 100)))
+        return Job(self._entered.pop(0))
 
     def has_been_entered(self) -> bool:
         """Whether a run has said so that entered() has not yet told of."""
-        try:
-            return bool(os.read(self._ready, 100))
-        except BlockingIOError:
-            return False
+        with contextlib.suppress(BlockingIOError):
+            self._entered += [int(line) for line in os.read(self._ready, 4096).split()]
+        return bool(self._entered)
 
     async def send(self, data: bytes) -> None:
         """Through the command to its output; waits while the pipe is full."""

@@ -1,0 +1,158 @@
+"""A stock Buildbot worker serves our hub, as a permanent worker; none of our extension needed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from e2e.api import Api
+from e2e.gates import Gate
+from e2e.hub_process import HubProcess
+from peers.buildbot_worker import StockWorker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.peer("buildbot")
+
+PASSWORD = "correct horse"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    running = HubProcess(tmp_path_factory.mktemp("hub") / "hub")
+    try:
+        running.start()
+        yield running
+        running.stop()
+    finally:
+        running.close()
+
+
+@pytest.fixture
+async def api(hub: HubProcess) -> AsyncIterator[Api]:
+    async with Api(hub.url, hub.token) as made:
+        yield made
+
+
+@pytest.fixture
+def make_worker(hub: HubProcess, tmp_path: Path) -> Iterator[Callable[..., StockWorker]]:
+    made: list[StockWorker] = []
+
+    def make(name: str, password: str = PASSWORD) -> StockWorker:
+        made.append(StockWorker(tmp_path / name, hub.port, name, password))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.kill()
+
+
+@pytest.fixture
+def make_gate(tmp_path: Path) -> Iterator[Callable[[], Gate]]:
+    made: list[Gate] = []
+
+    def make() -> Gate:
+        made.append(Gate(tmp_path, f"gate-{len(made)}"))
+        return made[-1]
+
+    yield make
+    for gate in made:
+        gate.close()
+
+
+async def define(api: Api, *names: str, **options: object) -> None:
+    await api.define(*names, driver="permanent", password=PASSWORD, **options)
+
+
+async def test_builds_run_and_fail_as_on_our_own_agent(
+    api: Api, make_worker: Callable[..., StockWorker]
+) -> None:
+    await define(api, "stock")
+    make_worker("stock").start()
+    build = await api.submit(
+        ["sh", "-c", 'echo out; echo err >&2; printf "%s" "$NAME"; echo made > file'],
+        ["cat", "file"],
+        ["sh", "-c", "exit 3"],
+        ["echo", "never"],
+        {"name": "always", "command": ["echo", "always"], "always_run": True},
+        worker="stock",
+        env={"NAME": "grün \N{SNOWMAN}"},
+    )
+    view = await api.ended(build)
+    assert (view["state"], view["attempts"]) == ("failure", 1)
+    assert [step["rc"] for step in view["steps"]] == [0, 0, 3, None, 0]
+    output = await api.output(build)
+    assert b"out\n" in output
+    assert b"err\n" in output
+    assert "grün \N{SNOWMAN}".encode() in output
+    assert b"made\n" in await api.output(build, 1)
+    # V10: its workspace is removed, so the next build starts from nothing.
+    after = await api.ended(await api.submit(["sh", "-c", "! test -e file"], worker="stock"))
+    assert after["state"] == "success"
+
+
+async def test_long_output_arrives_whole_and_in_order(
+    api: Api, make_worker: Callable[..., StockWorker]
+) -> None:
+    await define(api, "long")
+    make_worker("long").start()
+    build = await api.submit(["seq", "100000", "150000"], worker="long")
+    assert (await api.ended(build))["state"] == "success"
+    lines = (await api.output(build)).decode().split()
+    numbers = [int(line) for line in lines if line.isdecimal() and len(line) == 6]
+    assert numbers == list(range(100_000, 150_001))
+
+
+async def test_I05_a_cancelled_build_ends_its_command(
+    api: Api, make_worker: Callable[..., StockWorker], make_gate: Callable[[], Gate]
+) -> None:
+    await define(api, "cancelled")
+    make_worker("cancelled").start()
+    gate = make_gate()
+    build = await api.submit(gate.command, ["true"], worker="cancelled")
+    job = await gate.entered()
+    await api.cancel(build)
+    view = await api.ended(build)
+    assert view["state"] == "cancelled"
+    assert [step["state"] for step in view["steps"]] == ["cancelled", "skipped"]
+    assert not job.lives()
+    after = await api.ended(await api.submit(["true"], worker="cancelled"))
+    assert after["state"] == "success"
+
+
+async def test_L21_a_killed_worker_costs_its_build_a_retry(
+    hub: HubProcess,
+    api: Api,
+    make_worker: Callable[..., StockWorker],
+    make_gate: Callable[[], Gate],
+) -> None:
+    """It cannot resume, so its build is lost with the connection, and run once more."""
+    await define(api, "mortal")
+    worker, gate = make_worker("mortal"), make_gate()
+    worker.start()
+    build = await api.submit(gate.command, worker="mortal")
+    await gate.entered()
+    await asyncio.to_thread(worker.kill)
+    await hub.latent(api, "mortal")
+    assert (await api.get(f"/builds/{build}"))["state"] == "queued"
+    worker.start()
+    await gate.entered()
+    gate.open()
+    view = await api.ended(build)
+    assert (view["state"], view["attempts"], view["worker"]) == ("success", 2, "mortal")
+    assert "attempt 1" not in (view["result_text"] or "")
+
+
+async def test_W03_a_wrong_password_is_refused_until_it_is_right(
+    hub: HubProcess, api: Api, make_worker: Callable[..., StockWorker]
+) -> None:
+    await api.define("guarded", driver="permanent", password="another")
+    worker = make_worker("guarded")
+    worker.start()
+    await hub.logged(event="agent refused", status=401)
+    assert not (await api.worker("guarded"))["attached"]
+    await define(api, "guarded")
+    assert (await api.ended(await api.submit(["true"], worker="guarded")))["state"] == "success"

