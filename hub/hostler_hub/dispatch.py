@@ -42,6 +42,12 @@ class Waiting:
     attempts: int
     priority: int
     not_before: float = 0.0
+    kind: str = field(init=False, repr=False, compare=False)
+    """what it requires, as text: builds of one kind fit the same workers"""
+
+    def __post_init__(self) -> None:
+        kind = json.dumps(self.spec.requires.model_dump(mode="json"), sort_keys=True)
+        object.__setattr__(self, "kind", kind)
 
     @property
     def order(self) -> tuple[int, str]:
@@ -88,10 +94,11 @@ def plan(queue: Iterable[Waiting], candidates: Sequence[Candidate]) -> Plan:
     made = Plan()
     hopeless: set[str] = set()  # kinds of builds that found nothing left in this look
     for build in queue:
-        kind = _kind(build.spec.requires)
-        if kind in hopeless:
+        if room.used_up:
+            break
+        if build.kind in hopeless:
             continue
-        fitting = room.fitting(kind, build.spec.requires)
+        fitting = room.fitting(build.kind, build.spec.requires)
         if (worker := room.take_slot(fitting)) is not None:
             made.leases.append((build, worker))
         elif room.take_coming(fitting):
@@ -99,12 +106,8 @@ def plan(queue: Iterable[Waiting], candidates: Sequence[Candidate]) -> Plan:
         elif (worker := room.wake(fitting)) is not None:
             made.wanted.append((worker, build.id))
         else:
-            hopeless.add(kind)
+            hopeless.add(build.kind)
     return made
-
-
-def _kind(requires: Requirements) -> str:
-    return json.dumps(requires.model_dump(mode="json"), sort_keys=True)
 
 
 class _Room:
@@ -127,6 +130,11 @@ class _Room:
         elif life.state is State.LATENT and why_not_startable(life) is None:
             self._startable.add(life.name)
 
+    @property
+    def used_up(self) -> bool:
+        """Whether nothing is left for any build: the rest of a long queue need not be looked at."""
+        return not (self._free or self._coming or self._startable)
+
     def fitting(self, kind: str, requires: Requirements) -> list[Candidate]:
         if kind not in self._fitting:
             fits = [each for each in self._candidates if not mismatches(requires, each)]
@@ -147,7 +155,8 @@ class _Room:
             name = candidate.life.name
             if name in self._startable:
                 self._startable.discard(name)
-                self._coming[name] = candidate.life.policy.max_builds - 1
+                if candidate.life.policy.max_builds > 1:
+                    self._coming[name] = candidate.life.policy.max_builds - 1
                 return name
         return None
 

@@ -106,9 +106,8 @@ class Queue:
 
     def _refuse_hopeless(self, spec: BuildSpec) -> None:
         """A build that no defined worker could ever run is refused, and told why."""
-        candidates = [candidate_of(entry) for entry in self._registry]
         closest: list[str] | None = None
-        for candidate in candidates:
+        for candidate in map(candidate_of, self._registry):  # mostly the first one fits
             missing = mismatches(spec.requires, candidate)
             if not missing:
                 return
@@ -117,7 +116,7 @@ class Queue:
         if closest is None:
             raise InvalidRequest("no worker is defined yet: define one first", pointer="/requires")
         raise InvalidRequest(
-            f"none of the {len(candidates)} defined workers has what the build requires; "
+            f"none of the {len(self._registry)} defined workers has what the build requires; "
             f"closest: {'; '.join(closest[:3])}",
             pointer="/requires",
         )

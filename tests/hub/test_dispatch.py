@@ -68,6 +68,13 @@ def test_each_build_without_a_slot_wakes_one_worker_and_a_booting_one_counts() -
     assert made.leases == []
 
 
+def test_a_long_queue_is_read_only_as_far_as_there_are_slots() -> None:
+    queue = iter([build(f"b{n}") for n in range(9)])
+    made = plan(queue, [up("w1", slots=2), latent("w2"), up("w3", leases=1)])
+    assert len(made.leases) + len(made.wanted) == 3
+    assert len(list(queue)) == 5  # the fourth was taken up to find that nothing was left
+
+
 def test_a_build_that_fits_nothing_does_not_hold_up_the_others() -> None:
     queue = [build("b1", labels=["gpu"]), build("b2")]
     assert leased(queue, [up("w1")]) == [("b2", "w1")]

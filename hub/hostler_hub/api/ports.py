@@ -142,7 +142,7 @@ class Hub:
     agents: Agents
 
 
-def _hub_of(connection: HTTPConnection) -> Hub:
+async def _hub_of(connection: HTTPConnection) -> Hub:  # a plain function costs a thread's hop
     hub: Hub = connection.app.state.hub
     return hub
 
