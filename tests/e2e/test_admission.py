@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,8 @@ from websockets.exceptions import InvalidStatus
 from hostler_agent.wire.extension import Handshake
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from e2e.api import Api
     from e2e.hub_process import HubProcess
 
@@ -70,6 +75,32 @@ async def test_A2_A3_an_instance_that_is_over_is_ordered_away(
     assert await answer(shared_hub, stolen.headers()) == 410
     view = await api.worker("replaced")
     assert (view["attached"], view["epoch"]) == (True, 2)
+
+
+async def test_A3_a_stale_agent_obeys_and_ends(
+    shared_hub: HubProcess, api: Api, tmp_path: Path
+) -> None:
+    """A real agent of an instance that is over: told 410 it ends by itself, with 0."""
+    await up(shared_hub, api, "stale")
+    directory = shutil.copytree(shared_hub.instance_of("stale"), tmp_path / "stale")
+    config = json.loads((directory / "agent.json").read_text())
+    config |= {"token_file": str(directory / "token"), "workdir": str(directory / "work")}
+    (directory / "agent.json").write_text(json.dumps(config))
+    await api.mode("stale", "stopped")
+    await shared_hub.latent(api, "stale")
+    command = ["-m", "hostler_agent", "run", "--config", str(directory / "agent.json")]
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable, *command, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(30):
+            _, said = await agent.communicate()
+    finally:
+        if agent.returncode is None:
+            agent.kill()
+            await agent.wait()
+    assert agent.returncode == 0
+    assert b"410" in said
 
 
 @pytest.mark.parametrize(
