@@ -204,11 +204,11 @@ async def sweep_marked(root_name: str, spare: Collection[int]) -> tuple[ProcessN
 
     def marked() -> set[int]:
         return {
-            one.pid
-            for one in procfs.all_processes()
-            if one.pid not in spared
-            and one.state not in "ZX"
-            and procfs.environment_has(one.pid, INSTANCE_VARIABLE, root_name)
+            pid
+            for pid in procfs.all_pids()
+            if pid not in spared
+            # This first, since it leaves next to none; a zombie has no environment any more.
+            and procfs.environment_has(pid, INSTANCE_VARIABLE, root_name)
         }
 
     found: dict[int, ProcessName] = {}

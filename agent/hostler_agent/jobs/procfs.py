@@ -51,12 +51,15 @@ def stat(pid: int) -> Optional[Stat]:
     )
 
 
+def all_pids() -> list[int]:
+    return [int(name) for name in os.listdir(_PROC) if name.isdigit()]  # noqa: PTH208 - cheaper
+
+
 def all_processes() -> Iterator[Stat]:
-    for name in os.listdir(_PROC):  # noqa: PTH208 - half the cost of Path objects
-        if name.isdigit():
-            found = stat(int(name))
-            if found is not None:
-                yield found
+    for pid in all_pids():
+        found = stat(pid)
+        if found is not None:
+            yield found
 
 
 def children(pid: int) -> list[int]:
@@ -80,11 +83,14 @@ def names(pids: Iterable[int]) -> tuple[ProcessName, ...]:
 
 def environment_has(pid: int, name: str, value: str) -> bool:
     """Whether it was started with that variable; False also where we may not look."""
+    # Every agent asks this of every process at its start: plain calls, a third of a Path's cost.
     try:
-        environment = (_PROC / str(pid) / "environ").read_bytes()
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            environment = file.read()
     except OSError:
         return False
-    return os.fsencode(f"{name}={value}") in environment.split(b"\0")
+    entry = os.fsencode(f"{name}={value}")
+    return entry in environment and entry in environment.split(b"\0")
 
 
 def holds_any(pid: int, inodes: Collection[int]) -> bool:
