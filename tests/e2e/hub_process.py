@@ -18,6 +18,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
+from hostler_agent.jobs import mounts
+
 if TYPE_CHECKING:
     from e2e.api import Api
 
@@ -39,6 +41,7 @@ class HubProcess:
         self._database_url = database_url
         self._lock = threading.Lock()
         self._waiting: list[tuple[dict[str, Any], concurrent.futures.Future[dict[str, Any]]]] = []
+        self._instances: set[str] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
 
@@ -126,7 +129,7 @@ class HubProcess:
         """Living processes and cgroups that belong to this hub's instances."""
         own = None if self._process is None else self._process.pid
         agents = [process for process in self._processes() if process.pid != own]
-        return [_named(process) for process in agents] + self._cgroups()
+        return [*map(_named, agents), *map(str, self._cgroups())]
 
     def close(self) -> None:
         """Kill it and all its agents and jobs; for the end of a test, however it ended."""
@@ -138,7 +141,12 @@ class HubProcess:
                     process.kill()
             psutil.wait_procs(processes, timeout=5)
             if not processes:
-                return
+                break
+        for cgroup in self._cgroups():
+            for directory, _, _ in os.walk(cgroup, topdown=False):
+                Path(directory).rmdir()
+        if not self.leftovers():
+            return
         raise RuntimeError(f"cannot kill {self.leftovers()}")
 
     # --- inside ---------------------------------------------------------------------------------
@@ -174,6 +182,8 @@ class HubProcess:
             for raw in pipe:
                 text = raw.decode(errors="replace").rstrip()
                 line = json.loads(text) if text.startswith("{") else {"event": text}
+                if line.get("happened") == "Attached":
+                    self._note_instances()
                 with self._lock:
                     self.log.append(line)
                     met = [each for each in self._waiting if _has(line, each[0])]
@@ -187,13 +197,17 @@ class HubProcess:
         needle = str(self.state_dir)
         return [process for process in psutil.process_iter() if _mentions(process, needle)]
 
-    def _cgroups(self) -> list[str]:
-        """Cgroups below any `hostler` that are named as our instances' directories are."""
-        names = {str(line["instance"]) for line in self.log if line.get("instance") is not None} | {
-            path.name for path in (self.state_dir / "instances" / "local").glob("*/*")
-        }
-        roots = Path("/sys/fs/cgroup").glob("**/hostler/*")
-        return [str(path) for path in roots if path.name in names]
+    def _cgroups(self) -> list[Path]:
+        """Those of all instances there ever were."""
+        self._note_instances()
+        roots = [home / "hostler" for home in mounts.own_cgroups().values()]
+        named = (root / name for root in roots for name in sorted(self._instances))
+        return [path for path in named if path.exists()]
+
+    def _note_instances(self) -> None:
+        """An instance's directory goes with it."""
+        local = self.state_dir / "instances" / "local"
+        self._instances |= {path.name for path in local.glob("*/*")}
 
 
 def _mentions(process: psutil.Process, needle: str) -> bool:
