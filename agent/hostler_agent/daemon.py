@@ -100,6 +100,9 @@ class Daemon:
     async def run(self) -> None:
         """Serve the hub until it, or a signal, says to stop; then nothing of ours runs any more."""
         await self._toolbox.containment.sweep()
+        if self._config.instance is not None:
+            # A latent worker was started because a build waits for it.
+            self._toolbox.containment.warm_up()
         tasks = [
             asyncio.create_task(self._link.run(self._serve), name="link"),
             asyncio.create_task(self._lease.watch(), name="lease"),

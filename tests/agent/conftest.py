@@ -303,6 +303,9 @@ class FakeContainment:
     def open(self, command_id: str) -> Any:
         raise NotImplementedError
 
+    def warm_up(self) -> None:
+        self.calls.append("warm_up")
+
     async def sweep(self) -> tuple[()]:
         self.calls.append("sweep")
         return ()

@@ -145,6 +145,12 @@ async def test_the_handshake_carries_instance_and_a_lasting_session(hub, start) 
     assert len(hub.handshakes[0].session) == 43
 
 
+async def test_a_latent_worker_is_warm_for_the_build_that_waits(hub, start) -> None:
+    agent = await start(hub, instance="01J0000000000000000000000A", epoch=1)
+    await hub.attached()
+    assert agent.containment.calls == ["sweep", "warm_up"]
+
+
 async def test_what_an_earlier_agent_left_is_swept_first(hub, start) -> None:
     agent = await start(hub)
     await hub.attached()

@@ -143,6 +143,9 @@ class CgroupContainment:
         found += await posix.sweep_marked(self.root_name, spare)
         return tuple({one.pid: one for one in found}.values())
 
+    def warm_up(self) -> None:
+        self.spawner.warm_up()
+
     async def aclose(self) -> None:
         for enclosure in list(self._open):
             await enclosure.empty(_SWEEP_DEADLINE_S)

@@ -84,6 +84,9 @@ class Containment(Protocol):
     async def sweep(self) -> tuple[ProcessName, ...]:
         """Kills what an earlier agent of the same name left. To be called before the first job."""
 
+    def warm_up(self) -> None:
+        """Takes at once what the first job would wait for. May be left out, or be repeated."""
+
     async def aclose(self) -> None:
         """Kills what is left of all jobs. The end of the agent, by whatever cause, does as well."""
 

@@ -57,6 +57,9 @@ class SubreaperContainment:
         spare = () if self.spawner.pid is None else (self.spawner.pid,)
         return await sweep_marked(self.root_name, spare)
 
+    def warm_up(self) -> None:
+        self.spawner.warm_up()
+
     async def aclose(self) -> None:
         await self.spawner.aclose()
 

@@ -90,6 +90,12 @@ class Spawner:
             with contextlib.suppress(SpawnerLost):
                 await self._send(("signal", child.token, int(number)))
 
+    def warm_up(self) -> None:
+        """Starts the spawner ahead of the first job."""
+        if self._channel is None:
+            with contextlib.suppress(OSError):  # the first job tries again, and can tell somebody
+                self._launch()
+
     async def aclose(self) -> None:
         """Ends the spawner, which kills whatever is left below it."""
         self._lose()

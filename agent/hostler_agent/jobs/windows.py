@@ -61,6 +61,9 @@ class JobObjectContainment:
         if enclosure in self._open:
             self._open.remove(enclosure)
 
+    def warm_up(self) -> None:
+        """Nothing is kept for jobs to come."""
+
     async def sweep(self) -> tuple[ProcessName, ...]:
         """Nothing: the death of an agent has closed its jobs, and so killed what was in them."""
         return ()

@@ -92,6 +92,15 @@ async def test_a_sweep_of_nothing_finds_nothing(runner, sink):
     assert await runner.containment.sweep() == ()
 
 
+async def test_the_first_job_takes_the_spawner_that_was_warmed_up(runner, sink):
+    runner.containment.warm_up()
+    runner.containment.warm_up()
+    spawner = runner.containment.spawner.pid
+    assert spawner is not None
+    outcome = await runner.job(runner.plan(["/bin/true"]), sink).run()
+    assert (outcome.return_code, runner.containment.spawner.pid) == (0, spawner)
+
+
 async def test_a_spawner_that_was_killed_is_replaced(runner):
     sink = RecordingSink()
     running = asyncio.ensure_future(runner.job(runner.child("tree", "10"), sink).run())
