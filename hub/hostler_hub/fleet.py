@@ -193,6 +193,7 @@ class Fleet:
         self, names: Sequence[str], *, force: bool, dry_run: bool, by: str
     ) -> list[dict[str, Any]]:
         """Remove workers; one that runs a build only with ``force`` (its build is retried)."""
+        await self._queue.released(names)
         present = [entry for name in _unique(names) if (entry := self._registry.find(name))]
         busy = [entry.life.name for entry in present if entry.life.leases]
         if busy and not force:
@@ -267,6 +268,7 @@ class Fleet:
     ) -> list[dict[str, Any]]:
         """Stop instances that no lease holds."""
         entries = self._all(names)
+        await self._queue.released(names)
         busy = [entry.life.name for entry in entries if entry.life.leases]
         if busy:
             raise Conflict(

@@ -24,7 +24,8 @@ from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import events
 from hostler_hub.logs import Logs, LogSlice, StepKey
 from hostler_hub.registry import Registry
-from hostler_hub.runner import Lease, Runner, Services
+from hostler_hub.runner import Runner
+from hostler_hub.services import Lease, Services
 from hostler_hub.specs import BuildSpec
 from hostler_hub.store import builds
 from hostler_hub.store.engine import Store
@@ -36,6 +37,7 @@ _log = structlog.get_logger(__name__)
 TERMINAL = frozenset({"success", "failure", "exception", "cancelled"})
 RETRY_FIRST_S = 1.0
 RETRY_LONGEST_S = 60.0
+RELEASE_S = 5.0
 
 
 class Queue:
@@ -83,6 +85,7 @@ class Queue:
             if known is not None:
                 return await self._known(known, digest), False
         self._refuse_hopeless(spec)
+        self._refuse_missing_files(spec)
         now = self._clock.now()
         build_id = new_ulid(int(now * 1000))
         row = _new_row(build_id, spec, by, now) | {
@@ -103,6 +106,15 @@ class Queue:
                 "use a new key for a new build"
             )
         return await self.get(row["id"])
+
+    def _refuse_missing_files(self, spec: BuildSpec) -> None:
+        for index, step in enumerate(spec.steps):
+            sha256 = step.download.file if step.download else None
+            if sha256 is not None and not self.services.exchange.files.has(sha256):
+                raise InvalidRequest(
+                    f"no file {sha256} is stored: store it first (POST /api/v1/files)",
+                    pointer=f"/steps/{index}/download/file",
+                )
 
     def _refuse_hopeless(self, spec: BuildSpec) -> None:
         """A build that no defined worker could ever run is refused, and told why."""
@@ -194,6 +206,17 @@ class Queue:
     def builds_on(self, worker: str) -> list[str]:
         """The builds that hold a lease on the worker, oldest first."""
         return [lease.build for lease in self._leases.get(worker, {}).values()]
+
+    async def released(self, workers: Sequence[str]) -> None:
+        """Wait, within reason, for builds that have their result to give their slots back."""
+        wanted = set(workers)
+        tasks = [
+            task
+            for runner, task in self._runners.values()
+            if runner.over and runner.lease.worker in wanted
+        ]
+        if tasks:
+            await asyncio.wait(tasks, timeout=RELEASE_S)
 
     def counts(self) -> dict[str, int]:
         return {"queued": len(self._waiting), "running": len(self._runners)}

@@ -136,3 +136,12 @@ async def test_A14_a_build_that_loses_every_worker_is_given_up(
     view = await api.ended(build)
     assert (view["state"], view["attempts"]) == ("exception", 1)
     await shared_hub.latent(api, "stopped-under-it")
+
+
+async def test_a_worker_may_be_stopped_as_soon_as_its_build_has_its_result(api: Api) -> None:
+    """The result is published a moment before the slot is given back; nobody has to know."""
+    await api.define("brief")
+    for _ in range(5):
+        await api.ended(await api.submit(["true"], worker="brief"))
+        answer = await api.post("/workers/insubstantiate", {"names": ["brief"]})
+        assert answer["results"][0]["changed"]
