@@ -1,51 +1,50 @@
 """What an agent costs: its start, and its rest; beside a stock buildbot-worker.
 
-Both starts are from the spawn of the process to the moment at which the other end knows it
-attached. Both rest side by side, so that the same noise is over both.
+Ours is started by the hub, from the moment it knows that it wants the worker; the peer's from the
+spawn of its process, since a stock worker is started by hand. Both starts end when the other side
+knows it attached. Both rest side by side, so that the same noise is over both.
 """
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+import psutil
+
 from benchmarks import buildbot, hub
 from benchmarks.buildbot import Master
 from benchmarks.hub import API, Hub
-from benchmarks.processes import cpu_s, resident_mib, running, tree_resident_mib, wait_for
+from benchmarks.processes import BenchmarkFailed, cpu_s, resident_mib, tree_share_mib
 from benchmarks.rows import Goal, Plan, Reference, Row, Samples
 
 NAME = "idle"
-PASSWORD = "a-password-for-the-benchmark"
 
 
 def measure(plan: Plan, directory: Path) -> list[Row]:
     ours, theirs = Samples(), Samples()
-    token = directory / "token"
     with (
         hub.start(directory / "hub") as fleet,
         buildbot.start(directory / "buildbot", {"builder": [NAME]}) as master,
     ):
-        fleet.define([NAME], driver="permanent", password=PASSWORD)
-        token.write_text(PASSWORD)
-        token.chmod(0o600)
+        fleet.define([NAME])
         for _ in plan.each_round():
-            with _agent(fleet, directory) as (_, took_s):
+            with _agent(fleet) as (_, took_s):
                 ours.add("start", took_s)
             with _worker(master) as (_, took_s):
                 theirs.add("start", took_s)
-        with _agent(fleet, directory) as (agent, _), _worker(master) as (worker, _):
-            _rest(plan, {agent.pid: "agent", fleet.pid: "hub"}, ours)
+        with _agent(fleet) as (agent, _), _worker(master) as (worker, _):
+            _rest(plan, {agent: "agent", fleet.pid: "hub"}, ours)
             _rest_of_peers(worker.pid, master.pid, theirs)
             fleet.await_success(fleet.submit(NAME, "true"))
-            ours.add("agent after a build", tree_resident_mib(agent.pid))
+            fleet.await_idle(NAME)
+            ours.add("agent after a build", tree_share_mib(agent))
             master.build("builder", 1)
-            theirs.add("worker after a build", tree_resident_mib(worker.pid))
+            theirs.add("worker after a build", tree_share_mib(worker.pid))
     return _rows(ours, theirs)
 
 
@@ -65,7 +64,7 @@ def _rows(ours: Samples, theirs: Samples) -> list[Row]:
         ),
         Row("agent, resident", "MiB", ours["agent"], small, peer(worker, "worker")),
         Row(
-            "agent, resident after a build",
+            "agent after a build, its share",
             "MiB",
             ours["agent after a build"],
             small,
@@ -102,22 +101,22 @@ def _rest_of_peers(worker: int, master: int, samples: Samples) -> None:
 
 
 @contextlib.contextmanager
-def _agent(fleet: Hub, directory: Path) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
-    """An agent of ours, and the seconds from its spawn until the hub called it attached."""
-    argv = [sys.executable, "-P", "-m", "hostler_agent", "run", "--hub", fleet.agents_url]
-    argv += ["--name", NAME, "--token-file", str(directory / "token")]
-    argv += ["--workdir", str(directory / "agent/work")]
-    began_at = time.time()
-    with running(argv, directory / "agent") as process:
-
-        def look() -> float | None:
-            events = fleet.client.get(f"{API}/workers/{NAME}/events?limit=20")["items"]
-            attached = [each["at"] for each in events if each["event"] == "Attached"]
-            after = [at for at in map(_epoch_s, attached) if at > began_at - 0.001]
-            return min(after, default=None)
-
-        attached_at = wait_for(look, "the agent's attaching", pause_s=0.05)
-        yield process, attached_at - began_at
+def _agent(fleet: Hub) -> Iterator[tuple[int, float]]:
+    """An agent of ours: its pid, and the seconds from the wish until the hub called it attached."""
+    fleet.substantiate([NAME])
+    events = fleet.client.get(f"{API}/workers/{NAME}/events?limit=20")["items"]
+    # The newest come first, and an earlier start's lie behind them.
+    at = {each["event"]: _epoch_s(each["at"]) for each in reversed(events)}
+    agents = [
+        child.pid
+        for child in psutil.Process(fleet.pid).children()
+        if "hostler_agent" in child.cmdline()
+    ]
+    if len(agents) != 1:
+        raise BenchmarkFailed(f"there should be one agent; there are {len(agents)}")
+    yield agents[0], at["Attached"] - at["Wanted"]
+    fleet.client.post(f"{API}/workers/insubstantiate", {"names": [NAME]})
+    fleet.await_state(NAME, "latent")
 
 
 @contextlib.contextmanager

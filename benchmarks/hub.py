@@ -57,6 +57,12 @@ class Hub:
 
         wait_for(look, f"worker {name} becoming {state}")
 
+    def await_idle(self, name: str) -> None:
+        """A build has its result a moment before its worker is free again."""
+        wait_for(
+            lambda: None if self.worker(name)["builds"] else True, f"{name}'s last build's end"
+        )
+
     def submit(self, worker: str | None, *command: str) -> str:
         """Submit a build of one step; its id."""
         spec: dict[str, Any] = {"steps": [{"name": "run", "command": list(command)}]}

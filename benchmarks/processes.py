@@ -82,10 +82,17 @@ def resident_mib(pid: int) -> float:
     raise BenchmarkFailed(f"process {pid} has no memory any more")
 
 
-def tree_resident_mib(pid: int) -> float:
-    """VmRSS of a process and all below it."""
+def tree_share_mib(pid: int) -> float:
+    """Pss of a process and all below it: what they hold together, a shared page counted once."""
     children = psutil.Process(pid).children(recursive=True)
-    return sum(resident_mib(each) for each in (pid, *(child.pid for child in children)))
+    return sum(_share_mib(each) for each in (pid, *(child.pid for child in children)))
+
+
+def _share_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    raise BenchmarkFailed(f"process {pid} has no memory any more")
 
 
 def cpu_s(pid: int) -> float:

@@ -8,6 +8,7 @@ build. Its time, too, ends with a byte in a pipe, so that neither side pays for 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -97,11 +98,15 @@ class _Floor:
 
     def __init__(self, modules: Sequence[str]) -> None:
         self.count = len(modules)
+        # The hub gives an agent next to nothing of its own environment.
+        self._environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
+        }
         self._argv = [sys.executable, "-c", _FLOOR.format(modules=list(modules))]
 
     def measure(self) -> float:
         began_at = time.perf_counter()
-        with subprocess.Popen(self._argv, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(self._argv, stdout=subprocess.PIPE, env=self._environment) as process:
             assert process.stdout is not None
             if process.stdout.read(1) != b".":
                 raise BenchmarkFailed("the agent's imports cannot be imported")
