@@ -54,6 +54,8 @@ class CommandSink(Protocol):
     def instance(self) -> str: ...
     def update(self, pairs: Sequence[Sequence[Any]]) -> Awaitable[None]: ...
     def complete(self, error: str | None) -> Awaitable[None]: ...
+    def carry(self, message: messages.Message) -> Awaitable[Any]:
+        """A message of the file transfer that was opened for the command; its answer."""
 
 
 @dataclass
@@ -132,8 +134,7 @@ class AgentSession:
     async def _serve(self, seq_number: int, message: messages.Message) -> None:
         """Answer one request. Tasks start in the order of the frames, so sinks hear in order."""
         try:
-            await self._route(message)
-            frame = self.wire.answer(seq_number)
+            frame = self.wire.answer(seq_number, await self._route(message))
         except (WireError, ValueError) as error:
             frame = self.wire.refuse(seq_number, str(error))
         self._answered.set()
@@ -143,9 +144,9 @@ class AgentSession:
         with contextlib.suppress(ConnectionLost):  # what it reported it will report again
             await self._send(frame)
 
-    async def _route(self, message: messages.Message) -> None:
+    async def _route(self, message: messages.Message) -> Any:
         if isinstance(message, messages.Keepalive):
-            return
+            return None
         command_id = getattr(message, "command_id", "")
         sink = self.sinks.get(command_id)
         if sink is None or sink.instance != self.instance:
@@ -155,7 +156,8 @@ class AgentSession:
         elif isinstance(message, messages.Complete):
             await sink.complete(message.args)
         else:
-            raise ProtocolError(f"command {command_id} was given no file to transfer")
+            return await sink.carry(message)
+        return None
 
     async def _send(self, frame: bytes) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fastapi import FastAPI
@@ -15,6 +16,7 @@ from hostler_hub.admission import Admission
 from hostler_hub.agents import Agents
 from hostler_hub.api import application
 from hostler_hub.api.ports import Hub
+from hostler_hub.artifacts import Artifacts
 from hostler_hub.auth import Tokens
 from hostler_hub.clock import Clock, SystemClock
 from hostler_hub.closing import Closing
@@ -22,6 +24,8 @@ from hostler_hub.controller import Controller
 from hostler_hub.dispatch import Dispatcher
 from hostler_hub.drivers import registry as driver_registry
 from hostler_hub.drivers.contract import Driver, Environment
+from hostler_hub.exchange import Exchange
+from hostler_hub.files import Files
 from hostler_hub.fleet import Fleet
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.logs import Logs
@@ -29,7 +33,7 @@ from hostler_hub.opening import open_store
 from hostler_hub.process import write_json
 from hostler_hub.queue import Queue
 from hostler_hub.registry import Registry
-from hostler_hub.runner import Services
+from hostler_hub.services import Services
 from hostler_hub.settings import Settings
 from hostler_hub.store import meta
 from hostler_hub.store.engine import Store
@@ -37,6 +41,8 @@ from hostler_hub.tasks import Tasks
 
 # What the hub's own parts may take to close, beyond the time instances have to go.
 _CLOSE_S = 5.0
+# For the bytes of artifacts and stored files; the disk has no use for more.
+_FILE_THREADS = 4
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -82,6 +88,18 @@ async def running(settings: Settings, clock: Clock) -> AsyncIterator[Hub]:
         yield await _assemble(stack, settings, clock, store, tokens, drivers, hub_id, closing)
 
 
+def _exchange(
+    stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock, store: Store
+) -> Exchange:
+    threads = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="files")
+    artifacts = Artifacts(settings.state_dir / "artifacts", store, clock, threads)
+    stack.callback(artifacts.close)
+    files = Files(settings.state_dir / "files", threads)
+    stack.callback(files.close)
+    stack.callback(threads.shutdown)
+    return Exchange(artifacts, files)
+
+
 async def _drivers(
     stack: contextlib.AsyncExitStack, settings: Settings, hub_id: str, closing: Closing
 ) -> Mapping[str, Driver]:
@@ -105,6 +123,7 @@ async def _assemble(
     hub_id: str,
     closing: Closing,
 ) -> Hub:
+    exchange = _exchange(stack, settings, clock, store)
     registry = Registry()
     logs = Logs(store, settings.log_step_size_bytes)
     controller = Controller(store, clock, registry, drivers, settings.lease_ttl_s)
@@ -113,7 +132,9 @@ async def _assemble(
     queue = Queue(store, clock, registry, logs)
     dispatcher = Dispatcher(store, clock, registry, controller, queue, queue.start)
     controller.outlets = _Outlets(agents, queue, dispatcher)
-    queue.services = Services(store, clock, controller, agents, logs, queue.finished, queue.forfeit)
+    queue.services = Services(
+        store, clock, controller, agents, logs, exchange, queue.finished, queue.forfeit
+    )
     queue.dispatcher = dispatcher
     fleet = Fleet(store, clock, registry, controller, queue, drivers)
     tasks = Tasks()
@@ -132,7 +153,7 @@ async def _assemble(
     stack.push_async_callback(closing.within, "dispatcher", tasks.aclose)
     tasks.spawn(dispatcher.run(), "dispatcher")
     dispatcher.wake()
-    return Hub(hub_id, settings, clock, store, tokens, fleet, queue, agents)
+    return Hub(hub_id, settings, clock, store, tokens, fleet, queue, agents, exchange)
 
 
 def _note_what_is_left(

@@ -7,21 +7,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
+from hostler_agent.wire import messages
+from hostler_agent.wire.errors import ProtocolError
 from hostler_agent.wire.extension import OUTPUT, RECEIPT, Output, Receipt
 from hostler_agent.wire.text import text_bytes
 from hostler_hub import course
 from hostler_hub.course import StepOutcome
 from hostler_hub.logs import LogWriter
+from hostler_hub.transfers import Transfer, TransferRefused
+
+_log = structlog.get_logger(__name__)
 
 _LOGGED = frozenset({OUTPUT, "stdout", "stderr", "header", "log"})
+_TOLD = frozenset({"stat", "files"})
+_SAID_BYTES = 1000
 
 
 @dataclass
 class CommandRun:
-    """One command as its reports come in (the agents' CommandSink)."""
+    """One command as its reports come in (the agents' CommandSink).
+
+    ``base`` is where the command's own log begins in the step's. ``listens``: the last line it said
+    is kept, which is why it failed when it is no program but one of the agent's own commands.
+    """
 
     instance: str
     log: LogWriter | None  # None: nobody reads its output, only its end counts
+    base: int = 0
+    transfer: Transfer | None = None
+    listens: bool = False
     outcome: asyncio.Future[StepOutcome] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -29,6 +45,10 @@ class CommandRun:
     rc: int | None = None
     failure_reason: str | None = None
     receipt: Receipt | None = None
+    told: dict[str, Any] = field(default_factory=dict)
+    said: dict[str, bytes] = field(default_factory=dict)
+    # The hub's own failure in this command, which counts for more than the agent's account of it.
+    trouble: StepOutcome | None = None
 
     async def update(self, pairs: Sequence[Sequence[Any]]) -> None:
         """Take an update; returns when what it said of the log is durable."""
@@ -37,16 +57,46 @@ class CommandRun:
             if write is not None:
                 await write
 
+    async def carry(self, message: messages.Message) -> Any:
+        """A message of the command's file transfer; its answer. Raises ProtocolError."""
+        if self.transfer is None:
+            raise ProtocolError(f"{message.op}: the command was given no file to transfer")
+        try:
+            return await self.transfer.take(message)
+        except TransferRefused as error:
+            self.trouble = StepOutcome(course.FAILURE, None, None, str(error)[:1000])
+            raise ProtocolError(str(error)) from error
+        except OSError as error:
+            _log.exception("a file transfer failed in the hub", op=message.op)
+            text = f"the hub's disk: {error.strerror or error}"
+            self.trouble = StepOutcome(course.EXCEPTION, None, None, text)
+            raise ProtocolError(text) from error
+
     def _take(self, key: str, value: Any) -> asyncio.Future[int] | None:
         if self.log is not None and key in _LOGGED:
-            return _append(self.log, key, value)
+            return self._append(self.log, key, value)
         if key == "rc":
             self.rc = value if isinstance(value, int) else -1
         elif key == "failure_reason":
             self.failure_reason = str(value)[:200]
         elif key == RECEIPT:
             self.receipt = Receipt.parse(value)
+        elif key in _TOLD:
+            self.told[key] = value
         return None
+
+    def _append(self, log: LogWriter, key: str, value: Any) -> asyncio.Future[int]:
+        if key == OUTPUT:
+            output = Output.parse(value)
+            stream, data, offset = output.stream, output.data, self.base + output.offset
+        elif key == "log":
+            name, content = value
+            stream, data, offset = str(name)[:64], text_bytes(content), None
+        else:
+            stream, data, offset = key, text_bytes(value), None
+        if self.listens:
+            self.said[stream] = (self.said.get(stream, b"") + data)[-_SAID_BYTES:]
+        return log.append(stream, data, offset)
 
     async def complete(self, error: str | None) -> None:
         """The command is over; acknowledged when its outcome is durable (K9)."""
@@ -56,20 +106,22 @@ class CommandRun:
 
     def _judge(self, error: str | None) -> StepOutcome:
         clean = self.receipt is None or not self.receipt.survivors
-        if error is not None:
+        if self.trouble is not None:
+            return self.trouble
+        # A stock worker completes a failed transfer with an error, after its rc.
+        if error is not None and not (self.transfer and self.rc):
             return StepOutcome(course.EXCEPTION, self.rc, None, error[:1000], clean)
         if self.rc is None:
             text = "the agent reported neither an exit code nor an error"
             return StepOutcome(course.EXCEPTION, None, None, text, clean)
-        state = course.SUCCESS if self.rc == 0 else course.FAILURE
-        return StepOutcome(state, self.rc, self.failure_reason, None, clean)
+        if self.rc == 0:
+            return StepOutcome(course.SUCCESS, 0, self.failure_reason, None, clean)
+        return StepOutcome(course.FAILURE, self.rc, self.failure_reason, self._why(), clean)
 
-
-def _append(log: LogWriter, key: str, value: Any) -> asyncio.Future[int]:
-    if key == OUTPUT:
-        output = Output.parse(value)
-        return log.append(output.stream, output.data, output.offset)
-    if key == "log":
-        name, content = value
-        return log.append(str(name), text_bytes(content))
-    return log.append(key, text_bytes(value))
+    def _why(self) -> str | None:
+        for stream in ("stderr", "header"):
+            lines = self.said.get(stream, b"").decode("utf-8", "replace").split("\n")
+            for line in reversed(lines):
+                if line.strip():
+                    return line.strip()
+        return None

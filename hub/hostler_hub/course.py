@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hostler_hub.specs import StepSpec
 
@@ -18,13 +19,26 @@ SKIPPED = "skipped"
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """How a step ended. ``clean`` is V10's: its receipt names no survivor."""
+    """How a step ended. ``clean`` is V10's: its receipt names no survivor.
+
+    ``result`` is what the step's kind brought, as plain JSON.
+    """
 
     state: str
     rc: int | None = None
     failure_reason: str | None = None
     text: str | None = None
     clean: bool = True
+    result: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """Why something is to end before its time, and what it then counts as."""
+
+    state: str
+    failure_reason: str
+    text: str
 
 
 def next_step(steps: Sequence[StepSpec], states: Sequence[str]) -> int | None:

@@ -22,7 +22,7 @@ from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import IllegalTransition, events
 from hostler_hub.lifecycle.model import State, Worker, why_not_leasable, why_not_startable
 from hostler_hub.registry import Entry, Registry
-from hostler_hub.runner import Lease
+from hostler_hub.services import Lease
 from hostler_hub.specs import BuildSpec, Requirements
 from hostler_hub.store import builds
 from hostler_hub.store.engine import Store

@@ -47,9 +47,7 @@ class Runner:
         self._outcomes = [
             StepOutcome(row["state"], row["rc"], row["failure_reason"]) for row in rows
         ]
-        self._interrupt: asyncio.Future[Interruption] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self._interrupt: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
 
     def cancel(self, reason: str) -> None:
         """Somebody wants the build to end; asking twice changes nothing (A13)."""
@@ -174,7 +172,11 @@ class Runner:
         try:
             async with asyncio.timeout(CLEAN_DEADLINE_S):
                 session = await self._services.agents.session(self.lease.instance)
-                args = {"paths": [workspace(session, self.lease)], "logEnviron": False, "timeout": 100}
+                args = {
+                    "paths": [workspace(session, self.lease)],
+                    "logEnviron": False,
+                    "timeout": 100,
+                }
                 await session.request(messages.StartCommand(command_id, "rmdir", args))
                 outcome = await command.outcome
         except (ConnectionLost, RemoteError, TimeoutError) as error:

@@ -85,6 +85,7 @@ def build_view(
         "finished_at": instant(row["finished_at"]),
         "result_text": row["result_text"],
         "why": why,
+        "properties": _properties(row, steps),
         "steps": [_step_view(step) for step in steps],
     }
     if reasons is not None:
@@ -105,6 +106,27 @@ def _step_view(step: RowMapping) -> dict[str, Any]:
         "finished_at": instant(step["finished_at"]),
         "log_size_bytes": step["log_size_bytes"],
         "receipt": step["receipt"],
+        "result": step["result"],
+    }
+
+
+def _properties(row: Row, steps: Sequence[RowMapping]) -> dict[str, Any]:
+    """Those the build was submitted with, and over them those that its steps have set."""
+    properties = dict(row["spec"]["properties"])
+    for step in steps:
+        if step["result"] is not None:
+            properties |= step["result"].get("properties", {})
+    return properties
+
+
+def artifact_view(row: RowMapping) -> dict[str, Any]:
+    return {
+        "path": row["path"],
+        "size_bytes": row["size_bytes"],
+        "sha256": row["sha256"],
+        "step": row["step"],
+        "modified_at": instant(row["modified_at"]),
+        "stored_at": instant(row["stored_at"]),
     }
 
 

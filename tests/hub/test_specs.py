@@ -56,6 +56,10 @@ def test_defaults_are_the_contracts() -> None:
                 "max_time_s": None,
                 "max_lines": None,
                 "sigterm_time_s": 10,
+                "use_pty": False,
+                "initial_stdin": None,
+                "logfiles": {},
+                "log_environment": False,
                 "halt_on_failure": True,
                 "always_run": False,
             }

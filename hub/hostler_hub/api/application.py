@@ -9,13 +9,14 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from hostler_hub import __version__
-from hostler_hub.api import agents, builds, problems, security, system, tokens, workers
+from hostler_hub.api import agents, artifacts, builds, problems, security, system, tokens, workers
 from hostler_hub.api.border import BodyLimit, Border
 
 ROUTERS: tuple[APIRouter, ...] = (
     system.router,
     workers.router,
     builds.router,
+    artifacts.router,
     tokens.router,
     agents.router,
 )

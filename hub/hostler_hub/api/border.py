@@ -13,12 +13,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hostler_hub.api import problems
 from hostler_hub.errors import HeadersTooLarge, TooLarge, Unavailable
+from hostler_hub.step_spec import FILE_SIZE_BYTES
 
 _log = structlog.get_logger(__name__)
 
 HEADER_SIZE_BYTES = 16 * 1024
 BODY_SIZE_BYTES = 1024 * 1024
-BODY_SIZES_BYTES = {"/api/v1/workers/define": 8 * 1024 * 1024}
+BODY_SIZES_BYTES = {
+    "/api/v1/workers/define": 8 * 1024 * 1024,
+    "/api/v1/files": FILE_SIZE_BYTES,  # streamed to the disk
+}
 
 # Faults 3.4, as far as it concerns an API that no page is made of.
 _HEADERS = {

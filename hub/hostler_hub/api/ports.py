@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket
 
 from hostler_hub.auth import Tokens
 from hostler_hub.clock import Clock
+from hostler_hub.exchange import Exchange
 from hostler_hub.settings import Settings
 from hostler_hub.specs import BuildSpec, WorkerDefinition
 from hostler_hub.store.engine import Store
@@ -140,6 +141,7 @@ class Hub:
     fleet: Fleet
     queue: Queue
     agents: Agents
+    exchange: Exchange
 
 
 async def _hub_of(connection: HTTPConnection) -> Hub:  # a plain function costs a thread's hop

@@ -234,6 +234,7 @@ class StepView(_View):
     finished_at: str | None
     log_size_bytes: int
     receipt: dict[str, Any] | None
+    result: dict[str, Any] | None
 
 
 class WhyNot(_View):
@@ -259,6 +260,7 @@ class BuildView(_View):
     result_text: str | None
     why: str | None
     why_workers: list[WhyNot] | None = None
+    properties: dict[str, Any]
     steps: list[StepView]
 
 
@@ -267,6 +269,31 @@ class BuildPage(_View):
 
     items: list[BuildView]
     next: str | None
+
+
+class Artifact(_View):
+    """A file that a build's latest attempt gave to the hub."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    step: int
+    modified_at: str | None
+    stored_at: str
+
+
+class ArtifactPage(_View):
+    """Artifacts by path; `next` goes into `after`."""
+
+    items: list[Artifact]
+    next: str | None
+
+
+class StoredFile(_View):
+    """A file that builds can download to their workers by its hash."""
+
+    sha256: str
+    size_bytes: int
 
 
 class CreatedToken(_View):

@@ -164,6 +164,21 @@ steps = sa.Table(
     sa.Column("finished_at", sa.Float),
     sa.Column("log_size_bytes", sa.BigInteger, nullable=False),
     sa.Column("receipt", sa.JSON(none_as_null=True)),
+    sa.Column("result", sa.JSON(none_as_null=True)),  # what the step's kind brought
+)
+
+# Files that builds gave to the hub; their bytes are in its state directory.
+artifacts = sa.Table(
+    "artifacts",
+    metadata,
+    sa.Column("build", sa.Text, primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("modified_at", sa.Float),
+    sa.Column("stored_at", sa.Float, nullable=False),
 )
 
 # V7: a step's log is one run of bytes; a chunk is (offset, stream, bytes) and never changes.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +22,12 @@ from starlette.websockets import WebSocket
 
 from hostler_hub.api import application
 from hostler_hub.api.ports import Hub, View
+from hostler_hub.artifacts import Artifacts
 from hostler_hub.auth import Role, Tokens
 from hostler_hub.clock import VirtualClock
 from hostler_hub.errors import Conflict, NotFound
+from hostler_hub.exchange import Exchange
+from hostler_hub.files import Files
 from hostler_hub.settings import Settings
 from hostler_hub.specs import BuildSpec, WorkerDefinition
 from hostler_hub.store.engine import Store
@@ -181,6 +185,7 @@ class FakeQueue:
         view = {"id": id, "name": spec.name, "state": "queued", "spec": plain, "worker": None}
         view.update(attempts=0, submitted_by=by, submitted_at=NOW, started_at=None)
         view.update(finished_at=None, result_text=None, why="no worker is free", steps=[])
+        view["properties"] = plain["properties"]
         self.builds[id] = view
         if idempotency_key is not None:
             self.keys[by, idempotency_key] = id
@@ -260,7 +265,10 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
     fleet, queue, clock = FakeFleet(), FakeQueue(), VirtualClock()
     async with Store(settings.database_url, exclusive=True) as store:
         tokens = Tokens(store, clock)
-        hub = Hub(HUB_ID, settings, clock, store, tokens, fleet, queue, FakeAgents())
+        threads = ThreadPoolExecutor(2)
+        artifacts = Artifacts(tmp_path / "artifacts", store, clock, threads)
+        exchange = Exchange(artifacts, Files(tmp_path / "files", threads))
+        hub = Hub(HUB_ID, settings, clock, store, tokens, fleet, queue, FakeAgents(), exchange)
 
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -273,6 +281,9 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
             yield made
             for client in made.clients.values():
                 await client.aclose()
+        threads.shutdown()
+        artifacts.close()
+        exchange.files.close()
 
 
 AsRole = Callable[[Role], Awaitable[httpx2.AsyncClient]]

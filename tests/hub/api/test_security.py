@@ -38,6 +38,9 @@ NEEDED = {
     ("GET", "/api/v1/builds/{id}"): Role.VIEWER,
     ("POST", "/api/v1/builds/{id}/cancel"): Role.SUBMITTER,
     ("GET", "/api/v1/builds/{id}/steps/{index}/log"): Role.VIEWER,
+    ("GET", "/api/v1/builds/{id}/artifacts"): Role.VIEWER,
+    ("GET", "/api/v1/builds/{id}/artifacts/{path:path}"): Role.VIEWER,
+    ("POST", "/api/v1/files"): Role.SUBMITTER,
     ("POST", "/api/v1/tokens"): Role.ADMIN,
     ("GET", "/api/v1/tokens"): Role.ADMIN,
     ("DELETE", "/api/v1/tokens/{name}"): Role.ADMIN,
@@ -78,7 +81,7 @@ def test_a_route_without_a_declaration_cannot_be_made() -> None:
 async def test_each_route_refuses_strangers_and_the_next_smaller_role(
     api: Api, as_role: AsRole, method: str, path: str
 ) -> None:
-    path_filled = re.sub(r"\{\w+\}", "0", path)
+    path_filled = re.sub(r"\{\w+(:path)?\}", "0", path)
     stranger = await api.client().request(method, path_filled)
     assert stranger.status_code == 401
     assert stranger.headers["www-authenticate"].startswith("Bearer")

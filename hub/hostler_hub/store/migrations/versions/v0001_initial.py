@@ -157,7 +157,21 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.Float(), nullable=True),
         sa.Column("log_size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("receipt", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("result", sa.JSON(none_as_null=True), nullable=True),
         sa.PrimaryKeyConstraint("build", "attempt", "index", name="pk_steps"),
+    )
+
+    op.create_table(
+        "artifacts",
+        sa.Column("build", sa.Text(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.Text(), nullable=False),
+        sa.Column("modified_at", sa.Float(), nullable=True),
+        sa.Column("stored_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("build", "attempt", "path", name="pk_artifacts"),
     )
 
     op.create_table(

@@ -1,0 +1,40 @@
+"""Names of artifacts: relative paths that mean the same, and no harm, wherever they are written.
+
+A worker chooses them (faults 3.1): no way up, no root, no drive, nothing that a terminal or a
+header would take for more than text.
+"""
+
+from __future__ import annotations
+
+import re
+
+PATH_SIZE_BYTES = 1024
+NAME_SIZE_BYTES = 255
+DEPTH = 64
+
+_REFUSED = re.compile(r"[\x00-\x1f\x7f\\]")
+_DRIVE = re.compile(r"[A-Za-z]:$")
+
+
+def parts_of(path: str) -> tuple[str, ...]:
+    """The names in ``path``; raises ValueError with a sentence about what is wrong with it."""
+    parts = tuple(path.split("/"))
+    shown = ascii(path[:200])
+    if len(path.encode("utf-8", "replace")) > PATH_SIZE_BYTES:
+        raise ValueError(f"path {shown} is longer than {PATH_SIZE_BYTES} bytes")
+    if len(parts) > DEPTH:
+        raise ValueError(f"path {shown} is deeper than {DEPTH}")
+    if _REFUSED.search(path):
+        raise ValueError(f"path {shown} holds a control character or a backslash")
+    if _DRIVE.match(parts[0]):
+        raise ValueError(f"path {shown} begins with a drive")
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise ValueError(f"path {shown} is not relative and plain: no empty part, . or ..")
+        if len(part.encode("utf-8", "surrogatepass")) > NAME_SIZE_BYTES:
+            raise ValueError(f"path {shown} has a name longer than {NAME_SIZE_BYTES} bytes")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"path {shown} is not UTF-8") from None
+    return parts
