@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import stat as stat_module
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -281,7 +281,11 @@ def _set_property(step: StepSpec, place: Place) -> Script:
     assert wanted is not None
     brought = yield Call("shell", _shell(step, place), wants_output=True)
     text = brought["stdout"].decode("utf-8", "replace").replace("\r\n", "\n")
-    found = dict(_properties(text)) if wanted.name is None else {wanted.name: text}
+    if wanted.name is None:
+        lines = text.splitlines()
+        found = dict(_properties([line.strip() for line in lines] if wanted.strip else lines))
+    else:
+        found = {wanted.name: text}
     if wanted.strip:
         found = {name: value.strip() for name, value in found.items()}
     for name, value in found.items():
@@ -291,8 +295,8 @@ def _set_property(step: StepSpec, place: Place) -> Script:
     return {"properties": found}
 
 
-def _properties(text: str) -> Generator[tuple[str, str], None, None]:
-    for number, line in enumerate(text.splitlines(), start=1):
+def _properties(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         match = _PROPERTY_LINE.fullmatch(line)

@@ -66,5 +66,5 @@ class StockWorker:
         with pipe:
             for line in pipe:
                 with self._changed:
-                    self._said.append(line)
+                    self._said.append(line[:1000])  # it logs the blocks of files, too
                     self._changed.notify_all()
