@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ _RECIPE = json.dumps(["1", PYTHON, PACKAGES])
 _INSTALL = "Wine is missing: apt-get install --no-install-recommends wine64 wine"
 _LINGER_S = 60
 SCENARIO_S = 120.0
+RESULT = "result: "
 
 
 def missing() -> str | None:
@@ -68,15 +70,18 @@ class Windows:
         Arguments and result travel as JSON.
         """
         words = ["-X", "utf8", "-m", "call", scenario, json.dumps(arguments)]
-        process = self.start(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        output = _Output()
+        process = self.start(*words, stdout=output.target, stderr=output.target)
         try:
-            said, complained = process.communicate(timeout=SCENARIO_S)
+            code = process.wait(timeout=SCENARIO_S)
         finally:
             process.kill()
             process.wait()
-        last = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        assert process.returncode == 0, f"{last}\n{complained.decode('utf-8', 'replace')}"
-        return json.loads(last)
+            said = output.close()
+        results = [line[len(RESULT) :] for line in said.splitlines() if line.startswith(RESULT)]
+        assert code == 0, said
+        assert results, said
+        return json.loads(results[-1])
 
     def run(self, *command: str) -> None:
         """A program of Wine's own; its output is of no interest."""
@@ -115,6 +120,30 @@ def windows() -> Windows:
 def windows_path(path: Path) -> str:
     """How Windows names a file of this side."""
     return "Z:" + str(path).replace("/", "\\")
+
+
+class _Output:
+    """What a program writes to `target`, until it has ended. The end of the pipe comes only when
+    Wine's server closes it, and that may be much later, so we put a mark into it ourselves."""
+
+    _MARK = b"\0end\0"
+
+    def __init__(self) -> None:
+        self._read_end, self.target = os.pipe()
+        self._said = b""
+        self._reader = threading.Thread(target=self._read, name="wine-output", daemon=True)
+        self._reader.start()
+
+    def close(self) -> str:
+        os.write(self.target, self._MARK)
+        os.close(self.target)
+        self._reader.join()
+        os.close(self._read_end)
+        return self._said.replace(self._MARK, b"").decode("utf-8", "replace")
+
+    def _read(self) -> None:
+        while self._MARK not in self._said:
+            self._said += os.read(self._read_end, 65536)
 
 
 def _server() -> str:

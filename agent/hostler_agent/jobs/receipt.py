@@ -38,9 +38,9 @@ class Exit:
     exit_code: Optional[int]
     signal: Optional[int]
     cpu_s: float
-    peak_resident_bytes: int
+    peak_resident_bytes: Optional[int]
     """of the largest process of those it waited for (at least what the spawner itself has); on
-    Windows its own"""
+    Windows its own, and None where it cannot be told"""
 
 
 @dataclass(frozen=True)

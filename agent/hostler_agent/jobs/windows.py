@@ -29,6 +29,9 @@ from hostler_agent.jobs.windows_port import Port
 MAX_PROCESSES = 4096
 """Of a job that says nothing else, as on Linux (E3)."""
 
+_CONSOLE_HOST = "conhost.exe"
+"""Serves the others' console, and goes with them."""
+
 _LOOK_S = 0.5
 """How often to look for what a lost message would have told."""
 _CLOSE_DEADLINE_S = 10.0
@@ -114,7 +117,9 @@ class JobObjectEnclosure:
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
         """All that are alive: Windows does not tell which of them hold a pipe."""
-        return self._job.members() if self._job is not None and readers else ()
+        if self._job is None or not readers:
+            return ()
+        return tuple(one for one in self._job.members() if one.name != _CONSOLE_HOST)
 
     def usage(self) -> Usage:
         return Usage() if self._job is None else self._job.usage()

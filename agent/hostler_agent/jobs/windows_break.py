@@ -14,6 +14,7 @@ import subprocess
 import sys
 
 DEADLINE_S = 5.0
+_CTRL_C, _CTRL_BREAK = 0, 1
 
 
 async def ask_to_end(pid: int) -> None:
@@ -46,10 +47,14 @@ def main(pid: int) -> None:
     windll = getattr(ctypes, "WinDLL")("kernel32")  # noqa: B009 - only Windows has it
     # It reaches us as well. A handler of C's runtime would end us, this one does nothing.
     handler = getattr(ctypes, "WINFUNCTYPE")(ctypes.c_int, ctypes.c_uint)(lambda _event: 1)  # noqa: B009
+    # One console at a time: ours, if we have one, is the agent's.
+    windll.FreeConsole()
     if windll.AttachConsole(pid):
         windll.SetConsoleCtrlHandler(handler, 1)
-        windll.GenerateConsoleCtrlEvent(1, 0)
-        windll.FreeConsole()
+        # To all who are there. CTRL_C, which some programs ignore, where CTRL_BREAK cannot be sent
+        # (Wine 8).
+        if not windll.GenerateConsoleCtrlEvent(_CTRL_BREAK, 0):
+            windll.GenerateConsoleCtrlEvent(_CTRL_C, 0)
 
 
 if __name__ == "__main__":

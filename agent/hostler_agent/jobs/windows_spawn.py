@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ctypes import wintypes
 from dataclasses import dataclass
+from typing import Optional
 
 assert sys.platform == "win32"
 
@@ -243,12 +244,12 @@ def cpu_s(process: Handle) -> float:
     return (kernel.value + user.value) / _TICKS_PER_S
 
 
-def peak_resident_bytes(process: Handle) -> int:
-    """Of that process alone; 0 where it cannot be told any more."""
+def peak_resident_bytes(process: Handle) -> Optional[int]:
+    """Of that process alone; None where it cannot be told any more (Wine, after its end)."""
     counters = _MemoryCounters()
     counters.cb = ctypes.sizeof(counters)
     try:
         _memory_info(process.value, ctypes.byref(counters), counters.cb)
     except OSError:
-        return 0
-    return int(counters.PeakWorkingSetSize)
+        return None
+    return counters.PeakWorkingSetSize or None

@@ -66,7 +66,7 @@ _oem_code_page = function(KERNEL32, "GetOEMCP", wintypes.UINT)
 _create_key = function(
     _ADVAPI32,
     "RegCreateKeyExW",
-    wintypes.LONG,
+    wintypes.DWORD,
     ctypes.c_void_p,
     wintypes.LPCWSTR,
     wintypes.DWORD,

@@ -1,0 +1,98 @@
+"""Assignments of processes that exist already, and may end at that moment."""
+
+import contextlib
+import random
+import subprocess
+import sys
+import time
+
+from hostler_agent import win32
+from hostler_agent.jobs import windows_job
+from hostler_agent.jobs.plan import Resources
+
+TERMINATE, QUERY_LIMITED, SYNCHRONIZE = 0x0001, 0x1000, 0x00100000
+# What AssignProcessToJobObject wants, and no more.
+SET_QUOTA = 0x0100
+
+
+def exiting(count):
+    """As many processes as told, each assigned at about the time of its end; what came of it."""
+    chance = random.Random(5)
+    seen = {"attached": 0, "ended": 0, "denied": 0, "failed": []}
+    real = windows_job._assign
+
+    def counting(job, process):
+        try:
+            return real(job, process)
+        except OSError as error:
+            seen["denied"] += error.winerror == win32.ERROR_ACCESS_DENIED
+            raise
+
+    windows_job._assign = counting
+    for _ in range(count):
+        process = subprocess.Popen(["cmd", "/d", "/c", "exit"])
+        job = windows_job.JobObject(Resources())
+        time.sleep(chance.random() * 0.03)
+        try:
+            attached = job.attach(win32.Handle(int(process._handle)))
+            seen["attached" if attached else "ended"] += 1
+        except OSError as error:
+            seen["failed"].append(str(error))
+        process.wait()
+        job.close()
+    return seen
+
+
+def ended_in_between():
+    """It has ended after the first look: Windows denies the assignment."""
+    process = subprocess.Popen(["cmd", "/d", "/c", "exit"])
+    process.wait()
+    job = windows_job.JobObject(Resources())
+    windows_job.exit_code = lambda _process: win32.STILL_ACTIVE
+    with contextlib.closing(job):
+        return job.attach(win32.Handle(int(process._handle)))
+
+
+def not_allowed():
+    """A process that lives on, and that we may not assign."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    weak = windows_job.open_process(process.pid, QUERY_LIMITED | SYNCHRONIZE)
+    job = windows_job.JobObject(Resources())
+    try:
+        return job.attach(weak)
+    except OSError as error:
+        return {"winerror": error.winerror}
+    finally:
+        process.kill()
+        process.wait()
+        job.close()
+
+
+def into_a_closed_job():
+    job = windows_job.JobObject(Resources())
+    number = job.handle.value
+    job.close()
+    process = subprocess.Popen(["cmd", "/d", "/c", "pause"], stdin=subprocess.PIPE)
+    job.handle = win32.Handle(number + 0x10000)
+    try:
+        return job.attach(win32.Handle(int(process._handle)))
+    except OSError as error:
+        return {"winerror": error.winerror}
+    finally:
+        process.kill()
+
+
+def suspended_start():
+    """The way of an old Windows: never runs outside of the job, and is in it when it runs."""
+    import asyncio
+
+    import jobs
+
+    from hostler_agent.jobs import windows_spawn
+
+    windows_spawn._born_in = refuse
+    return asyncio.run(jobs.run_child(["is_in_job"]))
+
+
+def refuse(_start, _job):
+    raise OSError(22, "not supported", None, win32.ERROR_NOT_SUPPORTED)

@@ -1,0 +1,134 @@
+"""What the jobs in the tests run in Windows: processes that try to get away.
+
+Each line `pid N` names a process that must be dead when the job is over; Ready says that all are
+there.
+"""
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+import time
+
+DETACHED = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+BREAKAWAY = subprocess.CREATE_BREAKAWAY_FROM_JOB
+
+
+def say(text):
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def forever():
+    threading.Event().wait()
+
+
+def start(*words, **options):
+    """Another of these programs. Quiet ones do not hold the output."""
+    null = subprocess.DEVNULL
+    # Given explicitly, because a detached process does not inherit what it is not given.
+    output = null if options.pop("quiet", False) else 1
+    options.update(stdin=null, stdout=output, stderr=output)
+    return subprocess.Popen([sys.executable, "-S", __file__, *map(str, words)], **options)
+
+
+def simple():
+    say(f"pid {os.getpid()}")
+    say("Ready")
+    forever()
+
+
+def wait():
+    forever()
+
+
+def exits(code):
+    ctypes.WinDLL("kernel32").ExitProcess(ctypes.c_uint(int(code)))
+
+
+def escape():
+    """Leaves a detached process behind, and ends."""
+    started = start("wait", creationflags=DETACHED, quiet=True)
+    say(f"pid {started.pid}")
+    os._exit(0)
+
+
+def breakaway():
+    """Asks Windows to start a process outside of the job."""
+    try:
+        started = start("wait", creationflags=DETACHED | BREAKAWAY, quiet=True)
+    except OSError as error:
+        say(f"refused {error.winerror}")
+    else:
+        say(f"pid {started.pid}")
+
+
+def hold_output():
+    """A process that keeps the output open, when its parent has ended."""
+    started = start("wait", creationflags=subprocess.CREATE_NEW_PROCESS_GROUP)
+    say(f"pid {started.pid}")
+
+
+def tree(count):
+    """`count` processes, each the parent of the next."""
+    say(f"pid {os.getpid()}")
+    left = int(count) - 1
+    if left:
+        flags = DETACHED if left % 3 == 0 else 0
+        start("tree", left, creationflags=flags)
+    else:
+        say("Ready")
+    forever()
+
+
+def obey_break():
+    import signal
+
+    for number in (signal.SIGBREAK, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(7))
+    say("Ready")
+    while True:
+        time.sleep(0.1)
+
+
+def ignore_break():
+    import signal
+
+    signal.signal(signal.SIGBREAK, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    simple()
+
+
+def flood(size):
+    block = b"x" * 65535 + b"\n"
+    left = int(size)
+    while left > 0:
+        left -= os.write(1, block[: min(left, len(block))])
+
+
+def write(text):
+    os.write(1, bytes.fromhex(text))
+
+
+def echo():
+    data = sys.stdin.buffer.read()
+    say(f"{len(data)}")
+
+
+def words(*arguments):
+    import json
+
+    say(json.dumps(arguments))
+
+
+def is_in_job():
+    kernel32 = ctypes.WinDLL("kernel32")
+    answer = ctypes.c_int()
+    this_process = ctypes.c_void_p(-1)
+    kernel32.IsProcessInJob(this_process, None, ctypes.byref(answer))
+    say(f"in job: {bool(answer.value)}")
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
