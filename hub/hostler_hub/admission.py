@@ -8,12 +8,13 @@ The answers (before the upgrade to a WebSocket):
 - 503 with Retry-After while more agents arrive per second than are let in (A12).
 
 The token is bound to the session secret of the agent that uses it first; whoever comes with the
-same token and another secret is refused and recorded (faults 3.3).
+same token and another secret is refused, and the instance ends (faults 3.3).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
@@ -26,8 +27,10 @@ from starlette.websockets import WebSocket
 from hostler_agent.wire.errors import CredentialsError
 from hostler_agent.wire.extension import Handshake
 from hostler_hub.clock import Clock
-from hostler_hub.controller import hash_of
+from hostler_hub.controller import Controller, hash_of
+from hostler_hub.errors import NotFound
 from hostler_hub.identifiers import new_ulid
+from hostler_hub.lifecycle import events
 from hostler_hub.registry import Entry, Registry
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
@@ -61,11 +64,17 @@ class Admission:
     """Decides about handshakes."""
 
     def __init__(
-        self, store: Store, clock: Clock, registry: Registry, handshakes_per_s: int
+        self,
+        store: Store,
+        clock: Clock,
+        registry: Registry,
+        controller: Controller,
+        handshakes_per_s: int,
     ) -> None:
         self._store = store
         self._clock = clock
         self._registry = registry
+        self._controller = controller
         self._rate = handshakes_per_s
         self._window = (0, 0)
 
@@ -117,9 +126,16 @@ class Admission:
         if handshake.session is None or not await self._store.write(
             workers.bind_session, instance, hash_of(handshake.session)
         ):
-            _log.error("one-time token used twice", worker=handshake.name, instance=instance)
+            await self._report_theft(handshake.name, instance)
             raise Refusal(401, "unknown worker or wrong token")
         return Admitted(handshake.name, instance, row["epoch"])
+
+    async def _report_theft(self, worker: str, instance: str) -> None:
+        """Who came first may be the thief: the instance ends, and people are told."""
+        cause = "its one-time token was used a second time, by another process"
+        event = events.Compromised(at=self._clock.now(), instance=instance, cause=cause)
+        with contextlib.suppress(NotFound):
+            await self._controller.handle(worker, event)
 
     async def _identify_permanent(self, entry: Entry | None, handshake: Handshake) -> Admitted:
         stored = entry.password_hash if entry is not None else None

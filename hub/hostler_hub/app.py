@@ -127,7 +127,7 @@ async def _assemble(
     registry = Registry()
     logs = Logs(store, settings.log_step_size_bytes)
     controller = Controller(store, clock, registry, drivers, settings.lease_ttl_s)
-    admission = Admission(store, clock, registry, settings.handshakes_per_s)
+    admission = Admission(store, clock, registry, controller, settings.handshakes_per_s)
     agents = Agents(settings, store, clock, registry, controller, admission)
     queue = Queue(store, clock, registry, logs)
     dispatcher = Dispatcher(store, clock, registry, controller, queue, queue.start)

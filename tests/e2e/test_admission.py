@@ -52,13 +52,13 @@ async def answer(hub: HubProcess, headers: dict[str, str]) -> int:
 
 
 async def test_a_token_is_good_for_one_session_only(shared_hub: HubProcess, api: Api) -> None:
-    """faults 3.3: the second use of a bootstrap token is refused, and recorded."""
+    """faults 3.3: the second use of a bootstrap token is refused, told, and ends the instance."""
     own = await up(shared_hub, api, "one-session")
     assert await answer(shared_hub, own.handshake.headers()) == 401
-    await shared_hub.logged(event="one-time token used twice", worker="one-session")
-    # The rightful agent has not been disturbed.
-    assert (await api.worker("one-session"))["attached"]
-    assert (await api.ended(await api.submit("true", worker="one-session")))["attempts"] == 1
+    await shared_hub.logged(event="worker incident", worker="one-session", incident="compromised")
+    await shared_hub.latent(api, "one-session")
+    assert "second time" in (await api.worker("one-session"))["quarantine"]["reason"]
+    assert await answer(shared_hub, own.handshake.headers()) == 410
 
 
 async def test_A2_A3_an_instance_that_is_over_is_ordered_away(

@@ -264,6 +264,12 @@ def wind_down(draft: Draft, reason: str) -> State:
     return INSUBSTANTIATING
 
 
+def stop_compromised(draft: Draft, event: events.Compromised) -> State:
+    draft.order(commands.Notify("compromised", event.cause))
+    draft.quarantine(event.cause)
+    return wind_down(draft, event.cause)
+
+
 def stop_unwanted(draft: Draft, event: events.Unwanted) -> State:
     if draft.worker.leases:
         return draft.worker.state  # V9: busy is never guessed

@@ -66,6 +66,14 @@ class Detached(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compromised(Event):
+    """The instance's one-time token was used by somebody else too: neither can be trusted."""
+
+    instance: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leased(Event):
     lease: str
 

@@ -191,6 +191,13 @@ class WorkerLife(RuleBasedStateMachine):
             events.Inspected(at=self.tick(), instance=instance, presence=presence, evidence="seen")
         )
 
+    @precondition(lambda self: self.worker.instance is not None)
+    @rule()
+    def steal_token(self) -> None:
+        assert self.worker.instance is not None
+        stolen = self.worker.instance.id
+        self.happen(events.Compromised(at=self.tick(), instance=stolen, cause="used twice"))
+
     @precondition(lambda self: self.exists)
     @rule()
     def lose_instance(self) -> None:

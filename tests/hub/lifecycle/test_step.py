@@ -315,6 +315,15 @@ def test_P15_gone_from_outside_idle_and_leased() -> None:
     assert worker.quarantine_until is not None
 
 
+def test_a_token_used_twice_ends_the_instance_leased_or_not() -> None:
+    stolen = events.Compromised(at=5, instance="I0", cause="used twice")
+    for worker in (substantiating(), substantiated(), leased()):
+        after, ordered = drive(worker, stolen)
+        assert after.state is State.INSUBSTANTIATING
+        assert {"Notify", "Destroy"} <= set(kinds(ordered))
+        assert after.quarantine_reason == "used twice"
+
+
 # --- going down --------------------------------------------------------------------------------
 
 
@@ -561,6 +570,7 @@ def test_an_unknown_pair_raises_with_worker_state_and_event() -> None:
         events.Inspected(at=9, instance="OLD", presence=Presence.GONE, evidence=""),
         events.Destroyed(at=9, instance="OLD"),
         events.DestroyFailed(at=9, instance="OLD", error="x"),
+        events.Compromised(at=9, instance="OLD", cause="x"),
         events.Detached(at=9, connection="old", cause="x"),
         fired(Timer.DESTROY, 9),
     ],
