@@ -1,0 +1,127 @@
+"""The routes of files: what is stored for builds, and what builds have given."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+
+from hostler_agent.wire import messages
+from hostler_hub.api import border, views
+from hostler_hub.auth import Role
+from hostler_hub.kinds import ReceiveFile
+from hostler_hub.logs import StepKey
+from hostler_hub.store import builds
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import httpx2
+    from conftest import Api, AsRole
+
+FILES = "/api/v1/files"
+BUILD = "01K8Z9Q8Y3N6V4T2R0P9M7K5J9"
+ARTIFACTS = f"/api/v1/builds/{BUILD}/artifacts"
+
+
+async def put(api: Api, *names: str) -> None:
+    """A build with artifacts of these names, each holding its own name."""
+    row: dict[str, Any] = {"id": BUILD, "state": "running", "spec": {}, "priority": 0}
+    row |= {"submitted_by": "x", "submitted_at": 0.0, "attempts": 1}
+    await api.hub.store.write(builds.insert, row)
+    for name in names:
+        wanted = ReceiveFile(name, 1000)
+        transfer = api.hub.exchange.open(wanted)
+        await transfer.take(messages.UpdateUploadFileWrite("c", name.encode()))
+        await transfer.take(messages.UpdateUploadFileClose("c"))
+        await api.hub.exchange.keep(transfer, wanted, StepKey(BUILD, 1, 0))
+        transfer.discard()
+
+
+async def test_a_file_is_stored_by_its_hash(as_role: AsRole) -> None:
+    submitter = await as_role(Role.SUBMITTER)
+    for _ in range(2):
+        answer = await submitter.post(FILES, content=b"\x00 any bytes \xff")
+        assert answer.status_code == 201
+        stored = views.StoredFile.model_validate(answer.json())
+        assert stored.sha256 == hashlib.sha256(b"\x00 any bytes \xff").hexdigest()
+    assert (await submitter.post(FILES)).json()["size_bytes"] == 0
+
+
+async def test_a_body_over_the_limit_is_not_stored(
+    api: Api, operator: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert border.BODY_SIZES_BYTES[FILES] == 1024**3
+    monkeypatch.setitem(border.BODY_SIZES_BYTES, FILES, 100_000)
+
+    async def pieces(size_bytes: int) -> AsyncIterator[bytes]:
+        for _ in range(size_bytes // 1000):
+            yield bytes(1000)
+
+    assert (await operator.post(FILES, content=pieces(100_000))).status_code == 201
+    for content in (pieces(101_000), bytes(100_001)):
+        answer = await operator.post(FILES, content=content)
+        assert answer.status_code == 413
+        assert answer.json()["type"] == "about:blank#too-large"
+    api.hub.exchange.files.threads.submit(int).result()
+    kept = [path for path in (api.hub.settings.state_dir / "files").rglob("*") if path.is_file()]
+    assert [path.stat().st_size for path in kept] == [100_000]
+
+
+async def test_artifacts_are_listed_page_by_page(api: Api, operator: httpx2.AsyncClient) -> None:
+    await put(api, "c", "a", "b/\N{SNOWMAN}")
+    first = (await operator.get(f"{ARTIFACTS}?limit=2")).json()
+    assert views.ArtifactPage.model_validate(first).next == "b/\N{SNOWMAN}"
+    second = (await operator.get(ARTIFACTS, params={"limit": 2, "after": first["next"]})).json()
+    assert [item["path"] for item in first["items"] + second["items"]] == [
+        "a",
+        "b/\N{SNOWMAN}",
+        "c",
+    ]
+    assert second["next"] is None
+    for wrong in ("limit=0", "limit=501", "colour=red", "after=" + "x" * 1025):
+        assert (await operator.get(f"{ARTIFACTS}?{wrong}")).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["a", "b/\N{SNOWMAN}", "100% #1?.html", 'q";x=.js'])
+async def test_an_artifact_comes_as_an_attachment(api: Api, as_role: AsRole, name: str) -> None:
+    """faults 3.1: no browser may take what a build made for a page."""
+    await put(api, name)
+    answer = await (await as_role(Role.VIEWER)).get(f"{ARTIFACTS}/{quote(name)}")
+    assert (answer.status_code, answer.content) == (200, name.encode())
+    headers = answer.headers
+    assert headers["content-type"] == "application/octet-stream"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["content-security-policy"].endswith("sandbox")
+    last = quote(name.rpartition("/")[2], safe="")
+    assert headers["content-disposition"] == f"attachment; filename*=UTF-8''{last}"
+    assert headers["content-length"] == str(len(name.encode()))
+    assert headers["hostler-sha256"] == hashlib.sha256(name.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/missing",
+        "/a/b",
+        "/..%2f..%2fadmin.token",
+        "/%2e%2e/%2e%2e/%2e%2e/admin.token",
+        "/%2fetc/passwd",
+        "/a%00",
+        "/" + "x" * 1025,
+    ],
+)
+async def test_nothing_but_artifacts_can_be_had(
+    api: Api, operator: httpx2.AsyncClient, path: str
+) -> None:
+    await put(api, "a")
+    answer = await operator.get(ARTIFACTS + path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_build_that_is_not_there(operator: httpx2.AsyncClient) -> None:
+    for path in (ARTIFACTS, f"{ARTIFACTS}/a", "/api/v1/builds/x/artifacts"):
+        assert (await operator.get(path)).status_code == 404
