@@ -34,7 +34,7 @@ _RECIPE = json.dumps(["1", PYTHON, PACKAGES])
 
 _INSTALL = "Wine is missing: apt-get install --no-install-recommends wine64 wine"
 _LINGER_S = 60
-SCENARIO_S = 120.0
+SCENARIO_S = 90.0
 RESULT = "result: "
 
 
@@ -64,16 +64,16 @@ class Windows:
         given = {"stdin": subprocess.DEVNULL, "env": self.environment, **options}
         return subprocess.Popen(["wine", str(self.python), *arguments], **given)
 
-    def call(self, scenario: str, *arguments: object) -> Any:
+    def call(self, scenario: str, *arguments: object, within_s: float = SCENARIO_S) -> Any:
         """Calls `module.function` of tests/windows/inside in Windows; what it returned.
 
-        Arguments and result travel as JSON.
+        Arguments and result travel as JSON. One that takes too long says where it hangs.
         """
-        words = ["-X", "utf8", "-m", "call", scenario, json.dumps(arguments)]
-        output = _Output()
+        words = ["-X", "utf8", "-m", "call", scenario, json.dumps(arguments), str(within_s)]
+        output = Output()
         process = self.start(*words, stdout=output.target, stderr=output.target)
         try:
-            code = process.wait(timeout=SCENARIO_S)
+            code = process.wait(timeout=within_s + 30)
         finally:
             process.kill()
             process.wait()
@@ -122,7 +122,7 @@ def windows_path(path: Path) -> str:
     return "Z:" + str(path).replace("/", "\\")
 
 
-class _Output:
+class Output:
     """What a program writes to `target`, until it has ended. The end of the pipe comes only when
     Wine's server closes it, and that may be much later, so we put a mark into it ourselves."""
 

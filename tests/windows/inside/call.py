@@ -7,11 +7,9 @@ import inspect
 import json
 import sys
 
-HANGS_S = 90
-
 
 def main() -> None:
-    faulthandler.dump_traceback_later(HANGS_S, exit=True)
+    faulthandler.dump_traceback_later(float(sys.argv[3]), exit=True)
     module, _, name = sys.argv[1].rpartition(".")
     function = getattr(importlib.import_module(module), name)
     result = function(*json.loads(sys.argv[2]))
