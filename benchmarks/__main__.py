@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import agent, definitions, dispatch, report, substantiate
+from benchmarks import agent, definitions, dispatch, report, substantiate, survivors, worker
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.rows import QUICK, Plan, Row
 
@@ -24,6 +24,8 @@ BENCHMARKS: dict[str, Benchmark] = {
     "substantiate": substantiate.measure,
     "definitions": definitions.measure,
     "agent": agent.measure,
+    "worker": worker.measure,
+    "survivors": survivors.measure,
 }
 
 

@@ -81,20 +81,13 @@ class Master:
     def create_worker(self, name: str, *, nagle: bool = True) -> Path:
         """A worker's directory, made unless it is there; without ``nagle`` not as shipped."""
         directory = self.directory.parent / name
-        if not directory.exists():
-            command = [BIN / "buildbot-worker", "create-worker", "--quiet"]
-            command += ["--protocol=msgpack_experimental_v7", directory]
-            command += [f"127.0.0.1:{self.port}", name, self.password]
-            _run(command)
-            if not nagle:
-                with open(directory / "buildbot.tac", "a") as tac:
-                    tac.write(_WITHOUT_NAGLE)
+        make_worker(directory, self.port, name, self.password, nagle=nagle)
         return directory
 
     @contextlib.contextmanager
     def worker(self, name: str, *, nagle: bool = True) -> Iterator[subprocess.Popen[bytes]]:
         """A worker's process, started."""
-        with running(_twistd(), self.create_worker(name, nagle=nagle)) as process:
+        with running(twistd(), self.create_worker(name, nagle=nagle)) as process:
             yield process
 
 
@@ -114,7 +107,7 @@ def start(directory: Path, builders: Mapping[str, Sequence[str]]) -> Iterator[Ma
     )
     text = _MASTER_CFG.format(project=str(PROJECT), arguments=arguments)
     (basedir / "master.cfg").write_text(text)
-    with running(_twistd(), basedir) as process, socket.socket(socket.AF_UNIX) as connection:
+    with running(twistd(), basedir) as process, socket.socket(socket.AF_UNIX) as connection:
 
         def connect() -> bool | None:
             if process.poll() is not None:
@@ -131,7 +124,21 @@ def start(directory: Path, builders: Mapping[str, Sequence[str]]) -> Iterator[Ma
             yield Master(process.pid, port, password, basedir, orders, news)
 
 
-def _twistd() -> list[str]:
+def make_worker(directory: Path, port: int, name: str, password: str, *, nagle: bool) -> None:
+    """Unless it is there already."""
+    if directory.exists():
+        return
+    command = [BIN / "buildbot-worker", "create-worker", "--quiet"]
+    command += ["--protocol=msgpack_experimental_v7", directory]
+    command += [f"127.0.0.1:{port}", name, password]
+    _run(command)
+    if not nagle:
+        with open(directory / "buildbot.tac", "a") as tac:
+            tac.write(_WITHOUT_NAGLE)
+
+
+def twistd() -> list[str]:
+    """What serves a master's or a worker's directory in the foreground."""
     return [str(BIN / "twistd"), "--nodaemon", "--no_save", "-y", "buildbot.tac"]
 
 
