@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -84,6 +85,11 @@ class Client(object):
         """POST that is sent once, whatever happens."""
         return self._json("POST", path, body=body, once=True)[0]
 
+    def post_file(self, path, file, size_bytes):
+        """POST an open binary file as it is."""
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
+        return self._json("POST", path, file=file, headers=headers)[0]
+
     def delete(self, path):
         return self._json("DELETE", path)[0]
 
@@ -91,6 +97,18 @@ class Client(object):
         """GET bytes; returns (bytes, headers with lower-case names)."""
         response = self._send("GET", path, query=query)
         return response.read(), {k.lower(): v for k, v in response.headers.items()}
+
+    def pieces(self, path, size_bytes):
+        """GET bytes of any number, piece by piece."""
+        response = self._send("GET", path)
+        try:
+            while True:
+                piece = response.read(size_bytes)
+                if not piece:
+                    return
+                yield piece
+        except (OSError, HTTPException) as failure:
+            raise self._unreachable(failure) from None
 
     def _json(self, method, path, **request):
         """Returns (the decoded answer, the HTTP status)."""
@@ -116,16 +134,20 @@ class Client(object):
                     raise not_ready.error from None
                 self._sleep(max(wait_s, not_ready.retry_after_s))
 
-    def _once(self, method, path, body=None, query=None, headers=None, timeout_s=None):
+    def _once(self, method, path, body=None, query=None, headers=None, timeout_s=None, file=None):
         where = "%s %s%s%s" % (method, self.url, API, path)
         url = self.url + API + quote(path)
         if query:
             url += "?" + urlencode(query, doseq=True)
+        data = None if body is None else json.dumps(body).encode("utf-8")
+        if file is not None:
+            file.seek(0)  # the try before may have got somewhere
+            data = file
         try:
             return open_url(
                 url,
                 method=method,
-                data=None if body is None else json.dumps(body).encode("utf-8"),
+                data=data,
                 headers=self._headers(headers),
                 timeout=timeout_s or self._timeout_s,
                 follow_redirects="none",

@@ -10,7 +10,7 @@ module: build
 short_description: Run a build on a worker, or cancel one
 version_added: 0.1.0
 description:
-  - Submits a build to the hub, waits for its result and fetches its log.
+  - Submits a build to the hub, waits for its result, and fetches its log and the files it made.
   - The module fails when the build ends in anything but V(success), and says why a build still waits at the deadline.
 extends_documentation_fragment:
   - hostler.fleet.hub
@@ -37,7 +37,9 @@ options:
     description: What the build is called, for people.
     type: str
   steps:
-    description: What is run, in order. Required for O(state=present).
+    description:
+      - What is done, in order. Required for O(state=present).
+      - Each step is of one kind. Paths are the worker's, absolute or within the build's own workspace.
     type: list
     elements: dict
     suboptions:
@@ -46,17 +48,146 @@ options:
         type: str
         required: true
       command:
-        description: A list of arguments, or a string for the worker's shell.
+        description: Run a program. A list of arguments, or a string for the worker's shell.
         type: raw
-        required: true
+      mkdir:
+        description: Make directories, and those above them.
+        type: list
+        elements: str
+      rmdir:
+        description: Remove directories with all that is in them.
+        type: list
+        elements: str
+      copy:
+        description: Copy a directory or file of the worker to a place where nothing is yet.
+        type: dict
+        suboptions:
+          from:
+            description: What is copied.
+            type: str
+            required: true
+          to:
+            description: Where to.
+            type: str
+            required: true
+      remove:
+        description: Remove a file.
+        type: str
+      stat:
+        description: Look at a file. The step's C(result) has the ten numbers of a POSIX stat as C(stat).
+        type: str
+      glob:
+        description: Find files by a shell's pattern, where C(**) stands for any depth. The step's C(result) has C(files).
+        type: str
+      listdir:
+        description: List a directory. The step's C(result) has C(files).
+        type: str
+      upload:
+        description: Make an artifact of a file.
+        type: dict
+        suboptions:
+          from:
+            description: The file.
+            type: str
+            required: true
+          name:
+            description: The artifact's path. By default the last part of O(steps[].upload.from).
+            type: str
+          keep_stamp:
+            description: Whether to keep the time of its last change. The hub's default is V(false).
+            type: bool
+          max_size_bytes:
+            description: A larger file fails the step. The hub's default, and most, is 1 GiB.
+            type: int
+      upload_directory:
+        description: Make artifacts of all files in a directory, which must hold no links.
+        type: dict
+        suboptions:
+          from:
+            description: The directory.
+            type: str
+            required: true
+          name:
+            description: The artifacts' folder. By default the last part of O(steps[].upload_directory.from).
+            type: str
+          compress:
+            description: How it is packed on its way.
+            type: str
+            choices: [gz, bz2]
+      upload_glob:
+        description:
+          - Make artifacts of the files and directories that match; none is a failure.
+          - They are named from the pattern's first part with a wildcard on.
+        type: dict
+        suboptions:
+          pattern:
+            description: A shell's pattern, where C(**) stands for any depth.
+            type: str
+            required: true
+          name:
+            description: The artifacts' folder.
+            type: str
+      download:
+        description: Give the worker a file, by exactly one of its text, a file here, or the hash of one that is stored.
+        type: dict
+        suboptions:
+          to:
+            description: Where to.
+            type: str
+            required: true
+          content:
+            description: The text. Set C(no_log) on the task when it is a secret.
+            type: str
+          src:
+            description: A file on the machine where the module runs, which it stores on the hub.
+            type: path
+          file:
+            description: The sha256 of a file that is stored on the hub.
+            type: str
+          mode:
+            description: Its permissions, as octal digits in a string such as C("0755").
+            type: raw
+      set_property:
+        description:
+          - Run a program whose standard output becomes a property of the build.
+          - O(steps[].workdir), O(steps[].env) and the like hold for it, too.
+        type: dict
+        suboptions:
+          command:
+            description: A list of arguments, or a string for the worker's shell.
+            type: raw
+            required: true
+          name:
+            description: The property.
+            type: str
+          lines:
+            description: Instead of O(steps[].set_property.name), each line C(NAME=VALUE) of the output is a property.
+            type: bool
+          strip:
+            description: Whether to take away the space around values. The hub's default is V(true).
+            type: bool
       workdir:
         description: Where it runs, absolute or within the build's own workspace.
         type: str
       env:
         description: Variables of this step over those of the build. A null takes a variable away.
         type: dict
+      use_pty:
+        description: Whether the program gets a terminal. The hub's default is V(false).
+        type: bool
+      initial_stdin:
+        description: What the program reads. Set C(no_log) on the task when it is a secret.
+        type: str
+      logfiles:
+        description:
+          - Files that the program writes, for the step's log, by name.
+          - Each is a dictionary of C(filename), relative to O(steps[].workdir), and C(follow), which skips what it held before.
+        type: dict
+      log_environment:
+        description: Whether the log begins with the environment. The hub's default is V(false).
+        type: bool
       timeout_s:
-        description: Seconds without output after which the step is ended; 0 for never. The hub's default is 1200.
+        description: Seconds without output, or without progress of a transfer, after which the step is ended; 0 for never. The hub's default is 1200.
         type: float
       max_time_s:
         description: Seconds after which the step is ended.
@@ -137,6 +268,9 @@ options:
   log_dest:
     description: A file for the whole log of all steps, on the machine where the module runs.
     type: path
+  artifacts_dest:
+    description: A directory for the artifacts of a build that succeeded, on the machine where the module runs.
+    type: path
 author:
   - The Hostler developers (@hostler)
 """
@@ -157,6 +291,48 @@ EXAMPLES = r"""
         timeout_s: 300
     deadline_s: 1800
     log_dest: /tmp/nightly.log
+
+- name: Build from a tarball made here, and fetch what came of it
+  hostler.fleet.build:
+    requires:
+      labels: [linux]
+    steps:
+      - name: source
+        download: {to: source.tar.gz, src: dist/source.tar.gz}
+      - name: settings
+        download: {to: build.conf, content: "jobs = 4\n", mode: "0600"}
+      - name: unpack
+        command: [tar, -xzf, source.tar.gz]
+      - name: version
+        set_property: {name: version, command: [cat, source/VERSION]}
+      - name: make
+        command: [make, all, test]
+        workdir: source
+        logfiles:
+          tests: {filename: tests/run.log}
+      - name: packages
+        upload_glob: {pattern: source/dist/*.whl, name: wheels}
+      - name: reports
+        upload_directory: {from: source/reports, compress: gz}
+        always_run: true
+    artifacts_dest: /tmp/product
+  register: made
+
+- name: Say what was built
+  ansible.builtin.debug:
+    msg: "{{ made.build.properties.version }}: {{ made.artifacts | map(attribute='path') | join(', ') }}"
+
+- name: Keep house on a worker
+  hostler.fleet.build:
+    requires: {worker: local-1}
+    steps:
+      - {name: make room, rmdir: [/var/cache/product/old]}
+      - {name: keep the last one, copy: {from: /var/cache/product/new, to: /var/cache/product/old}}
+      - {name: start anew, mkdir: [/var/cache/product/new]}
+      - {name: take the mark away, remove: /var/cache/product/stale, halt_on_failure: false}
+      - {name: how large, stat: /var/cache/product/index}
+      - {name: what there is, listdir: /var/cache/product/old}
+      - {name: left over, glob: "/var/cache/product/**/*.tmp"}
 
 - name: Submit once per commit, and do not wait
   hostler.fleet.build:
@@ -191,6 +367,12 @@ log_dest:
   returned: when O(log_dest) is given
   type: str
   sample: /tmp/nightly.log
+artifacts:
+  description: The files that were written beneath O(artifacts_dest), as the hub tells them.
+  returned: when O(artifacts_dest) is given and the build succeeded
+  type: list
+  elements: dict
+  sample: [{path: wheels/product-1.0.whl, size_bytes: 52311, sha256: 9f86d081884c7d65...}]
 """
 
 import os
@@ -199,7 +381,12 @@ import time
 import uuid
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hostler.fleet.plugins.module_utils import build_log, hub, numbers
+from ansible_collections.hostler.fleet.plugins.module_utils import (
+    artifacts,
+    build_log,
+    hub,
+    numbers,
+)
 from ansible_collections.hostler.fleet.plugins.module_utils.errors import HubUnreachable
 
 TERMINAL = ("success", "failure", "exception", "cancelled")
@@ -207,11 +394,73 @@ POLL_S = 20
 # Zero in a playbook is the hub's null: no limit, no polite signal.
 ZERO_IS_NULL = ("timeout_s", "sigterm_time_s")
 
+KINDS = {
+    "command": {"type": "raw"},
+    "mkdir": {"type": "list", "elements": "str"},
+    "rmdir": {"type": "list", "elements": "str"},
+    "copy": {
+        "type": "dict",
+        "options": {
+            "from": {"type": "str", "required": True},
+            "to": {"type": "str", "required": True},
+        },
+    },
+    "remove": {"type": "str"},
+    "stat": {"type": "str"},
+    "glob": {"type": "str"},
+    "listdir": {"type": "str"},
+    "upload": {
+        "type": "dict",
+        "options": {
+            "from": {"type": "str", "required": True},
+            "name": {"type": "str"},
+            "keep_stamp": {"type": "bool"},
+            "max_size_bytes": {"type": "int"},
+        },
+    },
+    "upload_directory": {
+        "type": "dict",
+        "options": {
+            "from": {"type": "str", "required": True},
+            "name": {"type": "str"},
+            "compress": {"type": "str", "choices": ["gz", "bz2"]},
+        },
+    },
+    "upload_glob": {
+        "type": "dict",
+        "options": {"pattern": {"type": "str", "required": True}, "name": {"type": "str"}},
+    },
+    "download": {
+        "type": "dict",
+        "options": {
+            "to": {"type": "str", "required": True},
+            "content": {"type": "str"},
+            "src": {"type": "path"},
+            "file": {"type": "str"},
+            "mode": {"type": "raw"},
+        },
+        "mutually_exclusive": [("content", "src", "file")],
+        "required_one_of": [("content", "src", "file")],
+    },
+    "set_property": {
+        "type": "dict",
+        "options": {
+            "command": {"type": "raw", "required": True},
+            "name": {"type": "str"},
+            "lines": {"type": "bool"},
+            "strip": {"type": "bool"},
+        },
+    },
+}
 STEP = {
     "name": {"type": "str", "required": True},
-    "command": {"type": "raw", "required": True},
+    **KINDS,
     "workdir": {"type": "str"},
     "env": {"type": "dict"},
+    "use_pty": {"type": "bool"},
+    "initial_stdin": {"type": "str"},
+    "logfiles": {"type": "dict"},
+    "log_environment": {"type": "bool"},
     "timeout_s": {"type": "float"},
     "max_time_s": {"type": "float"},
     "max_lines": {"type": "int"},
@@ -241,20 +490,25 @@ def text_values(env):
     }
 
 
-def spec(params):
-    """The build specification by the module's options."""
+def spec(params, store):
+    """The build specification by the module's options; store(path) gives a file's sha256."""
     body = given({key: params[key] for key in SPEC})
     for key in ("requires", "retry"):
         if key in body:
             body[key] = given(body[key])
-    body["steps"] = [step_spec(step) for step in params["steps"]]
+    body["steps"] = [step_spec(step, store) for step in params["steps"]]
     if "env" in body:
         body["env"] = text_values(body["env"])
     return body
 
 
-def step_spec(step):
+def step_spec(step, store):
     body = given(step)
+    for kind in KINDS:
+        if isinstance(body.get(kind), dict):
+            body[kind] = given(body[kind])
+    if "src" in body.get("download", {}):
+        body["download"]["file"] = store(body["download"].pop("src"))
     for key in ZERO_IS_NULL:
         if key in body and body[key] == 0:
             body[key] = None
@@ -267,7 +521,15 @@ def submit(module, client):
     """Returns the build and whether it is new."""
     # A key of our own lets a refused connection be tried again without building twice.
     key = module.params["idempotency_key"] or "module-%s" % uuid.uuid4()
-    return client.post_new("/builds", spec(module.params), {"Idempotency-Key": key})
+    body = spec(module.params, lambda path: store(module, client, path))
+    return client.post_new("/builds", body, {"Idempotency-Key": key})
+
+
+def store(module, client, path):
+    try:
+        return artifacts.store(client, path)
+    except OSError as error:
+        module.fail_json(msg="src: %s cannot be read: %s" % (path, error.strerror or error))
 
 
 def wait_for(client, build, deadline_s, now=time.monotonic):
@@ -290,6 +552,8 @@ def finish(module, client, build, changed):
     if module.params["log_dest"]:
         answer["log_dest"] = save_log(module, client, build)
     if build["state"] == "success":
+        if module.params["artifacts_dest"]:
+            answer["artifacts"] = save_artifacts(module, client, build)
         module.exit_json(**answer)
     if build["state"] not in TERMINAL:
         answer["msg"] = late(module, client, build)
@@ -326,6 +590,15 @@ def save_log(module, client, build):
     return dest
 
 
+def save_artifacts(module, client, build):
+    dest = module.params["artifacts_dest"]
+    try:
+        return artifacts.fetch_all(module, client, build["id"], dest)
+    except OSError as error:
+        why = "%s: %s" % (dest, error.strerror or error)
+        module.fail_json(msg="artifacts_dest: " + why, build=build)
+
+
 def present(module, client):
     if module.check_mode:
         module.exit_json(changed=True, msg="a build would be submitted")
@@ -352,7 +625,13 @@ def main():
             state={"type": "str", "choices": ["present", "cancelled"], "default": "present"},
             id={"type": "str"},
             name={"type": "str"},
-            steps={"type": "list", "elements": "dict", "options": STEP},
+            steps={
+                "type": "list",
+                "elements": "dict",
+                "options": STEP,
+                "mutually_exclusive": [tuple(KINDS)],
+                "required_one_of": [tuple(KINDS)],
+            },
             requires={"type": "dict", "options": REQUIRES},
             env={"type": "dict"},
             properties={"type": "dict"},
@@ -366,6 +645,7 @@ def main():
             cancel_late={"type": "bool", "default": False},
             log_tail_lines={"type": "int", "default": 20},
             log_dest={"type": "path"},
+            artifacts_dest={"type": "path"},
         ),
         required_if=[("state", "present", ["steps"]), ("state", "cancelled", ["id"])],
         mutually_exclusive=[("id", "steps")],

@@ -1,0 +1,113 @@
+"""The steps of module build on a real hub with a real agent: every kind, and files both ways."""
+
+import hashlib
+import os
+
+import pytest
+from collection.test_modules import show, shown, task
+from e2e.hub_process import HubProcess
+
+WORKER = {"requires": {"worker": "local-1"}}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A real hub with one worker, and how modules reach it."""
+    hub = HubProcess(tmp_path_factory.mktemp("site") / "hub")
+    try:
+        hub.start()
+        yield {"hub_state_dir": str(hub.state_dir)}
+        hub.stop()
+        assert hub.leftovers() == []
+    finally:
+        hub.close()
+
+
+@pytest.fixture
+def run(site, play):
+    def run(*tasks):
+        define = task("worker", "defined", name="local-1", driver="local")
+        return play([define, *tasks], defaults=site)
+
+    return run
+
+
+def test_every_kind_of_step(run, tmp_path):
+    source = tmp_path / "source.bin"
+    source.write_bytes(os.urandom(3_000_000))
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    steps = [
+        {"name": "source", "download": {"to": "in/source", "src": str(source)}},
+        {"name": "text", "download": {"to": "in/tool", "content": "#!/bin/sh\n", "mode": "0755"}},
+        {"name": "make", "mkdir": ["out/deep", "old"]},
+        {"name": "hash", "command": "sha256sum in/source | cut -d ' ' -f 1"},
+        {"name": "tool", "command": ["./tool"], "workdir": "in", "use_pty": True},
+        {"name": "input", "command": "cat > out/deep/x.txt", "initial_stdin": "typed"},
+        {
+            "name": "log",
+            "command": "echo told > told.log",
+            "logfiles": {"told": {"filename": "told.log"}},
+            "log_environment": True,
+        },
+        {"name": "copy", "copy": {"from": "out/deep", "to": "out/again"}},
+        {"name": "stat", "stat": "in/source"},
+        {"name": "list", "listdir": "out"},
+        {"name": "glob", "glob": "out/**/*.txt"},
+        {"name": "remove", "remove": "told.log"},
+        {"name": "clear", "rmdir": ["old"]},
+        {"name": "property", "set_property": {"name": "size", "command": "wc -c < in/source"}},
+        {"name": "lines", "set_property": {"lines": True, "command": "echo A=b"}},
+        {"name": "file", "upload": {"from": "in/source", "name": "a/source", "keep_stamp": True}},
+        {"name": "tree", "upload_directory": {"from": "out", "compress": "gz"}},
+        {"name": "some", "upload_glob": {"pattern": "out/**/*.txt", "name": "texts"}},
+    ]
+    dest = tmp_path / "made"
+    told = show("[result.build.properties, result.build.steps[8].result, result.artifacts]")
+    code, output = run(task("build", steps=steps, artifacts_dest=str(dest), **WORKER), told)
+    assert code == 0, output
+    ((properties, stat, artifacts),) = shown(output)
+    assert properties == {"size": "3000000", "A": "b"}
+    assert stat["stat"][6] == 3_000_000
+    there = {
+        str(path.relative_to(dest)): path.read_bytes() for path in dest.rglob("*") if path.is_file()
+    }
+    assert hashlib.sha256(there.pop("a/source")).hexdigest() == digest
+    names = ["out/again/x.txt", "out/deep/x.txt", "texts/again/x.txt", "texts/deep/x.txt"]
+    assert there == dict.fromkeys(names, b"typed")
+    assert [item["path"] for item in artifacts] == ["a/source", *names]
+
+
+def test_artifacts_that_are_there_are_left_alone_and_others_replaced(run, tmp_path):
+    steps = [
+        {"name": "make", "command": "echo one > one; echo two > two"},
+        {"name": "keep", "upload_glob": {"pattern": "*"}},
+    ]
+    (tmp_path / "one").write_text("one\n")
+    (tmp_path / "two").write_text("old\n")
+    before = (tmp_path / "one").stat()
+    code, output = run(task("build", steps=steps, artifacts_dest=str(tmp_path), **WORKER))
+    assert code == 0, output
+    assert (tmp_path / "two").read_text() == "two\n"
+    after = (tmp_path / "one").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        ({}, "one of the following is required: command, mkdir"),
+        ({"command": "x", "remove": "y"}, "mutually exclusive"),
+        ({"download": {"to": "a"}}, "one of the following is required: content, src, file"),
+        ({"download": {"to": "a", "src": "/no/such"}}, "src: /no/such cannot be read"),
+        ({"download": {"to": "a", "file": "0" * 64}}, "no file 000"),
+        ({"download": {"to": "a", "content": "", "mode": 493}}, "/steps/0/download/mode"),
+        ({"stat": "../a"}, "must not climb out"),
+        ({"stat": "a", "env": {"A": "b"}}, "env is for steps with a command"),
+        ({"upload": {"from": "missing"}}, "Cannot open file"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_told(run, step, text):
+    code, output = run(task("build", steps=[{"name": "s", **step}], **WORKER))
+    assert code != 0
+    assert text in output, output
