@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Optional
 
 import pytest
@@ -126,3 +127,29 @@ def test_text_bytes_takes_back_what_was_cut() -> None:
 def test_text_bytes_refuses_other_values(value: object) -> None:
     with pytest.raises(ProtocolError):
         text_bytes(value)
+
+
+def reference(chunks: list[bytes], room: int) -> list[str]:
+    """What the lines should be, found the slow way."""
+    text = b"".join(chunks).decode("utf-8", "replace")
+    *lines, rest = re.sub(NEWLINE_RE, "\n", text).split("\n")
+    lines += [rest] if rest else []
+    return [line[at : at + room] for line in lines for at in range(0, len(line) or 1, room)]
+
+
+@given(
+    st.lists(st.sampled_from(["a", "line\n", "\n", "\x1b[2J", "€", "long " * 5]), max_size=40),
+    st.integers(4, 30),
+)
+def test_lines_and_positions_are_those_of_a_slow_splitter(parts: list[str], length: int) -> None:
+    chunk = "".join(parts).encode()
+    content = everything([chunk], splitter(length))
+    expected = reference([chunk], length - 1)
+    assert ("" if content is None else content[0]) == "".join(line + "\n" for line in expected)
+
+
+@given(st.text("a\r\n\b\033[2Ju;1H", max_size=40))
+def test_buildbots_own_expression_is_only_written_faster(text: str) -> None:
+    fast = LineSplitter(4096, NEWLINE_RE)
+    slow = LineSplitter(4096, f"(?:{NEWLINE_RE})")
+    assert everything([text.encode()], fast) == everything([text.encode()], slow)

@@ -23,15 +23,19 @@ FIRST_DELAY_S = 0.01
 # byte included: three writers add one slice each before the first of them waits.
 MAX_BUFFER_BYTES = 256 * 1024
 MAX_BUFFER_ITEMS = 16 * 1024
+SMALL_SLICE_BYTES = 8 * 1024
+LARGE_SLICE_BYTES = 32 * 1024
+_LINE_ENDS = (b"\n", b"\r", b"\033", b"\b")
 
 
 class Encoder(Protocol):
     """Holds updates back. `size_bytes` and `items` are how much of one."""
 
-    slice_bytes: int
-    """how much may be added at a time"""
     size_bytes: int
     items: int
+
+    def slice_bytes(self, data: bytes, /) -> int:
+        """how much of it may be added at a time"""
 
     def add(self, stream: str, data: bytes, now: float, /) -> None: ...
     def add_log(self, name: str, data: bytes, now: float, /) -> None: ...
@@ -46,8 +50,6 @@ class Encoder(Protocol):
 class RawEncoder:
     """Bytes with offsets into the one log of the command, for our hub."""
 
-    slice_bytes = 64 * 1024
-
     def __init__(self) -> None:
         self.size_bytes = 0
         self.items = 0
@@ -55,6 +57,9 @@ class RawEncoder:
         self._pairs: list[list[Any]] = []
         self._stream: Optional[str] = None
         self._chunks: list[bytes] = []
+
+    def slice_bytes(self, _data: bytes) -> int:
+        return 64 * 1024
 
     def add(self, stream: str, data: bytes, _now: float) -> None:
         if stream != self._stream:
@@ -92,8 +97,6 @@ class RawEncoder:
 class TextEncoder:
     """Content lists, for stock masters."""
 
-    slice_bytes = 8 * 1024
-
     def __init__(self, settings: Settings) -> None:
         self.size_bytes = 0
         self.items = 0
@@ -101,6 +104,15 @@ class TextEncoder:
         self._splitters: dict[tuple[str, str], text.LineSplitter] = {}
         self._pairs: list[list[Any]] = []
         self._last: Optional[tuple[str, str]] = None
+
+    def slice_bytes(self, data: bytes) -> int:
+        # However many lines there are in a small slice, a large one must not have more: it is for
+        # a peer's usual expression only, whose newlines all begin with one of a few characters.
+        if self._settings.newline_re != text.BUILDBOTS_NEWLINE_RE:
+            return SMALL_SLICE_BYTES
+        lines = len(data) // max(self._settings.max_line_length - 1, 1)
+        lines += sum(data.count(end) for end in _LINE_ENDS if end in data)
+        return LARGE_SLICE_BYTES if lines < SMALL_SLICE_BYTES else SMALL_SLICE_BYTES
 
     def add(self, stream: str, data: bytes, now: float) -> None:
         self._add((stream, ""), data, now)
@@ -143,15 +155,18 @@ class TextEncoder:
         lines = len(content[1])
         self.items += 2 * lines + 5
         # A position takes up to 5 bytes on the wire, a time 9.
-        self.size_bytes += len(content[0]) + 14 * lines
+        self.size_bytes += _encoded_bytes(content[0]) + 14 * lines
         stream, name = key
         if key == self._last:
             held = self._pairs[-1][1]
-            joined = text.join(held[1] if name else held, content)
-            self._pairs[-1][1] = [name, joined] if name else joined
+            text.join(held[1] if name else held, content)
         else:
             self._pairs.append([stream, [name, content] if name else content])
         self._last = key
+
+
+def _encoded_bytes(string: str) -> int:
+    return len(string) if string.isascii() else len(string.encode("utf-8", "replace"))
 
 
 class Output:
@@ -173,13 +188,13 @@ class Output:
         """`stream` is stdout, stderr or header."""
         # The header is not yet what somebody waits to see.
         self._talked = self._talked or stream != "header"
-        size_bytes = self._encoder.slice_bytes
+        size_bytes = self._encoder.slice_bytes(data)
         for start in range(0, len(data), size_bytes):
             self._encoder.add(stream, data[start : start + size_bytes], self._clock.now())
             await self._gathered()
 
     async def write_log(self, name: str, data: bytes) -> None:
-        size_bytes = self._encoder.slice_bytes
+        size_bytes = self._encoder.slice_bytes(data)
         for start in range(0, len(data), size_bytes):
             self._encoder.add_log(name, data[start : start + size_bytes], self._clock.now())
             await self._gathered()

@@ -14,12 +14,22 @@ from __future__ import annotations
 
 import codecs
 import re
+from itertools import accumulate, count
+from operator import add
 from typing import Any, Optional
 
 from hostler_agent.wire.errors import ProtocolError
 
 Content = list[Any]
 """`[text, positions, times]`"""
+
+BUILDBOTS_NEWLINE_RE = r"(\r\n|\r(?=.)|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+)"
+"""What a stock master sends."""
+
+# The same, so written that `re` looks for a match only where one of three characters is: it knows
+# the first character of literals, not of a repeat.
+_BUILDBOTS_NEWLINE = re.compile(BUILDBOTS_NEWLINE_RE.replace(r"\x08+", r"\x08\x08*"))
+_BUILDBOTS_NEWLINES_BEGIN = ("\r", "\033", "\x08")
 
 
 class LineSplitter:
@@ -33,8 +43,12 @@ class LineSplitter:
         decoder: Optional[codecs.IncrementalDecoder] = None,
     ) -> None:
         """Raises ProtocolError when `newline_re` is no regular expression."""
+        self._begins: tuple[str, ...] = ("",)
         try:
-            self._newline = re.compile(newline_re)
+            if newline_re == BUILDBOTS_NEWLINE_RE:
+                self._newline, self._begins = _BUILDBOTS_NEWLINE, _BUILDBOTS_NEWLINES_BEGIN
+            else:
+                self._newline = re.compile(newline_re)
         except (re.error, RecursionError, OverflowError) as error:
             raise ProtocolError(f"newline_re is not a regular expression: {error}") from error
         # At least one character of each line must be text, or cutting would never end.
@@ -61,41 +75,41 @@ class LineSplitter:
     def _append(self, text: str, at: float) -> Optional[Content]:
         if not self._partial:
             self._partial_since = at
-        text = self._newline.sub("\n", self._partial + text)
-        *whole, partial = text.split("\n")
-        lines = [piece for line in whole for piece in self._cut(line)]
-        while len(partial) > self._room:
-            lines.append(partial[: self._room])
-            partial = partial[self._room :]
+        text = self._partial + text
+        if any(begin in text for begin in self._begins):
+            text = self._newline.sub("\n", text)
+        end = text.rfind("\n") + 1
+        lines, partial = text[:end].split("\n"), text[end:]
+        lengths = list(map(len, lines))
+        if max(lengths) > self._room or len(partial) > self._room:
+            lines.pop()  # behind the last newline there is nothing
+            lines = [piece for line in lines for piece in self._cut(line)]
+            while len(partial) > self._room:
+                lines.append(partial[: self._room])
+                partial = partial[self._room :]
+            text, lengths = "\n".join([*lines, ""]), [*map(len, lines), 0]
+            end = len(text)
         self._partial = partial
-        if not lines:
+        if not end:
             return None
-        times = [self._partial_since, *([at] * (len(lines) - 1))]
-        self._partial_since = at
-        return [*_joined(lines), times]
+        lengths.pop()
+        times = [at] * len(lengths)
+        times[0], self._partial_since = self._partial_since, at
+        # A line's newline comes after all text up to it, and after the newlines before.
+        return [text[:end], list(map(add, accumulate(lengths), count())), times]
 
     def _cut(self, line: str) -> list[str]:
         pieces = [line[at : at + self._room] for at in range(0, len(line), self._room)]
         return pieces or [""]
 
 
-def _joined(lines: list[str]) -> tuple[str, list[int]]:
-    positions = []
-    position = -1
-    for line in lines:
-        position += len(line) + 1
-        positions.append(position)
-    return "\n".join(lines) + "\n", positions
-
-
 def join(first: Content, second: Content) -> Content:
-    """One content list of two that follow each other in the same stream."""
+    """One content list of two that follow each other in the same stream; `first` becomes it."""
     offset = len(first[0])
-    return [
-        first[0] + second[0],
-        [*first[1], *(offset + position for position in second[1])],
-        [*first[2], *second[2]],
-    ]
+    first[0] += second[0]
+    first[1] += [offset + position for position in second[1]]
+    first[2] += second[2]
+    return first
 
 
 def text_bytes(value: Any) -> bytes:
