@@ -1,5 +1,6 @@
 """`hostler-agent run`: read the configuration, start the daemon, pass on the signals.
 `hostler-agent sweep`: kill what the jobs of a dead agent left behind.
+`hostler-agent service`: install, remove or run the agent as a Windows service.
 
 Exit codes: 0 told to stop or to go away, or swept clean; 2 a configuration that cannot work (one
 line on standard error); 1 anything nobody expected, or something that survived the sweep.
@@ -13,7 +14,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from hostler_agent import __version__
 from hostler_agent.config import from_options, load
@@ -46,7 +47,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     # The library logs whole frames and the credentials' header at DEBUG.
     logging.getLogger("websockets").setLevel(logging.INFO)
     try:
-        return run(_config(options)) if options.command == "run" else sweep(options)
+        return _ACTIONS[options.command](options)
     except ConfigurationError as error:
         print(f"hostler-agent: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION
@@ -58,8 +59,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return EXIT_UNEXPECTED
 
 
-def run(config: Config) -> int:
-    """Serve until told to stop; raises ConfigurationError."""
+def run(config: Config, started: Optional[Callable[[Daemon], None]] = None) -> int:
+    """Serve until told to stop; raises ConfigurationError.
+
+    `started` is given the daemon when it runs; without it, signals stop it.
+    """
     # Imported here so that --help and a bad configuration answer at once.
     from hostler_agent import machine  # noqa: PLC0415
     from hostler_agent.commands import COMMANDS, VERSIONS  # noqa: PLC0415
@@ -70,7 +74,7 @@ def run(config: Config) -> int:
 
     async def serve() -> None:
         daemon = Daemon(config, Toolbox(COMMANDS, VERSIONS, containment))
-        _obey_signals(daemon)
+        (started or _obey_signals)(daemon)
         log.info("agent %s of %s serves %s", __version__, config.name, config.hub)
         await daemon.run()
 
@@ -99,6 +103,29 @@ def sweep(options: argparse.Namespace) -> int:
     for process in left:
         print(f"hostler-agent: {process.pid} ({process.name}) survives", file=sys.stderr)
     return EXIT_UNEXPECTED if left else EXIT_STOPPED
+
+
+def service(options: argparse.Namespace) -> int:
+    """Install, remove or run the Windows service; raises ConfigurationError."""
+    if sys.platform != "win32":
+        raise ConfigurationError("services of this kind are Windows'; here, systemd has them")
+    else:  # noqa: RET506 - type checkers know platforms by branches
+        from hostler_agent import service as services  # noqa: PLC0415
+
+        if options.action == "remove":
+            services.remove(options.name)
+            return EXIT_STOPPED
+        if options.config is None:
+            raise ConfigurationError(f"--config is missing: {options.action} needs it")
+        config_file = options.config.absolute()
+        config = load(config_file)
+        if options.action == "run":
+            services.run(options.name, config)
+        else:
+            services.install(
+                services.Installation(options.name, config_file, config, options.account)
+            )
+        return EXIT_STOPPED
 
 
 def _containment(preference: str, root_name: str) -> Containment:
@@ -133,6 +160,13 @@ def _config(options: argparse.Namespace) -> Config:
     return from_options(given, Path.cwd())
 
 
+_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": lambda options: run(_config(options)),
+    "sweep": sweep,
+    "service": service,
+}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hostler-agent", description="Runs a hub's commands on this machine."
@@ -156,4 +190,10 @@ def _parser() -> argparse.ArgumentParser:
     clear.add_argument("--name", required=True, help="the instance, or a permanent worker's name")
     clear.add_argument("--containment", metavar="KIND", help="as the agent was told (auto)")
     clear.add_argument("--verbose", action="store_true", help="log details")
+    windows = commands.add_parser("service", help="the agent as a Windows service")
+    windows.add_argument("action", choices=("install", "remove", "run"))
+    windows.add_argument("--config", type=Path, metavar="FILE", help="as for run")
+    windows.add_argument("--name", default="hostler-agent", help="the service's (hostler-agent)")
+    windows.add_argument("--account", help="who it runs as; by default an account of its own")
+    windows.add_argument("--verbose", action="store_true", help="log details")
     return parser

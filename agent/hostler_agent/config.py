@@ -49,6 +49,8 @@ class Config:
     ca_file: Optional[Path] = None
     containment: str = "auto"
     insecure: bool = False
+    token_file: Optional[Path] = None
+    """where the password came from"""
 
     @property
     def root_name(self) -> str:
@@ -83,6 +85,7 @@ def from_options(options: Mapping[str, Any], directory: Path) -> Config:
         ca_file=directory / options["ca_file"] if "ca_file" in options else None,
         containment=options.get("containment", "auto"),
         insecure=options.get("insecure", False),
+        token_file=token_file.absolute(),
     )
     _check(config, token_file)
     return config

@@ -168,6 +168,18 @@ async def test_a_cancelled_build_leaves_nothing(
     assert agent.process.poll() is None
 
 
+def test_a_console_stops_it(windows: wine.Windows, tmp_path: Path) -> None:
+    """There is no SIGTERM in Windows: whoever runs it in a console presses CTRL_C or CTRL_BREAK
+    (the second Wine 8 does not have)."""
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text("secret")
+    paths = [wine.windows_path(path) for path in (token, tmp_path / "work")]
+    told = windows.call("console.interrupted", *paths)
+    assert told["code"] == 0
+    assert "stopping when the running commands have ended" in told["said"]
+
+
 @pytest.mark.xfail(
     strict=True, reason="the hub notes a permanent worker's first process before it has its row"
 )

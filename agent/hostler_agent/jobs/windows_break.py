@@ -42,19 +42,19 @@ def _run(source: bytes, pid: int) -> None:
 
 
 def main(pid: int) -> None:
-    import ctypes  # noqa: PLC0415 - the agent loads this module without it
+    import ctypes  # noqa: PLC0415 - the agent loads this module without them
+    import signal  # noqa: PLC0415
 
     windll = getattr(ctypes, "WinDLL")("kernel32")  # noqa: B009 - only Windows has it
-    # It reaches us as well. A handler of C's runtime would end us, this one does nothing.
-    handler = getattr(ctypes, "WINFUNCTYPE")(ctypes.c_int, ctypes.c_uint)(lambda _event: 1)  # noqa: B009
+    # They reach us as well. Ignored by C's runtime: a handler in Python might be called when Python
+    # is gone already.
+    for name in ("SIGINT", "SIGBREAK"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     # One console at a time: ours, if we have one, is the agent's.
     windll.FreeConsole()
-    if windll.AttachConsole(pid):
-        windll.SetConsoleCtrlHandler(handler, 1)
-        # To all who are there. CTRL_C, which some programs ignore, where CTRL_BREAK cannot be sent
-        # (Wine 8).
-        if not windll.GenerateConsoleCtrlEvent(_CTRL_BREAK, 0):
-            windll.GenerateConsoleCtrlEvent(_CTRL_C, 0)
+    # CTRL_C, which some programs ignore, where CTRL_BREAK cannot be sent (Wine 8). Both to all.
+    if windll.AttachConsole(pid) and not windll.GenerateConsoleCtrlEvent(_CTRL_BREAK, 0):
+        windll.GenerateConsoleCtrlEvent(_CTRL_C, 0)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from hostler_agent.jobs import windows_job
 from hostler_agent.jobs.plan import Resources
 
 TERMINATE, QUERY_LIMITED, SYNCHRONIZE = 0x0001, 0x1000, 0x00100000
-# What AssignProcessToJobObject wants, and no more.
-SET_QUOTA = 0x0100
+INTERNAL_ERROR = 1359
 
 
 def exiting(count):
@@ -30,7 +29,7 @@ def exiting(count):
 
     windows_job._assign = counting
     for _ in range(count):
-        process = subprocess.Popen(["cmd", "/d", "/c", "exit"])
+        process = start_exiting()
         job = windows_job.JobObject(Resources())
         time.sleep(chance.random() * 0.03)
         try:
@@ -41,6 +40,18 @@ def exiting(count):
         process.wait()
         job.close()
     return seen
+
+
+def start_exiting():
+    """Wine's server now and then refuses a process when it has very much to do."""
+    for _ in range(20):
+        try:
+            return subprocess.Popen(["cmd", "/d", "/c", "exit"])
+        except OSError as error:  # noqa: PERF203
+            if error.winerror != INTERNAL_ERROR:
+                raise
+            time.sleep(0.1)
+    raise RuntimeError("Wine starts no processes")
 
 
 def ended_in_between():

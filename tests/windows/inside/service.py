@@ -1,0 +1,45 @@
+"""The agent as a service, driven by Windows' own service manager."""
+
+import subprocess
+import sys
+
+import pywintypes  # finds the libraries of the others
+import win32service
+import win32serviceutil
+
+AGENT = [sys.executable, "-m", "hostler_agent", "service"]
+
+
+def command(*arguments):
+    """`hostler-agent service ...`"""
+    done = subprocess.run([*AGENT, *arguments], capture_output=True, text=True, check=False)
+    return {"code": done.returncode, "said": done.stdout + done.stderr}
+
+
+def configuration(name):
+    manager = win32service.OpenSCManager(None, None, win32service.SC_MANAGER_CONNECT)
+    handle = win32service.OpenService(manager, name, win32service.SERVICE_QUERY_CONFIG)
+    found = win32service.QueryServiceConfig(handle)
+    return {"start": found[1], "command": found[3], "account": found[7], "shown": found[8]}
+
+
+def start(name):
+    win32serviceutil.StartService(name)
+    win32serviceutil.WaitForServiceStatus(name, win32service.SERVICE_RUNNING, 60)
+
+
+def stop(name):
+    """Asks it to stop, and returns at once."""
+    return win32serviceutil.StopService(name)[1]
+
+
+def stopped(name):
+    win32serviceutil.WaitForServiceStatus(name, win32service.SERVICE_STOPPED, 60)
+    return win32serviceutil.QueryServiceStatus(name)[3]
+
+
+def exists(name):
+    try:
+        return win32serviceutil.QueryServiceStatus(name)[1]
+    except pywintypes.error as error:
+        return error.winerror

@@ -1,0 +1,79 @@
+"""The agent as a Windows service, attached to a real hub."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from e2e.api import Api
+from e2e.hub_process import HubProcess
+from peers.wine import windows_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from peers.wine import Windows
+
+pytestmark = pytest.mark.peer("wine")
+
+NAME = "hostler-test"
+RUNNING, STOP_PENDING, DOES_NOT_EXIST = 4, 3, 1060
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubProcess]:
+    hub = HubProcess(tmp_path / "hub")
+    try:
+        hub.start()
+        yield hub
+        hub.stop()
+    finally:
+        hub.close()
+
+
+@pytest.fixture
+def installed(windows: Windows, hub: HubProcess, tmp_path: Path) -> Iterator[Path]:
+    """The service, installed; its workdir."""
+    token, config = tmp_path / "token", tmp_path / "agent.json"
+    for path in (token, config):
+        path.touch(mode=0o600)
+    token.write_text("secret password")
+    options = {"hub": hub.agents_url, "name": "served", "workdir": "work", "token_file": "token"}
+    config.write_text(json.dumps(options))
+    where = ("--name", NAME, "--config", windows_path(config))
+    assert windows.call("service.command", "install", *where) == {"code": 0, "said": ""}
+    yield tmp_path / "work"
+    assert windows.call("service.command", "remove", "--name", NAME)["code"] == 0
+    assert windows.call("service.exists", NAME) == DOES_NOT_EXIST
+
+
+async def test_a_service_runs_builds_and_drains(
+    windows: Windows, hub: HubProcess, installed: Path
+) -> None:
+    """Stopped in the middle of a build, it finishes that first, and takes no other."""
+    found = windows.call("service.configuration", NAME)
+    assert found["account"] == f"NT SERVICE\\{NAME}"
+    assert "-m hostler_agent service run" in found["command"]
+    async with Api(hub.url, hub.token) as api:
+        await api.define("served", driver="permanent", password="secret password")
+        await asyncio.to_thread(windows.call, "service.start", NAME)
+        gate = installed.parent / "gate"
+        program = (
+            "import os, time; print('Rea' + 'dy', flush=True)\n"
+            f"while not os.path.exists({windows_path(gate)!r}): time.sleep(0.05)"
+        )
+        python = windows_path(windows.python)
+        build = await api.submit([python, "-c", program], "echo last", worker="served")
+        await api.log_reaches(build, 1)
+        pending = await asyncio.to_thread(windows.call, "service.stop", NAME)
+        assert pending == STOP_PENDING
+        gate.touch()
+        code = await asyncio.to_thread(windows.call, "service.stopped", NAME)
+        assert code == 0
+        view = await api.get(f"/builds/{build}")
+        assert view["steps"][0]["state"] == "success"
+    log = (installed / ".hostler" / "agent.log").read_text()
+    assert "stopping when the running commands have ended" in log
