@@ -34,7 +34,7 @@ lint:
 	git diff --exit-code --stat -- collections
 
 sanity: setup ## ansible-test sanity on the collection as it is built
-	scripts/ansible-test sanity
+	scripts/ansible-test
 
 docs: setup ## generate what in docs/ is generated
 	$(BIN)/python scripts/state-diagram
