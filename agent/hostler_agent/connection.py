@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
     from hostler_agent.clock import Clock, Timer
-    from hostler_agent.wire.messages import Message
+    from hostler_agent.wire.messages import Message, Packed
 
 PING_INTERVAL_S = 20.0
 PING_DEADLINE_S = 20.0
@@ -84,7 +84,7 @@ class Connection:
         return await (await self.post(message, deadline_s))
 
     async def post(
-        self, message: Message, deadline_s: float = REQUEST_DEADLINE_S
+        self, message: Message | Packed, deadline_s: float = REQUEST_DEADLINE_S
     ) -> asyncio.Future[Any]:
         """Send a request when there is a free slot, and return the future of its answer."""
         await self._slots.acquire()
@@ -137,7 +137,7 @@ class Connection:
         """Drop the connection without a word: the other end is believed dead."""
         self._socket.transport.abort()
 
-    def _start(self, message: Message, deadline_s: float) -> asyncio.Future[Any]:
+    def _start(self, message: Message | Packed, deadline_s: float) -> asyncio.Future[Any]:
         if not self._open:
             raise LinkLost("the connection to the hub is lost")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

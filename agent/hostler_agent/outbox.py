@@ -11,10 +11,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import Optional, Union
 
-from hostler_agent.wire import codec
 from hostler_agent.wire.errors import LimitExceeded
 from hostler_agent.wire.limits import MEBIBYTE, TO_HUB
-from hostler_agent.wire.messages import Complete, Update
+from hostler_agent.wire.messages import Complete, Packed, Update
 
 LIMIT_BYTES = 4 * MEBIBYTE
 ENVELOPE_BYTES = 64
@@ -30,7 +29,7 @@ class Entry:
     """One report on its way; `number` gives the order."""
 
     number: int
-    report: Report
+    report: Packed
     size_bytes: int
 
 
@@ -54,20 +53,21 @@ class Outbox:
 
     async def put(self, report: Report) -> None:
         """Queue a report, when there is room. Raises WireError for one that cannot be sent."""
-        size_bytes = len(codec.encode(report.body())) + ENVELOPE_BYTES
+        packed = Packed(report)
+        size_bytes = len(packed.encoded) + ENVELOPE_BYTES
         if size_bytes > TO_HUB.message_size_bytes:
             raise LimitExceeded(f"{report.op} of {size_bytes} bytes is too large to send")
         while not self._has_room(size_bytes):
             await self._change()
-        self._add(report, size_bytes)
+        self._add(packed, size_bytes)
 
     def complete(self, command_id: str, failure: Optional[str]) -> None:
         """Queue a command's end, which is small and never waits for room."""
         if failure is not None:
             # File names in it may hold lone surrogates, which cannot be sent.
             failure = failure[:MAX_FAILURE_CHARACTERS].encode("utf-8", "replace").decode()
-        report = Complete(command_id, failure)
-        self._add(report, len(codec.encode(report.body())) + ENVELOPE_BYTES)
+        packed = Packed(Complete(command_id, failure))
+        self._add(packed, len(packed.encoded) + ENVELOPE_BYTES)
 
     async def next(self) -> Entry:
         """The next report that was not sent over this connection; waits for one."""
@@ -105,7 +105,7 @@ class Outbox:
         while self._entries:
             await self._change()
 
-    def _add(self, report: Report, size_bytes: int) -> None:
+    def _add(self, report: Packed, size_bytes: int) -> None:
         self._entries[self._next_number] = Entry(self._next_number, report, size_bytes)
         self._next_number += 1
         self._unacknowledged_bytes += size_bytes

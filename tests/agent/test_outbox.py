@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from hostler_agent.outbox import Outbox
+from hostler_agent.outbox import Entry, Outbox
+from hostler_agent.wire import codec
 from hostler_agent.wire.errors import LimitExceeded, ProtocolError
+from hostler_agent.wire.limits import TO_HUB
 from hostler_agent.wire.messages import Complete, Update
 
 
@@ -14,7 +17,12 @@ def update(command_id: str = "c1", size: int = 0, text: str = "") -> Update:
 
 
 async def take(outbox: Outbox, count: int) -> list[str]:
-    return [(await outbox.next()).report.args[0][1] for _ in range(count)]
+    reports = [unpacked(await outbox.next()) for _ in range(count)]
+    return [report["args"][0][1] for report in reports]
+
+
+def unpacked(entry: Entry) -> dict[str, Any]:
+    return codec.decode(entry.report.encoded, TO_HUB)
 
 
 async def test_reports_come_out_in_order_and_only_once() -> None:
@@ -26,7 +34,7 @@ async def test_reports_come_out_in_order_and_only_once() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     await outbox.put(update(text="d"))
-    assert (await waiting).report == update(text="d")
+    assert unpacked(await waiting) == update(text="d").body()
 
 
 async def test_what_is_unacknowledged_comes_again_after_a_rewind() -> None:
@@ -64,16 +72,16 @@ async def test_the_end_of_a_command_never_waits_for_room() -> None:
     outbox = Outbox(limit_bytes=10)
     await outbox.put(update(size=600))
     outbox.complete("c1", None)
-    assert (await outbox.next()).report == update(size=600)
-    assert (await outbox.next()).report == Complete("c1", None)
+    assert unpacked(await outbox.next()) == update(size=600).body()
+    end = await outbox.next()
+    assert (end.report.op, unpacked(end)) == ("complete", Complete("c1", None).body())
 
 
 async def test_a_failure_is_made_sendable() -> None:
     outbox = Outbox()
     outbox.complete("c1", "no file \udcff" + "x" * 10_000)
-    entry = await outbox.next()
-    assert isinstance(entry.report, Complete)
-    assert entry.report.args == "no file ?" + "x" * 4087
+    report = unpacked(await outbox.next())
+    assert report == Complete("c1", "no file ?" + "x" * 4087).body()
 
 
 async def test_what_cannot_be_sent_is_refused() -> None:

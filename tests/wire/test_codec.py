@@ -132,3 +132,20 @@ def test_a_value_that_contains_itself_is_a_protocol_error() -> None:
     loop.append(loop)
     with pytest.raises(ProtocolError, match="cannot be encoded"):
         codec.encode({"a": loop})
+
+
+def test_a_map_encoded_ahead_joins_with_its_head() -> None:
+    body = {"command_id": "c1", "args": [["stdout", "x" * 1000], ["rc", 0]]}
+    head = {"op": "update", "seq_number": 70_000}
+    frame = codec.joined(head, codec.encode(body))
+    assert frame == codec.encode({**head, **body})
+
+
+@pytest.mark.parametrize("body", [{str(key): key for key in range(14)}, {}, {"a": 1}])
+def test_only_small_maps_are_joined(body: dict[str, int]) -> None:
+    head = {"op": "update", "seq_number": 1}
+    if len(body) <= 13:
+        assert codec.decode(codec.joined(head, codec.encode(body)), TO_HUB) == {**head, **body}
+    else:
+        with pytest.raises(ProtocolError):
+            codec.joined(head, codec.encode(body))

@@ -29,6 +29,15 @@ def encode(message: dict[str, Any]) -> bytes:
     return frame
 
 
+def joined(head: dict[str, Any], body: bytes) -> bytes:
+    """The frame of two maps of which one was encoded before; both have few keys, and none alike."""
+    front = encode(head)
+    keys = (front[0] & 0x0F) + (body[0] & 0x0F)
+    if front[0] & 0xF0 != 0x80 or body[0] & 0xF0 != 0x80 or keys > 15:
+        raise ProtocolError("only maps of together up to 15 keys can be joined")
+    return b"".join((bytes((0x80 | keys,)), front[1:], memoryview(body)[1:]))
+
+
 def decode(frame: bytes, limits: Limits) -> dict[str, Any]:
     """The map in `frame`: LimitExceeded when it is too big, ProtocolError when it is not one."""
     size = len(frame)

@@ -12,9 +12,10 @@ is: nothing outside them can be called.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
+from hostler_agent.wire import codec
 from hostler_agent.wire.fields import (
     ANY,
     BYTES,
@@ -53,7 +54,7 @@ class Message(Record):
 
     def body(self) -> dict[str, Any]:
         """The map to send, without `op` and `seq_number`."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return dict(self.__dict__)  # fields() would be half the cost of a small message
 
 
 # ---- from the hub (Buildbot: master) to the agent (worker)
@@ -262,6 +263,16 @@ class Response(Record):
         if self.is_exception:
             body["is_exception"] = True
         return body
+
+
+class Packed:
+    """A command's message, encoded ahead: it may be sent again, and takes less room so."""
+
+    def __init__(self, message: Update | Complete) -> None:
+        """Raises ProtocolError for what MessagePack cannot carry."""
+        self.op = message.op
+        self.command_id = message.command_id
+        self.encoded = codec.encode(message.body())
 
 
 def _by_op(*classes: type[Message]) -> dict[str, type[Message]]:

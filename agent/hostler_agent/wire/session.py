@@ -31,6 +31,7 @@ from hostler_agent.wire.messages import (
     HUB_OPERATIONS,
     RESPONSE,
     Message,
+    Packed,
     Response,
 )
 
@@ -121,7 +122,7 @@ class Session:
         """
         return len(self._unanswered)
 
-    def request(self, message: Message, token: object) -> bytes:
+    def request(self, message: Message | Packed, token: object) -> bytes:
         """The frame that asks for `message`; `token` comes back with the answer.
 
         Raises TooManyInFlight, LimitExceeded (too large for the peer) and ProtocolError (cannot be
@@ -130,7 +131,11 @@ class Session:
         if len(self._tokens) >= self._peer_limits.in_flight:
             raise TooManyInFlight(f"{len(self._tokens)} requests are unanswered")
         seq_number = self._last_seq_number + 1
-        frame = self._frame({"op": message.op, "seq_number": seq_number, **message.body()})
+        head = {"op": message.op, "seq_number": seq_number}
+        if isinstance(message, Packed):
+            frame = self._checked(codec.joined(head, message.encoded))
+        else:
+            frame = self._frame({**head, **message.body()})
         self._last_seq_number = seq_number
         self._tokens[seq_number] = token
         return frame
@@ -196,7 +201,9 @@ class Session:
         return operation.parse(mapping)
 
     def _frame(self, mapping: dict[str, Any]) -> bytes:
-        frame = codec.encode(mapping)
+        return self._checked(codec.encode(mapping))
+
+    def _checked(self, frame: bytes) -> bytes:
         limit = self._peer_limits.message_size_bytes
         if len(frame) > limit:
             raise LimitExceeded(f"message of {len(frame)} bytes is over the peer's limit {limit}")
