@@ -17,8 +17,9 @@ from typing import Any
 from hostler_hub.fields import is_absolute
 from hostler_hub.specs import BuildSpec
 from hostler_hub.step_spec import FILE_SIZE_BYTES, PROPERTY_SIZE, StepSpec
-from hostler_hub.transfers import BLOCK_BYTES
 
+# An agent's block to us must fit its messages (1 MiB); ours to it could be larger, to no gain.
+BLOCK_BYTES = 512 * 1024
 GLOB_FILES = 10_000
 _WILD = re.compile(r"[*?\[]")
 _PROPERTY_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,127})=(.*)", re.DOTALL)

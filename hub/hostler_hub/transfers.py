@@ -22,11 +22,10 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError
 from hostler_hub.beneath import Beneath
+from hostler_hub.kinds import BLOCK_BYTES
 from hostler_hub.tarparser import LAST_INSTANT, BadArchive
 from hostler_hub.unpacking import StoredFile, Unpacker, write_all
 
-# An agent's block to us must fit its messages (1 MiB); ours to it could be larger, to no gain.
-BLOCK_BYTES = 512 * 1024
 WAITING_BLOCKS = 4
 
 T = TypeVar("T")
