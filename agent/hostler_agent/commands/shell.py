@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional
 
@@ -104,7 +106,7 @@ class Shell(Command):
             workdir=workdir,
             is_shell=isinstance(command, str),
             allow_batch=arguments.flag("batch_files", False),
-            environment=job_environment(os.environ, self._environment_changes(), markers),
+            environment=job_environment(_own_environment(), self._environment_changes(), markers),
             limits=JobLimits(
                 timeout_s=arguments.seconds("timeout"),
                 max_time_s=arguments.seconds("maxTime"),
@@ -207,6 +209,12 @@ class Shell(Command):
         if reason is not None:
             await self.output.pair("failure_reason", reason)
         await self.output.pair("rc", return_code)
+
+
+@functools.lru_cache(maxsize=1)
+def _own_environment() -> Mapping[str, str]:
+    """The agent's own, which nothing changes: os.environ decodes all of it each time."""
+    return dict(os.environ)
 
 
 def _command(value: Any, shell: Shell) -> tuple[str | list[str], str | list[str]]:

@@ -106,7 +106,8 @@ class CgroupContainment:
 
     def _make_directories(self, name: str) -> tuple[str, ...]:
         # A name is taken when a job of that id could not be killed, or peers number theirs anew.
-        for candidate in (name, *(f"{name}-{number}" for number in range(2, 100))):
+        for number in range(1, 100):
+            candidate = name if number == 1 else f"{name}-{number}"
             made: list[str] = []
             try:
                 for root in self.roots:

@@ -97,7 +97,9 @@ def job_environment(
         text = value if isinstance(value, str) else os.pathsep.join(value)
         if name == "PYTHONPATH":
             text += os.pathsep + "${PYTHONPATH}"
-        environment[name] = _SUBSTITUTION.sub(lambda match: base.get(match.group(1), ""), text)
+        environment[name] = _SUBSTITUTION.sub(
+            lambda match: base.get(machine.variable_name(match.group(1)), ""), text
+        )
     environment.update(markers)
     return environment
 

@@ -86,6 +86,12 @@ def enter(entries: tuple[bytes, ...]) -> None:
             os.close(descriptor)
 
 
+def return_to(home: list[int]) -> None:
+    """Out again, through files that stay open."""
+    for descriptor in home:
+        os.pwrite(descriptor, b"0", 0)
+
+
 def file_actions(descriptors: list[int], pty: bool) -> list[tuple[Any, ...]]:
     if not pty:
         return [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in enumerate(descriptors)]
@@ -130,7 +136,7 @@ def spawn(argv: list[bytes], environment: dict[bytes, bytes], actions: list[Any]
 class Spawner:
     def __init__(self, channel: socket.socket, home: tuple[bytes, ...]) -> None:
         self._channel = channel
-        self._home = home
+        self._home = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in home]
         self._tokens: dict[int, int] = {}
         self._pids: dict[int, int] = {}
 
@@ -190,7 +196,7 @@ class Spawner:
             finally:
                 os.chdir("/")
                 if entries:
-                    enter(self._home)
+                    return_to(self._home)
         except OSError as error:
             culprit = None if error.filename is None else os.fsencode(error.filename)
             self._send(("failed", token, error.errno or errno.EIO, culprit))
