@@ -24,7 +24,7 @@ from hostler_agent.wire.extension import GO_AWAY_CLOSE_CODE, AgentReport, HubSet
 from hostler_agent.wire.session import Answered, Failed, Rejected, Requested, Role, Session
 from hostler_hub.admission import Admission, Admitted
 from hostler_hub.clock import Clock
-from hostler_hub.controller import Controller
+from hostler_hub.controller import Also, Controller
 from hostler_hub.errors import NotFound
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import events
@@ -78,6 +78,11 @@ class AgentSession:
     @property
     def instance(self) -> str:
         return self.admitted.instance
+
+    @property
+    def process(self) -> str | None:
+        """Which agent process it is; None for a stock peer, which does not say."""
+        return None if self.report is None else self.report.process[:100]
 
     @property
     def basedir(self) -> str:
@@ -284,7 +289,8 @@ class Agents:
             resumes=session.resumes,
         )
         try:
-            life = await self._controller.handle(session.admitted.worker, event)
+            worker, also = session.admitted.worker, _note_process(session)
+            life = await self._controller.handle(worker, event, also)
         except NotFound:
             await session.close(GO_AWAY_CLOSE_CODE, "the worker was removed")
             return False
@@ -300,10 +306,9 @@ class Agents:
             raise ProtocolError("get_worker_info was not answered with a map")
         session.info = info
         session.report = AgentReport.parse(info)
-        if session.report is not None:
-            process = session.report.process[:100]
-            note = workers.note_process
-            session.resumes = await self._store.write(note, session.instance, process)
+        if session.process is not None:
+            known = await self._store.read(workers.process, session.instance)
+            session.resumes = known in {None, session.process}
         await session.request(self._terms(session))
         facts = _facts(info, session.report)
         entry = self._registry.get(session.admitted.worker)
@@ -341,6 +346,14 @@ class Agents:
         event = events.Detached(at=self._clock.now(), connection=session.id, cause=cause)
         with contextlib.suppress(NotFound):
             await self._controller.handle(session.admitted.worker, event)
+
+
+def _note_process(session: AgentSession) -> Also | None:
+    """With the attach, since a permanent worker's instance is recorded only then."""
+    process = session.process
+    if process is None:
+        return None
+    return lambda c: workers.note_process(c, session.instance, process)
 
 
 async def _part_with(session: AgentSession, reason: str) -> None:

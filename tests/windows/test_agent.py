@@ -180,9 +180,6 @@ def test_a_console_stops_it(windows: wine.Windows, tmp_path: Path) -> None:
     assert "stopping when the running commands have ended" in told["said"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the hub notes a permanent worker's first process before it has its row"
-)
 async def test_a_killed_agent_s_build_runs_again(
     windows: wine.Windows, hub: HubProcess, api: Api, attach: Callable[[str], Agent], tmp_path: Path
 ) -> None:

@@ -110,12 +110,15 @@ def bind_session(c: Connection, instance_id: str, session_hash: str) -> bool:
     return c.execute(_BIND, bound).rowcount == 1
 
 
-def note_process(c: Connection, instance_id: str, process: str) -> bool:
-    """Record which agent process is attached; False when it is another than before (E9)."""
-    known = c.execute(_PROCESS, {"b_id": instance_id}).scalar_one_or_none()
-    if known != process:
-        c.execute(_NOTE_PROCESS, {"b_id": instance_id, "process": process})
-    return known in {None, process}
+def process(c: Connection, instance_id: str) -> str | None:
+    """Which agent process of an instance attached last; None when none has."""
+    known: str | None = c.execute(_PROCESS, {"b_id": instance_id}).scalar_one_or_none()
+    return known
+
+
+def note_process(c: Connection, instance_id: str, process_id: str) -> None:
+    """Record which agent process is attached."""
+    c.execute(_NOTE_PROCESS, {"b_id": instance_id, "process": process_id})
 
 
 def instance(c: Connection, instance_id: str) -> RowMapping | None:
