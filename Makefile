@@ -24,6 +24,7 @@ test: setup check ## every check and every test
 
 check: setup lint ## style, types, dependency rules, generated docs
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 -p hostler_agent
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/state-diagram --check
 
