@@ -59,7 +59,7 @@ class RawEncoder:
         self._chunks: list[bytes] = []
 
     def slice_bytes(self, _data: bytes) -> int:
-        return 64 * 1024
+        return 128 * 1024
 
     def add(self, stream: str, data: bytes, _now: float) -> None:
         if stream != self._stream:

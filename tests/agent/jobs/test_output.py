@@ -9,6 +9,7 @@ import psutil
 import pytest
 from jobkit import RecordingSink, open_descriptors
 
+from hostler_agent.jobs.pipes import READ_BYTES
 from hostler_agent.jobs.receipt import Ended
 from hostler_agent.jobs.tail import LogFile
 
@@ -20,7 +21,7 @@ async def test_e11_a_flood_is_taken_in_pieces(runner):
     before = psutil.Process().memory_info().rss
     outcome = await runner.job(runner.child("flood", str(300 * MIB)), sink).run()
     assert (sink.total, outcome.return_code) == (300 * MIB, 0)
-    assert sink.largest <= 64 * 1024
+    assert sink.largest <= READ_BYTES
     assert psutil.Process().memory_info().rss - before < 20 * MIB
 
 
@@ -30,7 +31,7 @@ async def test_e11_a_hub_that_takes_nothing_stops_the_job_not_the_agent(runner, 
     await sink.until("x")
     for _turn in range(50):
         await asyncio.sleep(0)
-    assert sink.total <= 64 * 1024
+    assert sink.total <= READ_BYTES
     sink.taking.set()
     assert (await running).return_code == 0
     assert sink.total == 10 * MIB
