@@ -156,6 +156,7 @@ class Master:
 
     def __init__(self) -> None:
         self.password = secrets.token_hex(16)
+        self.run = secrets.token_hex(4)
         self._raw: dict[str, bool] = {}
         self._attached: dict[str, asyncio.Queue[Worker]] = {}
         self._server: Server | None = None

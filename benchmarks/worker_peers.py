@@ -61,16 +61,22 @@ class Attached:
 @contextlib.asynccontextmanager
 async def attached(master: Master, kind: Kind, directory: Path) -> AsyncIterator[Attached]:
     """Start one and wait for it; it is ended afterwards."""
-    master.expect(kind.name, raw=kind.raw)
+    name = _name(master, kind)
+    master.expect(name, raw=kind.raw)
     home = directory / kind.name
     argv = _ours(master, kind, home) if kind.ours else _stock(master, kind, home)
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(running(argv, home))
         try:
-            yield Attached(await master.attached(kind.name), process)
+            yield Attached(await master.attached(name), process)
         finally:
             # In a thread, since ending it takes a master that answers.
             await asyncio.to_thread(stack.close)
+
+
+def _name(master: Master, kind: Kind) -> str:
+    """Nobody else's: an agent of ours kills what another of its name has left on the machine."""
+    return f"benchmark-{kind.name}-{master.run}"
 
 
 def _ours(master: Master, kind: Kind, home: Path) -> list[str]:
@@ -79,7 +85,7 @@ def _ours(master: Master, kind: Kind, home: Path) -> list[str]:
     with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(master.password)
     return [
-        *(sys.executable, "-m", "hostler_agent", "run", "--name", kind.name),
+        *(sys.executable, "-m", "hostler_agent", "run", "--name", _name(master, kind)),
         *("--hub", f"ws://127.0.0.1:{master.port}/", "--token-file", str(token)),
         *("--workdir", str(home / "work")),
     ]
@@ -87,7 +93,8 @@ def _ours(master: Master, kind: Kind, home: Path) -> list[str]:
 
 def _stock(master: Master, kind: Kind, home: Path) -> list[str]:
     home.parent.mkdir(parents=True, exist_ok=True)
-    buildbot.make_worker(home, master.port, kind.name, master.password, nagle=kind.nagle)
+    name = _name(master, kind)
+    buildbot.make_worker(home, master.port, name, master.password, nagle=kind.nagle)
     return buildbot.twistd()
 
 

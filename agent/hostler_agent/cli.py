@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import Sequence
@@ -76,6 +77,8 @@ def run(config: Config, started: Optional[Callable[[Daemon], None]] = None) -> i
         daemon = Daemon(config, Toolbox(COMMANDS, VERSIONS, containment))
         (started or _obey_signals)(daemon)
         log.info("agent %s of %s serves %s", __version__, config.name, config.hub)
+        # What the start has made stays for good: no collection need look at it again.
+        gc.freeze()
         await daemon.run()
 
     asyncio.run(serve())
