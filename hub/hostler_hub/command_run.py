@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from hostler_hub.transfers import Transfer, TransferRefused
 
 _log = structlog.get_logger(__name__)
 
+_COMPLETE_S = 5.0
 _LOGGED = frozenset({OUTPUT, "stdout", "stderr", "header", "log"})
 _TOLD = frozenset({"stat", "files"})
 _SAID_BYTES = 1000
@@ -51,11 +53,20 @@ class CommandRun:
     trouble: StepOutcome | None = None
 
     async def update(self, pairs: Sequence[Sequence[Any]]) -> None:
-        """Take an update; returns when what it said of the log is durable."""
+        """Take an update; returns when what it said is durable.
+
+        The exit code is durable with the outcome only, which `complete` brings. Were it
+        acknowledged before, an agent would not tell it again to the next hub. Known peers do not
+        wait for the answer before they complete; one that does waits a little.
+        """
         appended = [self._take(key, value) for key, value in pairs]
         for write in appended:
             if write is not None:
                 await write
+        if any(key == "rc" for key, _ in pairs):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_COMPLETE_S):
+                    await self.stored.wait()
 
     async def carry(self, message: messages.Message) -> Any:
         """A message of the command's file transfer; its answer. Raises ProtocolError."""

@@ -67,8 +67,11 @@ class Puppet:
             return await answer
 
     async def end(self, command: messages.StartCommand, rc: int = 0) -> None:
-        await self.ask(messages.Update(command.command_id, [["rc", rc]]))
-        await self.ask(messages.Complete(command.command_id))
+        """As every peer does: the exit code and the end are acknowledged together."""
+        await asyncio.gather(
+            self.ask(messages.Update(command.command_id, [["rc", rc]])),
+            self.ask(messages.Complete(command.command_id)),
+        )
 
 
 @pytest.fixture
