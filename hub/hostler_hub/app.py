@@ -21,6 +21,7 @@ from hostler_hub.auth import Tokens
 from hostler_hub.clock import Clock, SystemClock
 from hostler_hub.closing import Closing
 from hostler_hub.controller import Controller
+from hostler_hub.definitions import Definitions
 from hostler_hub.dispatch import Dispatcher
 from hostler_hub.drivers import registry as driver_registry
 from hostler_hub.drivers.contract import Driver, Environment
@@ -136,7 +137,8 @@ async def _assemble(
         store, clock, controller, agents, logs, exchange, queue.finished, queue.forfeit
     )
     queue.dispatcher = dispatcher
-    fleet = Fleet(store, clock, registry, controller, queue, drivers)
+    definitions = Definitions(store, clock, registry, controller, drivers, dispatcher.wake)
+    fleet = Fleet(store, clock, registry, controller, queue, definitions)
     tasks = Tasks()
 
     ownerless = await controller.load()

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import structlog
-from sqlalchemy import Connection
-
-from hostler_hub.admission import hash_password
 from hostler_hub.clock import Clock
 from hostler_hub.controller import Controller
-from hostler_hub.drivers import registry as driver_registry
-from hostler_hub.drivers.contract import Driver, OptionsRefused
-from hostler_hub.errors import Conflict, InvalidRequest, NotFound
+from hostler_hub.definitions import Definitions
+from hostler_hub.errors import Conflict, NotFound
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import Mode, State, Worker, events
 from hostler_hub.lifecycle.model import why_not_startable
 from hostler_hub.queue import Queue
-from hostler_hub.registry import Entry, Registry, columns_of
+from hostler_hub.registry import Entry, Registry
 from hostler_hub.specs import WorkerDefinition
 from hostler_hub.store import events as event_rows
-from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
-from hostler_hub.views import definition_view, event_view, worker_view
-
-_log = structlog.get_logger(__name__)
-
-# What an instance was started with: a change of these needs a new instance.
-_OF_THE_INSTANCE = ("driver", "driver_options")
+from hostler_hub.views import event_view, worker_view
 
 
 class Fleet:
@@ -42,152 +30,22 @@ class Fleet:
         registry: Registry,
         controller: Controller,
         queue: Queue,
-        drivers: Mapping[str, Driver],
+        definitions: Definitions,
     ) -> None:
         self._store = store
         self._clock = clock
         self._registry = registry
         self._controller = controller
         self._queue = queue
-        self._drivers = drivers
-        self._defining = asyncio.Lock()
+        self._definitions = definitions
 
     # --- definitions -----------------------------------------------------------------------------
 
     async def define(
         self, definitions: Sequence[WorkerDefinition], *, dry_run: bool, by: str
     ) -> list[dict[str, Any]]:
-        """Create or change workers; what is already so is left alone."""
-        self._check(definitions)
-        async with self._defining:  # two plays at once: the second sees what the first did
-            results = [self._compare(definition) for definition in definitions]
-            if not dry_run:
-                changed = {result["name"] for result in results if result["changed"]}
-                todo = [each for each in definitions if each.name in changed]
-                await self._store_definitions(todo)
-                _log.info("workers defined", by=by, count=len(todo))
-        return results
-
-    def _check(self, definitions: Sequence[WorkerDefinition]) -> None:
-        seen: set[str] = set()
-        for index, definition in enumerate(definitions):
-            where = f"/workers/{index}"
-            if definition.name in seen:
-                raise InvalidRequest(
-                    f"worker {definition.name} is defined twice", pointer=f"{where}/name"
-                )
-            seen.add(definition.name)
-            driver = self._drivers.get(definition.driver)
-            if driver is None:
-                known = ", ".join(sorted(self._drivers))
-                raise InvalidRequest(
-                    f"worker {definition.name}: there is no driver {definition.driver} "
-                    f"(installed: {known})",
-                    pointer=f"{where}/driver",
-                )
-            try:
-                driver_registry.check_options(type(driver), definition.driver_options)
-            except OptionsRefused as error:
-                raise InvalidRequest(
-                    f"worker {definition.name}: {error}", pointer=f"{where}/driver_options"
-                ) from error
-            self._check_state(definition, where)
-
-    def _check_state(self, definition: WorkerDefinition, where: str) -> None:
-        entry = self._registry.find(definition.name)
-        if entry is not None and entry.life.removing:
-            raise Conflict(
-                f"worker {definition.name} is being removed; try again when it is gone",
-                pointer=f"{where}/name",
-            )
-        if (
-            entry is not None
-            and entry.life.state is not State.LATENT
-            and entry.definition.driver != definition.driver
-        ):
-            raise Conflict(
-                f"worker {definition.name} has an instance of driver {entry.definition.driver}; "
-                "stop it before it gets another driver",
-                pointer=f"{where}/driver",
-            )
-
-    def _compare(self, definition: WorkerDefinition) -> dict[str, Any]:
-        entry = self._registry.find(definition.name)
-        after = definition.public()
-        keeps = definition.password is None and entry is not None
-        after["has_password"] = (
-            entry.password_hash is not None if keeps and entry else definition.password is not None
-        )
-        before = definition_view(entry) if entry is not None else None
-        changed = before != after or definition.password is not None
-        return {
-            "name": definition.name,
-            "changed": changed,
-            "created": entry is None,
-            "before": before,
-            "after": after,
-        }
-
-    async def _store_definitions(self, definitions: Sequence[WorkerDefinition]) -> None:
-        if not definitions:
-            return
-        hashes = await asyncio.to_thread(_hash_passwords, definitions)
-        fresh = [each for each in definitions if each.name not in self._registry]
-        known = [each for each in definitions if each.name in self._registry]
-        at = self._clock.now()
-        entries = {
-            each.name: Entry(
-                each,
-                Worker(each.name, self._controller.policy(each), state_since=at),
-                revision=1,
-                password_hash=hashes.get(each.name),
-            )
-            for each in fresh
-        }
-
-        def write(c: Connection) -> dict[str, int]:
-            epochs = {name: workers.last_epoch(c, name) for name in entries}
-            for name, entry in entries.items():
-                workers.insert(c, _row(entry, epochs[name]))
-            for each in known:
-                workers.redefine(c, each.name, each.public(), hashes.get(each.name))
-            return epochs
-
-        changes = [(each.name, self._redefined(each, at)) for each in known]
-        if not changes:
-            epochs = await self._store.write(write)
-        else:
-            held: dict[str, int] = {}
-            await self._controller.handle_many(changes, lambda c: held.update(write(c)))
-            epochs = held
-        for name, entry in entries.items():
-            entry.life = _with_epoch(entry.life, epochs[name])
-            self._registry.add(entry)
-        for each in known:
-            entry = self._registry.get(each.name)
-            entry.definition = each
-            entry.password_hash = hashes.get(each.name, entry.password_hash)
-        await self._arm(fresh, at)
-
-    async def _arm(self, fresh: Sequence[WorkerDefinition], at: float) -> None:
-        """A permanent worker is expected from its definition on, as from a hub's start."""
-        expected = [
-            (each.name, events.Recovered(at=at))
-            for each in fresh
-            if self._registry.get(each.name).life.policy.permanent
-        ]
-        if expected:
-            await self._controller.handle_many(expected)
-        self._queue.dispatcher.wake()
-
-    def _redefined(self, definition: WorkerDefinition, at: float) -> events.Event:
-        entry = self._registry.get(definition.name)
-        restart = any(
-            getattr(entry.definition, field) != getattr(definition, field)
-            for field in _OF_THE_INSTANCE
-        )
-        policy = self._controller.policy(definition)
-        return events.Redefined(at=at, policy=policy, restart=restart)
+        """Create or change workers, all or nothing; see ``Definitions``."""
+        return await self._definitions.define(definitions, dry_run=dry_run, by=by)
 
     async def remove(
         self, names: Sequence[str], *, force: bool, dry_run: bool, by: str
@@ -357,30 +215,6 @@ def _unique(names: Sequence[str]) -> list[str]:
 def _list(names: Sequence[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
-
-
-def _hash_passwords(definitions: Sequence[WorkerDefinition]) -> dict[str, str]:
-    return {
-        each.name: hash_password(each.password.get_secret_value())
-        for each in definitions
-        if each.password is not None
-    }
-
-
-def _row(entry: Entry, epoch: int) -> dict[str, Any]:
-    return {
-        "name": entry.life.name,
-        "definition": entry.definition.public(),
-        "password_hash": entry.password_hash,
-        "facts": {},
-        "revision": entry.revision,
-        **columns_of(_with_epoch(entry.life, epoch)),
-    }
-
-
-def _with_epoch(life: Worker, epoch: int) -> Worker:
-    """V4: a worker defined again under an old name goes on where its epochs ended."""
-    return Worker(life.name, life.policy, state_since=life.state_since, epoch=epoch)
 
 
 def _mode_result(entry: Entry, wanted: Mode, reason: str | None) -> dict[str, Any]:
