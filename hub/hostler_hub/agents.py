@@ -33,6 +33,7 @@ from hostler_hub.settings import Settings
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.tasks import Tasks
+from hostler_hub.waiters import Waiters
 
 _log = structlog.get_logger(__name__)
 
@@ -213,7 +214,7 @@ class Agents:
         self._admission = admission
         self._by_connection: dict[str, AgentSession] = {}
         self._by_instance: dict[str, AgentSession] = {}
-        self._arrived: dict[str, asyncio.Event] = {}
+        self._arrivals: Waiters[str] = Waiters()
         self._sinks: dict[str, CommandSink] = {}
         self._tasks = Tasks()
 
@@ -232,7 +233,8 @@ class Agents:
             session = self._by_instance.get(instance)
             if session is not None and not session.closed.is_set():
                 return session
-            await self._arrived.setdefault(instance, asyncio.Event()).wait()
+            with self._arrivals.waiting(instance) as arrived:
+                await arrived.wait()
 
     # --- for the controller -----------------------------------------------------------------------
 
@@ -297,7 +299,7 @@ class Agents:
         if life.connection != session.id:
             return True  # refused by the core, which has ordered it sent away
         self._by_instance[session.instance] = session
-        self._arrived.pop(session.instance, asyncio.Event()).set()
+        self._arrivals.wake(session.instance)
         return True
 
     async def _prepare(self, session: AgentSession) -> None:

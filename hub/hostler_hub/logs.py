@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from hostler_hub.store import builds
 from hostler_hub.store import logs as log_rows
 from hostler_hub.store.engine import Store
+from hostler_hub.waiters import Waiters
 
 FOLLOW_CHUNK_BYTES = 256 * 1024
 ENDED = frozenset({"success", "failure", "exception", "cancelled", "skipped"})
@@ -44,15 +45,14 @@ class Logs:
     def __init__(self, store: Store, step_limit_bytes: int) -> None:
         self._store = store
         self._limit = step_limit_bytes
-        self._waiting: dict[StepKey, set[asyncio.Event]] = {}
+        self._followers: Waiters[StepKey] = Waiters()
 
     def writer(self, key: StepKey, size_bytes: int = 0) -> LogWriter:
         return LogWriter(self, self._store, key, size_bytes, self._limit)
 
     def changed(self, key: StepKey) -> None:
         """Wake who follows this log: it grew, or its step ended."""
-        for event in self._waiting.get(key, ()):
-            event.set()
+        self._followers.wake(key)
 
     async def read(self, key: StepKey, offset: int, limit: int) -> LogSlice:
         data, end, complete = await self._store.read(_read, key, offset, limit)
@@ -60,11 +60,9 @@ class Logs:
 
     async def follow(self, key: StepKey, offset: int) -> AsyncIterator[bytes]:
         """The log's bytes as they come, from ``offset`` until the step has ended."""
-        event = asyncio.Event()
-        self._waiting.setdefault(key, set()).add(event)
-        try:
+        with self._followers.waiting(key) as grown:
             while True:
-                event.clear()
+                grown.clear()
                 part = await self.read(key, offset, FOLLOW_CHUNK_BYTES)
                 if part.data:
                     yield part.data
@@ -72,11 +70,7 @@ class Logs:
                 elif part.complete:
                     return
                 else:
-                    await event.wait()
-        finally:
-            self._waiting[key].discard(event)
-            if not self._waiting[key]:
-                del self._waiting[key]
+                    await grown.wait()
 
 
 class LogWriter:

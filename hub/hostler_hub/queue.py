@@ -31,6 +31,7 @@ from hostler_hub.store import builds
 from hostler_hub.store.engine import Store
 from hostler_hub.tasks import Tasks
 from hostler_hub.views import Row, build_view
+from hostler_hub.waiters import Waiters
 
 _log = structlog.get_logger(__name__)
 
@@ -55,7 +56,7 @@ class Queue:
         self._order: list[tuple[int, str]] = []
         self._runners: dict[str, tuple[Runner, asyncio.Task[Any]]] = {}  # by lease
         self._leases: dict[str, dict[str, Lease]] = {}  # by worker, then by id
-        self._ended: dict[str, asyncio.Event] = {}
+        self._ended: Waiters[str] = Waiters()
         self._tasks = Tasks()
 
     async def load(self) -> None:
@@ -149,18 +150,14 @@ class Queue:
 
     async def wait(self, id: str, wait_s: float) -> dict[str, Any]:
         """The view once the build has ended, or as it is after ``wait_s`` seconds."""
-        event = self._ended.setdefault(id, asyncio.Event())
-        try:
+        with self._ended.waiting(id) as ended:
             view = await self.get(id)
             if view["state"] not in TERMINAL and wait_s > 0:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
-                        await event.wait()
+                        await ended.wait()
                 view = await self.get(id)
             return view
-        finally:
-            if not event.is_set():
-                self._ended.pop(id, None)
 
     async def page(
         self, *, state: str | None, worker: str | None, limit: int, after: str | None
@@ -244,9 +241,7 @@ class Queue:
 
     def finished(self, build_id: str) -> None:
         """Wake who waits for the build's end."""
-        event = self._ended.pop(build_id, None)
-        if event is not None:
-            event.set()
+        self._ended.wake(build_id)
 
     def lose(self, lease_ids: Sequence[str], reason: str) -> None:
         """The worker of these leases is lost: their builds go back to the queue (V6)."""
