@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import FastAPI
 from sqlalchemy import Connection
@@ -34,6 +36,7 @@ from hostler_hub.opening import open_store
 from hostler_hub.process import write_json
 from hostler_hub.queue import Queue
 from hostler_hub.registry import Registry
+from hostler_hub.secrets import ENV_PREFIX, Secrets
 from hostler_hub.services import Services
 from hostler_hub.settings import Settings
 from hostler_hub.store import meta
@@ -104,14 +107,23 @@ def _exchange(
 async def _drivers(
     stack: contextlib.AsyncExitStack, settings: Settings, hub_id: str, closing: Closing
 ) -> Mapping[str, Driver]:
-    agents_url = settings.url.replace("http", "ws", 1) + extension.PATH
+    agents_url = settings.connect_url + extension.PATH
+    secrets = _secrets(settings)
     drivers: dict[str, Driver] = {}
     for name, driver in driver_registry.load().items():
         directory = settings.state_dir / "instances" / name
-        environment = Environment(hub_id, directory, agents_url)
+        environment = Environment(hub_id, directory, agents_url, secrets=secrets)
         drivers[name] = driver(environment)
         stack.push_async_callback(closing.within, f"driver {name}", drivers[name].aclose)
     return drivers
+
+
+def _secrets(settings: Settings) -> Secrets:
+    directory = (
+        Path(settings.secrets_dir) if settings.secrets_dir else settings.state_dir / "secrets"
+    )
+    environ = {name: value for name, value in os.environ.items() if name.startswith(ENV_PREFIX)}
+    return Secrets(directory, environ)
 
 
 async def _assemble(

@@ -23,7 +23,7 @@ from hostler_hub.clock import Clock
 from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, InstanceSpec
 from hostler_hub.lifecycle import Worker, check, check_transition, commands, events, step
 from hostler_hub.lifecycle.model import Policy, Presence, State, Timer
-from hostler_hub.registry import Entry, Registry, columns_of, life_of, policy_of
+from hostler_hub.registry import Entry, Origin, Registry, columns_of, life_of, policy_of
 from hostler_hub.specs import WorkerDefinition
 from hostler_hub.store import builds, workers
 from hostler_hub.store import events as event_rows
@@ -102,7 +102,8 @@ class Controller:
         Returns the leases that no worker holds: the last hub died between losing them and giving
         their builds back.
         """
-        rows, open_leases = await self._store.read(_load)
+        rows, open_leases, instances = await self._store.read(_load)
+        origins = {row["id"]: _origin(row) for row in instances}
         held: dict[tuple[str, str], list[str]] = {}
         for lease in open_leases:
             held.setdefault((lease["worker"], lease["instance"]), []).append(lease["id"])
@@ -115,6 +116,7 @@ class Controller:
             )
             entry.password_hash = row["password_hash"]
             entry.facts = row["facts"]
+            entry.started = origins.get(row["instance_id"])
             self._registry.add(entry)
         return [lease for left in held.values() for lease in left]
 
@@ -217,6 +219,10 @@ class Controller:
     def _adopt(self, each: _Advance, *, written: bool) -> None:
         entry = each.entry
         entry.life = each.after
+        if each.after.instance is None:
+            entry.started = None
+        elif each.before.instance is None:
+            entry.started = entry.origin
         if each.token is not None:
             entry.token = each.token
         if written:
@@ -299,13 +305,13 @@ class Controller:
             await self.handle(entry.life.name, event)
 
     async def _run_create(self, entry: Entry, command: commands.Create) -> events.Event:
-        driver = self._drivers[entry.definition.driver]
+        driver = self._drivers[entry.origin.driver]
         spec = InstanceSpec(
             worker=entry.life.name,
             instance=command.instance,
             epoch=command.epoch,
             token=entry.token or "",
-            options=entry.definition.driver_options,
+            options=entry.origin.options,
         )
         entry.token = None  # handed over; the row has its hash
         try:
@@ -317,11 +323,11 @@ class Controller:
         return events.Created(at=self._clock.now(), instance=spec.instance, handle=handle)
 
     async def _run_inspect(self, entry: Entry, command: commands.Inspect) -> events.Event:
-        driver = self._drivers[entry.definition.driver]
+        driver = self._drivers[entry.origin.driver]
         presence, evidence, handle = Presence.UNKNOWN, "", None
         try:
             async with asyncio.timeout(driver.capabilities.inspect_deadline_s):
-                seen = await driver.inspect(_ref(entry, command.instance))
+                seen = await driver.inspect(self._ref(entry, command.instance))
             presence, evidence, handle = seen.presence, seen.evidence, seen.handle
         except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
             evidence = _reason(driver, "inspect", error)
@@ -334,15 +340,30 @@ class Controller:
         )
 
     async def _run_destroy(self, entry: Entry, command: commands.Destroy) -> events.Event:
-        driver = self._drivers[entry.definition.driver]
+        driver = self._drivers[entry.origin.driver]
         try:
             async with asyncio.timeout(driver.capabilities.destroy_deadline_s):
-                await driver.destroy(_ref(entry, command.instance))
+                await driver.destroy(self._ref(entry, command.instance))
         except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
             text = _reason(driver, "destroy", error)
             at = self._clock.now()
             return events.DestroyFailed(at=at, instance=command.instance, error=text)
         return events.Destroyed(at=self._clock.now(), instance=command.instance)
+
+    def _ref(self, entry: Entry, instance: str) -> InstanceRef:
+        life = entry.life
+        handle = life.instance.handle if life.instance and life.instance.id == instance else None
+        return InstanceRef(life.name, instance, life.epoch, handle, self._options(entry))
+
+    def _options(self, entry: Entry) -> Mapping[str, Any]:
+        """The definition's, if they still lead to where the instance was started."""
+        origin, definition = entry.origin, entry.definition
+        if origin.driver == definition.driver:
+            place = self._drivers[origin.driver].options_model.model_validate
+            present = definition.driver_options
+            if place(dict(present)).place == place(dict(origin.options)).place:
+                return present
+        return origin.options
 
 
 def hash_of(secret: str) -> str:
@@ -350,15 +371,13 @@ def hash_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _load(c: Connection) -> tuple[Sequence[Any], Sequence[Any]]:
-    return workers.load_all(c), builds.open_leases(c)
+def _load(c: Connection) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+    return workers.load_all(c), builds.open_leases(c), workers.live_instances(c)
 
 
-def _ref(entry: Entry, instance: str) -> InstanceRef:
-    life = entry.life
-    handle = life.instance.handle if life.instance and life.instance.id == instance else None
-    options = entry.definition.driver_options
-    return InstanceRef(life.name, instance, life.epoch, handle, options)
+def _origin(row: Mapping[str, Any]) -> Origin | None:
+    """None for an instance of a hub that did not record it yet: its definition says."""
+    return None if row["driver"] is None else Origin(row["driver"], row["driver_options"])
 
 
 def _reason(driver: Driver, verb: str, error: Exception) -> str:
@@ -406,6 +425,8 @@ def _write(c: Connection, each: _Advance) -> None:
                 "created_at": each.event.at,
                 "ended_at": None,
                 "end_reason": None,
+                "driver": each.entry.origin.driver,
+                "driver_options": dict(each.entry.origin.options),
             },
         )
 

@@ -22,6 +22,14 @@ class TimerHandle(Protocol):
     def cancel(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """With what the living instance was started; its definition may have changed since."""
+
+    driver: str
+    options: Mapping[str, Any]
+
+
 @dataclass(slots=True)
 class Entry:
     """One worker: definition, life, facts, and the locks that keep its events in order."""
@@ -31,10 +39,16 @@ class Entry:
     revision: int
     password_hash: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    started: Origin | None = None
     token: str | None = field(default=None, repr=False)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     driver_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     timers: dict[Timer, TimerHandle] = field(default_factory=dict)
+
+    @property
+    def origin(self) -> Origin:
+        """Where the instance is to be looked for: there it was started, or there it will be."""
+        return self.started or Origin(self.definition.driver, self.definition.driver_options)
 
     @property
     def properties(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ database URL, which may hold a password (V14).
 
 import dataclasses
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ class Settings:
 
     `port` 0 lets the system choose; `hub.json` in the state directory tells which it was.
     `database_url` empty means `hub.sqlite3` in the state directory; afterwards a SQLAlchemy URL.
+    `public_url` is where agents on other machines reach the hub, when that is not `host:port` (a
+    proxy with TLS in front of it). `secrets_dir` holds what definitions name by `{"file": NAME}`.
     """
 
     state_dir: Path
@@ -38,6 +41,8 @@ class Settings:
     port: int = 8010
     database_url: str = field(default="", repr=False)
     log_level: str = "info"
+    public_url: str = ""
+    secrets_dir: str = ""
 
     lease_ttl_s: float = 300.0
     ping_interval_s: float = 20.0
@@ -59,6 +64,8 @@ class Settings:
             raise SettingsError(
                 f"log_level: {self.log_level!r} is none of debug, info, warning, error"
             )
+        if self.public_url and not re.fullmatch(r"https?://[^/\s@]+/?", self.public_url):
+            raise SettingsError("public_url: must be https://NAME or http://NAME:PORT")
         object.__setattr__(self, "database_url", self._normal_database_url())
         for each in dataclasses.fields(self):
             if each.name.endswith("_s") and not 0 < getattr(self, each.name) < float("inf"):
@@ -107,6 +114,11 @@ class Settings:
         """Where this machine reaches the hub, once `port` is the one it listens on."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def connect_url(self) -> str:
+        """Where agents reach the hub: ws:// or wss://, without a path."""
+        return (self.public_url.rstrip("/") or self.url).replace("http", "ws", 1)
 
     @property
     def lock_file(self) -> Path:

@@ -52,7 +52,7 @@ class Conformance:
         spec = spec_of(options)
         first = await driver.create(spec)
         assert await driver.create(spec) == first
-        assert [owned.instance for owned in await driver.list_owned()] == [spec.instance]
+        assert [owned.instance for owned in await driver.list_owned([options])] == [spec.instance]
         await driver.destroy(ref_of(spec, first))
 
     async def test_V3_destroyed_is_gone_and_destroying_again_is_nothing(
@@ -62,7 +62,7 @@ class Conformance:
         handle = await driver.create(spec)
         await driver.destroy(ref_of(spec, handle))
         assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.GONE
-        assert await driver.list_owned() == [] or await driver.list_owned() == ()
+        assert await driver.list_owned([options]) == [] or await driver.list_owned([options]) == ()
         await driver.destroy(ref_of(spec, handle))
 
     async def test_K2_what_never_was_is_gone_and_can_be_destroyed(
@@ -79,8 +79,8 @@ class Conformance:
         theirs = spec_of(options, worker="w-2")
         mine_handle = await driver.create(mine)
         their_handle = await other_hub_driver.create(theirs)
-        owned = await driver.list_owned()
+        owned = await driver.list_owned([options])
         assert [(each.instance, each.epoch) for each in owned] == [(mine.instance, 3)]
         await other_hub_driver.destroy(ref_of(theirs, their_handle))
-        assert len(await driver.list_owned()) == 1
+        assert len(await driver.list_owned([options])) == 1
         await driver.destroy(ref_of(mine, mine_handle))

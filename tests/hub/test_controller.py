@@ -326,6 +326,34 @@ async def test_K11_a_stop_that_was_under_way_is_finished(
         assert provider.instances == {}
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_V3_an_instance_is_stopped_where_it_was_started_whatever_was_redefined_since(
+    database_url: str, tmp_path: Path, provider: FakeProvider, restarts: bool
+) -> None:
+    moved = WorkerDefinition.model_validate(
+        {"name": "w", "driver": "fake", "driver_options": {"region": "north"}}
+    )
+    async with hub_on(database_url, tmp_path, provider) as hub:
+        await hub.define(region="south")
+        await hub.want()
+        await hub.controller.settle(10)
+        await hub.store.write(workers.redefine, "w", moved.public(), None)
+        hub.registry.get("w").definition = moved
+        if not restarts:
+            await hub.controller.handle("w", events.Unwanted(at=START, cause="x"))
+            await hub.controller.settle(10)
+            assert (hub.life().state, provider.instances) == (State.LATENT, {})
+            await hub.want()
+            await hub.controller.settle(10)
+            assert [each.region for each in provider.instances.values()] == ["north"]
+            return
+    async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
+        await hub.controller.recover()
+        await hub.controller.handle("w", events.Unwanted(at=START + 51, cause="x"))
+        await hub.controller.settle(10)
+        assert (hub.life().state, provider.instances) == (State.LATENT, {})
+
+
 async def test_K10_a_lease_without_a_holder_is_handed_to_whoever_gives_builds_back(
     database_url: str, tmp_path: Path, provider: FakeProvider
 ) -> None:

@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
 from hostler_hub.lifecycle.model import Presence
+from hostler_hub.secrets import NO_SECRETS, Secrets
 
 
 class DriverError(Exception):
@@ -39,6 +40,15 @@ class DriverOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    @property
+    def place(self) -> str:
+        """Where instances live: a host, a daemon, a region; empty for this machine.
+
+        While it stays the same a living instance is dealt with under the definition's present
+        options (say, a corrected user name), else under those it was started with.
+        """
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -51,12 +61,22 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentArchive:
+    """The agent as one file that any Python from 3.9 on runs; pushed when the digest differs."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """What a driver is given once: the hub's mark and a directory of its own."""
 
     hub: str  # ULID of this hub; part of every mark
     directory: Path
     connect_url: str  # where agents attach, ws:// or wss://
+    archive: AgentArchive | None = None  # for drivers whose machines are elsewhere
+    secrets: Secrets = NO_SECRETS  # what options refer to by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +112,18 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """Something at the provider that carries this hub's mark."""
+    """Something at the provider that carries this hub's mark.
+
+    ``handle`` alone (with no options of a definition that may be gone) is enough to destroy it;
+    ``name`` is what the provider calls it, for people; ``created_at`` in seconds since the epoch.
+    """
 
     instance: str
     epoch: int
     handle: Mapping[str, Any]
+    worker: str = ""
+    name: str = ""
+    created_at: float | None = None
 
 
 class Driver(Protocol):
@@ -130,8 +157,26 @@ class Driver(Protocol):
         ProviderFailed when it is, or may be, still there.
         """
 
-    async def list_owned(self) -> Sequence[Owned]:
-        """Everything at the provider with this hub's mark. Called by reconcile."""
+    async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
+        """Everything with this hub's mark. Called by reconcile.
+
+        ``places`` are the options of every worker and every living instance of this driver: they
+        say at which hosts, daemons or regions to look; each is asked once, however many options
+        name it. Raises ProviderFailed when one of them did not answer, for then the list would
+        not be whole, and what is absent from it would be taken for gone.
+        """
 
     async def aclose(self) -> None:
         """The hub stops: let go of clients, never of instances."""
+
+
+@runtime_checkable
+class Witness(Protocol):
+    """The optional power to say what became of an instance, before it is destroyed."""
+
+    async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
+        """Texts by name (``console``, ``agent log``, ``processes`` ...), at most 64 KiB each.
+
+        Called after a failed start and after a loss, before destroy. What cannot be had is left
+        out; raises nothing but DriverError.
+        """

@@ -38,6 +38,11 @@ class FakeOptions(DriverOptions):
     destroy: Literal["ok", "fail", "fail_done"] = "ok"
     inspect: Literal["ok", "unknown", "fail"] = "ok"
     lost_after_s: float | None = None  # the provider takes the instance away (P15)
+    region: str = ""  # where it lives; a destroy anywhere else finds nothing
+
+    @property
+    def place(self) -> str:
+        return self.region
 
 
 @dataclass(slots=True)
@@ -47,6 +52,7 @@ class FakeInstance:
     worker: str
     instance: str
     epoch: int
+    region: str = ""
     agent: FakeAgent | None = None
     ending: asyncio.TimerHandle | None = None
 
@@ -97,7 +103,7 @@ class FakeDriver:
             raise ProviderFailed("fake: the provider does not answer")
         if options.inspect == "unknown":
             return Inspection(Presence.UNKNOWN, "fake: not listed yet")
-        found = self.provider.instances.get(ref.instance)
+        found = self._find(ref.instance, options)
         if found is None:
             return Inspection(Presence.GONE, "fake: no such instance")
         return Inspection(Presence.RUNNING, "fake: running", found.handle())
@@ -105,15 +111,17 @@ class FakeDriver:
     async def destroy(self, ref: InstanceRef) -> None:
         options = FakeOptions.model_validate(dict(ref.options))
         self.provider.calls.append(("destroy", ref.instance))
-        if options.destroy == "fail" and ref.instance in self.provider.instances:
-            raise ProviderFailed("fake: the provider refuses to stop it")
-        await self.take_away(ref.instance)
+        if self._find(ref.instance, options) is not None:
+            if options.destroy == "fail":
+                raise ProviderFailed("fake: the provider refuses to stop it")
+            await self.take_away(ref.instance)
         if options.destroy == "fail_done":
             raise ProviderFailed("fake: gateway timeout (and yet it was stopped)")
 
-    async def list_owned(self) -> Sequence[Owned]:
+    async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
+        del places
         return [
-            Owned(each.instance, each.epoch, each.handle())
+            Owned(each.instance, each.epoch, each.handle(), each.worker, each.instance)
             for each in self.provider.instances.values()
         ]
 
@@ -132,8 +140,12 @@ class FakeDriver:
         if found.agent is not None:
             await found.agent.aclose()
 
+    def _find(self, instance: str, options: FakeOptions) -> FakeInstance | None:
+        found = self.provider.instances.get(instance)
+        return found if found is not None and found.region == options.region else None
+
     def _make(self, spec: InstanceSpec, options: FakeOptions) -> FakeInstance:
-        made = FakeInstance(spec.worker, spec.instance, spec.epoch)
+        made = FakeInstance(spec.worker, spec.instance, spec.epoch, options.region)
         self.provider.instances[spec.instance] = made
         if options.attach:
             url = self._environment.connect_url

@@ -97,9 +97,10 @@ class LocalDriver:
         directory = self._directory(ref.worker, ref.instance)
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
-    async def list_owned(self) -> Sequence[Owned]:
+    async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
+        del places  # there is this machine only
         marks = await asyncio.to_thread(lambda: list(self._marked()))
-        return [Owned(instance, epoch, _handle(process)) for process, instance, epoch in marks]
+        return [_owned(process, instance, epoch) for process, instance, epoch in marks]
 
     async def aclose(self) -> None:
         """Agents live in sessions of their own and outlive the hub."""
@@ -235,6 +236,12 @@ def _handle(process: psutil.Process) -> dict[str, Any]:
         "started": process.create_time(),
         "boot": _boot_id(),
     }
+
+
+def _owned(process: psutil.Process, instance: str, epoch: int) -> Owned:
+    handle = _handle(process)
+    name = f"process {process.pid}"
+    return Owned(instance, epoch, handle, name=name, created_at=handle["started"])
 
 
 def _recall(handle: Mapping[str, Any]) -> psutil.Process | None:

@@ -40,7 +40,8 @@ class PermanentDriver:
     async def destroy(self, ref: InstanceRef) -> None:
         """Nothing to destroy: the agent was sent away over its connection."""
 
-    async def list_owned(self) -> Sequence[Owned]:
+    async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
+        del places
         return ()
 
     async def aclose(self) -> None:

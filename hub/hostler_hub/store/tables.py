@@ -70,6 +70,9 @@ instances = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),
     sa.Column("end_reason", AnyText),
+    # With what it was started: a definition may change while it lives.
+    sa.Column("driver", sa.Text),
+    sa.Column("driver_options", sa.JSON(none_as_null=True)),
 )
 sa.Index("ix_instances_worker", instances.c.worker, instances.c.epoch)
 # V4: the database itself refuses a second live instance of a worker.

@@ -42,7 +42,7 @@ async def test_L02_a_refusal_leaves_nothing(driver: FakeDriver) -> None:
     spec = spec_of({"create": "refuse"})
     with pytest.raises(OptionsRefused):
         await driver.create(spec)
-    assert await driver.list_owned() == []
+    assert await driver.list_owned([]) == []
 
 
 @pytest.mark.parametrize(("knob", "left"), [("fail", 1), ("fail_done", 0)])
@@ -53,7 +53,7 @@ async def test_P13_a_destroy_that_fails_or_only_says_so(
     await driver.create(spec)
     with pytest.raises(ProviderFailed):
         await driver.destroy(ref_of(spec, None))
-    assert len(await driver.list_owned()) == left
+    assert len(await driver.list_owned([])) == left
 
 
 async def test_P15_taken_away_from_outside(driver: FakeDriver) -> None:

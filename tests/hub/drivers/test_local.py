@@ -22,7 +22,7 @@ from hostler_hub.lifecycle.model import Presence
 async def cleared(driver: LocalDriver) -> AsyncIterator[LocalDriver]:
     """The driver; whatever a failed test left of its instances is destroyed."""
     yield driver
-    for owned in await driver.list_owned():
+    for owned in await driver.list_owned([]):
         await driver.destroy(ref_of(spec_of({}), None))
         psutil.Process(owned.handle["pid"]).kill()
 
@@ -56,7 +56,7 @@ async def test_G4_found_again_by_a_new_driver(
     await driver.aclose()
     reborn = LocalDriver(environment)
     assert (await reborn.inspect(ref_of(spec, handle))).presence is Presence.RUNNING
-    assert [each.instance for each in await reborn.list_owned()] == [spec.instance]
+    assert [each.instance for each in await reborn.list_owned([])] == [spec.instance]
     await reborn.destroy(ref_of(spec, handle))
 
 

@@ -1,0 +1,76 @@
+"""Secrets by reference: definitions name them, the hub's machine has them (V14).
+
+A reference is ``{"env": "HOSTLER_SECRET_X"}`` or ``{"file": "name"}``: a variable of the hub's own
+environment with that prefix, or a file in its directory of secrets. Nothing else of the machine
+can be named, so that whoever may define workers may not read the hub's files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ENV_PREFIX = "HOSTLER_SECRET_"
+SIZE_BYTES = 64 * 1024
+
+_ENV = re.compile(rf"{ENV_PREFIX}[A-Z0-9_]{{1,100}}")
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+class SecretRefused(Exception):
+    """A reference leads to no secret. The message names the reference, never a value."""
+
+
+class SecretRef(BaseModel):
+    """Which secret is meant: exactly one of ``env`` and ``file``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    env: Annotated[str, Field(pattern=f"^{_ENV.pattern}$")] | None = None
+    file: Annotated[str, Field(pattern=f"^{_FILE.pattern}$")] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> SecretRef:
+        if (self.env is None) == (self.file is None):
+            raise ValueError('a secret is either {"env": NAME} or {"file": NAME}')
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Where references lead on this machine."""
+
+    directory: Path | None = None
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def resolve(self, ref: SecretRef) -> str:
+        """The secret, without the newline an editor adds. Raises SecretRefused."""
+        if ref.env is not None:
+            value = self.environ.get(ref.env)
+            if not value:
+                raise SecretRefused(f"the hub's environment has no variable {ref.env}")
+            return value
+        return self._read(ref.file or "")
+
+    def _read(self, name: str) -> str:
+        if self.directory is None:
+            raise SecretRefused(f"secret file {name}: this hub has no directory of secrets")
+        flags = os.O_RDONLY | os.O_NOFOLLOW
+        try:
+            with open(os.open(self.directory / name, flags), encoding="utf-8") as file:
+                text = file.read(SIZE_BYTES + 1)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise SecretRefused(f"secret file {name} in {self.directory}: {reason}") from None
+        if not text.strip() or len(text) > SIZE_BYTES:
+            raise SecretRefused(f"secret file {name}: must hold 1 to {SIZE_BYTES} characters")
+        return text.rstrip("\r\n")
+
+
+NO_SECRETS = Secrets()
