@@ -2,7 +2,7 @@
 `hostler-agent sweep`: kill what the jobs of a dead agent left behind.
 `hostler-agent service`: install, remove or run the agent as a Windows service.
 
-Exit codes: 0 told to stop or to go away, or swept clean; 2 a configuration that cannot work (one
+Exit codes: 0 told to stop or to go away, orphaned, or swept clean; 2 a configuration that cannot work (one
 line on standard error); 1 anything nobody expected, or something that survived the sweep.
 """
 
@@ -73,16 +73,20 @@ def run(config: Config, started: Optional[Callable[[Daemon], None]] = None) -> i
     containment = _containment(config.containment, config.root_name)
     machine.guard_against_oom()
 
-    async def serve() -> None:
+    async def serve() -> bool:
         daemon = Daemon(config, Toolbox(COMMANDS, VERSIONS, containment))
         (started or _obey_signals)(daemon)
         log.info("agent %s of %s serves %s", __version__, config.name, config.hub)
         # What the start has made stays for good: no collection need look at it again.
         gc.freeze()
         await daemon.run()
+        return daemon.is_unwanted
 
-    asyncio.run(serve())
+    is_unwanted = asyncio.run(serve())
     log.info("stopped")
+    if is_unwanted and config.at_end == "poweroff" and not machine.power_off():
+        log.error("nothing here would switch the machine off")
+        return EXIT_UNEXPECTED
     return EXIT_STOPPED
 
 

@@ -31,13 +31,20 @@ _OPTIONAL = {
     "ca_file": str,
     "containment": str,
     "insecure": bool,
+    "orphan_timeout_s": int,
+    "at_end": str,
 }
+
+ENDS = ("exit", "poweroff")
+ORPHAN_TIMEOUT_S = 1800
 
 
 @dataclass(frozen=True)
 class Config:
     """`instance` and `epoch` are None for a permanent worker. `ca_file` replaces the system's
-    authorities. `insecure` allows plain ws:// to other machines.
+    authorities. `insecure` allows plain ws:// to other machines. After `orphan_timeout_s` seconds
+    without a word of its hub an idle agent of a latent worker leaves (0: never). `at_end` says
+    what becomes of the machine when it has left for that reason or because it was told to.
     """
 
     hub: str
@@ -49,6 +56,8 @@ class Config:
     ca_file: Optional[Path] = None
     containment: str = "auto"
     insecure: bool = False
+    orphan_timeout_s: int = ORPHAN_TIMEOUT_S
+    at_end: str = "exit"
     token_file: Optional[Path] = None
     """where the password came from"""
 
@@ -85,6 +94,8 @@ def from_options(options: Mapping[str, Any], directory: Path) -> Config:
         ca_file=directory / options["ca_file"] if "ca_file" in options else None,
         containment=options.get("containment", "auto"),
         insecure=options.get("insecure", False),
+        orphan_timeout_s=options.get("orphan_timeout_s", ORPHAN_TIMEOUT_S),
+        at_end=options.get("at_end", "exit"),
         token_file=token_file.absolute(),
     )
     _check(config, token_file)
@@ -112,6 +123,10 @@ def _check(config: Config, token_file: Path) -> None:
         raise ConfigurationError(f"option 'instance' must be a ULID, not {config.instance!r}")
     if config.epoch is not None and config.epoch < 0:
         raise ConfigurationError("option 'epoch' must not be negative")
+    if config.orphan_timeout_s < 0:
+        raise ConfigurationError("option 'orphan_timeout_s' must not be negative")
+    if config.at_end not in ENDS:
+        raise ConfigurationError(f"option 'at_end' must be one of {', '.join(ENDS)}")
     if not config.password:
         raise ConfigurationError(f"token file {token_file} is empty")
     if not config.password.isprintable():

@@ -20,6 +20,7 @@ from hostler_agent import machine
 from hostler_agent.clock import Clock, SystemClock
 from hostler_agent.commands import Command, Settings
 from hostler_agent.context import CommandContext, Reporting
+from hostler_agent.deadman import DeadMan
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
 from hostler_agent.info import machine_facts, worker_info
 from hostler_agent.lease import Lease
@@ -72,12 +73,15 @@ class Daemon:
         self._outbox = Outbox()
         self._roster = Roster(self._outbox)
         self._lease = Lease(surroundings.clock, self._lease_is_over)
+        # Nobody pays for a permanent worker by the hour, or its owner knows.
+        patience_s = 0 if config.instance is None else config.orphan_timeout_s
+        self._deadman = DeadMan(surroundings.clock, patience_s, self._roster.is_idle)
         self._link = Link(
             Endpoint(config.hub, config.ca_file),
             _handshake(config),
             surroundings.clock,
             surroundings.random,
-            self._lease.contacted,
+            self._contacted,
         )
         self._process = secrets.token_hex(8)
         self._connection: Optional[Connection] = None
@@ -85,6 +89,8 @@ class Daemon:
         self._settings: Optional[Settings] = None
         self._hub: Optional[HubSettings] = None
         self._is_finishing = False
+        self.is_unwanted = False
+        """whether it left because its hub said so, or has been silent for too long"""
         self._farewell: Optional[asyncio.Task[None]] = None
         self._leave = asyncio.Event()
         self._handlers: Mapping[type[messages.Message], Callable[[Any], Any]] = {
@@ -107,6 +113,7 @@ class Daemon:
             asyncio.create_task(self._link.run(self._serve), name="link"),
             asyncio.create_task(self._lease.watch(), name="lease"),
             asyncio.create_task(self._leave.wait(), name="leave"),
+            asyncio.create_task(self._await_orphanhood(), name="dead-man switch"),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -114,6 +121,7 @@ class Daemon:
                 task.result()
         except OrderedAway as order:
             log.warning("going away: %s", order)
+            self.is_unwanted = True
         finally:
             await self._end(tasks)
 
@@ -129,6 +137,15 @@ class Daemon:
     def stop(self) -> None:
         """End all commands and leave."""
         self._leave.set()
+
+    def _contacted(self, sent_at: float) -> None:
+        self._lease.contacted(sent_at)
+        self._deadman.contacted(sent_at)
+
+    async def _await_orphanhood(self) -> None:
+        await self._deadman.watch()
+        log.warning("going away: no hub for %d s (P17)", self._config.orphan_timeout_s)
+        self.is_unwanted = True
 
     async def _say_farewell(self) -> None:
         await self._roster.idle()
@@ -228,6 +245,7 @@ class Daemon:
 
     def _shutdown(self, _: messages.Shutdown) -> None:
         log.warning("going away: the hub has asked for it")
+        self.is_unwanted = True
         self.stop()
 
     async def _ask(self, message: messages.Message) -> Any:

@@ -104,6 +104,10 @@ class Roster:
             del self._done[command_id]
             self._outbox.discard(command_id)
 
+    def is_idle(self) -> bool:
+        """Whether no command runs, forgotten or not."""
+        return self._idle.is_set()
+
     async def idle(self) -> None:
         """Waits until no command runs, forgotten or not."""
         await self._idle.wait()

@@ -37,9 +37,11 @@ async def run():
     """Starts the program; it does not outlive the test."""
     started: list[asyncio.subprocess.Process] = []
 
-    async def run(*arguments: Any) -> asyncio.subprocess.Process:
+    async def run(*arguments: Any, env: Any = None) -> asyncio.subprocess.Process:
         program = [sys.executable, "-W", "error", "-m", "hostler_agent", *map(str, arguments)]
-        process = await asyncio.create_subprocess_exec(*program, stderr=asyncio.subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(
+            *program, stderr=asyncio.subprocess.PIPE, env=env
+        )
         started.append(process)
         return process
 
@@ -176,3 +178,53 @@ def test_a_containment_that_is_not_there_is_2(hub, write_config, capsys) -> None
 def test_a_workdir_that_cannot_be_is_2(hub, write_config, capsys) -> None:
     assert main(["run", "--config", str(write_config(hub, workdir="/dev/null/work"))]) == 2
     assert "option 'workdir'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def switch(tmp_path: Path):
+    """Stands for the machine's power switch: (environment to find it in, what was asked of it)."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    asked = directory / "asked"
+    switch = directory / "systemctl"
+    switch.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    switch.chmod(0o755)
+    return {**os.environ, "PATH": f"{directory}:{os.environ['PATH']}"}, asked
+
+
+INSTANCE = "01JABCDEFGHJKMNPQRSTVWXYZ0"
+
+
+async def test_A3_told_to_go_away_it_switches_its_machine_off_where_asked(
+    hub, run, write_config, switch
+) -> None:
+    environment, asked = switch
+    hub.refusals = [(410, {})]
+    config = write_config(hub, instance=INSTANCE, epoch=1, at_end="poweroff")
+    code, _ = await end(await run("run", "--config", config, env=environment))
+    assert (code, asked.read_text()) == (0, "poweroff\n")
+
+
+async def test_P17_without_a_hub_it_switches_its_machine_off_where_asked(
+    hub, run, write_config, switch
+) -> None:
+    environment, asked = switch
+    config = write_config(hub, instance=INSTANCE, epoch=1, at_end="poweroff", orphan_timeout_s=1)
+    process = await run("run", "--config", config, env=environment)
+    await hub.attached()
+    await hub.stop()
+    code, log = await end(process)
+    assert (code, asked.read_text()) == (0, "poweroff\n")
+    assert "no hub for 1 s" in log
+
+
+async def test_stopped_by_its_own_machine_it_leaves_the_switch_alone(
+    hub, run, write_config, switch
+) -> None:
+    environment, asked = switch
+    config = write_config(hub, instance=INSTANCE, epoch=1, at_end="poweroff")
+    process = await run("run", "--config", config, env=environment)
+    await hub.attached()
+    process.send_signal(signal.SIGTERM)
+    assert (await end(process))[0] == 0
+    assert not asked.exists()
