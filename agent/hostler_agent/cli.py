@@ -2,8 +2,8 @@
 `hostler-agent sweep`: kill what the jobs of a dead agent left behind.
 `hostler-agent service`: install, remove or run the agent as a Windows service.
 
-Exit codes: 0 told to stop or to go away, orphaned, or swept clean; 2 a configuration that cannot work (one
-line on standard error); 1 anything nobody expected, or something that survived the sweep.
+Exit codes: 0 told to stop or to go away, orphaned, or swept clean; 2 a configuration that cannot
+work (one line on standard error); 1 anything nobody expected, or something that survived the sweep.
 """
 
 from __future__ import annotations

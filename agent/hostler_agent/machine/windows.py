@@ -10,9 +10,9 @@ import errno
 import msvcrt
 import ntpath
 import os
-import subprocess
 import secrets
 import signal
+import subprocess
 import sys
 import winreg
 from ctypes import wintypes
