@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from sqlalchemy import Connection
 
 from hostler_agent.wire import extension
+from hostler_hub import archive
 from hostler_hub.admission import Admission
 from hostler_hub.agents import Agents
 from hostler_hub.api import application
@@ -26,7 +28,7 @@ from hostler_hub.controller import Controller
 from hostler_hub.definitions import Definitions
 from hostler_hub.dispatch import Dispatcher
 from hostler_hub.drivers import registry as driver_registry
-from hostler_hub.drivers.contract import Driver, Environment
+from hostler_hub.drivers.contract import AgentArchive, Driver, Environment
 from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
 from hostler_hub.fleet import Fleet
@@ -88,7 +90,8 @@ async def running(settings: Settings, clock: Clock) -> AsyncIterator[Hub]:
         tokens = Tokens(store, clock)
         await tokens.ensure_admin(settings.state_dir)
         closing = Closing(settings.shutdown_deadline_s + _CLOSE_S)
-        drivers = await _drivers(stack, settings, hub_id, closing)
+        agent = await asyncio.to_thread(archive.install, settings.archive_dir)
+        drivers = await _drivers(stack, settings, hub_id, agent, closing)
         yield await _assemble(stack, settings, clock, store, tokens, drivers, hub_id, closing)
 
 
@@ -105,14 +108,18 @@ def _exchange(
 
 
 async def _drivers(
-    stack: contextlib.AsyncExitStack, settings: Settings, hub_id: str, closing: Closing
+    stack: contextlib.AsyncExitStack,
+    settings: Settings,
+    hub_id: str,
+    agent: AgentArchive,
+    closing: Closing,
 ) -> Mapping[str, Driver]:
     agents_url = settings.connect_url + extension.PATH
     secrets = _secrets(settings)
     drivers: dict[str, Driver] = {}
     for name, driver in driver_registry.load().items():
         directory = settings.state_dir / "instances" / name
-        environment = Environment(hub_id, directory, agents_url, secrets=secrets)
+        environment = Environment(hub_id, directory, agents_url, agent, secrets)
         drivers[name] = driver(environment)
         stack.push_async_callback(closing.within, f"driver {name}", drivers[name].aclose)
     return drivers

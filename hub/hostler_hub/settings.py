@@ -141,6 +141,11 @@ class Settings:
         return self.state_dir / "admin.token"
 
     @property
+    def archive_dir(self) -> Path:
+        """The agent as one file, by its digest."""
+        return self.state_dir / "agent"
+
+    @property
     def stop_file(self) -> Path:
         """JSON {"at", "instances", "unclosed"}: what the last stop left behind (V18)."""
         return self.state_dir / "last-stop.json"

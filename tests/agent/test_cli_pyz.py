@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -23,15 +22,7 @@ VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 @pytest.fixture(scope="session")
 def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pyz") / "agent.pyz"
-    made = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "make-agent-pyz", path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode and os.environ.get("HOSTLER_REQUIRE_PEERS") != "1":
-        pytest.skip(f"agent.pyz needs a package index once: {made.stderr.strip()[-300:]}")
-    assert made.returncode == 0, made.stderr
+    subprocess.run([sys.executable, ROOT / "scripts" / "make-agent-pyz", path], check=True)
     return path
 
 

@@ -9,7 +9,17 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from hostler_hub import __version__
-from hostler_hub.api import agents, artifacts, builds, problems, security, system, tokens, workers
+from hostler_hub.api import (
+    agents,
+    archive,
+    artifacts,
+    builds,
+    problems,
+    security,
+    system,
+    tokens,
+    workers,
+)
 from hostler_hub.api.border import BodyLimit, Border
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -19,6 +29,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     artifacts.router,
     tokens.router,
     agents.router,
+    archive.router,
 )
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]

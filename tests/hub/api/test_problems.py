@@ -155,7 +155,7 @@ async def test_problems_are_documented(operator: httpx2.AsyncClient) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            if path == "/healthz":
+            if path in ("/healthz", "/api/v1/agents/archive/{sha256}"):
                 continue
             assert operation["security"] == [{"token": []}], path
             for status in ("401", "403", "422", "500"):
