@@ -19,13 +19,14 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from sqlalchemy import Connection
 
+from hostler_hub.alarms import Alarm, Alarms, nobody
 from hostler_hub.clock import Clock
 from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, InstanceSpec
 from hostler_hub.lifecycle import Worker, check, check_transition, commands, events, step
 from hostler_hub.lifecycle.model import Policy, Presence, State, Timer
 from hostler_hub.registry import Entry, Origin, Registry, columns_of, life_of, policy_of
 from hostler_hub.specs import WorkerDefinition
-from hostler_hub.store import builds, workers
+from hostler_hub.store import builds, incidents, workers
 from hostler_hub.store import events as event_rows
 from hostler_hub.store.engine import Store
 from hostler_hub.tasks import Tasks
@@ -55,6 +56,7 @@ class _Advance:
     before: Worker
     after: Worker
     ordered: list[commands.Command]
+    alarms: Sequence[Alarm] = ()
     token: str | None = None
 
     @property
@@ -63,7 +65,10 @@ class _Advance:
 
 
 class Controller:
-    """Owns the registry's lives. ``outlets`` is set by the composition root before load()."""
+    """Owns the registry's lives.
+
+    ``outlets`` is set by the composition root before load(), and ``alarms`` where anybody is told.
+    """
 
     outlets: Outlets
 
@@ -80,6 +85,7 @@ class Controller:
         self._registry = registry
         self._drivers = drivers
         self._lease_ttl_s = lease_ttl_s
+        self.alarms = Alarms(nobody, lambda: None)
         self._tasks = Tasks()
         self._verbs: dict[type[commands.Command], Callable[[Entry, Any], None]] = {
             commands.Create: self._create,
@@ -90,7 +96,8 @@ class Controller:
             commands.SendAway: self._send_away,
             commands.LoseLeases: self._lose_leases,
             commands.OfferSlots: self._offer_slots,
-            commands.Notify: self._notify,
+            commands.Notify: _with_the_row,
+            commands.Resolve: _with_the_row,
             commands.Forget: self._forget,
         }
 
@@ -102,7 +109,7 @@ class Controller:
         Returns the leases that no worker holds: the last hub died between losing them and giving
         their builds back.
         """
-        rows, open_leases, instances = await self._store.read(_load)
+        rows, open_leases, instances, is_open = await self._store.read(_load)
         origins = {row["id"]: _origin(row) for row in instances}
         held: dict[tuple[str, str], list[str]] = {}
         for lease in open_leases:
@@ -118,6 +125,9 @@ class Controller:
             entry.facts = row["facts"]
             entry.started = origins.get(row["instance_id"])
             self._registry.add(entry)
+        for row in is_open:
+            if (found := self._registry.find(row["worker"])) is not None:
+                found.incidents[row["kind"]] = row["id"]
         return [lease for left in held.values() for lease in left]
 
     async def recover(self) -> None:
@@ -203,7 +213,8 @@ class Controller:
         check_transition(before, after)
         starts = after.instance is not None and before.instance is None
         token = secrets.token_urlsafe(32) if starts and not after.policy.permanent else None
-        return _Advance(entry, event, before, after, ordered, token)
+        alarms = self.alarms.of(entry, after, ordered, event.at)
+        return _Advance(entry, event, before, after, ordered, alarms, token)
 
     async def _commit(self, decided: Sequence[_Advance], also: Also | None) -> None:
         changed = [each for each in decided if also is not None or _persists(each)]
@@ -227,6 +238,9 @@ class Controller:
             entry.token = each.token
         if written:
             entry.revision += 1
+        for alarm in each.alarms:
+            alarm.adopt(entry.incidents)
+            self.alarms.tell(alarm, entry.life.name)
         if each.before.state is not each.after.state:
             _log.info(
                 "worker changed state",
@@ -278,14 +292,6 @@ class Controller:
 
     def _offer_slots(self, _entry: Entry, _command: commands.OfferSlots) -> None:
         self.outlets.offer_slots()
-
-    def _notify(self, entry: Entry, command: commands.Notify) -> None:
-        _log.warning(
-            "worker incident",
-            worker=entry.life.name,
-            incident=command.incident,
-            detail=command.detail,
-        )
 
     def _forget(self, entry: Entry, _command: commands.Forget) -> None:
         self._registry.discard(entry.life.name)
@@ -366,13 +372,18 @@ class Controller:
         return origin.options
 
 
+def _with_the_row(_entry: Entry, _command: commands.Command) -> None:
+    """Done already: an incident is written with the transition that orders it (K12)."""
+
+
 def hash_of(secret: str) -> str:
     """SHA-256 suffices for 256 random bits; the secret itself is stored nowhere."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _load(c: Connection) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
-    return workers.load_all(c), builds.open_leases(c), workers.live_instances(c)
+def _load(c: Connection) -> tuple[Sequence[Any], ...]:
+    is_open = incidents.load_open(c)
+    return workers.load_all(c), builds.open_leases(c), workers.live_instances(c), is_open
 
 
 def _origin(row: Mapping[str, Any]) -> Origin | None:
@@ -391,7 +402,7 @@ def _reason(driver: Driver, verb: str, error: Exception) -> str:
 
 
 def _persists(each: _Advance) -> bool:
-    return each.forgets or columns_of(each.before) != columns_of(each.after)
+    return each.forgets or bool(each.alarms) or columns_of(each.before) != columns_of(each.after)
 
 
 def _write_all(c: Connection, decided: Sequence[_Advance], also: Also | None) -> None:
@@ -404,6 +415,8 @@ def _write_all(c: Connection, decided: Sequence[_Advance], also: Also | None) ->
 
 def _write(c: Connection, each: _Advance) -> None:
     before, after = each.before, each.after
+    for alarm in each.alarms:
+        alarm.write(c)
     if each.forgets:
         _end_instance(c, each)
         workers.delete(c, after.name)

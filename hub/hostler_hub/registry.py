@@ -44,6 +44,7 @@ class Entry:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     driver_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     timers: dict[Timer, TimerHandle] = field(default_factory=dict)
+    incidents: dict[str, str] = field(default_factory=dict)  # ids of those that are open, by kind
 
     @property
     def origin(self) -> Origin:

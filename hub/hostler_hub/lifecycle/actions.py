@@ -303,6 +303,8 @@ def rest(draft: Draft, _event: events.Destroyed) -> State:
     if draft.worker.policy.permanent:
         return _leave_permanent(draft)
     draft.cancel(Timer.DESTROY)
+    if draft.worker.destroy_attempts:
+        draft.order(commands.Resolve("stop_failed", "its instance is proven gone"))
     draft.set(instance=None, connection=None, tainted=False, destroying=False, destroy_attempts=0)
     draft.order(commands.Forget() if draft.worker.removing else commands.OfferSlots())
     return LATENT

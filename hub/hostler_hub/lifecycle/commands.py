@@ -68,7 +68,15 @@ class OfferSlots(Command):
 
 @dataclass(frozen=True, slots=True)
 class Notify(Command):
-    """Tell people of an incident."""
+    """Tell people of an incident; nothing more is said of one that is open already (V16)."""
+
+    incident: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve(Command):
+    """An incident is over, if one of this kind is open."""
 
     incident: str
     detail: str

@@ -13,6 +13,7 @@ QUARANTINE_FIRST_S = 10.0
 QUARANTINE_LONGEST_S = 3600.0
 DESTROY_RETRY_FIRST_S = 1.0
 DESTROY_RETRY_LONGEST_S = 300.0
+STOP_ALARM_S = 900.0
 
 
 class Draft:
@@ -64,6 +65,8 @@ class Draft:
             self.order(commands.Notify("missing", reason))
 
     def found(self) -> None:
+        if self.worker.missing_since is not None:
+            self.order(commands.Resolve("missing", "its agent is attached"))
         self.set(missing_since=None, missing_reason=None)
         self.cancel(Timer.MISSING)
 
@@ -91,3 +94,5 @@ class Draft:
         wait = min(DESTROY_RETRY_FIRST_S * 2 ** min(attempts - 1, 20), DESTROY_RETRY_LONGEST_S)
         self.set(destroying=False, destroy_attempts=attempts, last_error=error)
         self.timer(Timer.DESTROY, wait)
+        if self.at - self.worker.state_since >= STOP_ALARM_S:
+            self.order(commands.Notify("stop_failed", error))

@@ -196,6 +196,61 @@ log_chunks = sa.Table(
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
 
+# What people are told of: from when something went wrong with a worker to when it was over.
+incidents = sa.Table(
+    "incidents",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("instance", sa.Text),
+    sa.Column("opened_at", sa.Float, nullable=False),
+    sa.Column("closed_at", sa.Float),
+    sa.Column("reason", AnyText, nullable=False),
+    sa.Column("close_reason", AnyText),
+    sa.Column("evidence", sa.JSON, nullable=False),
+)
+# V16: the database itself refuses a second open incident of a kind on a worker.
+sa.Index(
+    "uq_incidents_open",
+    incidents.c.worker,
+    incidents.c.kind,
+    unique=True,
+    sqlite_where=incidents.c.closed_at.is_(None),
+    postgresql_where=incidents.c.closed_at.is_(None),
+)
+sa.Index("ix_incidents_worker", incidents.c.worker, incidents.c.id)
+
+# The outbox: one message to one recipient, tried until it is sent or given up (D7).
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("incident", sa.Text),  # none for a test
+    sa.Column("about", sa.Text, nullable=False),  # opened, closed, test
+    sa.Column("channel", sa.Text, nullable=False),
+    sa.Column("recipient", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("held", sa.Boolean, nullable=False),  # over the hour's cap: goes into a digest
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("next_at", sa.Float, nullable=False),
+    sa.Column("give_up_at", sa.Float, nullable=False),
+    sa.Column("sent_at", sa.Float),
+    sa.Column("message_id", sa.Text),  # shared by those that went in one digest
+    sa.Column("last_error", AnyText),
+)
+sa.Index(
+    "ix_deliveries_pending",
+    deliveries.c.next_at,
+    sqlite_where=deliveries.c.state == "pending",
+    postgresql_where=deliveries.c.state == "pending",
+)
+sa.Index("ix_deliveries_incident", deliveries.c.incident)
+sa.Index(
+    "ix_deliveries_recipient", deliveries.c.channel, deliveries.c.recipient, deliveries.c.sent_at
+)
+
 tokens = sa.Table(
     "tokens",
     metadata,
