@@ -28,6 +28,7 @@ _REQUIRED = {"hub": str, "name": str, "workdir": str, "token_file": str}
 _OPTIONAL = {
     "instance": str,
     "epoch": int,
+    "hub_socket": str,
     "ca_file": str,
     "containment": str,
     "insecure": bool,
@@ -42,7 +43,10 @@ ORPHAN_TIMEOUT_S = 1800
 @dataclass(frozen=True)
 class Config:
     """`instance` and `epoch` are None for a permanent worker. `ca_file` replaces the system's
-    authorities. `insecure` allows plain ws:// to other machines. After `orphan_timeout_s` seconds
+    authorities. `insecure` allows plain ws:// to other machines. With `hub_socket`, a Unix socket
+    that leads to the hub, the host in `hub` is a name only, as in a container without a network.
+
+    After `orphan_timeout_s` seconds
     without a word of its hub an idle agent of a latent worker leaves (0: never). `at_end` says
     what becomes of the machine when it has left for that reason or because it was told to.
     """
@@ -53,6 +57,7 @@ class Config:
     workdir: Path
     instance: Optional[str] = None
     epoch: Optional[int] = None
+    hub_socket: Optional[Path] = None
     ca_file: Optional[Path] = None
     containment: str = "auto"
     insecure: bool = False
@@ -91,6 +96,7 @@ def from_options(options: Mapping[str, Any], directory: Path) -> Config:
         workdir=(directory / options["workdir"]).absolute(),
         instance=options.get("instance"),
         epoch=options.get("epoch"),
+        hub_socket=directory / options["hub_socket"] if "hub_socket" in options else None,
         ca_file=directory / options["ca_file"] if "ca_file" in options else None,
         containment=options.get("containment", "auto"),
         insecure=options.get("insecure", False),
@@ -146,7 +152,8 @@ def _check_hub(config: Config) -> None:
         raise ConfigurationError("option 'hub' must be a ws:// or wss:// URL")
     if url.username is not None or url.query or url.fragment:
         raise ConfigurationError("option 'hub' must have no credentials, query or fragment in it")
-    if url.scheme == "ws" and not config.insecure and not is_loopback(host):
+    stays_here = config.hub_socket is not None or is_loopback(host)
+    if url.scheme == "ws" and not config.insecure and not stays_here:
         raise ConfigurationError(
             f"option 'hub': plain ws:// to {host} would show the token to the network; use wss://, "
             "or set 'insecure' if the network is trusted"

@@ -77,7 +77,7 @@ class Daemon:
         patience_s = 0 if config.instance is None else config.orphan_timeout_s
         self._deadman = DeadMan(surroundings.clock, patience_s, self._roster.is_idle)
         self._link = Link(
-            Endpoint(config.hub, config.ca_file),
+            Endpoint(config.hub, config.ca_file, config.hub_socket),
             _handshake(config),
             surroundings.clock,
             surroundings.random,

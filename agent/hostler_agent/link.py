@@ -42,10 +42,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the hub is; `ca_file` replaces the system's authorities for wss://."""
+    """Where the hub is; `ca_file` replaces the system's authorities for wss://, and `unix_socket`
+    the way that the URL's host would give.
+    """
 
     url: str
     ca_file: Optional[Path] = None
+    unix_socket: Optional[Path] = None
 
     def tls(self) -> Optional[ssl.SSLContext]:
         """None for ws://; raises ConfigurationError for authorities that cannot be read."""
@@ -130,7 +133,9 @@ class Link:
                 return exc
 
         options: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls}
-        if is_loopback(urlsplit(self._endpoint.url).hostname or ""):
+        if self._endpoint.unix_socket is not None:
+            options.update(unix=True, path=str(self._endpoint.unix_socket), proxy=None)
+        elif is_loopback(urlsplit(self._endpoint.url).hostname or ""):
             options["proxy"] = None
         return Connect(
             self._endpoint.url,

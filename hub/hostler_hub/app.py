@@ -119,7 +119,9 @@ async def _drivers(
     drivers: dict[str, Driver] = {}
     for name, driver in driver_registry.load().items():
         directory = settings.state_dir / "instances" / name
-        environment = Environment(hub_id, directory, agents_url, agent, secrets)
+        environment = Environment(
+            hub_id, directory, agents_url, agent, secrets, settings.agents_socket
+        )
         drivers[name] = driver(environment)
         stack.push_async_callback(closing.within, f"driver {name}", drivers[name].aclose)
     return drivers

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 import uvicorn
 
-from hostler_hub import __version__, log, process
+from hostler_hub import __version__, agents_socket, log, process
 from hostler_hub.app import create_app
 from hostler_hub.errors import SettingsError
 
@@ -47,7 +47,8 @@ def serve(settings: Settings) -> None:
         log.configure(settings.log_level)
         # Port 0 let the system choose; from here on everybody is told the real one.
         chosen = dataclasses.replace(settings, port=listener.getsockname()[1])
-        asyncio.run(_serve(chosen, listener))
+        with agents_socket.listen(chosen.agents_socket) as inner:
+            asyncio.run(_serve(chosen, [listener, inner]))
 
 
 class _Server(uvicorn.Server):
@@ -81,11 +82,11 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+async def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
     app = create_app(settings)
     # Not by uvicorn's lifespan: a failure to start must arrive here as what it is.
     config = uvicorn.Config(
-        app,
+        agents_socket.AgentsOnly(app),
         lifespan="off",
         http="httptools" if importlib.util.find_spec("httptools") else "h11",
         ws=_websocket_implementation(),
@@ -106,7 +107,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.ask_to_stop)
     async with app.router.lifespan_context(app):
-        await server.serve(sockets=[listener])
+        await server.serve(sockets=listeners)
         _log.info("hub stopping")
     _log.info("hub stopped")
 

@@ -136,6 +136,11 @@ class Settings:
         return self.state_dir / "hub.log"
 
     @property
+    def agents_socket(self) -> Path:
+        """The Unix socket by which agents in containers of this machine reach the hub."""
+        return self.state_dir / "agents" / "hub.sock"
+
+    @property
     def admin_token_file(self) -> Path:
         """The first administrator's token, mode 0600."""
         return self.state_dir / "admin.token"

@@ -16,6 +16,7 @@ GOOD = {
     "epoch": 3,
     "workdir": "work",
     "token_file": "token",
+    "hub_socket": None,
     "ca_file": None,
     "containment": "auto",
 }
@@ -78,6 +79,11 @@ def test_mistakes_are_told_in_one_line(
     with pytest.raises(ConfigurationError, match=message) as caught:
         load(write(tmp_path, **changes))
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_unix_socket_carries_is_not_shown_to_the_network(tmp_path: Path) -> None:
+    config = load(write(tmp_path, hub="ws://hub/connect", hub_socket="hub.sock"))
+    assert config.hub_socket == tmp_path / "hub.sock"
 
 
 def test_plain_ws_to_another_machine_can_be_allowed(tmp_path: Path) -> None:

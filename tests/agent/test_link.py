@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from websockets.asyncio.server import unix_serve
 
 from hostler_agent.connection import Connection
 from hostler_agent.errors import ConfigurationError, DeadlineExceeded, LinkLost, OrderedAway
@@ -32,12 +33,12 @@ HANDSHAKE = Handshake("w1", "token", "s" * 43, "01JABCDEFGHJKMNPQRSTVWXYZ0", 7)
 class Client:
     """A link whose connections answer every request with null, and its contacts."""
 
-    def __init__(self, clock: Any, url: str, ca_file: Path | None = None) -> None:
+    def __init__(self, clock: Any, url: str, **endpoint: Any) -> None:
         self.contacts: list[float] = []
         self.was_contacted = asyncio.Event()
         self.requests: list[messages.Message] = []
         self.connections: asyncio.Queue[Connection] = asyncio.Queue()
-        self.link = Link(Endpoint(url, ca_file), HANDSHAKE, clock, lambda: 1.0, self.contacted)
+        self.link = Link(Endpoint(url, **endpoint), HANDSHAKE, clock, lambda: 1.0, self.contacted)
         self.task = asyncio.create_task(self.link.run(self.serve), name="link under test")
 
     def contacted(self, sent_at: float) -> None:
@@ -86,6 +87,14 @@ async def test_the_handshake_tells_who_we_are(bare, connect) -> None:
     connection = await bare.attached()
     assert bare.handshakes == [HANDSHAKE]
     assert connection.socket.protocol.extensions == []  # no compression
+
+
+async def test_a_unix_socket_leads_to_the_hub(bare, connect, tmp_path: Path) -> None:
+    path = tmp_path / "hub.sock"
+    async with unix_serve(bare._serve, path, process_request=bare._decide, compression=None):
+        client = connect("ws://nobody.invalid/api/v1/agents/connect", unix_socket=path)
+        await client.connected()
+        assert bare.handshakes == [HANDSHAKE]
 
 
 async def test_small_frames_are_sent_at_once(bare, connect) -> None:

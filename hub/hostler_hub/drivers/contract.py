@@ -77,6 +77,7 @@ class Environment:
     connect_url: str  # where agents attach, ws:// or wss://
     archive: AgentArchive | None = None  # for drivers whose machines are elsewhere
     secrets: Secrets = NO_SECRETS  # what options refer to by name
+    hub_socket: Path | None = None  # leads agents to the hub where its directory is mounted
 
 
 @dataclass(frozen=True, slots=True)
