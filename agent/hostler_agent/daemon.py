@@ -24,7 +24,7 @@ from hostler_agent.deadman import DeadMan
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
 from hostler_agent.info import machine_facts, worker_info
 from hostler_agent.lease import Lease
-from hostler_agent.link import Endpoint, Link
+from hostler_agent.link import Dial, Endpoint, Link
 from hostler_agent.outbox import Outbox
 from hostler_agent.pump import Pump
 from hostler_agent.roster import Roster
@@ -59,6 +59,7 @@ class Surroundings:
 
     clock: Clock = field(default_factory=SystemClock)
     random: Callable[[], float] = random.random
+    dial: Optional[Dial] = None
 
 
 class Daemon:
@@ -82,6 +83,7 @@ class Daemon:
             surroundings.clock,
             surroundings.random,
             self._contacted,
+            surroundings.dial,
         )
         self._process = secrets.token_hex(8)
         self._connection: Optional[Connection] = None

@@ -37,6 +37,9 @@ RECEIVE_QUEUE = 8
 STEADY_AFTER_S = 10.0
 """A connection that lasted this long was a good one: the next failure is a new story."""
 
+Dial = Callable[[], "Awaitable[ClientConnection]"]
+"""Opens one connection, or raises what `connect` of websockets raises."""
+
 log = logging.getLogger(__name__)
 
 
@@ -74,14 +77,19 @@ class Link:
         clock: Clock,
         random: Callable[[], float],
         contacted: Callable[[float], None],
+        dial: Optional[Dial] = None,
     ) -> None:
-        """`contacted`: see Connection; a handshake that succeeded counts as well."""
+        """`contacted`: see Connection; a handshake that succeeded counts as well.
+
+        `dial` replaces the network, for simulations.
+        """
         self._endpoint = endpoint
         self._tls = endpoint.tls()
         self._headers = handshake.headers()
         self._clock = clock
         self._backoff = Backoff(random)
         self._contacted = contacted
+        self._dial: Dial = self._connector if dial is None else dial
 
     async def run(self, serve: Callable[[Connection], Awaitable[None]]) -> None:
         """Connect and let `serve` work each connection, for ever; raises OrderedAway."""
@@ -114,7 +122,7 @@ class Link:
         )
 
         try:
-            return await self._connector()
+            return await self._dial()
         except InvalidStatus as error:
             raise _refusal(error) from error
         except WebSocketException as error:

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import functools
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,17 +82,28 @@ class _Outlets:
         self.dispatcher.wake()
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Where a hub has its parts from that reach outside; a simulation brings its own."""
+
+    store: Callable[[Settings], AbstractAsyncContextManager[Store]] = open_store
+    drivers: Callable[[], Mapping[str, type[Driver]]] = driver_registry.load
+    archive: Callable[[Path], AgentArchive] = archive.install
+
+
 @contextlib.asynccontextmanager
-async def running(settings: Settings, clock: Clock) -> AsyncIterator[Hub]:
+async def running(
+    settings: Settings, clock: Clock, sources: Sources | None = None
+) -> AsyncIterator[Hub]:
     """A hub that has taken up what the last one left, until the context ends."""
+    sources = sources or Sources()
     async with contextlib.AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(settings))
+        store = await stack.enter_async_context(sources.store(settings))
         hub_id = await store.write(_own_id, new_ulid(int(clock.now() * 1000)))
         tokens = Tokens(store, clock)
         await tokens.ensure_admin(settings.state_dir)
         closing = Closing(settings.shutdown_deadline_s + _CLOSE_S)
-        agent = await asyncio.to_thread(archive.install, settings.archive_dir)
-        drivers = await _drivers(stack, settings, hub_id, agent, closing)
+        drivers = await _drivers(stack, settings, hub_id, closing, sources)
         yield await _assemble(stack, settings, clock, store, tokens, drivers, hub_id, closing)
 
 
@@ -111,13 +123,14 @@ async def _drivers(
     stack: contextlib.AsyncExitStack,
     settings: Settings,
     hub_id: str,
-    agent: AgentArchive,
     closing: Closing,
+    sources: Sources,
 ) -> Mapping[str, Driver]:
     agents_url = settings.connect_url + extension.PATH
     secrets = _secrets(settings)
+    agent = await asyncio.to_thread(sources.archive, settings.archive_dir)
     drivers: dict[str, Driver] = {}
-    for name, driver in driver_registry.load().items():
+    for name, driver in sources.drivers().items():
         directory = settings.state_dir / "instances" / name
         environment = Environment(
             hub_id, directory, agents_url, agent, secrets, settings.agents_socket

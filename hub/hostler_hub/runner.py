@@ -7,6 +7,7 @@ result and the end of the lease are one transaction (V8, V10).
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -167,7 +168,8 @@ class Runner:
         """Remove the build's directory; why it could not be done, or None."""
         command = CommandRun(self.lease.instance, log=None)
         command.stored.set()  # nothing of it is kept
-        command_id = f"{self.lease.build}.{self.lease.attempt}.clean"
+        # A new id each time: an agent that did it for the last hub would not do it again (K10).
+        command_id = f"{self.lease.build}.{self.lease.attempt}.clean.{secrets.token_hex(8)}"
         self._services.agents.listen(command_id, command)
         try:
             async with asyncio.timeout(CLEAN_DEADLINE_S):

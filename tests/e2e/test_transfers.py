@@ -56,7 +56,7 @@ class Puppet:
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 command = await self.started.get()
-                if not command.command_id.endswith(".clean"):
+                if ".clean." not in command.command_id:
                     return command
                 await self.end(command)
 

@@ -57,11 +57,12 @@ class Store:
         exclusive: bool = False,
         tuning: Tuning | None = None,
         on_trouble: Callable[[StoreUnavailable], None] = _log_trouble,
+        writer: type[Writer] = Writer,
     ) -> None:
         self._tuning = tuning or Tuning()
         self._backend = backend_for(url, self._tuning)
         lock = self._backend.lock() if exclusive else None
-        self._writer = Writer(self._backend, self._tuning, lock, on_trouble)
+        self._writer = writer(self._backend, self._tuning, lock, on_trouble)
         self._readers = self._backend.readers()
         self._threads = ThreadPoolExecutor(self._tuning.readers, thread_name_prefix="store-reader")
         self._errors: tuple[type[Exception], ...] = (DBAPIError, *self._backend.driver_errors)

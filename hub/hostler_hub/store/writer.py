@@ -65,6 +65,11 @@ class Writer:
         self._unsettled: Unsettled | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._start()
+
+    def _start(self) -> None:
+        """From here on somebody takes jobs; a simulation has its own way, without a thread."""
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -82,7 +87,8 @@ class Writer:
         """Finish what is queued, then end the thread. During an outage each gets one more try."""
         self._closing.set()
         self._jobs.put(None)
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         closing = False

@@ -1,0 +1,311 @@
+"""Machines: where the real agent runs, and the commands that it runs there.
+
+The agent's daemon, link, lease, outbox and roster are the real ones; only what would start
+processes is replaced, by commands that take virtual time and write what they are told to. What a
+machine really ran, when, and what it wrote is kept: the truth that the hub's records are held to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simulation.loop import Process
+
+from hostler_agent.commands import Command
+from hostler_agent.config import Config
+from hostler_agent.daemon import Daemon, Surroundings, Toolbox
+from hostler_agent.wire import messages
+from hostler_agent.wire.extension import Receipt, Survivor
+from hostler_hub.drivers.contract import InstanceSpec
+
+if TYPE_CHECKING:
+    from simulation.network import Network
+    from simulation.provider import SimulatedOptions
+
+URL = "ws://127.0.0.1:9/api/v1/agents/connect"
+INFO = {"system": "posix", "basedir": "/b", "numcpus": 1, "version": "simulated", "environ": {}}
+
+MACHINE: contextvars.ContextVar[Machine] = contextvars.ContextVar("machine")
+
+
+@dataclass(eq=False)
+class Run:
+    """One execution of one command. ``ended_at`` is None while it runs."""
+
+    machine: Machine
+    command_id: str
+    started_at: float
+    ended_at: float | None = None
+    output: bytes = b""
+    completed: bool = False
+
+    @property
+    def build(self) -> str:
+        return self.command_id.split(".")[0]
+
+    @property
+    def attempt(self) -> int:
+        return int(self.command_id.split(".")[1])
+
+
+@dataclass
+class Truth:
+    """Everything that really ran, on whatever machine."""
+
+    runs: list[Run] = field(default_factory=list)
+    began: Callable[[Run], None] = lambda _: None
+
+    def of(self, build: str) -> list[Run]:
+        return [run for run in self.runs if run.build == build]
+
+
+class AgentClock:
+    """The agent's: grows while its machine is suspended, as CLOCK_BOOTTIME does."""
+
+    def __init__(self, process: Process) -> None:
+        self._loop = process.loop
+
+    def now(self) -> float:
+        return self._loop.now
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        return self._loop.call_later(seconds, call)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What all machines of a simulation share."""
+
+    network: Network
+    truth: Truth
+    directory: Path
+    random: Callable[[], float]
+
+
+@dataclass(eq=False)
+class Machine:
+    """One instance. ``faults`` are knobs of its agent; see ``_Faults``."""
+
+    site: Site
+    worker: str
+    instance: str | None
+    epoch: int | None
+    token: str
+    ended: bool = False
+    exits: bool = True  # as a container does when its main program has ended
+    faults: set[str] = field(default_factory=set)
+    process: Process | None = None
+    daemon: Daemon | None = None
+    starts: int = 0
+    went_away: bool = False
+    running: list[Run] = field(default_factory=list)
+    workspaces: set[str] = field(default_factory=set)
+
+    @property
+    def id(self) -> str:
+        return self.instance or self.worker
+
+    def handle(self) -> dict[str, Any]:
+        return {"version": 1, "instance": self.instance}
+
+    @property
+    def attached(self) -> bool:
+        return bool(self.site.network.of(self.id))
+
+    def boot(self, spec: InstanceSpec, options: SimulatedOptions) -> None:
+        """The agent starts a while after the machine."""
+        loop = self.site.network.loop
+        if options.attaches:
+            loop.call_later(options.boot_s, self.start_agent)
+
+    def start_agent(self) -> None:
+        """Start the agent, or start it again: another process of the same instance."""
+        if self.ended or (self.process is not None and not self.process.dead):
+            return
+        self.starts += 1
+        process = Process(self.site.network.loop, f"agent {self.worker}#{self.epoch}.{self.starts}")
+        process.context.run(MACHINE.set, self)
+        self.process = process
+        process.deaths.append(self._end_runs)
+        process.spawn(self._live(process), "agent")
+
+    def kill_agent(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+
+    def end(self, *, silently: bool = False) -> None:
+        """The machine is gone; ``silently``: its connections do not even break."""
+        self.ended = True
+        if silently:
+            for connection in self.site.network.of(self.id):
+                connection.cut()
+        self.kill_agent()
+
+    async def _live(self, process: Process) -> None:
+        network = self.site.network
+        headers: dict[str, str] = {}
+        surroundings = Surroundings(
+            AgentClock(process),
+            self.site.random,
+            lambda: network.dial(self.id, process, headers),
+        )
+        daemon = Daemon(self._config(), _toolbox(self.faults), surroundings)
+        headers.update(daemon._link._headers)
+        daemon._get_worker_info = self._told(daemon._get_worker_info)  # type: ignore[method-assign]
+        daemon._handlers = {
+            **daemon._handlers,
+            messages.GetWorkerInfo: self._told(daemon._get_worker_info),
+            messages.SetWorkerSettings: self._guarded(daemon._set_worker_settings),
+        }
+        self.daemon = daemon
+        await daemon.run()
+        self.went_away = True
+        self.ended = self.ended or self.exits
+        process.kill()
+
+    def _told(self, answer: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+        def get(message: Any) -> dict[str, Any]:
+            if "info" in self.faults:
+                raise RuntimeError("the info cannot be told")
+            return answer(message)
+
+        return get
+
+    def _guarded(self, take: Callable[[Any], None]) -> Callable[[Any], None]:
+        def put(message: Any) -> None:
+            if "settings" in self.faults:
+                raise RuntimeError("the settings cannot be taken")
+            take(message)
+
+        return put
+
+    def _config(self) -> Config:
+        workdir = self.site.directory / self.id
+        return Config(URL, self.worker, self.token, workdir, self.instance, self.epoch)
+
+    def _end_runs(self) -> None:
+        for run in self.running:
+            run.ended_at = self.site.network.loop.now
+        self.running = []
+
+    @contextmanager
+    def run(self, command_id: str) -> Iterator[Run]:
+        loop = self.site.network.loop
+        run = Run(self, command_id, loop.now)
+        self.running.append(run)
+        self.workspaces.add(run.build)
+        self.site.truth.runs.append(run)
+        self.site.truth.began(run)
+        try:
+            yield run
+            run.completed = True
+        finally:
+            run.ended_at = loop.now
+            if run in self.running:
+                self.running.remove(run)
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def script(
+    duration_s: float = 1.0,
+    rc: int = 0,
+    lines: int = 3,
+    survivors: int = 0,
+    term_s: float = 0.1,
+) -> list[str]:
+    """The argv of a build step: how long it takes, what it returns, what it leaves behind."""
+    options = {"duration_s": duration_s, "rc": rc, "lines": lines}
+    return ["sim", json.dumps({**options, "survivors": survivors, "term_s": term_s})]
+
+
+class Scripted(Command):
+    """`shell`, as far as a hub sees of it."""
+
+    name = "shell"
+    _interrupted: asyncio.Event | None = None
+
+    async def execute(self) -> None:
+        todo = json.loads(self.arguments.get("command")[1])
+        machine = MACHINE.get()
+        self._interrupted = asyncio.Event()
+        with machine.run(self.context.command_id) as run:
+            ended = await self._work(run, todo)
+        survivors = tuple(Survivor(n + 2, "daemon") for n in range(todo["survivors"]))
+        rc = -1 if ended == "killed" else todo["rc"]
+        await self.output.pair(*Receipt(ended, rc, "simulated", survivors=survivors).pair())
+        await self.output.pair("rc", rc)
+
+    async def _work(self, run: Run, todo: dict[str, Any]) -> str:
+        for line in range(todo["lines"]):
+            if await self._wait(todo["duration_s"] / todo["lines"]):
+                await asyncio.sleep(todo["term_s"])
+                return "killed"
+            data = f"{run.command_id} line {line}\n".encode()
+            await self.output.write("stdout", data)
+            run.output += data
+        return "exited"
+
+    async def _wait(self, seconds: float) -> bool:
+        assert self._interrupted is not None
+        try:
+            async with asyncio.timeout(seconds):
+                await self._interrupted.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def interrupt(self, why: str) -> None:
+        if self._interrupted is not None:
+            self._interrupted.set()
+
+
+class ScriptedRemoval(Command):
+    """`rmdir`: what the hub cleans a slot with."""
+
+    name = "rmdir"
+
+    async def execute(self) -> None:
+        machine = MACHINE.get()
+        build = self.context.command_id.split(".")[0]
+        rc = 1 if "reset" in machine.faults else 0
+        if rc == 0:
+            machine.workspaces.discard(build)
+        await self.output.pair("rc", rc)
+
+    def interrupt(self, why: str) -> None:
+        pass
+
+
+@dataclass
+class _Containment:
+    name: str = "simulated"
+    root_name: str = "simulated"
+
+    def open(self, command_id: str) -> Any:
+        raise NotImplementedError
+
+    def warm_up(self) -> None:
+        pass
+
+    async def sweep(self) -> tuple[()]:
+        return ()
+
+    async def aclose(self) -> None:
+        pass
+
+
+def _toolbox(_faults: set[str]) -> Toolbox:
+    commands = {"shell": Scripted, "rmdir": ScriptedRemoval}
+    return Toolbox(commands, dict.fromkeys(commands, "3.3"), _Containment())
