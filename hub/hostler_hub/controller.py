@@ -22,6 +22,7 @@ from sqlalchemy import Connection
 from hostler_hub.alarms import Alarm, Alarms, nobody
 from hostler_hub.clock import Clock
 from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, InstanceSpec
+from hostler_hub.evidence import Evidence
 from hostler_hub.lifecycle import Worker, check, check_transition, commands, events, step
 from hostler_hub.lifecycle.model import Policy, Presence, State, Timer
 from hostler_hub.registry import Entry, Origin, Registry, columns_of, life_of, policy_of
@@ -80,6 +81,7 @@ class Controller:
         drivers: Mapping[str, Driver],
         lease_ttl_s: float,
     ) -> None:
+        self._evidence = Evidence(store, clock)
         self._store = store
         self._clock = clock
         self._registry = registry
@@ -347,9 +349,12 @@ class Controller:
 
     async def _run_destroy(self, entry: Entry, command: commands.Destroy) -> events.Event:
         driver = self._drivers[entry.origin.driver]
+        ref = self._ref(entry, command.instance)
+        if command.failure is not None:
+            await self._evidence.gather(driver, ref, command.failure)
         try:
             async with asyncio.timeout(driver.capabilities.destroy_deadline_s):
-                await driver.destroy(self._ref(entry, command.instance))
+                await driver.destroy(ref)
         except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
             text = _reason(driver, "destroy", error)
             at = self._clock.now()

@@ -57,7 +57,7 @@ def record_handle(draft: Draft, event: events.Created) -> State:
 
 def give_up_create(draft: Draft, event: events.CreateFailed) -> State:
     draft.quarantine(event.error)
-    return wind_down(draft, f"create failed: {event.error}")
+    return _fail(draft, f"create failed: {event.error}")
 
 
 def give_up_attach(draft: Draft, _event: events.TimerFired) -> State:
@@ -65,7 +65,7 @@ def give_up_attach(draft: Draft, _event: events.TimerFired) -> State:
     reason = f"its agent did not attach within {wait:g} s"
     draft.missing(reason)
     draft.quarantine(reason)
-    return wind_down(draft, reason)
+    return _fail(draft, reason)
 
 
 def attach(draft: Draft, event: events.Attached) -> State:
@@ -158,7 +158,7 @@ def _after_release(draft: Draft) -> State:
         draft.order(commands.OfferSlots())
         return SUBSTANTIATED
     if worker.tainted:
-        return wind_down(draft, "a slot did not come back clean")
+        return _fail(draft, "a slot did not come back clean")
     if worker.mode is Mode.DRAINING:
         return wind_down(draft, "drained")
     if worker.policy.build_wait_timeout_s == 0 and not worker.policy.permanent:
@@ -197,7 +197,7 @@ def give_up_reconnect(draft: Draft, _event: events.TimerFired) -> State:
         return _leave_permanent(draft)
     draft.missing(reason)
     draft.quarantine(reason)
-    return wind_down(draft, reason)
+    return _fail(draft, reason)
 
 
 def report_missing(draft: Draft, _event: events.TimerFired) -> State:
@@ -233,6 +233,7 @@ def inspected_booting(draft: Draft, event: events.Inspected) -> State:
         reason = f"its instance ended before the agent attached: {event.evidence}"
         if draft.worker.instance.handle is not None:
             draft.quarantine(reason)
+            return _fail(draft, reason)
         # Else the hub died before the create (K2), which is no fault of the worker's (V12).
         return wind_down(draft, reason)
     if event.presence is Presence.RUNNING and event.handle is not None:
@@ -241,26 +242,34 @@ def inspected_booting(draft: Draft, event: events.Inspected) -> State:
 
 
 def inspected_up(draft: Draft, event: events.Inspected) -> State:
+    assert draft.worker.instance is not None
+    if event.presence is Presence.RUNNING and draft.worker.instance.handle is None:
+        _set_handle(draft, event.handle)  # the agent was there before the create was answered
     if event.presence is not Presence.GONE:
         return SUBSTANTIATED
     reason = f"its instance is gone: {event.evidence}"
     if draft.worker.leases:
         draft.quarantine(reason)
     draft.lose_leases(reason)
-    return wind_down(draft, reason)
+    return _fail(draft, reason)
 
 
 # --- going down ----------------------------------------------------------------------------------
 
 
-def wind_down(draft: Draft, reason: str) -> State:
+def _fail(draft: Draft, reason: str) -> State:
+    """Leave for good because something went wrong: what can be known of it is kept."""
+    return wind_down(draft, reason, failure=reason)
+
+
+def wind_down(draft: Draft, reason: str, failure: str | None = None) -> State:
     """Leave for good: leases lost, agent sent away, instance destroyed until proven gone."""
     draft.lose_leases(reason)
     keep = {Timer.QUARANTINE}
     draft.cancel(*(timer for timer in draft.worker.timers if timer not in keep))
     if draft.worker.connection is not None:
         draft.order(commands.SendAway(draft.worker.connection, reason))
-    draft.destroy()
+    draft.destroy(failure)
     return INSUBSTANTIATING
 
 
@@ -298,7 +307,7 @@ def note_destroy_failed(draft: Draft, event: events.DestroyFailed) -> State:
     return INSUBSTANTIATING
 
 
-def rest(draft: Draft, _event: events.Destroyed) -> State:
+def rest(draft: Draft, _event: events.Destroyed | events.Forgotten) -> State:
     """Proven gone: only now does the row say so (V3)."""
     if draft.worker.policy.permanent:
         return _leave_permanent(draft)

@@ -29,9 +29,13 @@ class Inspect(Command):
 
 @dataclass(frozen=True, slots=True)
 class Destroy(Command):
-    """Stop the instance and prove it gone; answered by Destroyed or DestroyFailed."""
+    """Stop the instance and prove it gone; answered by Destroyed or DestroyFailed.
+
+    ``failure`` says what went wrong, if that is why it is stopped: evidence is gathered first.
+    """
 
     instance: str
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

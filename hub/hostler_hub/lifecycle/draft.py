@@ -81,12 +81,12 @@ class Draft:
         if wait >= 0 and not self.worker.policy.permanent:
             self.timer(Timer.IDLE, max(wait, at_least_s))
 
-    def destroy(self) -> None:
+    def destroy(self, failure: str | None = None) -> None:
         """Order the destroy; until it is answered no second one goes out (P10)."""
         assert self.worker.instance is not None
         self.cancel(Timer.DESTROY)
         self.set(destroying=True)
-        self.order(commands.Destroy(self.worker.instance.id))
+        self.order(commands.Destroy(self.worker.instance.id, failure))
 
     def retry_destroy(self, error: str) -> None:
         """Try again for ever, 1 s to 5 min apart: the row is kept and shows the error (P13, V3)."""

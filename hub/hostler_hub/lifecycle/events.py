@@ -122,6 +122,14 @@ class DestroyFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten(Event):
+    """Somebody has looked and says that the instance, whose destroy keeps failing, is gone."""
+
+    instance: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Redefined(Event):
     """The owner changed the definition; ``restart``: a running instance no longer fits it."""
 

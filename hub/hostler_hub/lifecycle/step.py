@@ -15,6 +15,7 @@ _OF_AN_INSTANCE = (
     events.Inspected,
     events.Destroyed,
     events.DestroyFailed,
+    events.Forgotten,
     events.Compromised,
 )
 

@@ -159,6 +159,13 @@ ROWS: tuple[Row, ...] = (
     Row(INSUBSTANTIATING, ev.Compromised, do.stay, (INSUBSTANTIATING,)),
     Row(INSUBSTANTIATING, ev.Inspected, do.stay, (INSUBSTANTIATING,)),
     Row(INSUBSTANTIATING, ev.Destroyed, do.rest, (LATENT,)),
+    Row(
+        INSUBSTANTIATING,
+        ev.Forgotten,
+        do.rest,
+        (LATENT,),
+        why="a person's word is the only other proof (P13)",
+    ),
     Row(INSUBSTANTIATING, ev.DestroyFailed, do.note_destroy_failed, (INSUBSTANTIATING,)),
     Row(INSUBSTANTIATING, ev.ModeSet, do.set_mode_down, (INSUBSTANTIATING,)),
     Row(INSUBSTANTIATING, ev.Redefined, do.redefine, (INSUBSTANTIATING,)),

@@ -250,6 +250,18 @@ sa.Index("ix_deliveries_incident", deliveries.c.incident)
 sa.Index(
     "ix_deliveries_recipient", deliveries.c.channel, deliveries.c.recipient, deliveries.c.sent_at
 )
+# What drivers could say of instances that failed, before they were destroyed.
+evidence = sa.Table(
+    "evidence",
+    metadata,
+    sa.Column("id", _BIG, primary_key=True, autoincrement=True),
+    sa.Column("instance", sa.Text, nullable=False),
+    sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("why", AnyText, nullable=False),
+    sa.Column("texts", sa.JSON, nullable=False),
+)
+sa.Index("ix_evidence_worker", evidence.c.worker, evidence.c.id)
 
 tokens = sa.Table(
     "tokens",

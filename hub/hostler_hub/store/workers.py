@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, RowMapping
 
+_IN_ONE_QUERY = 500  # below every database's limit on parameters
+
 _NAME: sa.BindParameter[str] = sa.bindparam("b_name")
 _ID: sa.BindParameter[str] = sa.bindparam("b_id")
 
@@ -40,6 +42,7 @@ _PROCESS = sa.select(instances.c.process).where(instances.c.id == _ID)
 _NOTE_PROCESS = sa.update(instances).where(instances.c.id == _ID)
 _INSTANCE = sa.select(instances).where(instances.c.id == _ID)
 _LIVE = sa.select(instances).where(instances.c.ended_at.is_(None)).order_by(instances.c.id)
+_ENDED = sa.select(instances.c.id, instances.c.ended_at)
 _LAST_EPOCH = sa.select(sa.func.max(instances.c.epoch)).where(instances.c.worker == _NAME)
 
 
@@ -129,6 +132,16 @@ def instance(c: Connection, instance_id: str) -> RowMapping | None:
 def live_instances(c: Connection) -> Sequence[RowMapping]:
     """Every instance not yet proven gone, oldest first."""
     return c.execute(_LIVE).mappings().all()
+
+
+def ended_at(c: Connection, ids: Sequence[str]) -> dict[str, float | None]:
+    """When instances ended, None for living ones; those the ledger does not know are left out."""
+    found: dict[str, float | None] = {}
+    for start in range(0, len(ids), _IN_ONE_QUERY):
+        some = ids[start : start + _IN_ONE_QUERY]
+        rows = c.execute(_ENDED.where(instances.c.id.in_(some)))
+        found.update((row.id, row.ended_at) for row in rows)
+    return found
 
 
 def last_epoch(c: Connection, worker: str) -> int:

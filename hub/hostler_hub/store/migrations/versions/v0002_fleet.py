@@ -8,6 +8,8 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
+_BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     # With what an instance was started: a definition may change while it lives.
@@ -16,6 +18,7 @@ def upgrade() -> None:
         "instances", sa.Column("driver_options", sa.JSON(none_as_null=True), nullable=True)
     )
     _incidents()
+    _evidence()
 
 
 def _incidents() -> None:
@@ -74,3 +77,17 @@ def _incidents() -> None:
         ["channel", "recipient", "sent_at"],
         unique=False,
     )
+
+
+def _evidence() -> None:
+    op.create_table(
+        "evidence",
+        sa.Column("id", _BIG, autoincrement=True, nullable=False),
+        sa.Column("instance", sa.Text(), nullable=False),
+        sa.Column("worker", sa.Text(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("why", sa.Text(), nullable=False),
+        sa.Column("texts", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_evidence"),
+    )
+    op.create_index("ix_evidence_worker", "evidence", ["worker", "id"])

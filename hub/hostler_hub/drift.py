@@ -1,0 +1,182 @@
+"""What differs between the hub's ledger and a provider's list: a pure comparison.
+
+An instance that the list has and no worker does is an *orphan* when the ledger knows that it
+ended, and *unknown* when the ledger never heard of it: the intent is committed before the create
+(V1), so only a database restored from a backup, or a second hub of the same mark, explains that
+(P18). One that a worker has and the list does not is *absent*: lists lag and lie (P6), so it is
+gone only when two passes a minute apart agree, and not when many would go at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hostler_hub.drivers.contract import Owned
+
+ABSENT_AGAIN_S = 60.0
+HOLD_SHARE = 0.2
+HOLD_LEAST = 3
+UNKNOWN_HOLD_S = 3600.0
+
+
+class Kind(StrEnum):
+    """How an instance differs."""
+
+    ORPHAN = "orphan"
+    UNKNOWN = "unknown"
+    ABSENT = "absent"
+    UNRECORDED = "unrecorded"  # a worker's own, but the answer of its create was lost (K3)
+
+
+class Action(StrEnum):
+    """What is to be done about it."""
+
+    DESTROY = "destroy"
+    GIVE_UP = "give_up"  # the worker is told that its instance is gone
+    ADOPT = "adopt"
+    WAIT = "wait"  # for a second look
+    HOLD = "hold"  # for somebody's word
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The instance of a worker. ``settled``: no create and no destroy of it is under way."""
+
+    worker: str
+    instance: str
+    epoch: int
+    settled: bool
+    attached: bool
+    has_handle: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One difference, and what is to be done about it."""
+
+    kind: Kind
+    action: Action
+    instance: str
+    epoch: int
+    worker: str
+    reason: str
+    owned: Owned | None = None
+
+    @property
+    def name(self) -> str:
+        """What people find it by."""
+        return (self.owned.name if self.owned else "") or self.instance
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Both sides at one moment: a provider's list and what the hub expected of it."""
+
+    at: float
+    owned: Sequence[Owned]
+    expected: Sequence[Expected]
+    ended: Mapping[str, float | None]
+    """Of listed instances that no worker has: when the ledger says they ended."""
+
+
+def compare(seen: Seen, since: Mapping[str, float], *, confirmed: bool) -> list[Finding]:
+    """The differences, in the order of the list, then of the workers.
+
+    ``since``: when an instance was first found unknown or absent, by id. ``confirmed``: somebody
+    has looked and says that what is held may be done.
+    """
+    living = {each.instance for each in seen.expected}
+    foreign = [each for each in seen.owned if each.instance not in living]
+    findings = [_foreign(seen, each, since, confirmed) for each in foreign]
+    found = [each for each in findings if each is not None]
+    return found + _own(seen, since, confirmed)
+
+
+def _foreign(
+    seen: Seen, owned: Owned, since: Mapping[str, float], confirmed: bool
+) -> Finding | None:
+    if owned.instance not in seen.ended:
+        return _unknown(seen, owned, since, confirmed)
+    ended_at = seen.ended[owned.instance]
+    if ended_at is None or ended_at >= seen.at:
+        return None  # it ended while we looked
+    reason = "the ledger says that it ended"
+    return _finding(Kind.ORPHAN, Action.DESTROY, owned, reason)
+
+
+def _unknown(seen: Seen, owned: Owned, since: Mapping[str, float], confirmed: bool) -> Finding:
+    waited_s = seen.at - since.get(owned.instance, seen.at)
+    if confirmed or waited_s >= UNKNOWN_HOLD_S:
+        return _finding(Kind.UNKNOWN, Action.DESTROY, owned, "the ledger never heard of it")
+    reason = (
+        "the ledger never heard of it: was the database restored, or is there a second hub? It is "
+        f"destroyed after {UNKNOWN_HOLD_S - waited_s:.0f} s, or when confirmed"
+    )
+    return _finding(Kind.UNKNOWN, Action.HOLD, owned, reason)
+
+
+def _finding(kind: Kind, action: Action, owned: Owned, reason: str) -> Finding:
+    return Finding(kind, action, owned.instance, owned.epoch, owned.worker, reason, owned)
+
+
+def _own(seen: Seen, since: Mapping[str, float], confirmed: bool) -> list[Finding]:
+    listed = {each.instance: each for each in seen.owned}
+    unrecorded = [
+        _of_worker(Kind.UNRECORDED, Action.ADOPT, each, "its handle was lost", listed)
+        for each in seen.expected
+        if each.settled and not each.has_handle and each.instance in listed
+    ]
+    return unrecorded + _absent(seen, listed, since, confirmed)
+
+
+def _absent(
+    seen: Seen, listed: Collection[str], since: Mapping[str, float], confirmed: bool
+) -> list[Finding]:
+    # An attached agent proves more than a list does.
+    absent = [
+        each
+        for each in seen.expected
+        if each.settled and not each.attached and each.instance not in listed
+    ]
+    twice = {
+        each.instance
+        for each in absent
+        if seen.at - since.get(each.instance, seen.at) >= ABSENT_AGAIN_S
+    }
+    many = len(twice) >= HOLD_LEAST and len(twice) > HOLD_SHARE * len(seen.expected)
+    findings = []
+    for each in absent:
+        action, reason = Action.WAIT, "it is not listed; a second look decides"
+        if each.instance in twice and many and not confirmed:
+            action = Action.HOLD
+            reason = (
+                f"{len(twice)} of {len(seen.expected)} would be given up at once; it waits for "
+                "a confirmation"
+            )
+        elif each.instance in twice:
+            action, reason = Action.GIVE_UP, "it was not listed twice, a minute or more apart"
+        findings.append(_of_worker(Kind.ABSENT, action, each, reason))
+    return findings
+
+
+def _of_worker(
+    kind: Kind,
+    action: Action,
+    each: Expected,
+    reason: str,
+    listed: Mapping[str, Owned] | None = None,
+) -> Finding:
+    owned = (listed or {}).get(each.instance)
+    return Finding(kind, action, each.instance, each.epoch, each.worker, reason, owned)
+
+
+def still_waiting(
+    findings: Iterable[Finding], since: Mapping[str, float], at: float
+) -> dict[str, float]:
+    """The memory for the next pass: what waits or is held, and since when."""
+    waits = {Action.WAIT, Action.HOLD}
+    return {
+        each.instance: since.get(each.instance, at) for each in findings if each.action in waits
+    }
