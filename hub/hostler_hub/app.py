@@ -30,6 +30,7 @@ from hostler_hub.definitions import Definitions
 from hostler_hub.dispatch import Dispatcher
 from hostler_hub.drivers import registry as driver_registry
 from hostler_hub.drivers.contract import AgentArchive, Driver, Environment
+from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
 from hostler_hub.fleet import Fleet
@@ -38,6 +39,7 @@ from hostler_hub.logs import Logs
 from hostler_hub.opening import open_store
 from hostler_hub.process import write_json
 from hostler_hub.queue import Queue
+from hostler_hub.reconcile import Reconciler
 from hostler_hub.registry import Registry
 from hostler_hub.secrets import ENV_PREFIX, Secrets
 from hostler_hub.services import Services
@@ -186,10 +188,25 @@ async def _assemble(
     # Drivers are still there while the idle instances are sent away (P19).
     stop = functools.partial(controller.stop, settings.shutdown_deadline_s)
     stack.push_async_callback(closing.within, "idle instances", stop)
-    stack.push_async_callback(closing.within, "dispatcher", tasks.aclose)
+    stack.push_async_callback(closing.within, "background tasks", tasks.aclose)
     tasks.spawn(dispatcher.run(), "dispatcher")
     dispatcher.wake()
-    return Hub(hub_id, settings, clock, store, tokens, fleet, queue, agents, exchange)
+    interval_s = settings.reconcile_interval_s
+    reconciler = Reconciler(store, clock, registry, controller, drivers, interval_s)
+    tasks.spawn(reconciler.run(), "reconciler")
+    return Hub(
+        id=hub_id,
+        settings=settings,
+        clock=clock,
+        store=store,
+        tokens=tokens,
+        fleet=fleet,
+        queue=queue,
+        agents=agents,
+        exchange=exchange,
+        reconciler=reconciler,
+        evidence=Evidence(store, clock),
+    )
 
 
 def _note_what_is_left(

@@ -22,6 +22,7 @@ from hostler_hub.clock import Clock
 from hostler_hub.controller import Controller
 from hostler_hub.drift import Action, Expected, Finding, Kind, Seen
 from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, Owned
+from hostler_hub.errors import Conflict
 from hostler_hub.evidence import Evidence
 from hostler_hub.lifecycle import State, events
 from hostler_hub.lifecycle.model import Presence
@@ -134,6 +135,25 @@ class Reconciler:
         acts = [self._act(name, driver, finding, turns) for finding in findings]
         report.outcomes += await asyncio.gather(*acts)
 
+    async def forget(
+        self, names: Sequence[str], *, reason: str, by: str, dry_run: bool
+    ) -> list[dict[str, Any]]:
+        """Take a person's word that instances are gone whose destroy keeps failing (P13)."""
+        entries = [self._registry.get(name) for name in dict.fromkeys(names)]
+        todo = [entry for entry in entries if entry.life.instance is not None]
+        for entry in todo:
+            _refuse_unstuck(entry)
+        if not dry_run:
+            at, cause = self._clock.now(), f"forgotten by {by}: {reason}"
+            await self._controller.handle_many(
+                [
+                    (entry.life.name, events.Forgotten(at=at, instance=instance.id, cause=cause))
+                    for entry in todo
+                    if (instance := entry.life.instance) is not None
+                ]
+            )
+        return [{"name": entry.life.name, "changed": entry in todo} for entry in entries]
+
     # --- looking ------------------------------------------------------------------------------
 
     async def _look(self, name: str, driver: Driver, report: Report) -> Seen | None:
@@ -226,6 +246,15 @@ def _expected(entry: Entry) -> Expected:
         attached=life.attached,
         has_handle=life.instance.handle is not None,
     )
+
+
+def _refuse_unstuck(entry: Entry) -> None:
+    life = entry.life
+    if life.state is not State.INSUBSTANTIATING or not life.destroy_attempts:
+        raise Conflict(
+            f"worker {life.name} is {life.state} and its instance can still be stopped the usual "
+            "way; only one whose destroy has failed is forgotten"
+        )
 
 
 def _reason(driver: str, error: Exception) -> str:

@@ -53,6 +53,7 @@ class Settings:
     go_away_grace_s: float = 10.0
     log_step_size_bytes: int = 64 * 1024 * 1024
     shutdown_deadline_s: float = 30.0
+    reconcile_interval_s: float = 300.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "state_dir", Path(self.state_dir).expanduser().absolute())

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from hostler_hub.reconcile import Outcome, Report
 from hostler_hub.registry import Entry
 
 # A row as the store returns it, or as it was just written.
@@ -139,4 +140,46 @@ def event_view(row: RowMapping) -> dict[str, Any]:
         "cause": row["cause"],
         "instance": row["instance"],
         "epoch": row["epoch"],
+    }
+
+
+def evidence_view(row: Row) -> dict[str, Any]:
+    return {
+        "at": instant(row["at"]),
+        "instance": row["instance"],
+        "why": row["why"],
+        "texts": row["texts"],
+    }
+
+
+def reconcile_view(report: Report) -> dict[str, Any]:
+    return {
+        "at": instant(report.at),
+        "checked": [
+            {"driver": driver, "listed": listed, "expected": expected}
+            for driver, (listed, expected) in report.checked.items()
+        ],
+        "unanswered": [
+            {"driver": driver, "reason": reason} for driver, reason in report.unanswered.items()
+        ],
+        "findings": [_finding_view(outcome, report.at) for outcome in report.outcomes],
+    }
+
+
+def _finding_view(outcome: Outcome, at: float) -> dict[str, Any]:
+    finding = outcome.finding
+    created_at = finding.owned.created_at if finding.owned is not None else None
+    return {
+        "driver": outcome.driver,
+        "kind": finding.kind.value,
+        "action": finding.action.value,
+        "instance": finding.instance,
+        "epoch": finding.epoch,
+        "worker": finding.worker or None,
+        "name": finding.name,
+        "created_at": instant(created_at),
+        "age_s": None if created_at is None else max(0.0, round(at - created_at, 3)),
+        "reason": finding.reason,
+        "done": outcome.done,
+        "error": outcome.error,
     }

@@ -15,6 +15,7 @@ from hostler_hub.api import (
     artifacts,
     builds,
     problems,
+    reconcile,
     security,
     system,
     tokens,
@@ -24,6 +25,7 @@ from hostler_hub.api.border import BodyLimit, Border
 
 ROUTERS: tuple[APIRouter, ...] = (
     system.router,
+    reconcile.router,
     workers.router,
     builds.router,
     artifacts.router,

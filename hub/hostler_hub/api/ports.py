@@ -14,7 +14,9 @@ from starlette.websockets import WebSocket
 
 from hostler_hub.auth import Tokens
 from hostler_hub.clock import Clock
+from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
+from hostler_hub.reconcile import Reconciler
 from hostler_hub.settings import Settings
 from hostler_hub.specs import BuildSpec, WorkerDefinition
 from hostler_hub.store.engine import Store
@@ -142,6 +144,8 @@ class Hub:
     queue: Queue
     agents: Agents
     exchange: Exchange
+    reconciler: Reconciler
+    evidence: Evidence
 
 
 async def _hub_of(connection: HTTPConnection) -> Hub:  # a plain function costs a thread's hop

@@ -156,6 +156,75 @@ class EventList(_View):
     items: list[Event]
 
 
+class Evidence(_View):
+    """What a driver could say of an instance before it was destroyed; texts by name."""
+
+    at: str
+    instance: str
+    why: str
+    texts: dict[str, str]
+
+
+class EvidenceList(_View):
+    """Evidence of a worker's failed instances, newest first."""
+
+    items: list[Evidence]
+
+
+class Finding(_View):
+    """An instance in which a provider's list and the ledger differ, and what came of it."""
+
+    driver: str
+    kind: Literal["orphan", "unknown", "absent", "unrecorded"]
+    action: Literal["destroy", "give_up", "adopt", "wait", "hold"]
+    instance: str
+    epoch: int
+    worker: str | None
+    name: str
+    created_at: str | None
+    age_s: float | None
+    reason: str
+    done: bool
+    error: str | None
+
+
+class Checked(_View):
+    """How many instances a driver listed, and how many the hub expected."""
+
+    driver: str
+    listed: int
+    expected: int
+
+
+class Unanswered(_View):
+    """A driver that could not list its instances, and why."""
+
+    driver: str
+    reason: str
+
+
+class Reconciliation(_View):
+    """What one pass found and did."""
+
+    at: str
+    checked: list[Checked]
+    unanswered: list[Unanswered]
+    findings: list[Finding]
+
+
+class Forgotten(_View):
+    """Whether a worker's instance was forgotten."""
+
+    name: str
+    changed: bool
+
+
+class ForgetResults(_View):
+    """One result per worker."""
+
+    results: list[Forgotten]
+
+
 class DefineResult(_View):
     """What defining one worker changed."""
 

@@ -65,6 +65,10 @@ class FakeProvider:
     """The other side: what exists, and what was asked. Outlives a driver, as a real one does."""
 
     instances: dict[str, FakeInstance] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    """instances that lists do not show yet, or not any more (P6)"""
+    mute: bool = False
+    """whether it answers no lists"""
     calls: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -120,10 +124,17 @@ class FakeDriver:
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
         del places
+        if self.provider.mute:
+            raise ProviderFailed("fake: the provider does not answer")
         return [
-            Owned(each.instance, each.epoch, each.handle(), each.worker, each.instance)
+            Owned(each.instance, each.epoch, each.handle(), each.worker, f"fake-{each.instance}")
             for each in self.provider.instances.values()
+            if each.instance not in self.provider.hidden
         ]
+
+    async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
+        self.provider.calls.append(("evidence", ref.instance))
+        return {"console": f"fake: last words of {ref.instance}\n"}
 
     async def aclose(self) -> None:
         """The agents live in this process and end with it; the instances stay listed."""

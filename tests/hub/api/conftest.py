@@ -25,9 +25,15 @@ from hostler_hub.api.ports import Hub, View
 from hostler_hub.artifacts import Artifacts
 from hostler_hub.auth import Role, Tokens
 from hostler_hub.clock import VirtualClock
+from hostler_hub.controller import Controller
+from hostler_hub.drivers.contract import Environment
+from hostler_hub.drivers.fake import FakeDriver, FakeProvider
 from hostler_hub.errors import Conflict, NotFound
+from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
+from hostler_hub.reconcile import Reconciler
+from hostler_hub.registry import Registry
 from hostler_hub.settings import Settings
 from hostler_hub.specs import BuildSpec, WorkerDefinition
 from hostler_hub.store.engine import Store
@@ -238,6 +244,7 @@ class Api:
     hub: Hub
     fleet: FakeFleet
     queue: FakeQueue
+    provider: FakeProvider
     clients: dict[str, httpx2.AsyncClient] = field(default_factory=dict)
 
     async def token(self, role: Role) -> str:
@@ -268,7 +275,23 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
         threads = ThreadPoolExecutor(2)
         artifacts = Artifacts(tmp_path / "artifacts", store, clock, threads)
         exchange = Exchange(artifacts, Files(tmp_path / "files", threads))
-        hub = Hub(HUB_ID, settings, clock, store, tokens, fleet, queue, FakeAgents(), exchange)
+        provider = FakeProvider()
+        controller = Controller(store, clock, registry := Registry(), {}, 300.0)
+        environment = Environment(HUB_ID, tmp_path, "ws://127.0.0.1:9/")
+        drivers = {"fake": FakeDriver(environment, provider)}
+        hub = Hub(
+            id=HUB_ID,
+            settings=settings,
+            clock=clock,
+            store=store,
+            tokens=tokens,
+            fleet=fleet,
+            queue=queue,
+            agents=FakeAgents(),
+            exchange=exchange,
+            reconciler=Reconciler(store, clock, registry, controller, drivers, 300.0),
+            evidence=Evidence(store, clock),
+        )
 
         @asynccontextmanager
         async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -277,7 +300,7 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
 
         app = application.create(lifespan)
         async with app.router.lifespan_context(app):
-            made = Api(app, hub, fleet, queue)
+            made = Api(app, hub, fleet, queue, provider)
             yield made
             for client in made.clients.values():
                 await client.aclose()

@@ -1,0 +1,104 @@
+"""The comparison of a provider's list with the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hostler_hub.drift import Action, Expected, Finding, Kind, Seen, compare, still_waiting
+from hostler_hub.drivers.contract import Owned
+
+AT = 10_000.0
+
+
+def expected(instance: str, **changes: Any) -> Expected:
+    known = {"settled": True, "attached": False, "has_handle": True, **changes}
+    return Expected(f"worker-of-{instance}", instance, 1, **known)
+
+
+def owned(instance: str) -> Owned:
+    return Owned(instance, 1, {"version": 1}, "w", f"name of {instance}")
+
+
+def look(
+    listed: list[str],
+    own: list[Expected],
+    ended: dict[str, float | None] | None = None,
+    since: dict[str, float] | None = None,
+    confirmed: bool = False,
+) -> list[tuple[str, Kind, Action]]:
+    seen = Seen(AT, [owned(each) for each in listed], own, ended or {})
+    found = compare(seen, since or {}, confirmed=confirmed)
+    return [(each.instance, each.kind, each.action) for each in found]
+
+
+def test_both_sides_agree() -> None:
+    assert look(["a"], [expected("a")]) == []
+
+
+def test_V2_what_the_ledger_saw_end_is_destroyed() -> None:
+    assert look(["a"], [], {"a": AT - 1}) == [("a", Kind.ORPHAN, Action.DESTROY)]
+
+
+def test_what_ends_while_we_look_is_left_for_the_next_pass() -> None:
+    assert look(["a", "b"], [], {"a": AT + 1, "b": None}) == []
+
+
+@pytest.mark.parametrize(
+    ("since", "confirmed", "action"),
+    [
+        ({}, False, Action.HOLD),
+        ({"a": AT - 3599}, False, Action.HOLD),
+        ({"a": AT - 3600}, False, Action.DESTROY),
+        ({}, True, Action.DESTROY),
+    ],
+)
+def test_P18_what_the_ledger_never_heard_of_is_held(
+    since: dict[str, float], confirmed: bool, action: Action
+) -> None:
+    assert look(["a"], [], since=since, confirmed=confirmed) == [("a", Kind.UNKNOWN, action)]
+
+
+def test_K3_an_instance_without_its_handle_is_adopted() -> None:
+    found = look(["a", "b"], [expected("a", has_handle=False), expected("b")])
+    assert found == [("a", Kind.UNRECORDED, Action.ADOPT)]
+
+
+def test_P6_absent_is_gone_only_after_two_looks_a_minute_apart() -> None:
+    own = [expected("a")]
+    assert look([], own) == [("a", Kind.ABSENT, Action.WAIT)]
+    assert look([], own, since={"a": AT - 59}) == [("a", Kind.ABSENT, Action.WAIT)]
+    assert look([], own, since={"a": AT - 60}) == [("a", Kind.ABSENT, Action.GIVE_UP)]
+
+
+@pytest.mark.parametrize("change", [{"attached": True}, {"settled": False}])
+def test_an_attached_agent_and_a_call_under_way_say_more_than_a_list(
+    change: dict[str, bool],
+) -> None:
+    assert look([], [expected("a", **change)], since={"a": 0.0}) == []
+
+
+def test_P6_a_fifth_of_the_fleet_does_not_vanish_at_once() -> None:
+    own = [expected(f"i{number}") for number in range(10)]
+    listed = [each.instance for each in own[3:]]
+    since = dict.fromkeys(("i0", "i1", "i2"), 0.0)
+    held = [(name, Kind.ABSENT, Action.HOLD) for name in since]
+    assert look(listed, own, since=since) == held
+    gone = [(name, Kind.ABSENT, Action.GIVE_UP) for name in since]
+    assert look(listed, own, since=since, confirmed=True) == gone
+    two = {"i1": 0.0, "i2": 0.0}
+    few = look(["i0", *listed], own, since=two)
+    assert [action for _, _, action in few] == [Action.GIVE_UP, Action.GIVE_UP]
+
+
+def test_the_memory_keeps_what_waits_and_when_it_began() -> None:
+    seen = Seen(AT, [owned("x")], [expected("a"), expected("b")], {})
+    found = compare(seen, {"a": AT - 10, "gone meanwhile": 1.0}, confirmed=False)
+    assert still_waiting(found, {"a": AT - 10}, AT) == {"x": AT, "a": AT - 10, "b": AT}
+
+
+def test_a_finding_has_the_name_people_know() -> None:
+    named = Finding(Kind.ORPHAN, Action.DESTROY, "I", 1, "w", "", owned("I"))
+    assert named.name == "name of I"
+    assert Finding(Kind.ABSENT, Action.WAIT, "I", 1, "w", "").name == "I"

@@ -1,0 +1,326 @@
+"""Passes over a provider that leaks, lags and lies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hostler_hub.clock import VirtualClock
+from hostler_hub.controller import Controller
+from hostler_hub.drift import Action, Kind
+from hostler_hub.drivers.contract import Environment, InstanceSpec, ProviderFailed
+from hostler_hub.drivers.fake import FakeDriver, FakeProvider
+from hostler_hub.errors import Conflict
+from hostler_hub.evidence import Evidence
+from hostler_hub.identifiers import new_ulid
+from hostler_hub.lifecycle import State, Worker, events
+from hostler_hub.reconcile import Reconciler, Report
+from hostler_hub.registry import Entry, Registry, columns_of
+from hostler_hub.specs import WorkerDefinition
+from hostler_hub.store import workers
+from hostler_hub.store.engine import Store
+
+START = 1_000_000_000.0
+
+
+class Outlets:
+    """Nobody listens: this is about instances."""
+
+    def send_away(self, connection: str, reason: str) -> None: ...
+
+    def lose_leases(self, leases: Any, reason: str) -> None: ...
+
+    def offer_slots(self) -> None: ...
+
+
+@dataclass
+class Hub:
+    """As much of a hub as reconciling needs."""
+
+    store: Store
+    clock: VirtualClock
+    registry: Registry
+    controller: Controller
+    reconciler: Reconciler
+    driver: FakeDriver
+    evidence: Evidence
+
+    async def start(self, name: str, **options: Any) -> str:
+        """A worker whose instance is up (but no agent attached); the instance."""
+        definition = WorkerDefinition.model_validate(
+            {
+                "name": name,
+                "driver": "fake",
+                "driver_options": options,
+                "missing_timeout": 10_000,
+                "check_instance_interval": 10_000,
+            }
+        )
+        life = Worker(name, self.controller.policy(definition), state_since=START)
+        row = {"name": name, "definition": definition.public(), "password_hash": None}
+        row |= {"facts": {}, "revision": 1, **columns_of(life)}
+        await self.store.write(workers.insert, row)
+        self.registry.add(Entry(definition, life, revision=1))
+        instance = new_ulid()
+        wanted = events.Wanted(at=self.clock.now(), instance=instance, cause="a test")
+        await self.controller.handle(name, wanted)
+        assert await self.controller.settle(10)
+        return instance
+
+    async def stop(self, name: str) -> None:
+        event = events.Unwanted(at=self.clock.now(), cause="a test")
+        await self.controller.handle(name, event)
+        assert await self.controller.settle(10)
+
+    def life(self, name: str) -> Worker:
+        return self.registry.get(name).life
+
+    async def stray(self, worker: str = "w") -> str:
+        """Something with our mark that no intent was ever written for."""
+        spec = InstanceSpec(worker, new_ulid(), 9, "token", {})
+        await self.driver.create(spec)
+        return spec.instance
+
+    async def settle(self, **terms: Any) -> Report:
+        report = await self.reconciler.settle(**terms)
+        assert await self.controller.settle(10)
+        return report
+
+
+@asynccontextmanager
+async def hub_on(url: str, tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Hub]:
+    clock, registry = VirtualClock(START), Registry()
+    driver = FakeDriver(Environment("HUB", tmp_path, "ws://127.0.0.1:9/"), provider)
+    drivers = {"fake": driver}
+    async with Store(url, exclusive=True) as store:
+        controller = Controller(store, clock, registry, drivers, lease_ttl_s=300)
+        controller.outlets = Outlets()
+        reconciler = Reconciler(store, clock, registry, controller, drivers, 300.0)
+        evidence = Evidence(store, clock)
+        yield Hub(store, clock, registry, controller, reconciler, driver, evidence)
+        await controller.aclose()
+        await driver.aclose()
+
+
+@pytest.fixture
+def provider() -> FakeProvider:
+    return FakeProvider()
+
+
+@pytest.fixture
+async def hub(database_url: str, tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Hub]:
+    async with hub_on(database_url, tmp_path, provider) as made:
+        yield made
+
+
+def kinds(report: Report) -> list[tuple[Kind, Action, bool]]:
+    return [(each.finding.kind, each.finding.action, each.done) for each in report.outcomes]
+
+
+async def resurrect(hub: Hub, provider: FakeProvider) -> str:
+    """An instance the ledger saw end, and which is there all the same."""
+    instance = await hub.start("w")
+    kept = provider.instances[instance]
+    await hub.stop("w")
+    provider.instances[instance] = kept
+    hub.clock.advance(10)
+    return instance
+
+
+async def test_V2_an_orphan_is_destroyed_with_evidence(hub: Hub, provider: FakeProvider) -> None:
+    instance = await resurrect(hub, provider)
+    other = await hub.start("v")
+    report = await hub.settle()
+    assert kinds(report) == [(Kind.ORPHAN, Action.DESTROY, True)]
+    assert report.outcomes[0].finding.name == f"fake-{instance}"
+    assert report.checked == {"fake": (2, 1)}
+    assert list(provider.instances) == [other]
+    (kept,) = await hub.evidence.of_worker("w")
+    assert kept["texts"] == {"console": f"fake: last words of {instance}\n"}
+    assert (await hub.settle()).outcomes == []
+
+
+async def test_a_dry_run_says_it_and_does_nothing(hub: Hub, provider: FakeProvider) -> None:
+    instance = await resurrect(hub, provider)
+    report = await hub.settle(dry_run=True)
+    assert kinds(report) == [(Kind.ORPHAN, Action.DESTROY, False)]
+    assert list(provider.instances) == [instance]
+
+
+async def test_P13_a_destroy_that_fails_is_told_and_tried_again(
+    hub: Hub, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = await resurrect(hub, provider)
+    with monkeypatch.context() as context:
+
+        async def refuse(ref: Any) -> None:
+            raise ProviderFailed("fake: not today")
+
+        context.setattr(hub.driver, "destroy", refuse)
+        (outcome,) = (await hub.settle()).outcomes
+        assert (outcome.done, outcome.error) == (False, "fake: not today")
+        assert instance in provider.instances
+    assert kinds(await hub.settle()) == [(Kind.ORPHAN, Action.DESTROY, True)]
+    assert provider.instances == {}
+
+
+async def test_V3_what_was_said_to_be_destroyed_is_believed_only_when_it_is_not_listed(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    instance = await resurrect(hub, provider)
+    provider.instances[instance].region = "elsewhere"  # a destroy without it finds nothing
+    assert kinds(await hub.settle()) == [(Kind.ORPHAN, Action.DESTROY, True)]
+    provider.instances[instance].region = ""
+    assert kinds(await hub.settle()) == [(Kind.ORPHAN, Action.DESTROY, True)]
+    assert provider.instances == {}
+
+
+async def test_P18_what_the_ledger_does_not_know_is_held_until_confirmed(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    stray = await hub.stray()
+    assert kinds(await hub.settle()) == [(Kind.UNKNOWN, Action.HOLD, False)]
+    assert stray in provider.instances
+    assert kinds(await hub.settle(confirmed=True)) == [(Kind.UNKNOWN, Action.DESTROY, True)]
+    assert provider.instances == {}
+
+
+async def test_P18_it_is_not_held_for_ever(hub: Hub, provider: FakeProvider) -> None:
+    await hub.stray()
+    await hub.settle()
+    hub.clock.advance(3600)
+    assert kinds(await hub.settle()) == [(Kind.UNKNOWN, Action.DESTROY, True)]
+
+
+async def test_P6_a_worker_whose_instance_is_not_listed_twice_learns_it(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    instance = await hub.start("w")
+    provider.hidden.add(instance)
+    assert kinds(await hub.settle()) == [(Kind.ABSENT, Action.WAIT, False)]
+    assert hub.life("w").state is State.SUBSTANTIATING
+    hub.clock.advance(61)
+    assert kinds(await hub.settle()) == [(Kind.ABSENT, Action.GIVE_UP, True)]
+    assert hub.life("w").state is State.LATENT
+    assert provider.instances == {}, "its destroy went out all the same"
+
+
+async def test_P6_one_that_shows_up_again_is_forgotten_as_absent(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    instance = await hub.start("w")
+    provider.hidden.add(instance)
+    await hub.settle()
+    provider.hidden.clear()
+    hub.clock.advance(61)
+    assert (await hub.settle()).outcomes == []
+    provider.hidden.add(instance)
+    hub.clock.advance(61)
+    assert kinds(await hub.settle()) == [(Kind.ABSENT, Action.WAIT, False)]
+
+
+async def test_P6_a_provider_that_does_not_answer_proves_nothing(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    await hub.start("w")
+    provider.mute = True
+    report = await hub.settle()
+    assert report.unanswered == {"fake": "fake: the provider does not answer"}
+    assert report.outcomes == []
+
+
+async def test_K3_a_lost_handle_is_recorded(hub: Hub, provider: FakeProvider) -> None:
+    instance = await hub.start("w")
+    entry = hub.registry.get("w")
+    assert entry.life.instance is not None
+    forgotten = {**columns_of(entry.life), "handle": None}
+    entry.revision = await hub.store.write(workers.update, "w", entry.revision, forgotten)
+    entry.life = replace(entry.life, instance=replace(entry.life.instance, handle=None))
+    assert kinds(await hub.settle()) == [(Kind.UNRECORDED, Action.ADOPT, True)]
+    assert hub.life("w").instance is not None
+    assert hub.life("w").instance.handle == {"version": 1, "instance": instance}
+
+
+async def test_P13_forget_takes_a_persons_word_only_where_the_destroy_failed(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    instance = await hub.start("w", destroy="fail")
+    with pytest.raises(Conflict, match="usual way"):
+        await hub.reconciler.forget(["w"], reason="gone", by="ann", dry_run=False)
+    await hub.stop("w")
+    assert hub.life("w").state is State.INSUBSTANTIATING
+    planned = await hub.reconciler.forget(["w"], reason="gone", by="ann", dry_run=True)
+    assert planned == [{"name": "w", "changed": True}]
+    assert hub.life("w").state is State.INSUBSTANTIATING
+    await hub.reconciler.forget(["w"], reason="sold the host", by="ann", dry_run=False)
+    assert hub.life("w").state is State.LATENT
+    row = await hub.store.read(workers.instance, instance)
+    assert row is not None
+    assert row["end_reason"] == "forgotten by ann: sold the host"
+    hub.clock.advance(1)
+    # Should it turn up again, it is an orphan like any other.
+    assert kinds(await hub.settle()) == [(Kind.ORPHAN, Action.DESTROY, False)]
+    again = await hub.reconciler.forget(["w"], reason="gone", by="ann", dry_run=False)
+    assert again == [{"name": "w", "changed": False}]
+
+
+async def test_the_hub_makes_passes_by_itself(hub: Hub, provider: FakeProvider) -> None:
+    instance = await resurrect(hub, provider)
+    task = asyncio.create_task(hub.reconciler.run())
+    await the_next_nap(hub)
+    assert instance not in provider.instances
+    stray = await hub.stray()
+    for _ in range(12):
+        hub.clock.advance(300)
+        await the_next_nap(hub)
+        assert stray in provider.instances
+    hub.clock.advance(300)
+    await the_next_nap(hub)
+    assert stray not in provider.instances
+    task.cancel()
+
+
+async def the_next_nap(hub: Hub) -> None:
+    """Until a pass is over: only then a timer is set."""
+    while hub.clock.next_due() is None:  # noqa: ASYNC110 - the loop's turns are what is waited for
+        await asyncio.sleep(0)
+
+
+async def test_evidence_is_gathered_of_a_failed_start_and_bounded(
+    hub: Hub, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def talkative(ref: Any) -> dict[str, str]:
+        return {f"text {number}": "x" * 100_000 + "the end" for number in range(20)}
+
+    monkeypatch.setattr(hub.driver, "evidence", talkative)
+    await hub.start("w", create="fail_done")
+    (kept,) = await hub.evidence.of_worker("w")
+    assert kept["why"].startswith("create failed: fake: gateway timeout")
+    assert len(kept["texts"]) == 16
+    assert all(len(text) < 66_000 for text in kept["texts"].values())
+    assert all(text.endswith("the end") for text in kept["texts"].values())
+    assert provider.instances == {}
+
+
+async def test_no_evidence_keeps_no_instance_alive(
+    hub: Hub, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(ref: Any) -> dict[str, str]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(hub.driver, "evidence", broken)
+    await hub.start("w", create="fail_done")
+    assert await hub.evidence.of_worker("w") == []
+    assert provider.instances == {}
+
+
+async def test_a_routine_end_is_no_incident(hub: Hub, provider: FakeProvider) -> None:
+    await hub.start("w")
+    await hub.stop("w")
+    assert not [call for call in provider.calls if call[0] == "evidence"]
