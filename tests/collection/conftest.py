@@ -36,6 +36,7 @@ class StandIn:
         self.logs = {}
         self.tokens = {}
         self.new_token = None
+        self.replies = {}  # what to answer to a POST to a path, as it is
         self.settle_after = 0
         self.next_result = "success"
         self.url = None
@@ -230,6 +231,8 @@ class Handler(BaseHTTPRequestHandler):
             "/workers/substantiate": lambda body: hub.order(body, "substantiated"),
             "/workers/insubstantiate": lambda body: hub.order(body, "latent"),
         }
+        if path in hub.replies:
+            return 200, hub.replies[path]
         if path in orders:
             return 200, {"results": orders[path](body)}
         if path == "/workers/query":

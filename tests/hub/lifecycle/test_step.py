@@ -133,7 +133,7 @@ def test_P1_a_failed_create_is_destroyed_before_the_worker_is_latent_again() -> 
     failed = events.CreateFailed(at=1, instance="I0", error="504")
     worker, ordered = drive(substantiating(), failed)
     assert worker.state is State.INSUBSTANTIATING
-    assert commands.Destroy("I0") in ordered
+    assert commands.Destroy("I0", "create failed: 504") in ordered
     assert worker.quarantine_until == 11
     assert worker.last_error == "504"
 
@@ -331,6 +331,26 @@ def test_V3_gone_only_when_destroyed_says_so() -> None:
     worker, _ = drive(insubstantiating(), events.Destroyed(at=6, instance="I0"))
     assert worker.state is State.LATENT
     assert worker.instance is None
+
+
+def test_P13_only_a_persons_word_frees_a_worker_whose_instance_is_not_proven_gone() -> None:
+    failed = events.DestroyFailed(at=6, instance="I0", error="busy")
+    word = events.Forgotten(at=7, instance="I0", cause="forgotten by ann: the host was sold")
+    worker, ordered = drive(insubstantiating(), failed, word)
+    assert worker.state is State.LATENT
+    assert worker.instance is None
+    assert Timer.DESTROY not in worker.timers
+    assert commands.OfferSlots() in ordered
+    stale, ordered = drive(worker, failed)
+    assert (stale, ordered) == (worker, [])
+
+
+def test_evidence_is_asked_for_when_something_went_wrong_and_only_then() -> None:
+    failed = events.CreateFailed(at=1, instance="I0", error="504")
+    _, ordered = drive(substantiating(), failed)
+    assert commands.Destroy("I0", "create failed: 504") in ordered
+    _, ordered = drive(substantiated(), fired(Timer.IDLE, 700))
+    assert commands.Destroy("I0") in ordered
 
 
 def test_P13_a_failed_destroy_is_tried_for_ever_with_growing_waits() -> None:
