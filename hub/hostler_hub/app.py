@@ -36,9 +36,11 @@ from hostler_hub.files import Files
 from hostler_hub.fleet import Fleet
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.logs import Logs
+from hostler_hub.matching import Roster
 from hostler_hub.opening import open_store
 from hostler_hub.process import write_json
 from hostler_hub.queue import Queue
+from hostler_hub.reasons import Reasons
 from hostler_hub.reconcile import Reconciler
 from hostler_hub.registry import Registry
 from hostler_hub.secrets import ENV_PREFIX, Secrets
@@ -166,8 +168,9 @@ async def _assemble(
     controller = Controller(store, clock, registry, drivers, settings.lease_ttl_s)
     admission = Admission(store, clock, registry, controller, settings.handshakes_per_s)
     agents = Agents(settings, store, clock, registry, controller, admission)
-    queue = Queue(store, clock, registry, logs)
-    dispatcher = Dispatcher(store, clock, registry, controller, queue, queue.start)
+    roster = Roster(registry)
+    queue = Queue(store, clock, logs, Reasons(registry, roster))
+    dispatcher = Dispatcher(store, clock, registry, controller, roster, queue, queue.start)
     controller.outlets = _Outlets(agents, queue, dispatcher)
     queue.services = Services(
         store, clock, controller, agents, logs, exchange, queue.finished, queue.forfeit

@@ -25,6 +25,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from hostler_hub import requirements
+
 # Linux's MAX_ARG_STRLEN and a total that execve takes on every platform we run on (E13).
 STRING_SIZE_BYTES = 128 * 1024
 TOTAL_SIZE_BYTES = 1024 * 1024
@@ -125,6 +127,14 @@ def _command(command: tuple[str, ...] | str) -> tuple[str, ...] | str:
     return command
 
 
+def _condition(text: str) -> str:
+    try:
+        requirements.parse(text)
+    except requirements.ConditionError as error:
+        raise refuse("condition", f"is no condition on a fact: {error}") from None
+    return text
+
+
 WorkerName = Annotated[StrictStr, StringConstraints(pattern=_NAME)]
 DriverName = Annotated[StrictStr, StringConstraints(pattern=_NAME)]
 Label = Annotated[StrictStr, StringConstraints(pattern=_LABEL)]
@@ -146,6 +156,10 @@ Scalar = Annotated[
 Options = Annotated[dict[StrictStr, JsonValue], AfterValidator(_options)]
 Properties = Annotated[dict[PropertyName, Scalar], Field(max_length=ENTRIES)]
 Labels = Annotated[tuple[Label, ...], Field(max_length=64)]
+Condition = Annotated[
+    StrictStr, StringConstraints(max_length=requirements.LONGEST), AfterValidator(_condition)
+]
+Conditions = Annotated[tuple[Condition, ...], Field(max_length=64)]
 Environment = Annotated[
     dict[StrictStr, ExecString | None], Field(max_length=ENTRIES), AfterValidator(_environment)
 ]

@@ -71,3 +71,9 @@ def new_ulid(now_ms: int | None = None) -> str:
         raise ValueError(f"a ULID cannot hold the time {now_ms} ms")
     value = _ulids.new(now_ms)
     return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def earliest_ulid(at_ms: int) -> str:
+    """The least ULID of that millisecond: ids before it in order were made earlier."""
+    value = max(0, min(at_ms, _MAX_MS)) << _RANDOM_BITS
+    return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))

@@ -18,12 +18,13 @@ import structlog
 from sqlalchemy import Connection, RowMapping
 
 from hostler_hub.clock import Clock
-from hostler_hub.dispatch import Dispatcher, Waiting, candidate_of, explain, mismatches
+from hostler_hub.dispatch import Dispatcher
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import events
 from hostler_hub.logs import Logs, LogSlice, StepKey
-from hostler_hub.registry import Registry
+from hostler_hub.planning import Waiting
+from hostler_hub.reasons import Reasons
 from hostler_hub.runner import Runner
 from hostler_hub.services import Lease, Services
 from hostler_hub.specs import BuildSpec
@@ -47,11 +48,11 @@ class Queue:
     services: Services
     dispatcher: Dispatcher
 
-    def __init__(self, store: Store, clock: Clock, registry: Registry, logs: Logs) -> None:
+    def __init__(self, store: Store, clock: Clock, logs: Logs, reasons: Reasons) -> None:
         self._store = store
         self._clock = clock
-        self._registry = registry
         self._logs = logs
+        self._reasons = reasons
         self._waiting: dict[str, Waiting] = {}
         self._order: list[tuple[int, str]] = []
         self._runners: dict[str, tuple[Runner, asyncio.Task[Any]]] = {}  # by lease
@@ -85,7 +86,7 @@ class Queue:
             known = await self._store.read(builds.by_idempotency_key, by, idempotency_key)
             if known is not None:
                 return await self._known(known, digest), False
-        self._refuse_hopeless(spec)
+        self._reasons.refuse_hopeless(spec.requires)
         self._refuse_missing_files(spec)
         now = self._clock.now()
         build_id = new_ulid(int(now * 1000))
@@ -98,7 +99,7 @@ class Queue:
             return await self._known(stored, digest), False
         self._put(Waiting(build_id, spec, 0, spec.priority))
         self.dispatcher.wake()
-        return build_view(row, [], None, None), True
+        return build_view(row, []), True
 
     async def _known(self, row: Row, digest: str) -> dict[str, Any]:
         if row["spec_digest"] != digest:
@@ -117,23 +118,6 @@ class Queue:
                     pointer=f"/steps/{index}/download/file",
                 )
 
-    def _refuse_hopeless(self, spec: BuildSpec) -> None:
-        """A build that no defined worker could ever run is refused, and told why."""
-        closest: list[str] | None = None
-        for candidate in map(candidate_of, self._registry):  # mostly the first one fits
-            missing = mismatches(spec.requires, candidate)
-            if not missing:
-                return
-            if closest is None or len(missing) < len(closest):
-                closest = [f"{candidate.life.name}: {reason}" for reason in missing]
-        if closest is None:
-            raise InvalidRequest("no worker is defined yet: define one first", pointer="/requires")
-        raise InvalidRequest(
-            f"none of the {len(self._registry)} defined workers has what the build requires; "
-            f"closest: {'; '.join(closest[:3])}",
-            pointer="/requires",
-        )
-
     async def get(self, id: str) -> dict[str, Any]:
         """The build's view; while it waits, with why. Raises NotFound."""
         found = await self._store.read(_with_steps, id)
@@ -142,11 +126,9 @@ class Queue:
         row, steps = found
         waiting = self._waiting.get(id)
         if waiting is None:
-            return build_view(row, steps, None, None)
-        now = self._clock.now()
-        reasons = explain(waiting, [candidate_of(entry) for entry in self._registry])
-        why = _why(waiting, reasons, now)
-        return build_view(row, steps, why, reasons)
+            return build_view(row, steps)
+        why = self._reasons.of_build(waiting, self._clock.now())
+        return build_view(row, steps, why)
 
     async def wait(self, id: str, wait_s: float) -> dict[str, Any]:
         """The view once the build has ended, or as it is after ``wait_s`` seconds."""
@@ -166,7 +148,7 @@ class Queue:
         rows = await self._store.read(
             builds.page, state=state, worker=worker, limit=limit, after=after
         )
-        items = [build_view(row, [], None, None) for row in rows]
+        items = [build_view(row, []) for row in rows]
         return {"items": items, "next": items[-1]["id"] if len(items) == limit else None}
 
     async def cancel(self, id: str, *, reason: str | None, by: str) -> dict[str, Any]:
@@ -299,18 +281,6 @@ class Queue:
         if build.id not in self._waiting:
             self._waiting[build.id] = build
             bisect.insort(self._order, build.order)
-
-
-def _why(build: Waiting, reasons: dict[str, list[str]], now: float) -> str:
-    if build.not_before > now:
-        return f"it is retried in {build.not_before - now:.0f} s after losing its worker"
-    if not reasons:
-        return "no worker is defined"
-    counted: dict[str, int] = {}
-    for each in reasons.values():
-        counted[each[0]] = counted.get(each[0], 0) + 1
-    ranked = sorted(counted.items(), key=lambda item: -item[1])
-    return "; ".join(f"{count} of {len(reasons)} workers: {text}" for text, count in ranked[:5])
 
 
 def _new_row(build_id: str, spec: BuildSpec, by: str, now: float) -> dict[str, Any]:

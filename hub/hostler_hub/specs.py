@@ -16,6 +16,7 @@ from hostler_hub.fields import (
     STRICT,
     STRING_SIZE_BYTES,
     TOTAL_SIZE_BYTES,
+    Conditions,
     DriverName,
     Environment,
     Labels,
@@ -88,6 +89,7 @@ class Requirements(_Spec):
     driver: DriverName | None = None
     labels: Labels = ()
     properties: Properties = {}
+    facts: Conditions = ()
 
 
 class Retry(_Spec):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import RowMapping
 
+from hostler_hub.reasons import BuildReasons
 from hostler_hub.reconcile import Outcome, Report
 from hostler_hub.registry import Entry
 
@@ -67,12 +68,9 @@ def worker_view(entry: Entry, builds: Sequence[str]) -> dict[str, Any]:
 
 
 def build_view(
-    row: Row,
-    steps: Sequence[RowMapping],
-    why: str | None,
-    reasons: Mapping[str, list[str]] | None,
+    row: Row, steps: Sequence[RowMapping], why: BuildReasons | None = None
 ) -> dict[str, Any]:
-    """One build; ``why`` and ``reasons`` (by worker) only while it waits."""
+    """One build; ``why`` only while it waits."""
     view = {
         "id": row["id"],
         "name": row["name"],
@@ -85,13 +83,18 @@ def build_view(
         "started_at": instant(row["started_at"]),
         "finished_at": instant(row["finished_at"]),
         "result_text": row["result_text"],
-        "why": why,
+        "why": why and why.text,
         "properties": _properties(row, steps),
         "steps": [_step_view(step) for step in steps],
     }
-    if reasons is not None:
+    if why is not None:
         view["why_workers"] = [
-            {"worker": worker, "reasons": texts} for worker, texts in reasons.items()
+            {
+                "worker": worker,
+                "reasons": [each.text for each in reasons],
+                "remedies": [each.remedy for each in reasons],
+            }
+            for worker, reasons in why.workers.items()
         ]
     return view
 

@@ -221,6 +221,13 @@ options:
       properties:
         description: Properties that must all be equal.
         type: dict
+      facts:
+        description:
+          - Conditions that must all hold, one in each text, such as C(memory_mb >= 8000) or C(os_id in [debian, ubuntu]).
+          - Operators are C(==), C(!=), C(<), C(<=), C(>), C(>=) and C(in). Numbers and texts are different, so the text
+            12 is written C("12"). A fact that a worker does not have matches nothing.
+        type: list
+        elements: str
   env:
     description:
       - Variables of all steps. Set C(no_log) on the task when there is a secret among them.
@@ -321,6 +328,16 @@ EXAMPLES = r"""
 - name: Say what was built
   ansible.builtin.debug:
     msg: "{{ made.build.properties.version }}: {{ made.artifacts | map(attribute='path') | join(', ') }}"
+
+- name: Build where there is memory enough
+  hostler.fleet.build:
+    requires:
+      labels: [linux]
+      facts:
+        - memory_mb >= 8000
+        - os_id in [debian, ubuntu]
+    steps:
+      - {name: make, command: [make, all]}
 
 - name: Keep house on a worker
   hostler.fleet.build:
@@ -473,6 +490,7 @@ REQUIRES = {
     "driver": {"type": "str"},
     "labels": {"type": "list", "elements": "str"},
     "properties": {"type": "dict"},
+    "facts": {"type": "list", "elements": "str"},
 }
 SPEC = ("name", "requires", "env", "properties", "priority", "timeout_s", "retry")
 

@@ -42,7 +42,13 @@ def test_defaults_are_the_contracts() -> None:
     }
     assert BuildSpec.model_validate(build()).model_dump(mode="json") == {
         "name": None,
-        "requires": {"worker": None, "driver": None, "labels": [], "properties": {}},
+        "requires": {
+            "worker": None,
+            "driver": None,
+            "labels": [],
+            "properties": {},
+            "facts": [],
+        },
         "env": {},
         "properties": {},
         "priority": 0,
@@ -234,3 +240,10 @@ def test_builds_are_bounded() -> None:
     assert refused(BuildSpec, {**build(), "retry": {"on_loss": -1}}) == [("retry", "on_loss")]
     assert refused(BuildSpec, {**build(), "priority": 10**7}) == [("priority",)]
     assert refused(BuildSpec, {**build(), "requires": {"os": "linux"}}) == [("requires", "os")]
+
+
+def test_a_condition_that_is_none_is_told_where_it_goes_wrong() -> None:
+    spec = {**build(), "requires": {"facts": ["cores > 1", "cores >"]}}
+    with pytest.raises(ValidationError, match="at character 8: here should be a value") as error:
+        BuildSpec.model_validate(spec)
+    assert [each["loc"] for each in error.value.errors()] == [("requires", "facts", 1)]

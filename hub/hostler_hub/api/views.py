@@ -307,10 +307,11 @@ class StepView(_View):
 
 
 class WhyNot(_View):
-    """Why one worker does not run a queued build."""
+    """Why one worker does not run a queued build; a remedy for each reason."""
 
     worker: str
     reasons: list[str]
+    remedies: list[str]
 
 
 class BuildView(_View):

@@ -1,0 +1,155 @@
+"""Which workers fit which builds, and what is said of those that do not. Pure.
+
+What a build may ask of a worker changes only with its definition and the facts its agent tells,
+so the answer is kept for each kind of build until one of them does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hostler_hub import requirements
+from hostler_hub.registry import Entry, Registry
+from hostler_hub.specs import Requirements
+
+# Remembered answers, in workers: a bound on memory, whatever people ask (V15).
+REMEMBERED = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """A worker as far as a build may ask of it."""
+
+    name: str
+    driver: str
+    labels: frozenset[str]
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a worker does not run a build, and what would have to change."""
+
+    text: str
+    remedy: str
+
+
+def traits_of(entry: Entry) -> Traits:
+    definition = entry.definition
+    labels = frozenset(definition.labels)
+    return Traits(entry.life.name, definition.driver, labels, entry.properties)
+
+
+def fits(requires: Requirements, traits: Traits) -> bool:
+    """Whether mismatches() would find none; this is what is asked a million times."""
+    if requires.worker not in {None, traits.name} or requires.driver not in {None, traits.driver}:
+        return False
+    if not traits.labels.issuperset(requires.labels):
+        return False
+    has = traits.properties
+    for key, value in requires.properties.items():
+        if key not in has or has[key] != value:
+            return False
+    return all(requirements.parse(text).refusal(has) is None for text in requires.facts)
+
+
+def mismatches(requires: Requirements, traits: Traits) -> list[Reason]:
+    """All that the build requires and this worker does not have; empty when it fits."""
+    found = []
+    if requires.worker not in {None, traits.name}:
+        text = f"the build asks for worker {requires.worker}"
+        found.append(Reason(text, "submit the build without requires.worker"))
+    if requires.driver not in {None, traits.driver}:
+        text = f"its driver is {traits.driver}, not {requires.driver}"
+        found.append(Reason(text, f"submit the build for driver {traits.driver}"))
+    found.extend(
+        Reason(f"it has no label {label}", f"give it the label {label}")
+        for label in requires.labels
+        if label not in traits.labels
+    )
+    return [*found, *_wrong_properties(requires, traits), *_wrong_facts(requires, traits)]
+
+
+def _wrong_properties(requires: Requirements, traits: Traits) -> Iterator[Reason]:
+    has = traits.properties
+    for key, value in requires.properties.items():
+        if key not in has or has[key] != value:
+            shown = repr(has[key]) if key in has else "not set"
+            text = f"its property {key} is {shown}, not {value!r}"
+            yield Reason(text, f"set its property {key} to {value!r}")
+
+
+def _wrong_facts(requires: Requirements, traits: Traits) -> Iterator[Reason]:
+    for text in requires.facts:
+        condition = requirements.parse(text)
+        refusal = condition.refusal(traits.properties)
+        if refusal is None:
+            continue
+        remedy = "submit the build with another condition"
+        if condition.fact not in traits.properties:
+            remedy = (
+                f"set its property {condition.fact}, or start it once: an agent tells its facts "
+                "when it attaches"
+            )
+        yield Reason(refusal, remedy)
+
+
+class Matcher:
+    """Answers for one fleet as it is; a new one is made when a worker's traits change."""
+
+    def __init__(self, fleet: Sequence[Traits]) -> None:
+        self.fleet = fleet
+        self._by_name = {each.name: each for each in fleet}
+        self._answers: dict[str, frozenset[str]] = {}
+        self._remembered = 0
+
+    def traits(self, name: str) -> Traits:
+        return self._by_name[name]
+
+    def fitting(self, kind: str, requires: Requirements) -> frozenset[str]:
+        """The names of the workers that fit builds of this kind."""
+        known = self._answers.get(kind)
+        if known is None:
+            known = frozenset(each.name for each in self._asked(requires) if fits(requires, each))
+            self._remember(kind, known)
+        return known
+
+    def _asked(self, requires: Requirements) -> Sequence[Traits]:
+        if requires.worker is None:
+            return self.fleet
+        only = self._by_name.get(requires.worker)
+        return [] if only is None else [only]
+
+    def _remember(self, kind: str, answer: frozenset[str]) -> None:
+        if self._remembered + len(answer) + 1 > REMEMBERED:
+            self._answers.clear()
+            self._remembered = 0
+        self._answers[kind] = answer
+        self._remembered += len(answer) + 1
+
+
+class Roster:
+    """The registry's workers as their matcher knows them; asked anew before each look."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._seen: list[tuple[Any, Any, Any]] = []
+        self._matcher = Matcher([])
+
+    def matcher(self) -> Matcher:
+        """The matcher of the fleet as it is now; the same one while nothing has changed."""
+        seen = [(each, each.definition, each.facts) for each in self._registry]
+        if not _same(seen, self._seen):
+            self._seen = seen
+            self._matcher = Matcher([traits_of(each) for each in self._registry])
+        return self._matcher
+
+
+def _same(some: Sequence[tuple[Any, ...]], others: Sequence[tuple[Any, ...]]) -> bool:
+    """By identity: definitions and facts are replaced, never changed."""
+    return len(some) == len(others) and all(
+        all(one is other for one, other in zip(left, right, strict=True))
+        for left, right in zip(some, others, strict=True)
+    )
