@@ -193,7 +193,7 @@ class Daemon:
             boot_id=machine.boot_id(),
             process=self._process,
             commands=self._roster.reports(),
-            facts=machine_facts(),
+            facts=machine_facts(self._config.workdir),
         )
         return {**worker_info(self._config.workdir, versions), extension.NAME: report.body()}
 

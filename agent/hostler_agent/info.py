@@ -8,6 +8,7 @@ the environment it gets an allowlist: Buildbot's own worker sends everything, se
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -65,7 +66,7 @@ def worker_info(basedir: Path, commands: Mapping[str, str]) -> dict[str, Any]:
     """The map for a stock master; `commands` are the versions by command name."""
     return {
         **info_files(basedir / "info"),
-        **machine_facts(),
+        **machine_facts(basedir),
         "environ": environment(os.environ),
         "system": os.name,
         "basedir": str(basedir),
@@ -82,18 +83,34 @@ def announced(commands: Mapping[str, str]) -> dict[str, str]:
     return {**commands, **older}
 
 
-def machine_facts() -> dict[str, Any]:
-    """What kind of machine this is: text and numbers, None where unknown."""
+def machine_facts(workdir: Path) -> dict[str, Any]:
+    """What kind of machine this is: text and numbers, None where unknown. The disk is the one that
+    builds work on; sizes are in MiB.
+    """
     host, architecture = machine.name()
+    cpus = machine.cpu_count()
+    disk, disk_free = disk_mb(workdir)
     return {
         **os_release(),
-        "numcpus": machine.cpu_count(),
+        "numcpus": cpus,  # a stock master's name for it
+        "cpu_count": cpus,
         "memory_mb": machine.memory_mb(),
+        "disk_mb": disk,
+        "disk_free_mb": disk_free,
         "hostname": host,
         "architecture": architecture,
         "platform": sys.platform,
         "python_version": "{}.{}.{}".format(*sys.version_info[:3]),
     }
+
+
+def disk_mb(path: Path) -> tuple[Optional[int], Optional[int]]:
+    """(size, free for us) of the disk that the directory is on, in MiB; None where unknown."""
+    try:
+        usage = shutil.disk_usage(path)
+    except OSError:
+        return None, None
+    return usage.total // 2**20, usage.free // 2**20
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:

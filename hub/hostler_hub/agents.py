@@ -26,6 +26,7 @@ from hostler_hub.admission import Admission, Admitted
 from hostler_hub.clock import Clock
 from hostler_hub.controller import Also, Controller
 from hostler_hub.errors import NotFound
+from hostler_hub.facts import facts_of
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import events
 from hostler_hub.registry import Registry
@@ -312,7 +313,7 @@ class Agents:
             known = await self._store.read(workers.process, session.instance)
             session.resumes = known in {None, session.process}
         await session.request(self._terms(session))
-        facts = _facts(info, session.report)
+        facts = facts_of(info, session.report)
         entry = self._registry.get(session.admitted.worker)
         if facts != entry.facts:
             await self._store.write(workers.set_facts, entry.life.name, facts)
@@ -364,21 +365,3 @@ async def _part_with(session: AgentSession, reason: str) -> None:
         async with asyncio.timeout(2):  # the close code says it too
             await session.request(messages.Shutdown())
     await session.close(GO_AWAY_CLOSE_CODE, reason[:100])
-
-
-def _facts(info: Mapping[str, Any], report: AgentReport | None) -> dict[str, Any]:
-    """What builds may require of the machine: plain values, bounded, without its environment."""
-    told = dict(report.facts) if report is not None else {}
-    for key, value in info.items():
-        if key not in {"environ", "worker_commands", "hostler", "delete_leftover_dirs"}:
-            told.setdefault(key, value)
-    plain = {
-        str(key)[:128]: value
-        for key, value in told.items()
-        if value is None or isinstance(value, (str, int, float, bool))
-    }
-    return {key: _short(value) for key, value in list(plain.items())[:256]}
-
-
-def _short(value: Any) -> Any:
-    return value[:4096] if isinstance(value, str) else value

@@ -117,7 +117,7 @@ class Controller:
         for lease in open_leases:
             held.setdefault((lease["worker"], lease["instance"]), []).append(lease["id"])
         for row in rows:
-            definition = WorkerDefinition.model_validate(row["definition"])
+            definition = WorkerDefinition.stored(row["definition"])
             up = row["state"] == State.SUBSTANTIATED
             leases = held.pop((row["name"], row["instance_id"]), []) if up else []
             entry = Entry(
@@ -171,9 +171,7 @@ class Controller:
 
     def policy(self, definition: WorkerDefinition) -> Policy:
         capabilities = self._drivers[definition.driver].capabilities
-        return policy_of(
-            definition, permanent=capabilities.permanent, lease_ttl_s=self._lease_ttl_s
-        )
+        return policy_of(definition, capabilities, lease_ttl_s=self._lease_ttl_s)
 
     # --- events -------------------------------------------------------------------------------
 

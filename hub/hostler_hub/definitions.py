@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
+from pydantic import SecretStr
 from sqlalchemy import Connection
 
 from hostler_hub.admission import hash_password
@@ -57,7 +58,11 @@ class Definitions:
             results = [self._compare(definition) for definition in definitions]
             if not dry_run:
                 changed = {result["name"] for result in results if result["changed"]}
-                todo = [each for each in definitions if each.name in changed]
+                todo = [
+                    _keeping_password(each, self._registry.find(each.name))
+                    for each in definitions
+                    if each.name in changed
+                ]
                 await self._store_definitions(todo)
                 _log.info("workers defined", by=by, count=len(todo))
         return results
@@ -85,6 +90,7 @@ class Definitions:
                 raise InvalidRequest(
                     f"worker {definition.name}: {error}", pointer=f"{where}/driver_options"
                 ) from error
+            _check_permanence(definition, driver, where)
             self._check_state(definition, where)
 
     def _check_state(self, definition: WorkerDefinition, where: str) -> None:
@@ -107,13 +113,14 @@ class Definitions:
 
     def _compare(self, definition: WorkerDefinition) -> dict[str, Any]:
         entry = self._registry.find(definition.name)
+        definition = _keeping_password(definition, entry)
         after = definition.public()
-        keeps = definition.password is None and entry is not None
-        after["has_password"] = (
-            entry.password_hash is not None if keeps and entry else definition.password is not None
+        plain = definition.password is not None and definition.password_ref is None
+        after["has_password"] = definition.password is not None or (
+            entry is not None and entry.password_hash is not None
         )
         before = definition_view(entry) if entry is not None else None
-        changed = before != after or definition.password is not None
+        changed = before != after or plain
         return {
             "name": definition.name,
             "changed": changed,
@@ -184,11 +191,29 @@ class Definitions:
         return events.Redefined(at=at, policy=policy, restart=restart)
 
 
+def _check_permanence(definition: WorkerDefinition, driver: Driver, where: str) -> None:
+    """Instances of its owner are not the hub's to replace."""
+    for field in ("max_uses", "max_uptime"):
+        if driver.capabilities.permanent and getattr(definition, field) is not None:
+            raise InvalidRequest(
+                f"worker {definition.name}: {field} is about instances that the hub replaces; "
+                f"those of driver {definition.driver} are their owner's",
+                pointer=f"{where}/{field}",
+            )
+
+
+def _keeping_password(definition: WorkerDefinition, entry: Entry | None) -> WorkerDefinition:
+    """A definition without a password keeps the stored one, also when that is a reference."""
+    if definition.password is not None or entry is None:
+        return definition
+    return definition.model_copy(update={"password": entry.definition.password_ref})
+
+
 def _hash_passwords(definitions: Sequence[WorkerDefinition]) -> dict[str, str]:
     return {
         each.name: hash_password(each.password.get_secret_value())
         for each in definitions
-        if each.password is not None
+        if isinstance(each.password, SecretStr)
     }
 
 

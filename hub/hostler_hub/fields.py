@@ -38,6 +38,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _PATH_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.:/+-]{0,62}$"
+# No more than what cannot break a header or pass for an option: mail servers judge the rest.
+_MAILBOX = r'[^\x00-\x20\x7f@<>,;:\\"()]'
+_ADDRESS = rf"^{_MAILBOX}+@{_MAILBOX}+$"
 _PROPERTY = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 
 
@@ -76,6 +79,10 @@ def _scalar(value: object) -> object:
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         raise refuse("scalar", "must be a string, a finite number, true, false or null")
     return value
+
+
+def _one_or_many(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
 
 
 def _command_shape(value: object) -> object:
@@ -177,6 +184,10 @@ WorkerPath = Annotated[
 ]
 Seconds = Annotated[Number, Field(ge=0, le=MONTH_S)]
 PositiveSeconds = Annotated[Number, Field(gt=0, le=MONTH_S)]
+# Below a second an agent would be asked whether it lives before it could answer.
+Interval = Annotated[Number, Field(ge=1, le=MONTH_S)]
+Address = Annotated[StrictStr, StringConstraints(max_length=254, pattern=_ADDRESS)]
+Addresses = Annotated[tuple[Address, ...], Field(max_length=64), BeforeValidator(_one_or_many)]
 Password = Annotated[SecretStr, Field(strict=True, min_length=1, max_length=1024)]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from hostler_hub.drivers.contract import Capabilities
 from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle.model import Instance, Mode, Policy, State, Timer, Worker
 from hostler_hub.specs import WorkerDefinition
@@ -53,8 +54,10 @@ class Entry:
 
     @property
     def properties(self) -> dict[str, Any]:
-        """What builds are matched against: the machine's facts, overruled by the definition."""
-        return {**self.facts, **self.definition.properties}
+        """What builds are matched against: the definition's defaults, the machine's facts over
+        them, and over both what the definition insists on."""
+        definition = self.definition
+        return {**definition.default_properties, **self.facts, **definition.properties}
 
 
 class Registry:
@@ -89,15 +92,22 @@ class Registry:
         self._entries.pop(name, None)
 
 
-def policy_of(definition: WorkerDefinition, *, permanent: bool, lease_ttl_s: float) -> Policy:
+def policy_of(
+    definition: WorkerDefinition, capabilities: Capabilities, *, lease_ttl_s: float
+) -> Policy:
     """The part of a definition the lifecycle acts upon."""
+    missing_timeout = definition.missing_timeout
+    if missing_timeout is None:
+        missing_timeout = capabilities.missing_timeout_s
     return Policy(
         build_wait_timeout_s=float(definition.build_wait_timeout),
-        missing_timeout_s=float(definition.missing_timeout),
+        missing_timeout_s=float(missing_timeout),
         check_instance_interval_s=float(definition.check_instance_interval),
         max_builds=definition.max_builds,
+        max_uses=definition.max_uses,
+        max_uptime_s=None if definition.max_uptime is None else float(definition.max_uptime),
         lease_ttl_s=lease_ttl_s,
-        permanent=permanent,
+        permanent=capabilities.permanent,
     )
 
 
@@ -108,6 +118,7 @@ def columns_of(life: Worker) -> dict[str, Any]:
         "mode_reason": life.mode_reason,
         "mode_by": life.mode_by,
         "mode_at": life.mode_at,
+        "mode_until": life.mode_until,
         "state": life.state.value,
         "state_since": life.state_since,
         "epoch": life.epoch,
@@ -119,6 +130,11 @@ def columns_of(life: Worker) -> dict[str, Any]:
         "last_error": life.last_error,
         "missing_since": life.missing_since,
         "missing_reason": life.missing_reason,
+        "missing_told": life.missing_told,
+        "failed_starts": life.failed_starts,
+        "up_since": life.up_since,
+        "uses": life.uses,
+        "retiring": life.retiring,
         "tainted": life.tainted,
         "removing": life.removing,
         "destroy_attempts": life.destroy_attempts,
@@ -137,6 +153,7 @@ def life_of(row: Mapping[str, Any], policy: Policy, leases: tuple[str, ...]) -> 
         mode_reason=row["mode_reason"],
         mode_by=row["mode_by"],
         mode_at=row["mode_at"],
+        mode_until=row["mode_until"],
         state=State(row["state"]),
         state_since=row["state_since"],
         epoch=row["epoch"],
@@ -148,6 +165,11 @@ def life_of(row: Mapping[str, Any], policy: Policy, leases: tuple[str, ...]) -> 
         last_error=row["last_error"],
         missing_since=row["missing_since"],
         missing_reason=row["missing_reason"],
+        missing_told=row["missing_told"],
+        failed_starts=row["failed_starts"],
+        up_since=row["up_since"],
+        uses=row["uses"],
+        retiring=row["retiring"],
         tainted=row["tainted"],
         removing=row["removing"],
         destroy_attempts=row["destroy_attempts"],

@@ -25,7 +25,9 @@ def instant(at: float | None) -> str | None:
 
 
 def definition_view(entry: Entry) -> dict[str, Any]:
-    return entry.definition.public() | {"has_password": entry.password_hash is not None}
+    definition = entry.definition
+    has_password = definition.password_ref is not None or entry.password_hash is not None
+    return definition.public() | {"has_password": has_password}
 
 
 def worker_view(entry: Entry, builds: Sequence[str]) -> dict[str, Any]:

@@ -65,6 +65,9 @@ options:
       properties: &properties
         description: Facts that builds can require, as a scalar each. They win over those an instance reports.
         type: dict
+      default_properties: &default_properties
+        description: Facts that builds can require, where an instance reports no others. They lose against all others.
+        type: dict
       labels: &labels
         description: Words that builds can require and people can select by.
         type: list
@@ -72,32 +75,78 @@ options:
       max_builds: &max_builds
         description: How many builds the worker takes at once. The hub's default is 1.
         type: int
+      max_uses: &max_uses
+        description:
+          - How many builds one instance is good for; then it is replaced by a fresh one.
+          - Without it, and without O(max_uptime), an instance is used for as long as there is work.
+        type: int
+      max_uptime: &max_uptime
+        description:
+          - Seconds after which an instance gets no new builds, counted from its attaching. It is replaced when it is
+            idle, never under a build.
+        type: float
+      priority: &priority
+        description: Of several workers that fit a build, one of the highest priority is taken. The hub's default is 0.
+        type: int
+      weight: &weight
+        description: The worker's share of the builds among those of the same priority. The hub's default is 1.
+        type: float
       build_wait_timeout: &build_wait_timeout
         description:
           - Seconds that an idle instance is kept; 0 ends it after each build, below 0 keeps it until the hub stops.
           - The hub's default is 600.
         type: float
       missing_timeout: &missing_timeout
-        description: Seconds that an instance may take to attach before it counts as failed. The hub's default is 120.
+        description:
+          - Seconds that an instance may take to attach before it counts as failed, and that an agent may be gone
+            before it is missing.
+          - Left out, it is the driver's own, such as 120 for V(local) and 600 for V(permanent).
+        type: float
+      notify_on_missing: &notify_on_missing
+        description: Mail addresses that are told when the worker is missing.
+        type: list
+        elements: str
+      keepalive_interval: &keepalive_interval
+        description:
+          - Seconds between the hub's questions whether the agent lives. Silent for three of them, it is disconnected.
+          - Left out, it is the hub's own.
         type: float
       check_instance_interval: &check_instance_interval
         description: Seconds between looks at the instance. The hub's default is 10.
         type: float
       password: &password
-        description: What a worker of driver V(permanent) attaches with. Never shown again.
+        description: What a worker of driver V(permanent) attaches with. Never shown again; keep it in Ansible Vault.
         type: str
+      password_ref: &password_ref
+        description: Where the hub finds the password, instead of O(password). Give one of the two.
+        type: dict
+        suboptions:
+          env:
+            description: A variable of the hub's environment whose name begins with C(HOSTLER_SECRET_).
+            type: str
+          file:
+            description: A file in the hub's directory of secrets.
+            type: str
       description: &description
         description: A note for people.
         type: str
   driver: *driver
   driver_options: *driver_options
   properties: *properties
+  default_properties: *default_properties
   labels: *labels
   max_builds: *max_builds
+  max_uses: *max_uses
+  max_uptime: *max_uptime
+  priority: *priority
+  weight: *weight
   build_wait_timeout: *build_wait_timeout
   missing_timeout: *missing_timeout
+  notify_on_missing: *notify_on_missing
+  keepalive_interval: *keepalive_interval
   check_instance_interval: *check_instance_interval
   password: *password
+  password_ref: *password_ref
   description: *description
   force:
     description:
@@ -183,12 +232,24 @@ DEFINITION = {
     "driver": {"type": "str"},
     "driver_options": {"type": "dict"},
     "properties": {"type": "dict"},
+    "default_properties": {"type": "dict"},
     "labels": {"type": "list", "elements": "str"},
     "max_builds": {"type": "int"},
+    "max_uses": {"type": "int"},
+    "max_uptime": {"type": "float"},
+    "priority": {"type": "int"},
+    "weight": {"type": "float"},
     "build_wait_timeout": {"type": "float"},
     "missing_timeout": {"type": "float"},
+    "notify_on_missing": {"type": "list", "elements": "str"},
+    "keepalive_interval": {"type": "float"},
     "check_instance_interval": {"type": "float"},
     "password": {"type": "str", "no_log": True},
+    "password_ref": {
+        "type": "dict",
+        "no_log": False,  # it names a secret and holds none
+        "options": {"env": {"type": "str"}, "file": {"type": "str"}},
+    },
     "description": {"type": "str"},
 }
 
@@ -203,12 +264,23 @@ def definitions(module):
         for one in given
     ]
     for one in wanted:
+        refer_to_password(module, one)
         if "driver" not in one:
             module.fail_json(
                 msg="worker %s: driver is required for state=present, for example driver: local"
                 % one["name"]
             )
     return wanted
+
+
+def refer_to_password(module, one):
+    """The hub takes either kind of password under one name."""
+    ref = one.pop("password_ref", None)
+    if ref is None:
+        return
+    if "password" in one:
+        module.fail_json(msg="worker %s: give password or password_ref, not both" % one["name"])
+    one["password"] = {key: value for key, value in ref.items() if value is not None}
 
 
 def names(module):

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from hostler_agent.info import environment, info_files, machine_facts, os_release, worker_info
+from hostler_agent.info import (
+    disk_mb,
+    environment,
+    info_files,
+    machine_facts,
+    os_release,
+    worker_info,
+)
 from hostler_agent.wire import codec
 
 DEBIAN = """\
@@ -71,11 +78,17 @@ def test_transfers_are_announced_under_both_names(tmp_path: Path) -> None:
     assert info["worker_commands"] == {"upload_file": "3.3", "uploadFile": "3.3", "shell": "3.2"}
 
 
-def test_the_facts_tell_the_machine() -> None:
-    facts = machine_facts()
+def test_the_facts_tell_the_machine(tmp_path: Path) -> None:
+    facts = machine_facts(tmp_path)
     assert facts["memory_mb"] > 64
+    assert facts["cpu_count"] == facts["numcpus"] >= 1
+    assert 0 < facts["disk_free_mb"] <= facts["disk_mb"]
     assert facts["hostname"]
     assert {"os_id", "os_id_like", "os_version_id", "os_version_codename"} <= set(facts)
+
+
+def test_a_disk_that_is_not_there_is_unknown(tmp_path: Path) -> None:
+    assert disk_mb(tmp_path / "none") == (None, None)
 
 
 def test_info_files(tmp_path: Path) -> None:

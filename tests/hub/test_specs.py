@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from hostler_hub import specs
 from hostler_hub.identifiers import WORKER_NAME
@@ -33,12 +33,20 @@ def test_defaults_are_the_contracts() -> None:
         "driver": "local",
         "driver_options": {},
         "properties": {},
+        "default_properties": {},
         "labels": [],
+        "priority": 0,
+        "weight": 1,
         "max_builds": 1,
+        "max_uses": None,
+        "max_uptime": None,
         "build_wait_timeout": 600,
-        "missing_timeout": 120,
+        "missing_timeout": None,
+        "notify_on_missing": [],
+        "keepalive_interval": None,
         "check_instance_interval": 10,
         "description": None,
+        "password_ref": None,
     }
     assert BuildSpec.model_validate(build()).model_dump(mode="json") == {
         "name": None,
@@ -77,11 +85,16 @@ def test_defaults_are_the_contracts() -> None:
 
 @pytest.mark.parametrize(
     "worker",
-    [WORKER, {**WORKER, "build_wait_timeout": -1, "properties": {"a": 1.5, "b": None, "c": True}}],
+    [
+        WORKER,
+        {**WORKER, "build_wait_timeout": -1, "properties": {"a": 1.5, "b": None, "c": True}},
+        {**WORKER, "password": {"file": "build"}, "notify_on_missing": "ann@example.org"},
+        {**WORKER, "max_uses": 3, "max_uptime": 0.5, "default_properties": {"a": 1}},
+    ],
 )
 def test_what_was_stored_is_read_back_unchanged(worker: dict[str, Any]) -> None:
     stored = WorkerDefinition.model_validate(worker).public()
-    again = WorkerDefinition.model_validate(json.loads(json.dumps(stored))).public()
+    again = WorkerDefinition.stored(json.loads(json.dumps(stored))).public()
     assert json.dumps(again) == json.dumps(stored)
 
 
@@ -109,6 +122,22 @@ def test_what_was_stored_is_read_back_unchanged(worker: dict[str, Any]) -> None:
         ("description", "x" * 1025),
         ("password", 5),
         ("password", ""),
+        ("password", {}),
+        ("password", {"env": "PATH"}),
+        ("password", {"file": "../x"}),
+        ("password", {"env": "HOSTLER_SECRET_A", "file": "a"}),
+        ("default_properties", {"a": []}),
+        ("notify_on_missing", 5),
+        ("notify_on_missing", "nobody"),
+        ("notify_on_missing", ["ann@example.org", "a@b\nBcc: c@d"]),
+        ("notify_on_missing", ["a@example.org"] * 65),
+        ("keepalive_interval", 0.5),
+        ("max_uses", 0),
+        ("max_uses", True),
+        ("max_uptime", 0),
+        ("weight", 0),
+        ("weight", "1"),
+        ("priority", 0.5),
         ("labels", "linux"),
         ("labels", ["two words"]),
         ("labels", ["x"] * 65),
@@ -146,6 +175,7 @@ def test_a_password_is_in_no_text_of_the_definition() -> None:
     """V14."""
     definition = WorkerDefinition.model_validate({**WORKER, "password": "hunter2"})
     assert definition.password is not None
+    assert isinstance(definition.password, SecretStr)
     assert definition.password.get_secret_value() == "hunter2"
     for text in (repr(definition), str(definition.public()), definition.model_dump_json()):
         assert "hunter2" not in text

@@ -83,12 +83,20 @@ class Definition(_View):
     driver: str
     driver_options: dict[str, Any]
     properties: dict[str, Scalar]
+    default_properties: dict[str, Scalar]
     labels: list[str]
+    priority: int
+    weight: float
     max_builds: int
+    max_uses: int | None
+    max_uptime: float | None
     build_wait_timeout: float
-    missing_timeout: float
+    missing_timeout: float | None
+    notify_on_missing: list[str]
+    keepalive_interval: float | None
     check_instance_interval: float
     description: str | None
+    password_ref: dict[str, str] | None
     has_password: bool
 
 

@@ -55,6 +55,7 @@ class Capabilities:
     """What the lifecycle may expect of a driver, as data."""
 
     permanent: bool = False  # the owner starts the machine; create is never called
+    missing_timeout_s: float = 120.0  # how long its instances may take to attach, by default
     create_deadline_s: float = 60.0
     inspect_deadline_s: float = 10.0
     destroy_deadline_s: float = 60.0

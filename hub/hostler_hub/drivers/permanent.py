@@ -25,7 +25,7 @@ class PermanentDriver:
     """Any agent of the protocol that knows the worker's name and password (also Buildbot's own)."""
 
     name: ClassVar[str] = "permanent"
-    capabilities: ClassVar[Capabilities] = Capabilities(permanent=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(permanent=True, missing_timeout_s=600.0)
     options_model: ClassVar[type[DriverOptions]] = DriverOptions
 
     def __init__(self, environment: Environment) -> None:

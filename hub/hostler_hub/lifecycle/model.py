@@ -60,6 +60,8 @@ class Policy:
     missing_timeout_s: float = 120.0
     check_instance_interval_s: float = 10.0
     max_builds: int = 1
+    max_uses: int | None = None  # builds that one instance is good for
+    max_uptime_s: float | None = None  # and for how long it gets new ones
     lease_ttl_s: float = 300.0
     permanent: bool = False  # its owner starts it; it attaches by itself
 
@@ -83,6 +85,7 @@ class Worker:
     mode_reason: str | None = None
     mode_by: str | None = None
     mode_at: float | None = None
+    mode_until: float | None = None  # then it is active again
     state: State = State.LATENT
     state_since: float = 0.0
     epoch: int = 0
@@ -90,12 +93,17 @@ class Worker:
     connection: str | None = None
     resumable: bool = False  # the attached agent can take up its commands after a reconnect
     leases: tuple[str, ...] = ()
+    up_since: float | None = None  # when the instance's agent attached first
+    uses: int = 0  # leases that the instance has given
+    retiring: str | None = None  # why it gives no more, though it is clean
     tainted: bool = False  # a slot did not come back clean: no new lease on this instance (V10)
     quarantine_until: float | None = None
     quarantine_reason: str | None = None
     backoff_s: float = 0.0  # the last quarantine's length; kept until a build finishes
     missing_since: float | None = None
     missing_reason: str | None = None
+    missing_told: bool = False  # people were told of it
+    failed_starts: int = 0  # in a row, without an attached agent between them
     last_error: str | None = None
     removing: bool = False
     destroying: bool = False  # a destroy call is under way

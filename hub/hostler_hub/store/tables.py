@@ -38,6 +38,7 @@ workers = sa.Table(
     sa.Column("mode_reason", AnyText),
     sa.Column("mode_by", sa.Text),
     sa.Column("mode_at", sa.Float),
+    sa.Column("mode_until", sa.Float),  # then it is active again
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("state_since", sa.Float, nullable=False),
     # The fencing epoch: raised in the transaction that records the intent to start an instance.
@@ -50,6 +51,11 @@ workers = sa.Table(
     sa.Column("last_error", AnyText),
     sa.Column("missing_since", sa.Float),
     sa.Column("missing_reason", AnyText),
+    sa.Column("missing_told", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("failed_starts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("up_since", sa.Float),
+    sa.Column("uses", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("retiring", AnyText),  # why its instance gets no new lease
     sa.Column("tainted", sa.Boolean, nullable=False),
     sa.Column("removing", sa.Boolean, nullable=False),
     sa.Column("destroy_attempts", sa.Integer, nullable=False),
@@ -262,6 +268,18 @@ evidence = sa.Table(
     sa.Column("texts", sa.JSON, nullable=False),
 )
 sa.Index("ix_evidence_worker", evidence.c.worker, evidence.c.id)
+
+# Who tried to attach and was not let in; the rows are few (see `refusals`).
+refusals = sa.Table(
+    "refusals",
+    metadata,
+    sa.Column("name", AnyText, primary_key=True),
+    sa.Column("client", AnyText, primary_key=True),
+    sa.Column("reason", AnyText, primary_key=True),
+    sa.Column("first_at", sa.Float, nullable=False),
+    sa.Column("last_at", sa.Float, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+)
 
 tokens = sa.Table(
     "tokens",

@@ -19,6 +19,8 @@ def upgrade() -> None:
     )
     _incidents()
     _evidence()
+    _workers()
+    _refusals()
 
 
 def _incidents() -> None:
@@ -91,3 +93,30 @@ def _evidence() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_evidence"),
     )
     op.create_index("ix_evidence_worker", "evidence", ["worker", "id"])
+
+
+def _workers() -> None:
+    """What became of a worker's instance, and until when an order holds."""
+    for column in (
+        sa.Column("mode_until", sa.Float(), nullable=True),
+        sa.Column("missing_told", sa.Boolean(), nullable=False, server_default=sa.false()),
+        sa.Column("failed_starts", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("up_since", sa.Float(), nullable=True),
+        sa.Column("uses", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("retiring", sa.Text(), nullable=True),
+    ):
+        op.add_column("workers", column)
+
+
+def _refusals() -> None:
+    """Who tried to attach and was not let in."""
+    op.create_table(
+        "refusals",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("client", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("first_at", sa.Float(), nullable=False),
+        sa.Column("last_at", sa.Float(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("name", "client", "reason", name="pk_refusals"),
+    )

@@ -1,0 +1,40 @@
+"""Facts: what an agent tells of its machine, as far as builds may require it.
+
+Plain values only, bounded in number and size (V15), and never the machine's environment (V14).
+Buildbot's own worker tells them in the info itself, ours in its report; both come out alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hostler_agent.wire.extension import AgentReport
+
+FACTS = 256
+KEY_SIZE = 128
+TEXT_SIZE = 4096
+
+# Always there, null where the machine does not say: builds may ask for them without a doubt.
+OS_KEYS = ("os_id", "os_id_like", "os_version_id", "os_version_codename")
+
+# In a worker's info, and no facts about the machine.
+_OF_THE_AGENT = frozenset({"environ", "worker_commands", "hostler", "delete_leftover_dirs"})
+
+
+def facts_of(info: Mapping[str, Any], report: AgentReport | None) -> dict[str, Any]:
+    """The facts in a worker's info; what a report says wins."""
+    told = {key: value for key, value in info.items() if key not in _OF_THE_AGENT}
+    told |= report.facts if report is not None else {}
+    if isinstance(told.get("numcpus"), int):
+        told.setdefault("cpu_count", told["numcpus"])
+    plain = {
+        str(key)[:KEY_SIZE]: _short(value)
+        for key, value in told.items()
+        if value is None or isinstance(value, (str, int, float, bool))
+    }
+    return {**dict.fromkeys(OS_KEYS), **dict(list(plain.items())[:FACTS])}
+
+
+def _short(value: Any) -> Any:
+    return value[:TEXT_SIZE] if isinstance(value, str) else value

@@ -1,0 +1,52 @@
+"""What becomes of what a worker says about its machine."""
+
+from __future__ import annotations
+
+from hostler_agent.wire.extension import AgentReport
+from hostler_hub import facts
+from hostler_hub.facts import facts_of
+from hostler_hub.lifecycle import Policy, Worker
+from hostler_hub.registry import Entry
+from hostler_hub.specs import WorkerDefinition
+
+
+def test_X06_os_release_keys_are_always_there_and_null_where_nothing_is_said() -> None:
+    assert facts_of({}, None) == dict.fromkeys(facts.OS_KEYS)
+    report = AgentReport("boot", "process", facts={"os_id": "debian", "os_name": "Debian"})
+    told = facts_of({"os_id": "liar"}, report)
+    assert told["os_id"] == "debian"
+    assert told["os_name"] == "Debian"
+    assert told["os_version_codename"] is None
+
+
+def test_a_stock_worker_s_cpus_have_the_name_that_builds_ask_for() -> None:
+    assert facts_of({"numcpus": 8}, None)["cpu_count"] == 8
+    assert facts_of({"numcpus": "many"}, None).get("cpu_count") is None
+
+
+def test_V14_the_environment_is_no_fact() -> None:
+    told = facts_of({"environ": {"TOKEN": "x"}, "worker_commands": {}, "basedir": "/w"}, None)
+    assert told == {**dict.fromkeys(facts.OS_KEYS), "basedir": "/w"}
+
+
+def test_V15_facts_are_bounded_whatever_the_worker_says() -> None:
+    flood = {f"fact{number}": "x" * 10_000 for number in range(1000)}
+    told = facts_of({**flood, "nested": {"a": 1}, "k" * 1000: 1}, None)
+    assert len(told) <= facts.FACTS + len(facts.OS_KEYS)
+    assert max(len(str(value)) for value in told.values()) == facts.TEXT_SIZE
+    assert max(map(len, told)) <= facts.KEY_SIZE
+    assert "nested" not in told
+
+
+def test_defaults_lose_against_facts_and_properties_win_over_them() -> None:
+    definition = WorkerDefinition.model_validate(
+        {
+            "name": "w",
+            "driver": "local",
+            "default_properties": {"a": "default", "b": "default", "c": "default"},
+            "properties": {"c": "insisted"},
+        }
+    )
+    life = Worker("w", Policy())
+    entry = Entry(definition, life, revision=1, facts={"b": "fact", "c": "fact"})
+    assert entry.properties == {"a": "default", "b": "fact", "c": "insisted"}
