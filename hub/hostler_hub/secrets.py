@@ -8,38 +8,19 @@ can be named, so that whoever may define workers may not read the hub's files.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from hostler_hub.secret_ref import ENV_PREFIX, SecretRef
 
-ENV_PREFIX = "HOSTLER_SECRET_"
+__all__ = ["ENV_PREFIX", "NO_SECRETS", "SecretRef", "SecretRefused", "Secrets"]
+
 SIZE_BYTES = 64 * 1024
-
-_ENV = re.compile(rf"{ENV_PREFIX}[A-Z0-9_]{{1,100}}")
-_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 class SecretRefused(Exception):
     """A reference leads to no secret. The message names the reference, never a value."""
-
-
-class SecretRef(BaseModel):
-    """Which secret is meant: exactly one of ``env`` and ``file``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    env: Annotated[str, Field(pattern=f"^{_ENV.pattern}$")] | None = None
-    file: Annotated[str, Field(pattern=f"^{_FILE.pattern}$")] | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> SecretRef:
-        if (self.env is None) == (self.file is None):
-            raise ValueError('a secret is either {"env": NAME} or {"file": NAME}')
-        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from hostler_hub.fields import (
     exec_size_bytes,
     refuse,
 )
-from hostler_hub.secrets import SecretRef
+from hostler_hub.secret_ref import SecretRef
 from hostler_hub.step_spec import StepSpec
 
 __all__ = [
