@@ -35,6 +35,7 @@ from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
 from hostler_hub.fleet import Fleet
 from hostler_hub.identifiers import new_ulid
+from hostler_hub.leases import Leases
 from hostler_hub.logs import Logs
 from hostler_hub.matching import Roster
 from hostler_hub.opening import open_store
@@ -75,6 +76,7 @@ class _Outlets:
     agents: Agents
     queue: Queue
     dispatcher: Dispatcher
+    leases: Leases
 
     def send_away(self, connection: str, reason: str) -> None:
         self.agents.send_away(connection, reason)
@@ -84,6 +86,10 @@ class _Outlets:
 
     def offer_slots(self) -> None:
         self.dispatcher.wake()
+        self.leases.offer()
+
+    def tell_person(self, lease: str) -> None:
+        self.leases.tell(lease)
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,8 @@ async def _assemble(
     roster = Roster(registry)
     queue = Queue(store, clock, logs, Reasons(registry, roster))
     dispatcher = Dispatcher(store, clock, registry, controller, roster, queue, queue.start)
-    controller.outlets = _Outlets(agents, queue, dispatcher)
+    leases = Leases(store, clock, registry, controller)
+    controller.outlets = _Outlets(agents, queue, dispatcher, leases)
     queue.services = Services(
         store, clock, controller, agents, logs, exchange, queue.finished, queue.forfeit
     )
@@ -187,7 +194,9 @@ async def _assemble(
     stack.push_async_callback(closing.within, "queue", queue.aclose)
     await queue.load()
     queue.lose(ownerless, "its worker was lost when the last hub ended")
+    stack.push_async_callback(closing.within, "leases", leases.aclose)
     await controller.recover()
+    leases.load()
     # Drivers are still there while the idle instances are sent away (P19).
     stop = functools.partial(controller.stop, settings.shutdown_deadline_s)
     stack.push_async_callback(closing.within, "idle instances", stop)
@@ -209,6 +218,7 @@ async def _assemble(
         exchange=exchange,
         reconciler=reconciler,
         evidence=Evidence(store, clock),
+        leases=leases,
     )
 
 

@@ -10,6 +10,7 @@ was under way (V1, V17).
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ from hostler_hub.lifecycle import Worker, check, check_transition, commands, eve
 from hostler_hub.lifecycle.model import Policy, Presence, State, Timer
 from hostler_hub.registry import Entry, Origin, Registry, columns_of, life_of, policy_of
 from hostler_hub.specs import WorkerDefinition
-from hostler_hub.store import builds, incidents, workers
+from hostler_hub.store import builds, incidents, people, workers
 from hostler_hub.store import events as event_rows
 from hostler_hub.store.engine import Store
 from hostler_hub.tasks import Tasks
@@ -46,6 +47,7 @@ class Outlets(Protocol):
     def send_away(self, connection: str, reason: str) -> None: ...
     def lose_leases(self, leases: Sequence[str], reason: str) -> None: ...
     def offer_slots(self) -> None: ...
+    def tell_person(self, lease: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +100,7 @@ class Controller:
             commands.SendAway: self._send_away,
             commands.LoseLeases: self._lose_leases,
             commands.OfferSlots: self._offer_slots,
+            commands.TellPerson: self._tell_person,
             commands.Notify: _with_the_row,
             commands.Resolve: _with_the_row,
             commands.Forget: self._forget,
@@ -293,6 +296,9 @@ class Controller:
     def _offer_slots(self, _entry: Entry, _command: commands.OfferSlots) -> None:
         self.outlets.offer_slots()
 
+    def _tell_person(self, _entry: Entry, command: commands.TellPerson) -> None:
+        self.outlets.tell_person(command.lease.id)
+
     def _forget(self, entry: Entry, _command: commands.Forget) -> None:
         self._registry.discard(entry.life.name)
         for handle in entry.timers.values():
@@ -412,6 +418,7 @@ def _write_all(c: Connection, decided: Sequence[_Advance], also: Also | None) ->
     for each in decided:
         _write(c, each)
     event_rows.append(c, [_event_row(each) for each in decided if _persists(each)])
+    people.append(c, [row for each in decided for row in _past_leases(each)])
     if also is not None:
         also(c)
 
@@ -450,6 +457,23 @@ def _write(c: Connection, each: _Advance) -> None:
 def _end_instance(c: Connection, each: _Advance) -> None:
     if each.before.instance is not None:
         workers.end_instance(c, each.before.instance.id, each.event.at, _cause(each.event))
+
+
+def _past_leases(each: _Advance) -> list[dict[str, Any]]:
+    """Those of people that this step ended."""
+    instance = each.before.instance
+    return [
+        {
+            "id": command.lease.id,
+            "worker": each.after.name,
+            "instance": instance.id if instance and command.lease.granted else None,
+            "lease": dataclasses.asdict(command.lease),
+            "ended_at": each.event.at,
+            "end_reason": command.over,
+        }
+        for command in each.ordered
+        if isinstance(command, commands.TellPerson) and command.over is not None
+    ]
 
 
 def _event_row(each: _Advance) -> dict[str, Any]:

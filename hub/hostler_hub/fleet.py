@@ -11,7 +11,7 @@ from hostler_hub.definitions import Definitions
 from hostler_hub.errors import Conflict, NotFound
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import Mode, State, Worker, events
-from hostler_hub.lifecycle.model import why_not_startable
+from hostler_hub.lifecycle.model import why_not_startable, why_reserved
 from hostler_hub.queue import Queue
 from hostler_hub.registry import Entry, Registry
 from hostler_hub.specs import WorkerDefinition
@@ -53,6 +53,7 @@ class Fleet:
         """Remove workers; one that runs a build only with ``force`` (its build is retried)."""
         await self._queue.released(names)
         present = [entry for name in _unique(names) if (entry := self._registry.find(name))]
+        _refuse_leased(present, force=force)
         busy = [entry.life.name for entry in present if entry.life.leases]
         if busy and not force:
             raise Conflict(
@@ -127,6 +128,7 @@ class Fleet:
         """Stop instances that no lease holds."""
         entries = self._all(names)
         await self._queue.released(names)
+        _refuse_leased(entries, force=False)
         busy = [entry.life.name for entry in entries if entry.life.leases]
         if busy:
             raise Conflict(
@@ -210,6 +212,14 @@ class Fleet:
 
 def _unique(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
+
+
+def _refuse_leased(entries: Sequence[Entry], *, force: bool) -> None:
+    """V9: what a person has is stopped by nothing but mode stopped, or by force."""
+    for entry in entries:
+        leased = why_reserved(entry.life)
+        if leased is not None and entry.life.in_use and not force:
+            raise Conflict(f"worker {entry.life.name} cannot be stopped: {leased}")
 
 
 def _list(names: Sequence[str]) -> str:

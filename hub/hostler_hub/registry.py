@@ -7,13 +7,14 @@ The row is the truth; what is here is its image plus what lives only as long as 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hostler_hub.drivers.contract import Capabilities
 from hostler_hub.errors import NotFound
-from hostler_hub.lifecycle.model import Instance, Mode, Policy, State, Timer, Worker
+from hostler_hub.lifecycle.model import Instance, Mode, PersonLease, Policy, State, Timer, Worker
 from hostler_hub.specs import WorkerDefinition
 
 
@@ -138,6 +139,7 @@ def columns_of(life: Worker) -> dict[str, Any]:
         "tainted": life.tainted,
         "removing": life.removing,
         "destroy_attempts": life.destroy_attempts,
+        "person": None if life.person is None else dataclasses.asdict(life.person),
     }
 
 
@@ -159,6 +161,7 @@ def life_of(row: Mapping[str, Any], policy: Policy, leases: tuple[str, ...]) -> 
         epoch=row["epoch"],
         instance=instance,
         leases=leases,
+        person=None if row["person"] is None else PersonLease(**row["person"]),
         quarantine_until=row["quarantine_until"],
         quarantine_reason=row["quarantine_reason"],
         backoff_s=row["backoff_s"],

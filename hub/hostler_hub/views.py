@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import RowMapping
 
+from hostler_hub.instants import instant
+from hostler_hub.lease_views import lease_brief
 from hostler_hub.reasons import BuildReasons
 from hostler_hub.reconcile import Outcome, Report
 from hostler_hub.registry import Entry
 
 # A row as the store returns it, or as it was just written.
 Row = RowMapping | dict[str, Any]
-
-
-def instant(at: float | None) -> str | None:
-    """ISO 8601 in UTC, with milliseconds."""
-    if at is None:
-        return None
-    text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
 
 
 def definition_view(entry: Entry) -> dict[str, Any]:
@@ -57,6 +50,7 @@ def worker_view(entry: Entry, builds: Sequence[str]) -> dict[str, Any]:
         "epoch": life.epoch,
         "quarantine": quarantine,
         "missing": missing,
+        "lease": None if life.person is None else lease_brief(life.person),
         "last_error": life.last_error,
         "builds": list(builds),
         "properties": entry.properties,

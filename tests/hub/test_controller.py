@@ -34,6 +34,7 @@ class Outlets:
     sent_away: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     offers: int = 0
+    told: list[str] = field(default_factory=list)
 
     def send_away(self, connection: str, reason: str) -> None:
         self.sent_away.append(connection)
@@ -43,6 +44,9 @@ class Outlets:
 
     def offer_slots(self) -> None:
         self.offers += 1
+
+    def tell_person(self, lease: str) -> None:
+        self.told.append(lease)
 
 
 @dataclass

@@ -38,6 +38,8 @@ class Outlets:
 
     def offer_slots(self) -> None: ...
 
+    def tell_person(self, lease: str) -> None: ...
+
 
 @dataclass
 class Hub:

@@ -16,6 +16,7 @@ from hostler_hub.auth import Tokens
 from hostler_hub.clock import Clock
 from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
+from hostler_hub.leases import Leases
 from hostler_hub.reconcile import Reconciler
 from hostler_hub.settings import Settings
 from hostler_hub.specs import BuildSpec, WorkerDefinition
@@ -146,6 +147,7 @@ class Hub:
     exchange: Exchange
     reconciler: Reconciler
     evidence: Evidence
+    leases: Leases
 
 
 async def _hub_of(connection: HTTPConnection) -> Hub:  # a plain function costs a thread's hop

@@ -76,6 +76,18 @@ class Missing(_View):
     reason: str | None
 
 
+class LeaseBrief(_View):
+    """Who has a worker, or waits for it, and why."""
+
+    id: str
+    state: Literal["waiting", "held"]
+    holder: str
+    reason: str | None
+    since: str
+    until: str
+    keep: bool
+
+
 class Definition(_View):
     """A worker's definition as stored; its password never leaves the hub."""
 
@@ -117,6 +129,7 @@ class WorkerView(_View):
     epoch: int
     quarantine: Quarantine | None
     missing: Missing | None
+    lease: LeaseBrief | None
     removing: bool
     last_error: str | None
     builds: list[str]
@@ -126,6 +139,49 @@ class WorkerView(_View):
     definition: Definition
     facts: dict[str, Any]
     revision: int
+
+
+class Connection(_View):
+    """How a person gets to what they have leased: as much as the driver and the agent tell."""
+
+    driver: str
+    instance: str
+    epoch: int
+    handle: dict[str, Any] | None
+    driver_options: dict[str, Any]
+    facts: dict[str, Any]
+
+
+class Lease(_View):
+    """A person's lease of a worker; without `granted_at` they wait, or have waited, for it."""
+
+    id: str
+    worker: str
+    state: Literal["waiting", "held", "ended"]
+    holder: str
+    reason: str | None
+    keep: bool
+    ttl_s: float
+    asked_at: str
+    granted_at: str | None
+    until: str
+    why: str | None
+    connection: Connection | None
+    ended_at: str | None
+    end_reason: str | None
+
+
+class LeaseResult(_View):
+    """What an order about a lease changed; a lease that would be made has no shape yet."""
+
+    changed: bool
+    lease: Lease | None
+
+
+class LeaseList(_View):
+    """Leases of people."""
+
+    items: list[Lease]
 
 
 class WorkerPage(_View):

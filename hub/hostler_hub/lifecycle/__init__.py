@@ -7,7 +7,16 @@ persists the new worker before it executes a command, and turns each outcome int
 from hostler_hub.lifecycle import commands, events
 from hostler_hub.lifecycle.errors import IllegalTransition, InvariantViolated
 from hostler_hub.lifecycle.invariants import check, check_transition
-from hostler_hub.lifecycle.model import Instance, Mode, Policy, Presence, State, Timer, Worker
+from hostler_hub.lifecycle.model import (
+    Instance,
+    Mode,
+    PersonLease,
+    Policy,
+    Presence,
+    State,
+    Timer,
+    Worker,
+)
 from hostler_hub.lifecycle.step import step
 
 __all__ = [
@@ -15,6 +24,7 @@ __all__ = [
     "Instance",
     "InvariantViolated",
     "Mode",
+    "PersonLease",
     "Policy",
     "Presence",
     "State",

@@ -14,8 +14,8 @@ from hostler_hub.lifecycle.model import (
     Presence,
     State,
     Timer,
+    why_no_instance,
     why_not_leasable,
-    why_not_startable,
 )
 
 LATENT = State.LATENT
@@ -40,7 +40,7 @@ def stay(draft: Draft, _event: events.Event) -> State:
 
 
 def start(draft: Draft, event: events.Wanted) -> State:
-    if why_not_startable(draft.worker) is not None:
+    if why_no_instance(draft.worker) is not None:
         return draft.worker.state
     epoch = draft.worker.epoch + 1
     draft.set(epoch=epoch, instance=Instance(event.instance, epoch), destroy_attempts=0)
@@ -96,7 +96,7 @@ def reattach(draft: Draft, event: events.Attached) -> State:
     if not (continues and (old is None or draft.worker.resumable)):
         draft.lose_leases("the agent came back without the commands it had (E9)")
     _connect(draft, event)
-    if not draft.worker.leases and Timer.IDLE not in draft.worker.timers:
+    if not draft.worker.in_use and Timer.IDLE not in draft.worker.timers:
         draft.idle(at_least_s=FIRST_LEASE_S)
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
@@ -142,7 +142,7 @@ def release(draft: Draft, event: events.Released) -> State:
         draft.set(backoff_s=0.0)
     if not event.clean:
         _distrust(draft, event.cause)
-    return _after_release(draft)
+    return after_release(draft)
 
 
 def _distrust(draft: Draft, cause: str) -> None:
@@ -152,7 +152,8 @@ def _distrust(draft: Draft, cause: str) -> None:
         draft.set(tainted=True)
 
 
-def _after_release(draft: Draft) -> State:
+def after_release(draft: Draft) -> State:
+    """What becomes of an instance when a slot of it, or all of it, was given back."""
     worker = draft.worker
     if worker.leases:
         draft.order(commands.OfferSlots())
@@ -176,8 +177,8 @@ def detach(draft: Draft, event: events.Detached) -> State:
     draft.set(connection=None)
     if not draft.worker.resumable:
         draft.lose_leases(f"connection to its agent lost: {event.cause}")
-    if draft.worker.policy.permanent and not draft.worker.leases:
-        return _leave_permanent(draft)
+    if draft.worker.policy.permanent and not draft.worker.in_use:
+        return leave_permanent(draft)
     draft.cancel(Timer.IDLE)
     # 30 s more than the agent gives itself, which kills its jobs 30 s early (A7).
     draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
@@ -192,9 +193,13 @@ def detach(draft: Draft, event: events.Detached) -> State:
 def give_up_reconnect(draft: Draft, _event: events.TimerFired) -> State:
     reason = "its agent did not reconnect in time"
     draft.lose_leases(reason)
+    if draft.worker.in_use:
+        # A person may have good reasons to stop the agent; the instance is looked at meanwhile.
+        draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
+        return SUBSTANTIATED
     if draft.worker.policy.permanent:
         draft.missing(reason)
-        return _leave_permanent(draft)
+        return leave_permanent(draft)
     draft.missing(reason)
     draft.quarantine(reason)
     return _fail(draft, reason)
@@ -205,7 +210,9 @@ def report_missing(draft: Draft, _event: events.TimerFired) -> State:
     return LATENT
 
 
-def _leave_permanent(draft: Draft) -> State:
+def leave_permanent(draft: Draft) -> State:
+    """Its agent is gone, and with it all that there was of an instance."""
+    draft.lose_person("its agent is gone")
     draft.cancel(*draft.worker.timers)
     draft.set(instance=None, connection=None, tainted=False, destroying=False)
     if draft.worker.quarantine_until is not None:
@@ -265,7 +272,8 @@ def _fail(draft: Draft, reason: str) -> State:
 def wind_down(draft: Draft, reason: str, failure: str | None = None) -> State:
     """Leave for good: leases lost, agent sent away, instance destroyed until proven gone."""
     draft.lose_leases(reason)
-    keep = {Timer.QUARANTINE}
+    draft.lose_person(reason)
+    keep = {Timer.QUARANTINE, Timer.PERSON}
     draft.cancel(*(timer for timer in draft.worker.timers if timer not in keep))
     if draft.worker.connection is not None:
         draft.order(commands.SendAway(draft.worker.connection, reason))
@@ -280,19 +288,19 @@ def stop_compromised(draft: Draft, event: events.Compromised) -> State:
 
 
 def stop_unwanted(draft: Draft, event: events.Unwanted) -> State:
-    if draft.worker.leases:
+    if draft.worker.in_use:
         return draft.worker.state  # V9: busy is never guessed
     return wind_down(draft, event.cause)
 
 
 def stop_idle(draft: Draft, _event: events.TimerFired) -> State:
-    if draft.worker.leases:
+    if draft.worker.in_use:
         return SUBSTANTIATED
     return wind_down(draft, "idle for build_wait_timeout")
 
 
 def stop_for_hub(draft: Draft, _event: events.HubStopping) -> State:
-    if draft.worker.leases or draft.worker.policy.permanent:
+    if draft.worker.in_use or draft.worker.policy.permanent:
         return draft.worker.state
     return wind_down(draft, "the hub stops")
 
@@ -310,7 +318,7 @@ def note_destroy_failed(draft: Draft, event: events.DestroyFailed) -> State:
 def rest(draft: Draft, _event: events.Destroyed | events.Forgotten) -> State:
     """Proven gone: only now does the row say so (V3)."""
     if draft.worker.policy.permanent:
-        return _leave_permanent(draft)
+        return leave_permanent(draft)
     draft.cancel(Timer.DESTROY)
     if draft.worker.destroy_attempts:
         draft.order(commands.Resolve("stop_failed", "its instance is proven gone"))
@@ -348,7 +356,7 @@ def set_mode_latent(draft: Draft, event: events.ModeSet) -> State:
 def set_mode_up(draft: Draft, event: events.ModeSet) -> State:
     _note_mode(draft, event)
     stop_now = event.mode is Mode.STOPPED
-    drained = event.mode is Mode.DRAINING and not draft.worker.leases
+    drained = event.mode is Mode.DRAINING and not draft.worker.in_use
     if stop_now or drained:
         return wind_down(draft, f"{event.mode} by {event.by}: {event.reason or 'no reason given'}")
     return draft.worker.state
@@ -363,11 +371,11 @@ def redefine(draft: Draft, event: events.Redefined) -> State:
     draft.set(policy=event.policy)
     worker = draft.worker
     up = worker.state in {SUBSTANTIATING, SUBSTANTIATED}
-    if up and event.restart and not worker.leases:
+    if up and event.restart and not worker.in_use:
         return wind_down(draft, "redefined")
     if up and event.restart:
         draft.set(tainted=True)  # it goes when its last lease ends
-    if worker.state is SUBSTANTIATED and worker.attached and not worker.leases:
+    if worker.state is SUBSTANTIATED and worker.attached and not worker.in_use:
         # Also where no countdown was under way: it was to be kept until the hub stops (V17).
         draft.cancel(Timer.IDLE)
         draft.idle()

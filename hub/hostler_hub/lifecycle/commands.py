@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hostler_hub.lifecycle.model import Timer
+from hostler_hub.lifecycle.model import PersonLease, Timer
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,14 @@ class LoseLeases(Command):
 
     leases: tuple[str, ...]
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TellPerson(Command):
+    """A person's lease was granted or renewed, or is over, and why: wake who waits for it."""
+
+    lease: PersonLease
+    over: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

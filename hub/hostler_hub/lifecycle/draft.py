@@ -75,6 +75,18 @@ class Draft:
             self.order(commands.LoseLeases(self.worker.leases, reason))
             self.set(leases=())
 
+    def lose_person(self, reason: str) -> None:
+        """A person loses the worker; who only waits for it goes on waiting."""
+        person = self.worker.person
+        if person is not None and person.granted:
+            self.end_person(reason)
+
+    def end_person(self, reason: str) -> None:
+        assert self.worker.person is not None
+        self.order(commands.TellPerson(self.worker.person, reason))
+        self.set(person=None)
+        self.cancel(Timer.PERSON)
+
     def idle(self, at_least_s: float = 0.0) -> None:
         """Nobody holds a lease: count down, unless the owner keeps the instance."""
         wait = self.worker.policy.build_wait_timeout_s

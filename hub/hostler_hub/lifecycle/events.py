@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hostler_hub.lifecycle.model import Mode, Policy, Presence, Timer
+from hostler_hub.lifecycle.model import Mode, PersonLease, Policy, Presence, Timer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,38 @@ class Released(Event):
     finished: bool
     clean: bool
     cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonAsked(Event):
+    """A person asks for the whole worker; they get it once it is up and no build is on it."""
+
+    lease: PersonLease
+
+    @property
+    def cause(self) -> str:
+        reason = f": {self.lease.reason}" if self.lease.reason else ""
+        return f"{self.lease.holder} asks for it{reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonRenewed(Event):
+    """The person's lease, or their wait for it, lasts until another instant."""
+
+    lease: str
+    until: float
+    ttl_s: float
+    reason: str | None
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonLeft(Event):
+    """A person's lease ends, or their wait for it. ``keep``: None is what they asked for first."""
+
+    lease: str
+    cause: str
+    keep: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,16 @@ def _leases_are_held(worker: Worker) -> str | None:
     return None
 
 
+def _a_person_is_alone(worker: Worker) -> str | None:
+    if worker.person is None or not worker.person.granted:
+        return None
+    if worker.leases:
+        return "V5 leased by a person, and by builds"
+    if worker.state is not State.SUBSTANTIATED:
+        return "V9 leased by a person without a substantiated instance"
+    return None
+
+
 def _connection_has_instance(worker: Worker) -> str | None:
     allowed = {State.SUBSTANTIATED, State.INSUBSTANTIATING}
     if worker.attached and worker.state not in allowed:
@@ -58,7 +68,7 @@ def _connection_has_instance(worker: Worker) -> str | None:
 def _orders_are_obeyed(worker: Worker) -> str | None:
     if worker.mode is Mode.STOPPED and worker.state in _UP:
         return "V11 stopped, and up"
-    if worker.mode is Mode.DRAINING and worker.state in _UP and not worker.leases:
+    if worker.mode is Mode.DRAINING and worker.state in _UP and not worker.in_use:
         return "V11 draining, without a lease, and up"
     if worker.removing and worker.state in _UP:
         return "V11 being removed, and up"
@@ -75,13 +85,15 @@ def _something_will_happen(worker: Worker) -> str | None:
         and Timer.RECONNECT not in timers,
         "is idle without a deadline": state is State.SUBSTANTIATED
         and worker.attached
-        and not worker.leases
+        and not worker.in_use
         and policy.build_wait_timeout_s >= 0
         and not policy.permanent
         and Timer.IDLE not in timers,
         "stops without trying": state is State.INSUBSTANTIATING
         and not worker.destroying
         and Timer.DESTROY not in timers,
+        "is promised to a person for ever": worker.person is not None
+        and Timer.PERSON not in timers,
         "is quarantined for ever": worker.quarantine_until is not None
         and Timer.QUARANTINE not in timers,
     }
@@ -94,6 +106,7 @@ def _something_will_happen(worker: Worker) -> str | None:
 _RULES: tuple[Callable[[Worker], str | None], ...] = (
     _instance_matches_state,
     _leases_are_held,
+    _a_person_is_alone,
     _connection_has_instance,
     _orders_are_obeyed,
     _something_will_happen,

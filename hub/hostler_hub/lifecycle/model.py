@@ -8,7 +8,8 @@ since the epoch, durations seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -50,6 +51,7 @@ class Timer(StrEnum):
     DESTROY = "destroy"  # the next try of a failed destroy
     QUARANTINE = "quarantine"  # its end
     MISSING = "missing"  # a permanent worker's agent
+    PERSON = "person"  # the end of a person's lease, or of their wait for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,25 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class PersonLease:
+    """All slots of a worker for one person. Until it is granted they wait for it, no longer than
+    ``until``; then it lasts until ``until``."""
+
+    id: str
+    holder: str
+    asked_at: float
+    until: float
+    ttl_s: float
+    reason: str | None = None
+    keep: bool = False  # the instance is not replaced afterwards
+    granted_at: float | None = None
+
+    @property
+    def granted(self) -> bool:
+        return self.granted_at is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """A worker as the core sees it; replaced, never changed."""
 
@@ -96,6 +117,7 @@ class Worker:
     up_since: float | None = None  # when the instance's agent attached first
     uses: int = 0  # leases that the instance has given
     retiring: str | None = None  # why it gives no more, though it is clean
+    person: PersonLease | None = None
     tainted: bool = False  # a slot did not come back clean: no new lease on this instance (V10)
     quarantine_until: float | None = None
     quarantine_reason: str | None = None
@@ -115,12 +137,22 @@ class Worker:
         return self.connection is not None
 
     @property
+    def in_use(self) -> bool:
+        """Whether a build or a person holds it: then it is not stopped unasked (V9)."""
+        return bool(self.leases) or (self.person is not None and self.person.granted)
+
+    @property
     def free_slots(self) -> int:
         return max(0, self.policy.max_builds - len(self.leases))
 
 
 def why_not_startable(worker: Worker) -> str | None:
     """Why no instance may be started for a build now, or None if one may (V11)."""
+    return why_reserved(worker) or why_no_instance(worker)
+
+
+def why_no_instance(worker: Worker) -> str | None:
+    """Why no instance may be started for anybody now, or None if one may (V11)."""
     if worker.policy.permanent:
         return "it is started by its owner and is not attached"
     if worker.state is State.INSUBSTANTIATING:
@@ -130,14 +162,46 @@ def why_not_startable(worker: Worker) -> str | None:
 
 def why_not_leasable(worker: Worker) -> str | None:
     """Why a build may not get a slot of it now, or None if it may (V4, V10, V11)."""
+    refusal = why_reserved(worker) or why_not_up(worker)
+    if refusal is None and not worker.free_slots:
+        refusal = f"all {worker.policy.max_builds} of its slots are leased"
+    return refusal
+
+
+def why_not_askable(worker: Worker) -> str | None:
+    """Why a person may not even wait for it, or None if they may (V11)."""
+    return why_reserved(worker) or why_not_usable(replace(worker, tainted=False, retiring=None))
+
+
+def why_not_grantable(worker: Worker) -> str | None:
+    """Why the person who waits for it does not get it now, or None if they do (V5, V11)."""
+    refusal = why_not_up(worker)
+    if refusal is None and worker.leases:
+        count = len(worker.leases)
+        refusal = f"{count} build{'' if count == 1 else 's'} on it must end first"
+    return refusal
+
+
+def why_not_up(worker: Worker) -> str | None:
+    """Why nobody could use it now, or None if somebody could."""
     refusal = why_not_usable(worker)
     if refusal is None and worker.state is not State.SUBSTANTIATED:
         refusal = f"it is {worker.state}"
     if refusal is None and not worker.attached:
         refusal = "its agent is not attached"
-    if refusal is None and not worker.free_slots:
-        refusal = f"all {worker.policy.max_builds} of its slots are leased"
     return refusal
+
+
+def why_reserved(worker: Worker) -> str | None:
+    """Which person has it, or waits for it, or None: no build gets a slot meanwhile."""
+    person = worker.person
+    if person is None:
+        return None
+    reason = f": {person.reason}" if person.reason else ""
+    if not person.granted:
+        return f"{person.holder} waits to lease it{reason}"
+    until = datetime.fromtimestamp(person.until, UTC)
+    return f"it is leased by {person.holder} until {until:%Y-%m-%d %H:%M} UTC{reason}"
 
 
 def why_not_usable(worker: Worker) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hostler_hub.lifecycle import actions as do
 from hostler_hub.lifecycle import events as ev
+from hostler_hub.lifecycle import people
 from hostler_hub.lifecycle.actions import INSUBSTANTIATING, LATENT, SUBSTANTIATED, SUBSTANTIATING
 from hostler_hub.lifecycle.draft import Draft
 from hostler_hub.lifecycle.model import State, Timer
@@ -43,6 +44,10 @@ ROWS: tuple[Row, ...] = (
     Row(LATENT, ev.HubStopping, do.stay, (LATENT,)),
     Row(LATENT, ev.TimerFired, do.end_quarantine, (LATENT,), Timer.QUARANTINE),
     Row(LATENT, ev.TimerFired, do.report_missing, (LATENT,), Timer.MISSING, "permanent only"),
+    Row(LATENT, ev.PersonAsked, people.ask, (LATENT,)),
+    Row(LATENT, ev.PersonRenewed, people.renew, (LATENT,)),
+    Row(LATENT, ev.PersonLeft, people.leave, (LATENT,)),
+    Row(LATENT, ev.TimerFired, people.expire, (LATENT,), Timer.PERSON),
     # -- substantiating: intended, perhaps created, not attached ----------------------------------
     Row(SUBSTANTIATING, ev.Wanted, do.stay, (SUBSTANTIATING,), why="one create serves all (P12)"),
     Row(SUBSTANTIATING, ev.Unwanted, do.stop_unwanted, (INSUBSTANTIATING,)),
@@ -72,6 +77,10 @@ ROWS: tuple[Row, ...] = (
     Row(SUBSTANTIATING, ev.TimerFired, do.give_up_attach, (INSUBSTANTIATING,), Timer.ATTACH),
     Row(SUBSTANTIATING, ev.TimerFired, do.look, (SUBSTANTIATING,), Timer.CHECK),
     Row(SUBSTANTIATING, ev.TimerFired, do.end_quarantine, (SUBSTANTIATING,), Timer.QUARANTINE),
+    Row(SUBSTANTIATING, ev.PersonAsked, people.ask, (SUBSTANTIATING,)),
+    Row(SUBSTANTIATING, ev.PersonRenewed, people.renew, (SUBSTANTIATING,)),
+    Row(SUBSTANTIATING, ev.PersonLeft, people.leave, (SUBSTANTIATING,)),
+    Row(SUBSTANTIATING, ev.TimerFired, people.expire, (SUBSTANTIATING,), Timer.PERSON),
     # -- substantiated: attached, or lost and expected back ---------------------------------------
     Row(SUBSTANTIATED, ev.Wanted, do.stay, (SUBSTANTIATED,)),
     Row(SUBSTANTIATED, ev.Unwanted, do.stop_unwanted, (SUBSTANTIATED, INSUBSTANTIATING)),
@@ -131,11 +140,28 @@ ROWS: tuple[Row, ...] = (
         SUBSTANTIATED,
         ev.TimerFired,
         do.give_up_reconnect,
-        (INSUBSTANTIATING, LATENT),
+        (SUBSTANTIATED, INSUBSTANTIATING, LATENT),
         Timer.RECONNECT,
-        "latent: permanent workers are not ours to destroy",
+        "stays while a person has it; latent: permanent workers are not ours to destroy",
     ),
     Row(SUBSTANTIATED, ev.TimerFired, do.end_quarantine, (SUBSTANTIATED,), Timer.QUARANTINE),
+    Row(SUBSTANTIATED, ev.PersonAsked, people.ask, (SUBSTANTIATED,)),
+    Row(SUBSTANTIATED, ev.PersonRenewed, people.renew, (SUBSTANTIATED,)),
+    Row(
+        SUBSTANTIATED,
+        ev.PersonLeft,
+        people.leave,
+        (SUBSTANTIATED, INSUBSTANTIATING, LATENT),
+        why="what a person used is replaced, unless they said to keep it",
+    ),
+    Row(
+        SUBSTANTIATED,
+        ev.TimerFired,
+        people.expire,
+        (SUBSTANTIATED, INSUBSTANTIATING, LATENT),
+        Timer.PERSON,
+        "the wait for it is over, or the lease is",
+    ),
     # -- insubstantiating: being stopped until proven gone ----------------------------------------
     Row(
         INSUBSTANTIATING,
@@ -180,6 +206,10 @@ ROWS: tuple[Row, ...] = (
         Timer.DESTROY,
     ),
     Row(INSUBSTANTIATING, ev.TimerFired, do.end_quarantine, (INSUBSTANTIATING,), Timer.QUARANTINE),
+    Row(INSUBSTANTIATING, ev.PersonAsked, people.ask, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.PersonRenewed, people.renew, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.PersonLeft, people.leave, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.TimerFired, people.expire, (INSUBSTANTIATING,), Timer.PERSON),
 )
 
 TABLE: dict[Key, Row] = {(row.state, row.event, row.timer): row for row in ROWS}

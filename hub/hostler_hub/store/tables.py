@@ -61,6 +61,7 @@ workers = sa.Table(
     sa.Column("destroy_attempts", sa.Integer, nullable=False),
     sa.Column("facts", sa.JSON, nullable=False),
     sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("person", sa.JSON(none_as_null=True)),  # whose lease it is, or who waits for one
 )
 
 # The ledger: every instance ever intended, so that a provider's list can be held against it.
@@ -158,6 +159,18 @@ sa.Index(
     postgresql_where=leases.c.ended_at.is_(None),
 )
 sa.Index("ix_leases_worker", leases.c.worker, leases.c.ended_at)
+
+# Leases that people had; one that lasts is in its worker's row.
+past_leases = sa.Table(
+    "past_leases",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("instance", sa.Text),
+    sa.Column("lease", sa.JSON, nullable=False),
+    sa.Column("ended_at", sa.Float, nullable=False),
+    sa.Column("end_reason", AnyText, nullable=False),
+)
 
 steps = sa.Table(
     "steps",

@@ -8,6 +8,7 @@ The fakes keep the use cases' contracts (`api/ports.py`): what is tested here ar
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -38,6 +39,9 @@ from hostler_hub.settings import Settings
 from hostler_hub.specs import BuildSpec, WorkerDefinition
 from hostler_hub.store.engine import Store
 
+sys.path.insert(0, str(Path(__file__).parent))
+from leasing import Leasing  # pytest's importlib mode adds no path by itself
+
 HUB_ID = "01K8Z9Q8Y3N6V4T2R0P9M7K5J3"
 NOW = "2026-01-02T03:04:05.678Z"
 
@@ -58,6 +62,7 @@ def worker_view(definition: WorkerDefinition) -> View:
         "epoch": 0,
         "quarantine": None,
         "missing": None,
+        "lease": None,
         "removing": False,
         "last_error": None,
         "builds": [],
@@ -245,6 +250,7 @@ class Api:
     fleet: FakeFleet
     queue: FakeQueue
     provider: FakeProvider
+    leasing: Leasing
     clients: dict[str, httpx2.AsyncClient] = field(default_factory=dict)
 
     async def token(self, role: Role) -> str:
@@ -275,6 +281,7 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
         threads = ThreadPoolExecutor(2)
         artifacts = Artifacts(tmp_path / "artifacts", store, clock, threads)
         exchange = Exchange(artifacts, Files(tmp_path / "files", threads))
+        leasing = Leasing(store, clock, tmp_path)
         provider = FakeProvider()
         controller = Controller(store, clock, registry := Registry(), {}, 300.0)
         environment = Environment(HUB_ID, tmp_path, "ws://127.0.0.1:9/")
@@ -291,6 +298,7 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
             exchange=exchange,
             reconciler=Reconciler(store, clock, registry, controller, drivers, 300.0),
             evidence=Evidence(store, clock),
+            leases=leasing.leases,
         )
 
         @asynccontextmanager
@@ -300,10 +308,11 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
 
         app = application.create(lifespan)
         async with app.router.lifespan_context(app):
-            made = Api(app, hub, fleet, queue, provider)
+            made = Api(app, hub, fleet, queue, provider, leasing)
             yield made
             for client in made.clients.values():
                 await client.aclose()
+        await leasing.aclose()
         threads.shutdown()
         artifacts.close()
         exchange.files.close()

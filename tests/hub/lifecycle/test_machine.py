@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hostler_hub.lifecycle import (
     Instance,
     Mode,
+    PersonLease,
     Policy,
     Presence,
     State,
@@ -27,7 +28,7 @@ from hostler_hub.lifecycle import (
     events,
     step,
 )
-from hostler_hub.lifecycle.model import why_not_leasable
+from hostler_hub.lifecycle.model import why_not_askable, why_not_leasable
 
 POLICIES = st.builds(
     Policy,
@@ -167,6 +168,29 @@ class WorkerLife(RuleBasedStateMachine):
                 at=self.tick(), lease=lease, finished=finished, clean=clean, cause="over"
             )
         )
+
+    @precondition(lambda self: why_not_askable(self.worker) is None)
+    @rule(keep=st.booleans(), wait_s=st.sampled_from([0.0, 60.0]))
+    def person_asks(self, keep: bool, wait_s: float) -> None:
+        at = self.tick()
+        lease = PersonLease(self.new("P"), "ann", at, at + wait_s, ttl_s=300.0, keep=keep)
+        self.happen(events.PersonAsked(at=at, lease=lease))
+
+    @precondition(lambda self: self.worker.person is not None)
+    @rule(renews=st.booleans(), stale=st.booleans())
+    def person_says(self, renews: bool, stale: bool) -> None:
+        assert self.worker.person is not None
+        at, lease = self.tick(), "P0" if stale else self.worker.person.id
+        before = self.worker
+        if renews:
+            renewed = events.PersonRenewed(
+                at=at, lease=lease, until=at + 60, ttl_s=60, reason=None, by="ann"
+            )
+            self.happen(renewed)
+        else:
+            self.happen(events.PersonLeft(at=at, lease=lease, cause="released"))
+        if stale:
+            assert self.worker is before, "V5: a lease that is over changed something"
 
     @rule(mode=st.sampled_from(Mode))
     def order(self, mode: Mode) -> None:

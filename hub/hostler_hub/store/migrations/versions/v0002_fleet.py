@@ -21,6 +21,7 @@ def upgrade() -> None:
     _evidence()
     _workers()
     _refusals()
+    _leases_of_people()
 
 
 def _incidents() -> None:
@@ -119,4 +120,18 @@ def _refusals() -> None:
         sa.Column("last_at", sa.Float(), nullable=False),
         sa.Column("count", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("name", "client", "reason", name="pk_refusals"),
+    )
+
+
+def _leases_of_people() -> None:
+    op.add_column("workers", sa.Column("person", sa.JSON(none_as_null=True), nullable=True))
+    op.create_table(
+        "past_leases",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("worker", sa.Text(), nullable=False),
+        sa.Column("instance", sa.Text(), nullable=True),
+        sa.Column("lease", sa.JSON(), nullable=False),
+        sa.Column("ended_at", sa.Float(), nullable=False),
+        sa.Column("end_reason", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_past_leases"),
     )
