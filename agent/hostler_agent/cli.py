@@ -1,5 +1,6 @@
 """`hostler-agent run`: read the configuration, start the daemon, pass on the signals.
 `hostler-agent sweep`: kill what the jobs of a dead agent left behind.
+`hostler-agent host`: what the drivers of a hub elsewhere do on this machine.
 `hostler-agent service`: install, remove or run the agent as a Windows service.
 
 Exit codes: 0 told to stop or to go away, orphaned, or swept clean; 2 a configuration that cannot
@@ -135,6 +136,13 @@ def service(options: argparse.Namespace) -> int:
         return EXIT_STOPPED
 
 
+def host(options: argparse.Namespace) -> int:
+    """Start, look at or end instances for a hub elsewhere."""
+    from hostler_agent.host.cli import main as act  # noqa: PLC0415
+
+    return act(options.arguments)
+
+
 def _containment(preference: str, root_name: str) -> Containment:
     from hostler_agent.jobs import choose_containment  # noqa: PLC0415
     from hostler_agent.jobs.errors import ContainmentUnavailable  # noqa: PLC0415
@@ -171,6 +179,7 @@ _ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": lambda options: run(_config(options)),
     "sweep": sweep,
     "service": service,
+    "host": host,
 }
 
 
@@ -197,6 +206,9 @@ def _parser() -> argparse.ArgumentParser:
     clear.add_argument("--name", required=True, help="the instance, or a permanent worker's name")
     clear.add_argument("--containment", metavar="KIND", help="as the agent was told (auto)")
     clear.add_argument("--verbose", action="store_true", help="log details")
+    host = commands.add_parser("host", help="what a hub's drivers do here", add_help=False)
+    host.set_defaults(verbose=False)
+    host.add_argument("arguments", nargs=argparse.REMAINDER)
     windows = commands.add_parser("service", help="the agent as a Windows service")
     windows.add_argument("action", choices=("install", "remove", "run"))
     windows.add_argument("--config", type=Path, metavar="FILE", help="as for run")

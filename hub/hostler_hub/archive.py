@@ -43,9 +43,9 @@ if sys.version_info < {OLDEST_PYTHON}:
         "this is %d.%d (%s)" % (sys.version_info[0], sys.version_info[1], sys.executable)
     )
 
-from hostler_agent.cli import main
-
 if __name__ == "__main__":
+    from hostler_agent.__main__ import main
+
     sys.exit(main())
 """
 

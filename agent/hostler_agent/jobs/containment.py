@@ -6,14 +6,16 @@ the one place that chooses among them.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Collection, Mapping
-from typing import Optional, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol
 
 from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.plan import JobPlan
 from hostler_agent.jobs.receipt import Exit, Leftovers, ProcessName, Usage
+
+if TYPE_CHECKING:
+    import asyncio
 
 PREFERENCES = ("auto", "cgroup2", "cgroup1", "subreaper", "job_object")
 

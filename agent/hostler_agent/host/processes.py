@@ -1,0 +1,192 @@
+"""Agents as processes of this machine: started apart from us, known for sure, ended for sure."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+assert sys.platform != "win32"
+
+from hostler_agent.host import systemd
+from hostler_agent.jobs import procfs
+from hostler_agent.jobs.procfs import Patience
+
+MARK_OPTION = "--mark"
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+
+_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
+"""What an agent gets of a login's environment; its jobs get it from there."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Whose an instance is; stands in the agent's arguments as HUB:INSTANCE:EPOCH."""
+
+    hub: str
+    instance: str
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"{self.hub}:{self.instance}:{self.epoch}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A process for as long as the machine is up: no other ever has the same three."""
+
+    pid: int
+    started: int
+    boot: str
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> Optional[Identity]:
+        """Of what `record()` made; None for anything else."""
+        pid, started, boot = (record.get(key) for key in ("pid", "started", "boot"))
+        if isinstance(pid, int) and isinstance(started, int) and isinstance(boot, str):
+            return cls(pid, started, boot)
+        return None
+
+    def record(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"pid": self.pid, "started": self.started, "boot": self.boot}
+
+    def lives(self) -> bool:
+        """Whether it is there, and neither a zombie nor another of the same number."""
+        found = procfs.stat(self.pid)
+        return (
+            found is not None
+            and found.started == self.started
+            and found.state not in "ZX"
+            and boot_id() == self.boot
+        )
+
+    def send(self, number: int) -> None:
+        """A signal to it and to nobody else (E6)."""
+        with contextlib.suppress(ProcessLookupError):
+            try:
+                descriptor = os.pidfd_open(self.pid)
+            except OSError as error:
+                if error.errno != errno.ENOSYS:
+                    raise
+                if self.lives():  # a kernel before 5.3 has nothing better
+                    os.kill(self.pid, number)
+                return
+            try:
+                if self.lives():
+                    signal.pidfd_send_signal(descriptor, number)
+            finally:
+                os.close(descriptor)
+
+
+def boot_id() -> str:
+    """Another one after each restart of the machine."""
+    try:
+        return BOOT_ID_FILE.read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def identify(pid: int) -> Optional[Identity]:
+    """None when there is no such process."""
+    found = procfs.stat(pid)
+    if found is None or found.state in "ZX":
+        return None
+    return Identity(pid, found.started, boot_id())
+
+
+def marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
+    """Every agent on this machine that carries the hub's mark, whoever's process it is."""
+    wanted = os.fsencode(f"\0{MARK_OPTION}\0{hub}:")
+    for pid in procfs.all_pids():
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+                arguments = file.read()
+        except OSError:
+            continue
+        if wanted in arguments:
+            mark = _mark(arguments.split(b"\0"))
+            identity = identify(pid)
+            if mark is not None and identity is not None:
+                yield mark, identity
+
+
+def of_instance(hub: str, instance: str) -> list[Identity]:
+    """The living agents of one instance: one at most, if nothing went wrong."""
+    return [identity for mark, identity in marked(hub) if mark.instance == instance]
+
+
+def start(argv: Sequence[str], directory: Path, mark: Mark, extra: Mapping[str, str]) -> Identity:
+    """Start an agent that outlives the login; raises OSError."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    launch = systemd.Launch(
+        name=f"hostler-{mark.instance.lower()}",
+        argv=[*argv, MARK_OPTION, str(mark)],
+        directory=directory,
+        log=directory / "agent.log",
+        environment={**inherited, **extra},
+    )
+    pid = systemd.start(launch) or _detach(launch)
+    identity = identify(pid)
+    if identity is None:
+        raise ChildProcessError(0, "it ended at once", str(launch.log))
+    return identity
+
+
+def end(agents: Sequence[Identity], grace_s: float) -> tuple[list[Identity], bool]:
+    """SIGQUIT (kill the jobs, go), then SIGKILL: those that survive both, and whether all of them
+    went by themselves."""
+    for agent in agents:
+        agent.send(signal.SIGQUIT)
+    stubborn = await_end(agents, grace_s)
+    for agent in stubborn:
+        agent.send(signal.SIGKILL)
+    return await_end(stubborn, grace_s), not stubborn
+
+
+def await_end(agents: Sequence[Identity], deadline_s: float) -> list[Identity]:
+    """Those that are still there after so long."""
+    patience = Patience(deadline_s)
+    alive = [agent for agent in agents if agent.lives()]
+    while alive and not patience.over:
+        time.sleep(patience.next_pause_s())
+        alive = [agent for agent in alive if agent.lives()]
+    return alive
+
+
+def _mark(arguments: Sequence[bytes]) -> Optional[Mark]:
+    text = arguments[arguments.index(MARK_OPTION.encode()) + 1].decode("ascii", "replace")
+    hub, _, rest = text.partition(":")
+    instance, _, epoch = rest.partition(":")
+    return Mark(hub, instance, int(epoch)) if epoch.isdigit() else None
+
+
+def _detach(launch: systemd.Launch) -> int:
+    """A session of its own, nothing of the login's held open; init adopts it when we end."""
+    with open(launch.log, "ab") as log:
+        process = subprocess.Popen(
+            launch.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=launch.directory,
+            env=dict(launch.environment),
+            start_new_session=True,
+        )
+    # The kernel lets us go on some microseconds before /proc has the arguments, and whoever looks
+    # for the mark in between would take the agent for not started.
+    cmdline = Path(f"/proc/{process.pid}/cmdline")
+    with contextlib.suppress(OSError):
+        while process.poll() is None and not cmdline.read_bytes():
+            time.sleep(0.0002)
+    # Ours to reap no more: we end now, and init takes it over.
+    process.returncode = 0 if process.returncode is None else process.returncode
+    return process.pid

@@ -1,0 +1,225 @@
+"""Instances on a machine: started once, known for sure, ended for sure; with real agents."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Host
+
+OTHER_HUB = "01K8Z9Q8Y3N6V4T2R0P9M7K5J9"
+NewInstance = Callable[[], str]
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Who adopts it may be slow to bury it."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_started_is_running_and_stopped_is_gone(host: Host, new_instance: NewInstance) -> None:
+    instance = new_instance()
+    started = host.start(instance)
+    process = psutil.Process(started["process"]["pid"])
+    seen = host.call("inspect", instance=instance)
+    assert (seen["state"], seen["process"]) == ("running", started["process"])
+    assert host.instances() == [instance]
+    assert host.instances(hub=OTHER_HUB) == []
+    assert host.stop(instance) == {"state": "gone", "left": None}
+    assert has_ended(process)
+    assert host.call("inspect", instance=instance)["state"] == "gone"
+    assert host.instances() == []
+    assert host.stop(instance)["state"] == "gone"
+
+
+def test_V14_the_token_is_in_a_private_file_alone(host: Host, new_instance: NewInstance) -> None:
+    instance = new_instance()
+    host.environment = {"SECRET_OF_THE_LOGIN": "secret"}
+    started = host.start(instance, token="a-token-of-no-use", environment={"EXTRA": "yes"})
+    process = psutil.Process(started["process"]["pid"])
+    given = process.environ()
+    assert "a-token-of-no-use" not in " ".join([*process.cmdline(), *given.values()])
+    assert (given["EXTRA"], given.get("SECRET_OF_THE_LOGIN")) == ("yes", None)
+    files = [path for path in host.directory.rglob("*") if path.is_file()]
+    holding = [path for path in files if b"a-token-of-no-use" in path.read_bytes()]
+    assert [path.name for path in holding] == ["token"]
+    assert stat.S_IMODE(holding[0].stat().st_mode) == 0o600
+    assert stat.S_IMODE(host.directory.stat().st_mode) == 0o700
+    host.stop(instance)
+
+
+def test_P12_many_starts_at_once_start_one(host: Host, new_instance: NewInstance) -> None:
+    instance = new_instance()
+    with ThreadPoolExecutor(4) as threads:
+        replies = list(threads.map(lambda _: host.start(instance), range(4)))
+    assert len({reply["process"]["pid"] for reply in replies}) == 1
+    host.stop(instance)
+
+
+def test_K3_a_start_that_died_before_its_record_is_found_by_its_mark(
+    host: Host, new_instance: NewInstance
+) -> None:
+    instance = new_instance()
+    started = host.start(instance)
+    (host.directory / "instances" / instance / "process.json").unlink()
+    assert host.call("inspect", instance=instance)["process"] == started["process"]
+    assert host.start(instance)["process"] == started["process"]
+    host.stop(instance)
+    assert host.instances() == []
+
+
+def test_P11_a_start_that_arrives_after_the_end_does_nothing(
+    host: Host, new_instance: NewInstance
+) -> None:
+    instance = new_instance()
+    assert host.stop(instance)["state"] == "gone"
+    assert host.start(instance)["error"]["kind"] == "gone"
+    assert host.instances() == []
+
+
+def test_G2_a_start_that_is_under_way_is_not_taken_for_gone(
+    host: Host, new_instance: NewInstance
+) -> None:
+    """The lock's holder may be about to start it: nobody knows yet."""
+    instance = new_instance()
+    host.call("list")
+    with (host.directory / "instances" / f"{instance}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert host.call("inspect", instance=instance)["state"] == "starting"
+    assert host.call("inspect", instance=instance)["state"] == "gone"
+
+
+def test_E6_a_record_of_another_process_means_nobody(host: Host, new_instance: NewInstance) -> None:
+    instance = new_instance()
+    started = host.start(instance)
+    record = host.directory / "instances" / instance / "process.json"
+    os.kill(started["process"]["pid"], signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(started["process"]["pid"])], timeout=10)
+    strangers = {"pid": os.getpid(), "started": 1, "boot": started["process"]["boot"]}
+    record.write_text(json.dumps(strangers))
+    assert host.call("inspect", instance=instance)["state"] == "gone"
+    assert host.stop(instance)["state"] == "gone"  # and we are still here to tell
+
+
+def test_E10_after_a_restart_of_the_machine_nothing_runs(
+    host: Host, new_instance: NewInstance
+) -> None:
+    instance = new_instance()
+    directory = host.directory / "instances" / instance
+    host.start(instance)
+    host.stop(instance)
+    directory.mkdir()
+    me = psutil.Process()
+    (directory / "process.json").write_text(
+        json.dumps({"pid": me.pid, "started": 1, "boot": "another"})
+    )
+    assert host.call("inspect", instance=instance)["state"] == "gone"
+    host.stop(instance)
+
+
+def test_P7_what_an_agent_said_last_is_evidence(host: Host, new_instance: NewInstance) -> None:
+    instance = new_instance()
+    config = {"hub": "http://no-such-scheme", "name": "w-1", "instance": instance, "epoch": 1}
+    started = host.start(instance, config=config)
+    if "error" not in started:  # it may end before it is looked at, or just after
+        psutil.wait_procs([psutil.Process(started["process"]["pid"])], timeout=10)
+    seen = host.call("inspect", instance=instance)
+    assert seen["state"] == "gone"
+    assert "option 'hub' must be a ws:// or wss:// URL" in seen["words"]
+    texts = host.call("evidence", instance=instance)["texts"]
+    assert "wss://" in texts["agent log"]
+    assert str(os.getpid()) in texts["processes"]
+    assert host.instances() == [instance]  # what it has left is still ours to clear
+    host.stop(instance)
+    assert host.instances() == []
+
+
+def test_what_a_killed_agent_s_jobs_left_is_swept(host: Host, new_instance: NewInstance) -> None:
+    instance = new_instance()
+    started = host.start(instance)
+    os.kill(started["process"]["pid"], signal.SIGKILL)
+    job = subprocess.Popen(
+        [sys.executable, "-c", "import signal; print('Ready', flush=True); signal.pause()"],
+        env={**os.environ, "HOSTLER_INSTANCE": instance},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert job.stdout is not None
+    assert job.stdout.readline() == b"Ready\n"
+    assert host.stop(instance, containment="subreaper")["state"] == "gone"
+    assert job.wait(10) == -signal.SIGKILL
+    job.stdout.close()
+
+
+def test_an_agent_that_does_not_hear_is_killed(host: Host, new_instance: NewInstance) -> None:
+    instance = new_instance()
+    process = psutil.Process(host.start(instance)["process"]["pid"])
+    process.suspend()
+    assert host.stop(instance, grace_s=0.2)["state"] == "gone"
+    assert has_ended(process)
+
+
+def test_E18_read_only_directories_of_a_build_go_as_well(
+    host: Host, new_instance: NewInstance
+) -> None:
+    instance = new_instance()
+    host.start(instance)
+    stubborn = host.directory / "instances" / instance / "work" / "stubborn"
+    stubborn.mkdir()
+    (stubborn / "file").touch()
+    stubborn.chmod(0o500)
+    assert host.stop(instance) == {"state": "gone", "left": None}
+    assert [path.name for path in (host.directory / "instances").iterdir()] == [f"{instance}.lock"]
+
+
+def test_a_directory_that_others_may_write_is_refused(
+    host: Host, new_instance: NewInstance
+) -> None:
+    host.directory.mkdir()
+    host.directory.chmod(0o777)
+    refused = host.start(new_instance())["error"]
+    assert refused["kind"] == "not-permitted"
+    assert str(host.directory) in refused["text"]
+    host.directory.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("action", "request_", "reason"),
+    [
+        ("dance", {}, "there is no action 'dance'"),
+        ("inspect", {"instance": "../../etc"}, "'instance' must be a ULID"),
+        ("stop", {"hub": "x"}, "'hub' must be a ULID"),
+        ("list", {"directory": ""}, "'directory' must be text"),
+        ("start", {"epoch": -1}, "'epoch' must be a number"),
+    ],
+)
+def test_requests_that_are_none_of_ours(
+    host: Host, new_instance: NewInstance, action: str, request_: dict[str, object], reason: str
+) -> None:
+    refused = host.call(action, **{"instance": new_instance(), **request_})["error"]
+    assert refused["kind"] == "request"
+    assert reason in refused["text"]
+
+
+def test_an_archive_of_another_digest_is_not_installed(
+    host: Host, archive: Path, tmp_path: Path
+) -> None:
+    pushed = tmp_path / "pushed.pyz"
+    pushed.write_bytes(archive.read_bytes())
+    installed, host.agent = host.agent, pushed
+    refused = host.call("install", sha256="0" * 64)["error"]
+    host.agent = installed
+    assert (refused["kind"], pushed.exists()) == ("request", False)
+    assert list((host.directory / "agents").iterdir()) == []
