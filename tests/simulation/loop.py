@@ -16,8 +16,10 @@ import asyncio
 import contextlib
 import contextvars
 import heapq
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest import mock
 
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
@@ -116,9 +118,15 @@ class Process:
 
 
 def _close(coroutine: Any) -> None:
-    for _ in range(20):  # each await in a `finally` needs one more
-        with contextlib.suppress(BaseException):  # the dead may say what they like
-            coroutine.close()
+    """From the inside out: what ignores its end may otherwise be left behind, suspended."""
+    for _ in range(50):  # each await in a `finally` needs one more
+        chain = [coroutine]
+        while hasattr(inner := getattr(chain[-1], "cr_await", None), "close"):
+            chain.append(inner)
+        for each in reversed(chain):
+            with contextlib.suppress(BaseException):  # the dead may say what they like
+                each.close()
+        if coroutine.cr_frame is None:
             return
 
 
@@ -257,8 +265,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             process.kill()
         asyncio._set_running_loop(self)  # what closes may start something, and is closed in turn
         try:
-            for process in self.processes:
-                process.bury()
+            with mock.patch.object(sys, "unraisablehook", lambda _: None):
+                for process in self.processes:
+                    process.bury()
         finally:
             asyncio._set_running_loop(None)
 

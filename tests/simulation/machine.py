@@ -143,6 +143,11 @@ class Machine:
         if self.process is not None:
             self.process.kill()
 
+    def crash(self) -> None:
+        """The agent dies; where it is all that a machine is for, the machine ends with it."""
+        self.kill_agent()
+        self.ended = self.ended or self.exits
+
     def end(self, *, silently: bool = False) -> None:
         """The machine is gone; ``silently``: its connections do not even break."""
         self.ended = True

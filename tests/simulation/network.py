@@ -44,6 +44,7 @@ class Network:
     ping_timeout_s: float = 20.0
     partitioned: set[str] = field(default_factory=set)  # machines, by instance
     connections: list[Connection] = field(default_factory=list)
+    pings: list[tuple[float, str]] = field(default_factory=list)  # when, from which process
     on_accept: Callable[[Connection], None] = lambda _: None
 
     def listen(self, hub: Hub, process: Process) -> None:
@@ -171,6 +172,7 @@ class AgentEnd:
         pong: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._pings.append(pong)
         hub = self._connection.hub
+        self._connection.network.pings.append((self._connection.loop.now, self.process.name))
         self._connection.carry(hub.process, hub.receive_ping, pong)
         return pong
 
@@ -332,6 +334,7 @@ class HubEnd:
         while self.close_code is None:
             await asyncio.sleep(network.ping_interval_s)
             self._pong.clear()
+            network.pings.append((network.loop.now, self.process.name))
             self._connection.carry(agent.process, agent.receive_ping)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(network.ping_timeout_s):

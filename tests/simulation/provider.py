@@ -41,6 +41,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     FAILED_DONE = "failed but done"
     SLOW = "slow"  # done, late, within the deadline
+    LATE = "late"  # done at once, said late
     THROTTLED = "throttled"
     UNKNOWN = "unknown"  # not listed yet, or not any more
     HANGS = "hangs"  # no answer, nothing done
@@ -122,6 +123,10 @@ class Provider:
             return Inspection(Presence.UNKNOWN, "not listed")
         return seen[0]
 
+    def overlook(self, instance: str) -> Machine:
+        """Say that it is gone while it lives on: a machine that nobody can reach any more."""
+        return self.machines.pop(instance)
+
     def take_away(self, instance: str, *, silently: bool = False) -> None:
         """End a machine, by order or from outside."""
         machine = self.machines.pop(instance, None)
@@ -138,8 +143,14 @@ class Provider:
         self.watch(verb, instance)
         answer: asyncio.Future[Mapping[str, Any]] = self.loop.create_future()
         with outside():
-            latency_s = self.slow_s if outcome is Outcome.SLOW else self.latency_s()
-            self.loop.call_later(latency_s, self._answer, outcome, verb, do, answer)
+            if outcome is Outcome.LATE:
+                done = do()
+                self.loop.call_later(
+                    self.slow_s, self._answer, Outcome.OK, verb, lambda: done, answer
+                )
+            else:
+                latency_s = self.slow_s if outcome is Outcome.SLOW else self.latency_s()
+                self.loop.call_later(latency_s, self._answer, outcome, verb, do, answer)
         return await answer
 
     def _answer(
