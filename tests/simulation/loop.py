@@ -117,6 +117,10 @@ class Process:
             self.context.copy().run(_close, task.get_coro())
 
 
+def _say_nothing(_: object) -> None:
+    pass
+
+
 def _close(coroutine: Any) -> None:
     """From the inside out: what ignores its end may otherwise be left behind, suspended."""
     for _ in range(50):  # each await in a `finally` needs one more
@@ -265,7 +269,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             process.kill()
         asyncio._set_running_loop(self)  # what closes may start something, and is closed in turn
         try:
-            with mock.patch.object(sys, "unraisablehook", lambda _: None):
+            with mock.patch.object(sys, "unraisablehook", _say_nothing):
                 for process in self.processes:
                     process.bury()
         finally:
