@@ -131,7 +131,7 @@ async def test_M10_when_the_start_fails_both_builds_wait_for_the_next(world: Wor
     assert world.provider.count("create") == 2
 
 
-# --- the worker's side -----------------------------------------------------------------------------
+# --- the worker's side -----------------------------------------------------------------------
 
 
 @simulated()
