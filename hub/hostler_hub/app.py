@@ -143,7 +143,13 @@ async def _drivers(
     for name, driver in sources.drivers().items():
         directory = settings.state_dir / "instances" / name
         environment = Environment(
-            hub_id, directory, agents_url, agent, secrets, settings.agents_socket
+            hub=hub_id,
+            directory=directory,
+            connect_url=agents_url,
+            archive=agent,
+            secrets=secrets,
+            hub_socket=settings.agents_socket,
+            ca_file=Path(settings.tls_ca) if settings.tls_ca else None,
         )
         drivers[name] = driver(environment)
         stack.push_async_callback(closing.within, f"driver {name}", drivers[name].aclose)

@@ -1,4 +1,4 @@
-"""`hostler-hub`: serve, start, stop, status, token.
+"""`hostler-hub`: serve, start, stop, status, certificate, token.
 
 What the operator got wrong is one line on stderr and exit 2. The web framework is imported only to
 serve, so that the other commands answer at once.
@@ -85,16 +85,28 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
     state: dict[str, Any] = {"running": running is not None, "state_dir": str(settings.state_dir)}
     if running is not None:
         state.update(pid=running.pid, url=running.url, started_at=running.started_at)
-        health = process.call(running.url, "/healthz") if running.url else None
+        health = process.call(running, "/healthz") if running.url else None
         state["healthy"] = health is not None
         if running.url and health is not None:
             token = _admin_token(settings)
-            state.update(process.call(running.url, "/api/v1/status", token=token) or {})
+            state.update(process.call(running, "/api/v1/status", token=token) or {})
     if arguments.json:
         print(json.dumps(state))
     else:
         print(_status_line(state))
     return 0 if state.get("healthy") else 1
+
+
+def _certificate(settings: Settings, arguments: argparse.Namespace) -> int:
+    from hostler_hub import tls  # noqa: PLC0415  # only this needs it
+
+    settings.prepare_state_dir()
+    directory = settings.state_dir / "tls"
+    tls.make(directory, arguments.names)
+    print(f"HOSTLER_TLS_CERTIFICATE={directory / 'hub.pem'}")
+    print(f"HOSTLER_TLS_KEY={directory / 'hub.key'}")
+    print(f"HOSTLER_TLS_CA={directory / 'ca.pem'}")
+    return 0
 
 
 def _token_create(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -105,11 +117,11 @@ def _token_create(settings: Settings, arguments: argparse.Namespace) -> int:
     if running is None:
         print(asyncio.run(_create_offline(settings, body)))
         return 0
-    url = process.await_health(settings).url or ""
+    running = process.await_health(settings)
     token = _admin_token(settings)
-    made = process.call(url, "/api/v1/tokens", token=token, method="POST", body=body)
+    made = process.call(running, "/api/v1/tokens", token=token, method="POST", body=body)
     if made is None:
-        raise process.HubUnresponsive(f"the hub at {url} does not answer")
+        raise process.HubUnresponsive(f"the hub at {running.url} does not answer")
     print(made["token"])
     return 0
 
@@ -182,6 +194,11 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait")
     status = add("status", _status, "Tell whether a hub runs and how it is; 1 if none answers.")
     status.add_argument("--json", action="store_true", help="as one JSON object")
+    text = "Make a certificate for the hub, signed by an authority of its own."
+    certificate = add("certificate", _certificate, text)
+    certificate.add_argument(
+        "names", nargs="+", metavar="NAME", help="host name or address that clients use"
+    )
     tokens = commands.add_parser("token", help="Make API tokens.").add_subparsers(
         required=True, metavar="COMMAND"
     )

@@ -47,11 +47,16 @@ class HubUnresponsive(Exception):
 
 @dataclass(frozen=True)
 class Running:
-    """A hub that holds the lock. `url` is None until it listens; `pid` None for a moment before."""
+    """A hub that holds the lock. `url` is None until it listens; `pid` None for a moment before.
+
+    `url` is for clients, `local_url` for this machine, where `certificate` is the one to expect.
+    """
 
     pid: int | None
     url: str | None
     started_at: str | None
+    local_url: str | None = None
+    certificate: str | None = None
 
 
 @contextlib.contextmanager
@@ -84,7 +89,13 @@ def look(settings: Settings) -> Running | None:
     run = read_json(settings.run_file)
     if run.get("pid") != pid:  # left by an earlier hub that was killed
         run = {}
-    return Running(pid=pid, url=run.get("url"), started_at=run.get("started_at"))
+    return Running(
+        pid=pid,
+        url=run.get("url"),
+        started_at=run.get("started_at"),
+        local_url=run.get("local_url") or run.get("url"),
+        certificate=run.get("certificate"),
+    )
 
 
 def start(settings: Settings) -> Running:
@@ -122,7 +133,7 @@ def await_health(settings: Settings) -> Running:
         running = look(settings)
         if running is None:
             break
-        if running.url and call(running.url, "/healthz") is not None:
+        if running.url and call(running, "/healthz") is not None:
             return running
         time.sleep(0.05)
     raise HubUnresponsive(f"the hub on {settings.state_dir} does not answer")
@@ -150,12 +161,13 @@ def stop(settings: Settings, timeout_s: float) -> bool:
 
 
 def call(
-    url: str, path: str, *, token: str | None = None, method: str = "GET", body: Any = None
+    running: Running, path: str, *, token: str | None = None, method: str = "GET", body: Any = None
 ) -> Any:
     """One request to the hub on this machine: its JSON, or None when nobody answers in 5 s.
 
     A refusal raises SettingsError with the problem's detail.
     """
+    url = running.local_url or ""
     request = urllib.request.Request(url + path, method=method)  # noqa: S310  # hub.json's own URL
     if token is not None:
         request.add_header("Authorization", f"Bearer {token}")
@@ -163,7 +175,9 @@ def call(
         request.add_header("Content-Type", "application/json")
         request.data = json.dumps(body).encode()
     # A proxy of the environment is not meant for a hub on this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), *_pinned(running.certificate)
+    )
     try:
         with opener.open(request, timeout=5) as answer:
             text = answer.read()
@@ -173,6 +187,20 @@ def call(
             raise SettingsError(_detail(error)) from error
     except (OSError, ValueError):
         return None
+
+
+def _pinned(certificate: str | None) -> list[urllib.request.HTTPSHandler]:
+    """Trusts the hub's own certificate and no other, whatever names it bears: this machine's
+    loopback is none of them.
+    """
+    if certificate is None:
+        return []
+    import ssl  # noqa: PLC0415 - costs time that a plain hub need not pay
+
+    context = ssl.create_default_context(cafile=certificate)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = False
+    return [urllib.request.HTTPSHandler(context=context)]
 
 
 def announce(said: str) -> None:

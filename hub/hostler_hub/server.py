@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 import structlog
 import uvicorn
 
-from hostler_hub import __version__, agents_socket, log, process
+from hostler_hub import __version__, agents_socket, log, process, tls
 from hostler_hub.app import create_app
 from hostler_hub.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from starlette.types import ASGIApp
 
     from hostler_hub.settings import Settings
 
@@ -48,17 +50,17 @@ def serve(settings: Settings) -> None:
         # Port 0 let the system choose; from here on everybody is told the real one.
         chosen = dataclasses.replace(settings, port=listener.getsockname()[1])
         with agents_socket.listen(chosen.agents_socket) as inner:
-            asyncio.run(_serve(chosen, [listener, inner]))
+            asyncio.run(_serve(chosen, listener, inner))
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, announcing itself, with the signals left to us.
 
     Its own handling raises the signal again as soon as the sockets are closed, which would end the
-    process before the hub has closed its store.
+    process before the hub has closed its store. Without settings it announces nothing.
     """
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings | None) -> None:
         super().__init__(config)
         self._settings = settings
 
@@ -68,10 +70,19 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._settings is None:
+            return
         started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         process.write_json(
             self._settings.run_file,
-            {"url": self._settings.url, "pid": os.getpid(), "started_at": started_at},
+            {
+                "url": self._settings.client_url,
+                "local_url": self._settings.url,
+                "ca_file": self._settings.tls_ca or None,
+                "certificate": self._settings.tls_certificate or None,
+                "pid": os.getpid(),
+                "started_at": started_at,
+            },
         )
         process.announce("ready")
         _log.info("hub started", url=self._settings.url, version=__version__)
@@ -82,11 +93,40 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-async def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
+async def _serve(settings: Settings, outer: socket.socket, inner: socket.socket) -> None:
+    """With TLS two servers: the inner socket, which agents of this machine use, needs none."""
     app = create_app(settings)
-    # Not by uvicorn's lifespan: a failure to start must arrive here as what it is.
+    certificate = tls.Certificate.of(settings)
+    if certificate is None:
+        servers = [(_Server(_config(settings, app, None), settings), [outer, inner])]
+    else:
+        servers = [
+            (_Server(_config(settings, app, None), None), [inner]),
+            (_Server(_config(settings, app, certificate), settings), [outer]),
+        ]
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _ask_to_stop, [server for server, _ in servers])
+    async with app.router.lifespan_context(app), asyncio.TaskGroup() as tasks:
+        renewing = None if certificate is None else tasks.create_task(certificate.watch())
+        await asyncio.gather(*(server.serve(sockets=sockets) for server, sockets in servers))
+        _log.info("hub stopping")
+        if renewing is not None:
+            renewing.cancel()
+    _log.info("hub stopped")
+
+
+def _ask_to_stop(servers: list[_Server]) -> None:
+    for server in servers:
+        server.ask_to_stop()
+
+
+def _config(
+    settings: Settings, app: ASGIApp, certificate: tls.Certificate | None
+) -> uvicorn.Config:
     config = uvicorn.Config(
         agents_socket.AgentsOnly(app),
+        # Not by uvicorn's: a failure to start must arrive at our caller as what it is.
         lifespan="off",
         http="httptools" if importlib.util.find_spec("httptools") else "h11",
         ws=_websocket_implementation(),
@@ -102,14 +142,9 @@ async def _serve(settings: Settings, listeners: list[socket.socket]) -> None:
         h11_max_incomplete_event_size=_HEADER_SIZE_BYTES,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    server = _Server(config, settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.ask_to_stop)
-    async with app.router.lifespan_context(app):
-        await server.serve(sockets=listeners)
-        _log.info("hub stopping")
-    _log.info("hub stopped")
+    config.load()
+    config.ssl = None if certificate is None else certificate.context
+    return config
 
 
 def _keep_memory_low() -> None:

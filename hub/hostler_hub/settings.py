@@ -34,6 +34,8 @@ class Settings:
     `database_url` empty means `hub.sqlite3` in the state directory; afterwards a SQLAlchemy URL.
     `public_url` is where agents on other machines reach the hub, when that is not `host:port` (a
     proxy with TLS in front of it). `secrets_dir` holds what definitions name by `{"file": NAME}`.
+    With `tls_certificate` and `tls_key` (PEM files) the hub speaks TLS only; `tls_ca` is the bundle
+    that those who call it should trust, where that is not the system's.
     """
 
     state_dir: Path
@@ -43,6 +45,9 @@ class Settings:
     log_level: str = "info"
     public_url: str = ""
     secrets_dir: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
 
     lease_ttl_s: float = 300.0
     ping_interval_s: float = 20.0
@@ -67,6 +72,8 @@ class Settings:
             )
         if self.public_url and not re.fullmatch(r"https?://[^/\s@]+/?", self.public_url):
             raise SettingsError("public_url: must be https://NAME or http://NAME:PORT")
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise SettingsError("tls_certificate and tls_key: give both or none")
         object.__setattr__(self, "database_url", self._normal_database_url())
         for each in dataclasses.fields(self):
             if each.name.endswith("_s") and not 0 < getattr(self, each.name) < float("inf"):
@@ -114,7 +121,14 @@ class Settings:
     def url(self) -> str:
         """Where this machine reaches the hub, once `port` is the one it listens on."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "https" if self.tls_certificate else "http"
+        where = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{where}:{self.port}"
+
+    @property
+    def client_url(self) -> str:
+        """The URL to give to clients: with TLS it must bear the certificate's name."""
+        return self.public_url.rstrip("/") if self.tls_certificate and self.public_url else self.url
 
     @property
     def connect_url(self) -> str:

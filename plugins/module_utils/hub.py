@@ -38,6 +38,17 @@ def find_url(options, environ):
     return environ.get("HOSTLER_URL") or DEFAULT_URL
 
 
+def find_ca_file(options):
+    """What to trust for https: the option, what a state directory says, the system's."""
+    if options["hub_ca_file"] or not options["hub_state_dir"] or options["hub_url"]:
+        return options["hub_ca_file"]
+    try:
+        with open(os.path.join(options["hub_state_dir"], "hub.json"), encoding="utf-8") as file:
+            return json.load(file).get("ca_file")
+    except (OSError, ValueError, AttributeError):
+        return None  # find_url() has said what is wrong with it
+
+
 def url_of_state_dir(state_dir):
     path = os.path.join(state_dir, "hub.json")
     try:
@@ -93,7 +104,7 @@ def open_client(options, environ, keep_secret):
     timeout_s = options["hub_timeout"]
     if timeout_s <= 0:
         raise Misconfigured("hub_timeout: %s is no time; give seconds above 0" % timeout_s)
-    return Client(url, token, timeout_s, options["hub_ca_file"])
+    return Client(url, token, timeout_s, find_ca_file(options))
 
 
 def run(module, work):

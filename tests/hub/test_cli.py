@@ -177,9 +177,10 @@ def test_a_long_poll_does_not_hold_up_a_stop(cli: Cli) -> None:
     with serving(cli) as hub:
         url = cli.status()["url"]
         token = (cli.state_dir / "admin.token").read_text().strip()
+        running = process.Running(None, url, None, local_url=url)
 
         def post(path: str, body: Any) -> Any:
-            return process.call(url, f"/api/v1{path}", token=token, method="POST", body=body)
+            return process.call(running, f"/api/v1{path}", token=token, method="POST", body=body)
 
         post("/workers/define", {"workers": [{"name": "a", "driver": "fake"}]})
         post("/workers/mode", {"names": ["a"], "mode": "paused"})

@@ -47,7 +47,9 @@ def test_the_lock_tells_who_runs(settings: Settings) -> None:
         assert process.look(settings) == process.Running(os.getpid(), None, None)
         run = {"url": "http://x", "pid": os.getpid(), "started_at": "now"}
         process.write_json(settings.run_file, run)
-        assert process.look(settings) == process.Running(os.getpid(), "http://x", "now")
+        assert process.look(settings) == process.Running(
+            os.getpid(), "http://x", "now", local_url="http://x"
+        )
         with pytest.raises(process.HubRuns), process.hold_lock(settings):
             pass
         assert process.look(settings) is not None
@@ -128,4 +130,5 @@ def test_announcing_tells_the_starter_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_nobody_answers(settings: Settings) -> None:
-    assert process.call("http://127.0.0.1:9", "/healthz") is None
+    nobody = process.Running(None, None, None, local_url="http://127.0.0.1:9")
+    assert process.call(nobody, "/healthz") is None

@@ -79,6 +79,9 @@ class Environment:
     archive: AgentArchive | None = None  # for drivers whose machines are elsewhere
     secrets: Secrets = NO_SECRETS  # what options refer to by name
     hub_socket: Path | None = None  # leads agents to the hub where its directory is mounted
+    ca_file: Path | None = (
+        None  # what agents elsewhere should trust for wss://, if not the system's
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -121,7 +122,7 @@ class LocalDriver:
         token_file = directory / "token"
         _write_private(token_file, spec.token)
         config = {
-            "hub": self._environment.connect_url,
+            **self._hub(),
             "name": spec.worker,
             "instance": spec.instance,
             "epoch": spec.epoch,
@@ -145,6 +146,13 @@ class LocalDriver:
             )
         _await_mark(process)
         return process
+
+    def _hub(self) -> dict[str, str]:
+        """With TLS the hub is best reached by its socket: no certificate names loopback."""
+        url, socket = self._environment.connect_url, self._environment.hub_socket
+        if not url.startswith("wss:") or socket is None:
+            return {"hub": url}
+        return {"hub": f"ws://localhost{urlsplit(url).path}", "hub_socket": str(socket)}
 
     def _reap_when_done(self, process: subprocess.Popen[bytes]) -> None:
         """A zombie would look like a living agent; the pidfd tells of the end at once."""
