@@ -75,6 +75,7 @@ OBSERVED = (
     "facts",
     "instance",
     "last_error",
+    "lease",
     "missing",
     "mode",
     "mode_reason",

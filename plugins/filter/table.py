@@ -21,7 +21,8 @@ options:
   columns:
     description:
       - The keys to show, in this order. C(key=Heading) gives another heading than the key's own words.
-      - A list is shown with commas, a dictionary by its C(reason), a null or a missing key as C(-).
+      - A list is shown with commas, a lease by its holder, time (UTC) and reason, another dictionary by its C(reason), a
+        null or a missing key as C(-).
     type: list
     elements: str
     required: true
@@ -67,9 +68,19 @@ def words(value):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
         return ", ".join(words(one) for one in value)
+    if hasattr(value, "get") and value.get("holder"):
+        return words(lease(value))
     if hasattr(value, "get"):
         return words(value.get("reason"))
     return "".join(one if one.isprintable() else "?" for one in str(value))
+
+
+def lease(value):
+    """Who has a worker, until when, and why; the day and seconds would make the line too long."""
+    time = str(value.get("until")).partition("T")[2][:5]
+    held = "until" if value.get("state") == "held" else "waits until"
+    reason = ": %s" % value["reason"] if value.get("reason") else ""
+    return "%s %s %s%s" % (value["holder"], held, time, reason)
 
 
 class FilterModule:

@@ -115,6 +115,7 @@ OBSERVED = (
     "missing",
     "last_error",
     "builds",
+    "lease",
     "facts",
 )
 

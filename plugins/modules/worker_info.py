@@ -101,6 +101,10 @@ workers:
       description: Ids of the builds that it runs.
       type: list
       returned: always
+    lease:
+      description: Which person has it (C(holder), C(reason), C(until)) or waits for it (C(state) is V(waiting)).
+      type: dict
+      returned: always
     quarantine:
       description: Until when and why it gets no builds.
       type: dict

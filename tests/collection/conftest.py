@@ -80,6 +80,7 @@ class StandIn:
             "missing": None,
             "last_error": None,
             "builds": [],
+            "lease": None,
             "facts": {},
             "goal": None,
             "looks": 0,
