@@ -411,6 +411,8 @@ def _reason(driver: Driver, verb: str, error: Exception) -> str:
 
 
 def _persists(each: _Advance) -> bool:
+    if each.event.noteworthy:
+        return True
     return each.forgets or bool(each.alarms) or columns_of(each.before) != columns_of(each.after)
 
 

@@ -16,6 +16,7 @@ from hostler_hub.lifecycle.model import (
     Timer,
     why_no_instance,
     why_not_leasable,
+    why_retiring,
 )
 
 LATENT = State.LATENT
@@ -26,6 +27,9 @@ INSUBSTANTIATING = State.INSUBSTANTIATING
 # Who attaches waits at least so long for a build: with a build_wait_timeout of 0 an instance would
 # be idle, and stopped, before the build it was started for could take its slot.
 FIRST_LEASE_S = 5.0
+
+# What goes on whatever becomes of the instance.
+_OUTLIVE_INSTANCES = frozenset({Timer.QUARANTINE, Timer.MODE, Timer.PERSON})
 
 # After its agent's connection was lost an instance is looked at twice.
 LOOK_AGAIN_S = 1.0
@@ -56,6 +60,7 @@ def record_handle(draft: Draft, event: events.Created) -> State:
 
 
 def give_up_create(draft: Draft, event: events.CreateFailed) -> State:
+    draft.start_failed(event.error)
     draft.quarantine(event.error)
     return _fail(draft, f"create failed: {event.error}")
 
@@ -63,13 +68,15 @@ def give_up_create(draft: Draft, event: events.CreateFailed) -> State:
 def give_up_attach(draft: Draft, _event: events.TimerFired) -> State:
     wait = draft.worker.policy.missing_timeout_s
     reason = f"its agent did not attach within {wait:g} s"
-    draft.missing(reason)
+    draft.start_failed(reason, never_attached=True)
     draft.quarantine(reason)
     return _fail(draft, reason)
 
 
 def attach(draft: Draft, event: events.Attached) -> State:
     _connect(draft, event)
+    draft.set(up_since=event.at, failed_starts=0)
+    _limit_uptime(draft)
     draft.idle(at_least_s=FIRST_LEASE_S)
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
@@ -116,6 +123,14 @@ def _connect(draft: Draft, event: events.Attached) -> None:
         draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
 
 
+def _limit_uptime(draft: Draft) -> None:
+    """Counted from when the agent attached first: an instance that boots slowly is as good."""
+    draft.cancel(Timer.UPTIME)
+    limit, since = draft.worker.policy.max_uptime_s, draft.worker.up_since
+    if limit is not None and since is not None and not draft.worker.policy.permanent:
+        draft.timer(Timer.UPTIME, max(0.0, since + limit - draft.at))
+
+
 def _set_handle(draft: Draft, handle: Any) -> None:
     assert draft.worker.instance is not None
     draft.set(instance=replace(draft.worker.instance, handle=handle))
@@ -130,7 +145,7 @@ def lease(draft: Draft, event: events.Leased) -> State:
     if refusal is not None:
         raise IllegalTransition(draft.worker.name, draft.worker.state, event, f": {refusal}")
     draft.cancel(Timer.IDLE)
-    draft.set(leases=(*draft.worker.leases, event.lease))
+    draft.set(leases=(*draft.worker.leases, event.lease), uses=draft.worker.uses + 1)
     return SUBSTANTIATED
 
 
@@ -162,6 +177,8 @@ def after_release(draft: Draft) -> State:
         return _fail(draft, "a slot did not come back clean")
     if worker.mode is Mode.DRAINING:
         return wind_down(draft, "drained")
+    if (worn := why_retiring(worker)) is not None:
+        return wind_down(draft, worn)
     if worker.policy.build_wait_timeout_s == 0 and not worker.policy.permanent:
         return wind_down(draft, "build_wait_timeout is 0")
     draft.idle()
@@ -175,6 +192,7 @@ def after_release(draft: Draft) -> State:
 def detach(draft: Draft, event: events.Detached) -> State:
     """The agent is gone; the instance may not be, and its builds may still be running (A6)."""
     draft.set(connection=None)
+    draft.order(commands.Resolve("duplicate", "the connection that was contested has ended"))
     if not draft.worker.resumable:
         draft.lose_leases(f"connection to its agent lost: {event.cause}")
     if draft.worker.policy.permanent and not draft.worker.in_use:
@@ -182,6 +200,7 @@ def detach(draft: Draft, event: events.Detached) -> State:
     draft.cancel(Timer.IDLE)
     # 30 s more than the agent gives itself, which kills its jobs 30 s early (A7).
     draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
+    draft.expect()
     if not draft.worker.policy.permanent:
         assert draft.worker.instance is not None
         draft.order(commands.Inspect(draft.worker.instance.id))
@@ -210,18 +229,33 @@ def report_missing(draft: Draft, _event: events.TimerFired) -> State:
     return LATENT
 
 
+def miss_agent(draft: Draft, _event: events.TimerFired) -> State:
+    """Its builds may still come back until their leases are over; an idle instance is replaced."""
+    if draft.worker.in_use and not draft.worker.leases:
+        return SUBSTANTIATED  # a person may have good reasons to stop the agent
+    reason = f"its agent has been gone for {draft.worker.policy.missing_timeout_s:g} s"
+    draft.missing(reason)
+    if draft.worker.leases or draft.worker.policy.permanent:
+        return SUBSTANTIATED
+    draft.quarantine(reason)
+    return _fail(draft, reason)
+
+
 def leave_permanent(draft: Draft) -> State:
     """Its agent is gone, and with it all that there was of an instance."""
     draft.lose_person("its agent is gone")
-    draft.cancel(*draft.worker.timers)
-    draft.set(instance=None, connection=None, tainted=False, destroying=False)
-    if draft.worker.quarantine_until is not None:
-        draft.timer(Timer.QUARANTINE, max(0.0, draft.worker.quarantine_until - draft.at))
+    draft.cancel(*(timer for timer in draft.worker.timers if timer not in _OUTLIVE_INSTANCES))
+    _part_with_instance(draft)
     if draft.worker.removing:
         draft.order(commands.Forget())
-    elif draft.worker.mode is Mode.ACTIVE and draft.worker.missing_since is None:
-        draft.timer(Timer.MISSING, draft.worker.policy.missing_timeout_s)
+    else:
+        draft.expect()
     return LATENT
+
+
+def _part_with_instance(draft: Draft) -> None:
+    draft.set(instance=None, connection=None, destroying=False, destroy_attempts=0)
+    draft.set(up_since=None, uses=0, retiring=None, tainted=False)
 
 
 # --- looking -------------------------------------------------------------------------------------
@@ -239,6 +273,7 @@ def inspected_booting(draft: Draft, event: events.Inspected) -> State:
     if event.presence is Presence.GONE:
         reason = f"its instance ended before the agent attached: {event.evidence}"
         if draft.worker.instance.handle is not None:
+            draft.start_failed(reason)
             draft.quarantine(reason)
             return _fail(draft, reason)
         # Else the hub died before the create (K2), which is no fault of the worker's (V12).
@@ -273,8 +308,7 @@ def wind_down(draft: Draft, reason: str, failure: str | None = None) -> State:
     """Leave for good: leases lost, agent sent away, instance destroyed until proven gone."""
     draft.lose_leases(reason)
     draft.lose_person(reason)
-    keep = {Timer.QUARANTINE, Timer.PERSON}
-    draft.cancel(*(timer for timer in draft.worker.timers if timer not in keep))
+    draft.cancel(*(timer for timer in draft.worker.timers if timer not in _OUTLIVE_INSTANCES))
     if draft.worker.connection is not None:
         draft.order(commands.SendAway(draft.worker.connection, reason))
     draft.destroy(failure)
@@ -297,6 +331,21 @@ def stop_idle(draft: Draft, _event: events.TimerFired) -> State:
     if draft.worker.in_use:
         return SUBSTANTIATED
     return wind_down(draft, "idle for build_wait_timeout")
+
+
+def stop_old(draft: Draft, _event: events.TimerFired) -> State:
+    """max_uptime: not under a build, but no new one either (V9)."""
+    reason = f"it has been up for its {draft.worker.policy.max_uptime_s:g} s"
+    if not draft.worker.in_use:
+        return wind_down(draft, reason)
+    draft.set(retiring=reason)
+    return SUBSTANTIATED
+
+
+def note_refused(draft: Draft, event: events.Refused) -> State:
+    if event.alarm:
+        draft.order(commands.Notify("duplicate", event.cause))
+    return draft.worker.state
 
 
 def stop_for_hub(draft: Draft, _event: events.HubStopping) -> State:
@@ -322,7 +371,7 @@ def rest(draft: Draft, _event: events.Destroyed | events.Forgotten) -> State:
     draft.cancel(Timer.DESTROY)
     if draft.worker.destroy_attempts:
         draft.order(commands.Resolve("stop_failed", "its instance is proven gone"))
-    draft.set(instance=None, connection=None, tainted=False, destroying=False, destroy_attempts=0)
+    _part_with_instance(draft)
     draft.order(commands.Forget() if draft.worker.removing else commands.OfferSlots())
     return LATENT
 
@@ -342,19 +391,39 @@ def _note_mode(draft: Draft, event: events.ModeSet) -> None:
     if event.mode is not Mode.ACTIVE:
         draft.cancel(Timer.MISSING)
     draft.set(mode=event.mode, mode_reason=event.reason, mode_by=event.by, mode_at=event.at)
+    draft.cancel(Timer.MODE)
+    draft.set(mode_until=event.until)
+    if event.until is not None:
+        draft.timer(Timer.MODE, max(0.0, event.until - event.at))
 
 
 def set_mode_latent(draft: Draft, event: events.ModeSet) -> State:
     _note_mode(draft, event)
-    worker = draft.worker
-    waits = worker.policy.permanent and worker.missing_since is None
-    if event.mode is Mode.ACTIVE and waits and Timer.MISSING not in worker.timers:
-        draft.timer(Timer.MISSING, worker.policy.missing_timeout_s)
+    _expect_again(draft)
     return LATENT
+
+
+def _expect_again(draft: Draft) -> None:
+    """An agent that was not expected while its worker was not active is, from now on."""
+    worker = draft.worker
+    awaited = worker.policy.permanent if worker.state is LATENT else worker.state is SUBSTANTIATED
+    if awaited and not worker.attached and Timer.MISSING not in worker.timers:
+        draft.expect()
+
+
+def end_mode(draft: Draft, event: events.TimerFired) -> State:
+    """The time that the order was given for is over. A quarantine is no order: it stays."""
+    was, by = draft.worker.mode, draft.worker.mode_by
+    draft.set(mode=Mode.ACTIVE, mode_reason=f"{was} by {by} until now", mode_by="hub")
+    draft.set(mode_at=event.at, mode_until=None)
+    _expect_again(draft)
+    draft.order(commands.OfferSlots())
+    return draft.worker.state
 
 
 def set_mode_up(draft: Draft, event: events.ModeSet) -> State:
     _note_mode(draft, event)
+    _expect_again(draft)
     stop_now = event.mode is Mode.STOPPED
     drained = event.mode is Mode.DRAINING and not draft.worker.in_use
     if stop_now or drained:
@@ -374,7 +443,11 @@ def redefine(draft: Draft, event: events.Redefined) -> State:
     if up and event.restart and not worker.in_use:
         return wind_down(draft, "redefined")
     if up and event.restart:
-        draft.set(tainted=True)  # it goes when its last lease ends
+        draft.set(retiring="it was defined anew")
+    if worker.state is SUBSTANTIATED:
+        _limit_uptime(draft)
+        if not worker.in_use and (worn := why_retiring(worker)) is not None:
+            return wind_down(draft, worn)
     if worker.state is SUBSTANTIATED and worker.attached and not worker.in_use:
         # Also where no countdown was under way: it was to be kept until the hub stops (V17).
         draft.cancel(Timer.IDLE)
@@ -409,26 +482,38 @@ def end_quarantine(draft: Draft, _event: events.TimerFired) -> State:
     return draft.worker.state
 
 
-def _recover_quarantine(draft: Draft) -> None:
-    until = draft.worker.quarantine_until
-    if until is not None:
-        draft.timer(Timer.QUARANTINE, max(0.0, until - draft.at))
+def _recover_deadlines(draft: Draft) -> None:
+    """What was stored as an instant goes on from now. A clock that was set back meanwhile makes
+    nothing longer than it was to be in all (A9); set forward, it is as if the hub had been away.
+    """
+    worker = draft.worker
+    if worker.quarantine_until is not None:
+        left = min(max(0.0, worker.quarantine_until - draft.at), worker.backoff_s)
+        draft.set(quarantine_until=draft.at + left)
+        draft.timer(Timer.QUARANTINE, left)
+    if worker.mode_until is not None:
+        asked_at = draft.at if worker.mode_at is None else worker.mode_at
+        left = min(max(0.0, worker.mode_until - draft.at), max(0.0, worker.mode_until - asked_at))
+        draft.set(mode_until=draft.at + left)
+        draft.timer(Timer.MODE, left)
+    if worker.up_since is not None:
+        draft.set(up_since=min(worker.up_since, draft.at))
 
 
 def recover_latent(draft: Draft, _event: events.Recovered) -> State:
-    _recover_quarantine(draft)
+    _recover_deadlines(draft)
     worker = draft.worker
     if worker.removing:
         draft.order(commands.Forget())
-    elif worker.policy.permanent and worker.mode is Mode.ACTIVE and worker.missing_since is None:
-        draft.timer(Timer.MISSING, worker.policy.missing_timeout_s)
+    elif worker.policy.permanent:
+        draft.expect()
     return LATENT
 
 
 def recover_starting(draft: Draft, _event: events.Recovered) -> State:
     """K2 to K4: whether the create happened is for the driver to see. The wait starts anew, so
     that the time the hub was down is not the worker's (V12)."""
-    _recover_quarantine(draft)
+    _recover_deadlines(draft)
     assert draft.worker.instance is not None
     draft.timer(Timer.ATTACH, draft.worker.policy.missing_timeout_s)
     draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
@@ -438,9 +523,11 @@ def recover_starting(draft: Draft, _event: events.Recovered) -> State:
 
 def recover_up(draft: Draft, _event: events.Recovered) -> State:
     """K5 to K9: the agent reconnects by itself; its leases wait for it."""
-    _recover_quarantine(draft)
+    _recover_deadlines(draft)
     draft.set(connection=None, resumable=True)
     draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
+    draft.expect()
+    _limit_uptime(draft)
     if not draft.worker.policy.permanent:
         assert draft.worker.instance is not None
         draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
@@ -450,6 +537,6 @@ def recover_up(draft: Draft, _event: events.Recovered) -> State:
 
 def recover_down(draft: Draft, _event: events.Recovered) -> State:
     """K11: destroying is idempotent."""
-    _recover_quarantine(draft)
+    _recover_deadlines(draft)
     draft.destroy()
     return INSUBSTANTIATING

@@ -7,13 +7,14 @@ from types import MappingProxyType
 from typing import Any
 
 from hostler_hub.lifecycle import commands
-from hostler_hub.lifecycle.model import Timer, Worker
+from hostler_hub.lifecycle.model import Mode, Timer, Worker
 
 QUARANTINE_FIRST_S = 10.0
 QUARANTINE_LONGEST_S = 3600.0
 DESTROY_RETRY_FIRST_S = 1.0
 DESTROY_RETRY_LONGEST_S = 300.0
 STOP_ALARM_S = 900.0
+TELLING_STARTS = 2
 
 
 class Draft:
@@ -60,15 +61,34 @@ class Draft:
 
     def missing(self, reason: str) -> None:
         """One incident is told once: while it lasts nothing more is said (V16)."""
+        self._miss(reason)
+        self.order(commands.Notify("missing", reason))
+
+    def start_failed(self, reason: str, *, never_attached: bool = False) -> None:
+        """Who never attached is missing at once, who failed otherwise the second time in a row;
+        people are told the second time, of either (P8): the first may be an accident.
+        """
+        self.set(failed_starts=self.worker.failed_starts + 1)
+        if self.worker.failed_starts >= TELLING_STARTS:
+            times = self.worker.failed_starts
+            self.missing(f"{times} starts in a row have failed, the last one: {reason}")
+        elif never_attached:
+            self._miss(reason)
+
+    def _miss(self, reason: str) -> None:
         if self.worker.missing_since is None:
             self.set(missing_since=self.at, missing_reason=reason)
-            self.order(commands.Notify("missing", reason))
 
     def found(self) -> None:
         if self.worker.missing_since is not None:
             self.order(commands.Resolve("missing", "its agent is attached"))
         self.set(missing_since=None, missing_reason=None)
         self.cancel(Timer.MISSING)
+
+    def expect(self) -> None:
+        """Nobody is attached who should be: gone for missing_timeout, the worker is missing."""
+        if self.worker.mode is Mode.ACTIVE and self.worker.missing_since is None:
+            self.timer(Timer.MISSING, self.worker.policy.missing_timeout_s)
 
     def lose_leases(self, reason: str) -> None:
         if self.worker.leases:

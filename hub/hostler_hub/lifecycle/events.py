@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from hostler_hub.lifecycle.model import Mode, PersonLease, Policy, Presence, Timer
 
@@ -12,6 +12,9 @@ from hostler_hub.lifecycle.model import Mode, PersonLease, Policy, Presence, Tim
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     at: float
+
+    noteworthy: ClassVar[bool] = False
+    """Recorded also where it changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,16 @@ class Compromised(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(Event):
+    """Somebody tried to attach as this worker and was sent away; ``alarm``: people should look."""
+
+    cause: str
+    alarm: bool = False
+
+    noteworthy: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leased(Event):
     lease: str
 
@@ -125,6 +138,7 @@ class ModeSet(Event):
     mode: Mode
     reason: str | None
     by: str
+    until: float | None = None  # then it is active again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,12 @@ def _something_will_happen(worker: Worker) -> str | None:
         and Timer.DESTROY not in timers,
         "is promised to a person for ever": worker.person is not None
         and Timer.PERSON not in timers,
+        "is up for ever": state is State.SUBSTANTIATED
+        and policy.max_uptime_s is not None
+        and not policy.permanent
+        and worker.retiring is None
+        and Timer.UPTIME not in timers,
+        "holds an order beyond its end": worker.mode_until is not None and Timer.MODE not in timers,
         "is quarantined for ever": worker.quarantine_until is not None
         and Timer.QUARANTINE not in timers,
     }

@@ -50,8 +50,10 @@ class Timer(StrEnum):
     RECONNECT = "reconnect"  # a lost agent, while its leases may still be resumed
     DESTROY = "destroy"  # the next try of a failed destroy
     QUARANTINE = "quarantine"  # its end
-    MISSING = "missing"  # a permanent worker's agent
+    MISSING = "missing"  # an agent that should be attached
     PERSON = "person"  # the end of a person's lease, or of their wait for it
+    MODE = "mode"  # the end of what an operator ordered
+    UPTIME = "uptime"  # max_uptime
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,6 @@ class Worker:
     backoff_s: float = 0.0  # the last quarantine's length; kept until a build finishes
     missing_since: float | None = None
     missing_reason: str | None = None
-    missing_told: bool = False  # people were told of it
     failed_starts: int = 0  # in a row, without an attached agent between them
     last_error: str | None = None
     removing: bool = False
@@ -143,7 +144,13 @@ class Worker:
 
     @property
     def free_slots(self) -> int:
-        return max(0, self.policy.max_builds - len(self.leases))
+        return max(0, min(self.policy.max_builds - len(self.leases), self.uses_left))
+
+    @property
+    def uses_left(self) -> int:
+        """How many more leases its instance is good for; never more than it could ever give."""
+        most = self.policy.max_builds if self.policy.max_uses is None else self.policy.max_uses
+        return most if self.policy.max_uses is None else max(0, most - self.uses)
 
 
 def why_not_startable(worker: Worker) -> str | None:
@@ -163,6 +170,8 @@ def why_no_instance(worker: Worker) -> str | None:
 def why_not_leasable(worker: Worker) -> str | None:
     """Why a build may not get a slot of it now, or None if it may (V4, V10, V11)."""
     refusal = why_reserved(worker) or why_not_up(worker)
+    if refusal is None and (reason := why_retiring(worker)) is not None:
+        refusal = f"its instance is to be replaced: {reason}"
     if refusal is None and not worker.free_slots:
         refusal = f"all {worker.policy.max_builds} of its slots are leased"
     return refusal
@@ -190,6 +199,13 @@ def why_not_up(worker: Worker) -> str | None:
     if refusal is None and not worker.attached:
         refusal = "its agent is not attached"
     return refusal
+
+
+def why_retiring(worker: Worker) -> str | None:
+    """Why its instance, clean as it is, gets no new lease and goes with its last one, or None."""
+    if worker.retiring is not None or worker.uses_left:
+        return worker.retiring
+    return f"it has had its {worker.policy.max_uses} builds"
 
 
 def why_reserved(worker: Worker) -> str | None:

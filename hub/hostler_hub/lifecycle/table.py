@@ -48,6 +48,8 @@ ROWS: tuple[Row, ...] = (
     Row(LATENT, ev.PersonRenewed, people.renew, (LATENT,)),
     Row(LATENT, ev.PersonLeft, people.leave, (LATENT,)),
     Row(LATENT, ev.TimerFired, people.expire, (LATENT,), Timer.PERSON),
+    Row(LATENT, ev.TimerFired, do.end_mode, (LATENT,), Timer.MODE),
+    Row(LATENT, ev.Refused, do.note_refused, (LATENT,)),
     # -- substantiating: intended, perhaps created, not attached ----------------------------------
     Row(SUBSTANTIATING, ev.Wanted, do.stay, (SUBSTANTIATING,), why="one create serves all (P12)"),
     Row(SUBSTANTIATING, ev.Unwanted, do.stop_unwanted, (INSUBSTANTIATING,)),
@@ -81,6 +83,8 @@ ROWS: tuple[Row, ...] = (
     Row(SUBSTANTIATING, ev.PersonRenewed, people.renew, (SUBSTANTIATING,)),
     Row(SUBSTANTIATING, ev.PersonLeft, people.leave, (SUBSTANTIATING,)),
     Row(SUBSTANTIATING, ev.TimerFired, people.expire, (SUBSTANTIATING,), Timer.PERSON),
+    Row(SUBSTANTIATING, ev.TimerFired, do.end_mode, (SUBSTANTIATING,), Timer.MODE),
+    Row(SUBSTANTIATING, ev.Refused, do.note_refused, (SUBSTANTIATING,)),
     # -- substantiated: attached, or lost and expected back ---------------------------------------
     Row(SUBSTANTIATED, ev.Wanted, do.stay, (SUBSTANTIATED,)),
     Row(SUBSTANTIATED, ev.Unwanted, do.stop_unwanted, (SUBSTANTIATED, INSUBSTANTIATING)),
@@ -162,6 +166,30 @@ ROWS: tuple[Row, ...] = (
         Timer.PERSON,
         "the wait for it is over, or the lease is",
     ),
+    Row(SUBSTANTIATED, ev.TimerFired, do.end_mode, (SUBSTANTIATED,), Timer.MODE),
+    Row(
+        SUBSTANTIATED,
+        ev.TimerFired,
+        do.miss_agent,
+        (SUBSTANTIATED, INSUBSTANTIATING),
+        Timer.MISSING,
+        "stays when leases may still be resumed",
+    ),
+    Row(
+        SUBSTANTIATED,
+        ev.TimerFired,
+        do.stop_old,
+        (SUBSTANTIATED, INSUBSTANTIATING),
+        Timer.UPTIME,
+        "stays when it is in use (V9)",
+    ),
+    Row(
+        SUBSTANTIATED,
+        ev.Refused,
+        do.note_refused,
+        (SUBSTANTIATED,),
+        why="who is attached is not disturbed (A3, A5)",
+    ),
     # -- insubstantiating: being stopped until proven gone ----------------------------------------
     Row(
         INSUBSTANTIATING,
@@ -210,6 +238,8 @@ ROWS: tuple[Row, ...] = (
     Row(INSUBSTANTIATING, ev.PersonRenewed, people.renew, (INSUBSTANTIATING,)),
     Row(INSUBSTANTIATING, ev.PersonLeft, people.leave, (INSUBSTANTIATING,)),
     Row(INSUBSTANTIATING, ev.TimerFired, people.expire, (INSUBSTANTIATING,), Timer.PERSON),
+    Row(INSUBSTANTIATING, ev.TimerFired, do.end_mode, (INSUBSTANTIATING,), Timer.MODE),
+    Row(INSUBSTANTIATING, ev.Refused, do.note_refused, (INSUBSTANTIATING,)),
 )
 
 TABLE: dict[Key, Row] = {(row.state, row.event, row.timer): row for row in ROWS}

@@ -51,7 +51,6 @@ workers = sa.Table(
     sa.Column("last_error", AnyText),
     sa.Column("missing_since", sa.Float),
     sa.Column("missing_reason", AnyText),
-    sa.Column("missing_told", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("failed_starts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("up_since", sa.Float),
     sa.Column("uses", sa.Integer, nullable=False, server_default="0"),

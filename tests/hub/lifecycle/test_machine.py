@@ -36,6 +36,8 @@ POLICIES = st.builds(
     missing_timeout_s=st.just(120.0),
     check_instance_interval_s=st.just(10.0),
     max_builds=st.integers(1, 3),
+    max_uses=st.sampled_from([None, 1, 2]),
+    max_uptime_s=st.sampled_from([None, 0.5, 3600.0]),
     lease_ttl_s=st.just(300.0),
 )
 
@@ -156,6 +158,7 @@ class WorkerLife(RuleBasedStateMachine):
     def lease(self) -> None:
         lease = self.new("L")
         self.builds.add(lease)
+        assert self.worker.uses_left > 0, "an instance is used more often than it is good for"
         self.happen(events.Leased(at=self.tick(), lease=lease))
 
     @precondition(lambda self: self.builds)
@@ -192,9 +195,17 @@ class WorkerLife(RuleBasedStateMachine):
         if stale:
             assert self.worker is before, "V5: a lease that is over changed something"
 
-    @rule(mode=st.sampled_from(Mode))
-    def order(self, mode: Mode) -> None:
-        self.happen(events.ModeSet(at=self.tick(), mode=mode, reason=None, by="ann"))
+    @rule(mode=st.sampled_from(Mode), for_s=st.sampled_from([None, 0.5, 60.0]))
+    def order(self, mode: Mode, for_s: float | None) -> None:
+        at = self.tick()
+        until = None if for_s is None or mode is Mode.ACTIVE else at + for_s
+        self.happen(events.ModeSet(at=at, mode=mode, reason=None, by="ann", until=until))
+
+    @rule(alarm=st.booleans())
+    def refuse(self, alarm: bool) -> None:
+        before = self.worker
+        self.happen(events.Refused(at=self.tick(), cause="somebody else", alarm=alarm))
+        assert self.worker is before
 
     @precondition(lambda self: self.worker.timers)
     @rule(pick=st.randoms(use_true_random=False))

@@ -22,6 +22,7 @@ from hostler_hub.lifecycle import (
     events,
     step,
 )
+from hostler_hub.lifecycle.model import why_not_leasable
 from hostler_hub.lifecycle.table import ROWS, TABLE
 
 POLICY = Policy(
@@ -145,11 +146,58 @@ def test_P1_a_create_that_failed_but_was_done_does_not_disturb_the_attached_agen
     assert ordered == []
 
 
-def test_P8_an_agent_that_never_attaches_is_stopped_reported_and_quarantined() -> None:
+def test_P8_an_agent_that_never_attaches_is_stopped_missing_and_quarantined() -> None:
     worker, ordered = drive(substantiating(), fired(Timer.ATTACH, 120))
     assert worker.state is State.INSUBSTANTIATING
     assert worker.missing_since == 120
-    assert {"Notify", "Destroy"} <= set(kinds(ordered))
+    assert worker.quarantine_until == 130
+    assert "Destroy" in kinds(ordered)
+    assert "Notify" not in kinds(ordered)
+
+
+def start_again(worker: Worker, at: float) -> Worker:
+    """From a start that failed to the next one; the instance is I<at>."""
+    assert worker.instance is not None
+    gone = events.Destroyed(at=at - 1, instance=worker.instance.id)
+    return drive(worker, gone, mode(Mode.ACTIVE, at - 1), wanted(at))[0]
+
+
+def test_P8_people_are_told_when_an_agent_has_not_attached_twice_in_a_row() -> None:
+    first, _ = drive(substantiating(), fired(Timer.ATTACH, 120))
+    again, ordered = drive(start_again(first, 200), fired(Timer.ATTACH, 320))
+    assert again.missing_since == 120
+    assert [each for each in ordered if isinstance(each, commands.Notify)] == [
+        commands.Notify(
+            "missing",
+            "2 starts in a row have failed, the last one: its agent did not attach within 120 s",
+        )
+    ]
+
+
+def test_a_start_that_fails_twice_in_a_row_makes_the_worker_missing() -> None:
+    first, ordered = drive(
+        substantiating(), events.CreateFailed(at=1, instance="I0", error="no capacity")
+    )
+    assert first.missing_since is None
+    assert "Notify" not in kinds(ordered)
+    booting = drive(start_again(first, 200), events.Created(at=201, instance="I200", handle={}))[0]
+    died = events.Inspected(at=210, instance="I200", presence=Presence.GONE, evidence="exit 1")
+    second, ordered = drive(booting, died)
+    assert second.missing_since == 210
+    assert "Notify" in kinds(ordered)
+
+
+def test_a_start_that_succeeds_begins_the_count_anew() -> None:
+    first, _ = drive(substantiating(), fired(Timer.ATTACH, 120))
+    came = events.Attached(at=201, instance="I200", epoch=2, connection="c", resumable=True)
+    worker, ordered = drive(start_again(first, 200), came)
+    assert (worker.failed_starts, worker.missing_since) == (0, None)
+    assert "Resolve" in kinds(ordered)
+
+
+def test_V12_a_create_that_the_hub_never_made_is_no_failed_start() -> None:
+    gone = events.Inspected(at=10, instance="I0", presence=Presence.GONE, evidence="none")
+    assert drive(substantiating(), gone)[0].failed_starts == 0
 
 
 def test_P7_an_instance_gone_before_attaching_fails_fast() -> None:
@@ -324,6 +372,106 @@ def test_a_token_used_twice_ends_the_instance_leased_or_not() -> None:
         assert after.quarantine_reason == "used twice"
 
 
+def test_gone_for_missing_timeout_an_idle_agent_is_missing_and_its_instance_replaced() -> None:
+    cut, _ = drive(substantiated(), events.Detached(at=100, connection="c1", cause="cut"))
+    assert cut.timers[Timer.MISSING] == 220
+    worker, ordered = drive(cut, fired(Timer.MISSING, 220))
+    assert worker.state is State.INSUBSTANTIATING
+    assert worker.missing_since == 220
+    assert {"Notify", "Destroy"} <= set(kinds(ordered))
+
+
+def test_gone_for_missing_timeout_a_leased_agent_is_missing_and_waited_for() -> None:
+    cut, _ = drive(leased(), events.Detached(at=100, connection="c1", cause="cut"))
+    worker, ordered = drive(cut, fired(Timer.MISSING, 220))
+    assert (worker.state, worker.leases) == (State.SUBSTANTIATED, ("L0",))
+    assert kinds(ordered) == ["Notify"]
+    back, ordered = drive(worker, attached(300, connection="c2"))
+    assert (back.leases, back.missing_since) == (("L0",), None)
+    assert "Resolve" in kinds(ordered)
+
+
+def test_an_agent_that_comes_back_in_time_is_not_missing() -> None:
+    cut, _ = drive(substantiated(), events.Detached(at=100, connection="c1", cause="cut"))
+    worker, _ = drive(cut, attached(219, connection="c2"))
+    assert Timer.MISSING not in worker.timers
+
+
+def test_a_paused_worker_is_missing_only_once_it_is_active_again() -> None:
+    cut = events.Detached(at=100, connection="c1", cause="cut")
+    worker, _ = drive(substantiated(), mode(Mode.PAUSED), cut)
+    assert Timer.MISSING not in worker.timers
+    worker, _ = drive(worker, mode(Mode.ACTIVE, 150))
+    assert worker.timers[Timer.MISSING] == 270
+
+
+# --- what an instance is good for ----------------------------------------------------------------
+
+
+def test_an_instance_gives_max_uses_leases_and_is_then_replaced() -> None:
+    worker = substantiated(max_uses=2)
+    worker, _ = drive(worker, events.Leased(at=3, lease="L0"), released("L0", at=4))
+    assert worker.free_slots == 1
+    worker, _ = drive(worker, events.Leased(at=5, lease="L1"))
+    assert "has had its 2 builds" in str(why_not_leasable(worker))
+    worker, ordered = drive(worker, released("L1", at=6))
+    assert worker.state is State.INSUBSTANTIATING
+    assert commands.Destroy("I0") in ordered
+    worker, ordered = drive(worker, events.Destroyed(at=7, instance="I0"))
+    assert ordered[-1] == commands.OfferSlots()
+    assert drive(worker, wanted(8))[0].uses_left == 2
+
+
+def test_a_single_use_instance_takes_one_build_though_it_has_two_slots() -> None:
+    worker = leased(max_uses=1)
+    assert worker.free_slots == 0
+    with pytest.raises(IllegalTransition, match="has had its 1 builds"):
+        step(worker, events.Leased(at=4, lease="L1"))
+
+
+def test_the_other_leases_of_a_used_up_instance_go_on() -> None:
+    worker = leased(leases=2, max_uses=2)
+    worker, _ = drive(worker, released("L0", at=6))
+    assert worker.leases == ("L1",)
+    assert drive(worker, released("L1", at=7))[0].state is State.INSUBSTANTIATING
+
+
+def test_max_uptime_replaces_an_idle_instance() -> None:
+    worker = substantiated(max_uptime_s=3600, build_wait_timeout_s=-1)
+    assert worker.timers[Timer.UPTIME] == 3602  # from its attaching on
+    worker, ordered = drive(worker, fired(Timer.UPTIME, 3602))
+    assert worker.state is State.INSUBSTANTIATING
+    assert "Destroy" in kinds(ordered)
+
+
+def test_V9_max_uptime_waits_for_the_lease_and_gives_no_new_one() -> None:
+    worker, ordered = drive(leased(max_uptime_s=3600), fired(Timer.UPTIME, 3602))
+    assert worker.leases == ("L0",)
+    assert ordered == []
+    assert "up for its 3600 s" in str(why_not_leasable(worker))
+    assert drive(worker, released(at=4000))[0].state is State.INSUBSTANTIATING
+
+
+def test_max_uptime_goes_on_where_it_was_after_a_restart() -> None:
+    worker = reloaded(leased(max_uptime_s=3600))
+    assert drive(worker, events.Recovered(at=1000))[0].timers[Timer.UPTIME] == 3602
+    assert drive(worker, events.Recovered(at=9999))[0].timers[Timer.UPTIME] == 9999
+
+
+def test_limits_that_are_redefined_hold_for_the_instance_that_lives() -> None:
+    strict = replace(POLICY, max_uses=1, max_uptime_s=60)
+    worker, _ = drive(leased(), events.Redefined(at=9, policy=strict, restart=False))
+    assert worker.free_slots == 0
+    assert worker.timers[Timer.UPTIME] == 62
+    used = drive(leased(), released())[0]
+    change = events.Redefined(at=10, policy=strict, restart=False)
+    assert drive(used, change)[0].state is State.INSUBSTANTIATING
+
+
+def test_a_permanent_worker_is_not_replaced() -> None:
+    assert Timer.UPTIME not in permanent_up().timers
+
+
 # --- going down --------------------------------------------------------------------------------
 
 
@@ -460,8 +608,8 @@ def test_a_removed_worker_is_forgotten_only_when_gone() -> None:
 def test_a_redefinition_that_does_not_fit_replaces_the_instance_when_free() -> None:
     change = events.Redefined(at=9, policy=POLICY, restart=True)
     assert drive(substantiated(), change)[0].state is State.INSUBSTANTIATING
-    worker, _ = drive(leased(), change)
-    assert worker.tainted
+    worker, _ = drive(leased(leases=1), change)
+    assert "defined anew" in str(why_not_leasable(worker))
     assert drive(worker, released(at=10))[0].state is State.INSUBSTANTIATING
 
 
@@ -474,6 +622,55 @@ def test_a_wait_that_is_redefined_for_an_idle_instance_counts_where_none_did() -
 def test_a_redefined_wait_counts_from_now() -> None:
     change = events.Redefined(at=9, policy=replace(POLICY, build_wait_timeout_s=5), restart=False)
     assert drive(substantiated(), change)[0].timers[Timer.IDLE] == 14
+
+
+def until(at: float, value: Mode = Mode.PAUSED, given: float = 20) -> events.ModeSet:
+    return events.ModeSet(at=given, mode=value, reason="because", by="ann", until=at)
+
+
+@pytest.mark.parametrize("build", [latent, substantiating, substantiated, leased])
+def test_a_mode_with_an_end_is_active_again_after_it(build: Any) -> None:
+    worker, _ = drive(build(), until(50))
+    assert (worker.mode, worker.mode_until) == (Mode.PAUSED, 50)
+    state = worker.state
+    worker, ordered = drive(worker, fired(Timer.MODE, 50))
+    assert (worker.mode, worker.mode_until, worker.mode_by) == (Mode.ACTIVE, None, "hub")
+    assert worker.mode_reason == "paused by ann until now"
+    assert worker.state is state
+    assert commands.OfferSlots() in ordered
+
+
+def test_a_mode_s_end_outlives_the_instance() -> None:
+    worker, _ = drive(leased(), until(50, Mode.STOPPED))
+    assert worker.timers[Timer.MODE] == 50
+    worker, _ = drive(worker, events.Destroyed(at=21, instance="I0"))
+    assert worker.timers[Timer.MODE] == 50
+    permanent, _ = drive(permanent_up(), until(50, Mode.STOPPED, given=2))
+    permanent, _ = drive(permanent, events.Destroyed(at=3, instance="P1"))
+    assert permanent.timers[Timer.MODE] == 50
+    assert drive(permanent, fired(Timer.MODE, 50))[0].timers[Timer.MISSING] == 170
+
+
+def test_a_later_order_replaces_the_earlier_one_s_end() -> None:
+    assert Timer.MODE not in drive(latent(), until(50), mode(Mode.PAUSED, 21))[0].timers
+    assert drive(latent(), until(50), until(60, given=30))[0].timers[Timer.MODE] == 60
+
+
+def test_a_mode_s_end_does_not_end_a_quarantine() -> None:
+    failed = events.CreateFailed(at=1, instance="I0", error="504")
+    gone = events.Destroyed(at=2, instance="I0")
+    worker, _ = drive(substantiating(), failed, gone, until(9, given=3), fired(Timer.MODE, 9))
+    assert worker.mode is Mode.ACTIVE
+    assert worker.quarantine_until == 11
+
+
+def test_who_was_refused_changes_nothing_but_the_record() -> None:
+    refused = events.Refused(at=30, cause="wrong password from 192.0.2.7")
+    alarm = events.Refused(at=30, cause="a second agent", alarm=True)
+    assert refused.noteworthy
+    for worker in (latent(), substantiating(), leased(), insubstantiating()):
+        assert step(worker, refused) == (worker, [])
+        assert step(worker, alarm) == (worker, [commands.Notify("duplicate", "a second agent")])
 
 
 # --- permanent workers ---------------------------------------------------------------------------
@@ -566,6 +763,33 @@ def test_K11_a_stop_under_way_is_ordered_again() -> None:
 def test_a_quarantine_survives_the_restart() -> None:
     worker = replace(latent(), quarantine_until=1005.0, quarantine_reason="x", backoff_s=10)
     assert drive(worker, events.Recovered(at=1000))[0].timers[Timer.QUARANTINE] == 1005
+
+
+@pytest.mark.parametrize(
+    ("restarted_at", "left_s"),
+    [(1100, 500), (1700, 0), (1000 - 86400, 600), (1000 + 86400, 0)],
+    ids=["in time", "over meanwhile", "clock set back", "clock set forward"],
+)
+def test_A9_the_end_of_a_mode_is_never_further_away_than_it_was(
+    restarted_at: float, left_s: float
+) -> None:
+    worker, _ = drive(latent(), until(1600, given=1000))
+    worker, _ = drive(reloaded(worker), events.Recovered(at=restarted_at))
+    assert worker.timers[Timer.MODE] - restarted_at == left_s
+    assert worker.mode_until == worker.timers[Timer.MODE]
+
+
+@pytest.mark.parametrize(("at", "left_s"), [(1003, 7), (2000, 0), (1003 - 86400, 10)])
+def test_A9_a_quarantine_is_never_longer_than_its_delay(at: float, left_s: float) -> None:
+    worker = replace(latent(), quarantine_until=1010.0, quarantine_reason="x", backoff_s=10.0)
+    worker, _ = drive(worker, events.Recovered(at=at))
+    assert worker.timers[Timer.QUARANTINE] - at == left_s
+
+
+def test_A9_a_clock_that_was_set_back_makes_no_instance_live_longer() -> None:
+    worker = reloaded(substantiated(max_uptime_s=60))
+    later = replace(worker, up_since=90_000.0)
+    assert drive(later, events.Recovered(at=10))[0].timers[Timer.UPTIME] == 70
 
 
 # --- the table itself ----------------------------------------------------------------------------

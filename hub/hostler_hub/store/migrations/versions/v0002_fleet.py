@@ -100,7 +100,6 @@ def _workers() -> None:
     """What became of a worker's instance, and until when an order holds."""
     for column in (
         sa.Column("mode_until", sa.Float(), nullable=True),
-        sa.Column("missing_told", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("failed_starts", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("up_since", sa.Float(), nullable=True),
         sa.Column("uses", sa.Integer(), nullable=False, server_default="0"),
