@@ -45,10 +45,9 @@ class Config:
     """`instance` and `epoch` are None for a permanent worker. `ca_file` replaces the system's
     authorities. `insecure` allows plain ws:// to other machines. With `hub_socket`, a Unix socket
     that leads to the hub, the host in `hub` is a name only, as in a container without a network.
-
-    After `orphan_timeout_s` seconds
-    without a word of its hub an idle agent of a latent worker leaves (0: never). `at_end` says
-    what becomes of the machine when it has left for that reason or because it was told to.
+    After `orphan_timeout_s` seconds without a word of its hub an idle agent of a latent worker
+    leaves (0: never). `at_end` says what becomes of the machine when it has left for that reason
+    or because it was told to.
     """
 
     hub: str

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from sqlalchemy import Connection
 
 from hostler_agent.wire import extension
-from hostler_hub import archive
+from hostler_hub import archive, grants
 from hostler_hub.admission import Admission
 from hostler_hub.agents import Agents
 from hostler_hub.api import application
@@ -150,6 +150,7 @@ async def _drivers(
             secrets=secrets,
             hub_socket=settings.agents_socket,
             ca_file=Path(settings.tls_ca) if settings.tls_ca else None,
+            grants=grants.parse(settings.docker_allow),
         )
         drivers[name] = driver(environment)
         stack.push_async_callback(closing.within, f"driver {name}", drivers[name].aclose)

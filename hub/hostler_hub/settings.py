@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from hostler_hub import grants
 from hostler_hub.errors import SettingsError
 
 _SCHEMES = {
@@ -36,6 +37,7 @@ class Settings:
     proxy with TLS in front of it). `secrets_dir` holds what definitions name by `{"file": NAME}`.
     With `tls_certificate` and `tls_key` (PEM files) the hub speaks TLS only; `tls_ca` is the bundle
     that those who call it should trust, where that is not the system's.
+    `docker_allow` names what containers may have of their machine (`grants.py`).
     """
 
     state_dir: Path
@@ -48,6 +50,7 @@ class Settings:
     tls_certificate: str = ""
     tls_key: str = ""
     tls_ca: str = ""
+    docker_allow: str = ""
 
     lease_ttl_s: float = 300.0
     ping_interval_s: float = 20.0
@@ -74,6 +77,7 @@ class Settings:
             raise SettingsError("public_url: must be https://NAME or http://NAME:PORT")
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise SettingsError("tls_certificate and tls_key: give both or none")
+        grants.parse(self.docker_allow)
         object.__setattr__(self, "database_url", self._normal_database_url())
         for each in dataclasses.fields(self):
             if each.name.endswith("_s") and not 0 < getattr(self, each.name) < float("inf"):

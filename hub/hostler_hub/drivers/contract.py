@@ -82,6 +82,7 @@ class Environment:
     ca_file: Path | None = (
         None  # what agents elsewhere should trust for wss://, if not the system's
     )
+    grants: frozenset[str] = frozenset()  # what the hub's owner allows beyond the safe
 
 
 @dataclass(frozen=True, slots=True)

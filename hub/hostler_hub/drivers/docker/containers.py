@@ -1,0 +1,141 @@
+"""What the driver asks a daemon about containers. These block: ``Daemon.ask`` runs them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hostler_hub.drivers.contract import InstanceRef, OptionsRefused, Owned, ProviderFailed
+from hostler_hub.drivers.docker import cargo, mark, sight
+from hostler_hub.drivers.docker.daemon import Endpoint
+from hostler_hub.drivers.docker.owner import owner_of
+from hostler_hub.drivers.docker.plan import Plan
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+
+def make(client: APIClient, plan: Plan) -> str:
+    """The new container's id."""
+    from docker.errors import DockerException  # noqa: PLC0415 - the SDK comes with the first call
+
+    try:
+        host = client.create_host_config(**plan.host)
+    except (TypeError, ValueError, DockerException) as error:
+        raise OptionsRefused(f"docker: driver_options.host_config: {error}") from error
+    return str(client.create_container(**plan.create, host_config=host)["Id"])
+
+
+def adopt(client: APIClient, plan: Plan) -> str:
+    """The id of the container that an earlier call made under this name (409, G1)."""
+    seen = client.inspect_container(plan.name)
+    carried = seen["Config"]["Labels"] or {}
+    if any(carried.get(key) != plan.create["labels"][key] for key in mark.KEYS):
+        raise ProviderFailed(f"docker: the name {plan.name} is taken by another's container")
+    return str(seen["Id"])
+
+
+def start(
+    client: APIClient, seen: Mapping[str, Any], plan: Plan, files: Sequence[cargo.File], user: str
+) -> None:
+    """Join the networks, put the files in, and let it run."""
+    container = seen["Id"]
+    joined = seen["NetworkSettings"]["Networks"]
+    for network in plan.further_networks:
+        if network not in joined:
+            client.connect_container_to_network(container, network)
+    owner = owner_of(client, container, user)
+    client.put_archive(container, cargo.HOME, cargo.pack(files, owner))
+    client.start(container)
+
+
+def find(client: APIClient, hub: str, ref: InstanceRef) -> str | None:
+    """The id that the handle says, or else of what carries the mark."""
+    if ref.handle is not None and ref.handle.get("container"):
+        return str(ref.handle["container"])
+    found = marked(client, hub, ref.instance)
+    return found[0] if found else None
+
+
+def marked(client: APIClient, hub: str, instance: str) -> list[str]:
+    """The ids of all containers, running or not, that carry the instance's mark."""
+    listed = client.containers(all=True, filters=mark.of_instance(hub, instance))
+    return [each["Id"] for each in listed]
+
+
+def end(client: APIClient, container: str, grace_s: int) -> None:
+    """Ask it to go, kill it after the grace, remove it with its volumes."""
+    from docker.errors import APIError, NotFound  # noqa: PLC0415 - as above
+
+    try:
+        client.stop(container, timeout=grace_s)
+    except NotFound:
+        return
+    except APIError:  # say, its shim is dead: the removal by force has more means, or says why not
+        pass
+    try:
+        client.remove_container(container, v=True, force=True)
+    except NotFound:
+        return
+    except APIError as error:
+        if error.status_code != 409:  # somebody is removing it already
+            raise
+
+
+def await_removal(client: APIClient, container: str, deadline_s: int) -> None:
+    """Blocks while the daemon is still removing it."""
+    from docker.errors import NotFound  # noqa: PLC0415 - as above
+
+    with contextlib.suppress(NotFound):
+        client.wait(container, timeout=deadline_s, condition="removed")
+
+
+def remove_volumes(client: APIClient, hub: str, ref: InstanceRef) -> None:
+    """What a removal that was cut short has left: volumes with our mark, or in the handle."""
+    from docker.errors import NotFound  # noqa: PLC0415 - as above
+
+    listed = client.volumes(filters=mark.of_instance(hub, ref.instance))["Volumes"] or []
+    recorded: Iterable[str] = (ref.handle or {}).get("volumes", ())
+    for name in {*recorded, *(each["Name"] for each in listed)}:
+        with contextlib.suppress(NotFound):
+            client.remove_volume(name)
+
+
+def owned(client: APIClient, endpoint: Endpoint, hub: str) -> list[Owned]:
+    """Every container with the hub's mark, and every such volume without its container."""
+    containers = list(_containers(client, endpoint, hub))
+    known = {each.instance for each in containers}
+    listed = client.volumes(filters=mark.of_hub(hub))["Volumes"] or []
+    left = [
+        _left_behind(endpoint, each)
+        for each in listed
+        if each["Labels"].get(mark.INSTANCE, "") not in known
+    ]
+    return [*containers, *left]
+
+
+def _containers(client: APIClient, endpoint: Endpoint, hub: str) -> Iterator[Owned]:
+    for each in client.containers(all=True, filters=mark.of_hub(hub)):
+        name = each["Names"][0].lstrip("/") if each["Names"] else each["Id"][:12]
+        handle = sight.handle(endpoint, {**each, "Name": name})
+        yield _owned(each["Labels"], handle, name, sight.created_at(each))
+
+
+def _left_behind(endpoint: Endpoint, volume: Mapping[str, Any]) -> Owned:
+    name = volume["Name"]
+    handle = {
+        "version": sight.HANDLE_VERSION,
+        **endpoint.record(),
+        "container": "",
+        "name": name,
+        "volumes": [name],
+    }
+    return _owned(volume["Labels"], handle, f"volume {name[:12]}", sight.created_at(volume))
+
+
+def _owned(
+    labels: Mapping[str, str], handle: Mapping[str, Any], name: str, created_at: float | None
+) -> Owned:
+    instance, worker = labels.get(mark.INSTANCE, ""), labels.get(mark.WORKER, "")
+    return Owned(instance, mark.epoch_of(labels), handle, worker, name, created_at)

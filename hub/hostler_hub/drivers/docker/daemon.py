@@ -1,0 +1,199 @@
+"""One Docker daemon as the driver sees it: a client of the SDK, and its calls under deadlines.
+
+The SDK blocks, and a daemon that is stopped or overloaded blocks it for long. So each call has a
+thread of its own, which nothing waits for at the hub's end, and a bounded number of them per
+daemon, so that one that hangs takes no threads from another. The SDK is imported with the first
+call: a fleet without containers need not carry its 40 MiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
+from hostler_hub.drivers.docker.options import DockerOptions, Tls
+from hostler_hub.secrets import SecretRefused, Secrets
+
+if TYPE_CHECKING:
+    from docker import APIClient
+    from docker.errors import APIError
+    from docker.tls import TLSConfig
+
+T = TypeVar("T")
+
+CALL_S = 60.0
+THREADS = 16
+
+
+class NotThere(ProviderFailed):
+    """The daemon knows no such object: positive evidence, unlike every other failure."""
+
+
+class Conflict(ProviderFailed):
+    """The name is taken, or the object is in the midst of something else."""
+
+
+class NoAnswer(ProviderFailed):
+    """The daemon did not answer; what it was asked may be done all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a daemon listens and how it is trusted; comparable, so that each has one client."""
+
+    docker_host: str
+    tls: Tls | None = None
+
+    @classmethod
+    def of(cls, options: DockerOptions) -> Endpoint:
+        return cls(options.docker_host, options.tls)
+
+    @classmethod
+    def recall(cls, handle: Mapping[str, Any]) -> Endpoint:
+        tls = handle.get("tls")
+        return cls(handle["docker_host"], None if tls is None else Tls.model_validate(tls))
+
+    def record(self) -> dict[str, Any]:
+        """For a handle: the references, never the secrets."""
+        tls = None if self.tls is None else self.tls.model_dump(exclude_none=True)
+        return {"docker_host": self.docker_host, "tls": tls}
+
+
+class Daemon:
+    """The client of one endpoint, connected when it is first asked something."""
+
+    def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
+        self.endpoint = endpoint
+        self._secrets = secrets
+        self._lock = threading.Lock()
+        self._client: APIClient | None = None
+        self._files: tempfile.TemporaryDirectory[str] | None = None
+        self._threads = asyncio.Semaphore(THREADS)
+
+    async def ask(self, question: Callable[[APIClient], T], deadline_s: float = CALL_S) -> T:
+        """Let ``question`` use the client in a thread.
+
+        Raises OptionsRefused, NotThere, Conflict, NoAnswer, or another ProviderFailed. A thread
+        that is not waited for any more ends with the SDK's own timeout.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._threads.acquire()
+                return await self._in_thread(question)
+        except TimeoutError:
+            text = f"docker: {self.endpoint.docker_host} did not answer within {deadline_s:g} s"
+            raise NoAnswer(text) from None
+
+    def close(self) -> None:
+        """Let go of the connections; calls under way are on their own."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+        if self._files is not None:
+            self._files.cleanup()
+            self._files = None
+
+    def _in_thread(self, question: Callable[[APIClient], T]) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: Exception | None) -> None:
+            self._threads.release()
+            if answer.cancelled():
+                return
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(result)  # type: ignore[arg-type]
+
+        def work() -> None:
+            result, failure = None, None
+            try:
+                with self._translated():
+                    result = question(self._connected())
+            except Exception as error:  # noqa: BLE001 - the thread's boundary: the asker raises it
+                failure = error
+            with contextlib.suppress(RuntimeError):  # the hub has ended meanwhile
+                loop.call_soon_threadsafe(settle, result, failure)
+
+        threading.Thread(target=work, name="docker call", daemon=True).start()
+        return answer
+
+    def _connected(self) -> APIClient:
+        """The client; the first call negotiates the API's version with the daemon."""
+        from docker import APIClient  # noqa: PLC0415 - see above
+
+        with self._lock:
+            if self._client is None:
+                self._client = APIClient(
+                    self.endpoint.docker_host,
+                    version="auto",
+                    timeout=int(CALL_S),
+                    tls=self._tls() or False,
+                    max_pool_size=THREADS,
+                )
+            return self._client
+
+    def _tls(self) -> TLSConfig | None:
+        """requests wants files, and opens them again for each connection."""
+        from docker.tls import TLSConfig  # noqa: PLC0415 - see above
+
+        tls = self.endpoint.tls
+        if tls is None:
+            return None
+        if self._files is None:
+            self._files = tempfile.TemporaryDirectory(prefix="hostler-docker-tls-")
+        paths = {}
+        for name in ("ca", "cert", "key"):
+            paths[name] = Path(self._files.name, f"{name}.pem")
+            paths[name].touch(mode=0o600)
+            paths[name].write_text(self._secrets.resolve(getattr(tls, name)))
+        return TLSConfig(
+            client_cert=(str(paths["cert"]), str(paths["key"])),
+            ca_cert=str(paths["ca"]),
+            verify=True,
+        )
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The SDK's errors as ours, in the daemon's own words."""
+        from docker.errors import APIError, DockerException, TLSParameterError  # noqa: PLC0415
+        from requests.exceptions import RequestException  # noqa: PLC0415
+
+        where = self.endpoint.docker_host
+        try:
+            yield
+        except APIError as error:
+            raise _refusal(where, error) from error
+        except (SecretRefused, TLSParameterError) as error:
+            raise OptionsRefused(f"docker: driver_options.tls: {error}") from error
+        except (RequestException, DockerException, OSError) as error:
+            self._client = None  # another daemon, or another version of it, may come back
+            raise NoAnswer(f"docker: no answer from {where}: {_innermost(error)}") from error
+
+
+def _refusal(where: str, error: APIError) -> ProviderFailed | OptionsRefused:
+    text = f"docker: {where}: {error.explanation or error}".strip()
+    kinds: dict[int | None, type[ProviderFailed | OptionsRefused]] = {
+        400: OptionsRefused,
+        404: NotThere,
+        409: Conflict,
+    }
+    return kinds.get(error.status_code, ProviderFailed)(text)
+
+
+def _innermost(error: BaseException) -> str:
+    """requests wraps urllib3's error, which wraps the system's: a person wants the last one."""
+    while error.__context__ is not None and not isinstance(error, OSError | json.JSONDecodeError):
+        error = error.__context__
+    while isinstance(error, OSError) and error.errno is None and error.__context__ is not None:
+        error = error.__context__
+    return str(error) or type(error).__name__

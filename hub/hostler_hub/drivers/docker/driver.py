@@ -1,0 +1,198 @@
+"""The driver itself: the contract's calls as questions to a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hostler_hub.drivers.contract import (
+    Capabilities,
+    DriverOptions,
+    Environment,
+    Inspection,
+    InstanceRef,
+    InstanceSpec,
+    OptionsRefused,
+    Owned,
+    ProviderFailed,
+)
+from hostler_hub.drivers.docker import cargo, containers, grants, reach, sight
+from hostler_hub.drivers.docker import plan as plans
+from hostler_hub.drivers.docker.daemon import Conflict, Daemon, Endpoint, NoAnswer, NotThere
+from hostler_hub.drivers.docker.images import Images
+from hostler_hub.drivers.docker.options import LOCAL_DAEMON, DockerOptions
+from hostler_hub.lifecycle.model import Presence
+from hostler_hub.secrets import SecretRefused
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+# A create that was not answered may still be under way in a daemon that answers again.
+SECOND_LOOK_S = 1.0
+START_S = 120.0
+REMOVAL_S = 30
+GRACE_S = 10.0
+
+
+class DockerDriver:
+    """Starts containers with an agent in them."""
+
+    name: ClassVar[str] = "docker"
+    # A create may pull or build; those have deadlines of their own, of at most an hour.
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        create_deadline_s=2 * 3600.0, inspect_deadline_s=10.0, destroy_deadline_s=180.0
+    )
+    options_model: ClassVar[type[DriverOptions]] = DockerOptions
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._images = Images(environment.directory / "contexts", environment.secrets)
+        self._daemons: dict[Endpoint, Daemon] = {}
+        self._unanswered: set[str] = set()
+
+    async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
+        options = DockerOptions.model_validate(dict(spec.options))
+        grants.check(options, self._environment.grants)
+        way = reach.choose(options, self._environment)
+        files = self._files(spec, options, way)
+        daemon = self._daemon(Endpoint.of(options))
+        image = await self._images.ensure(daemon, options)
+        plan = plans.container(self._environment.hub, spec, options, image.name, way)
+        container = await self._made(daemon, spec.instance, plan)
+        seen = await daemon.ask(lambda client: client.inspect_container(container))
+        if seen["State"]["Status"] == "created":
+            user = options.user or image.user
+            await daemon.ask(
+                lambda client: containers.start(client, seen, plan, files, user), START_S
+            )
+        return sight.handle(daemon.endpoint, seen)
+
+    async def inspect(self, ref: InstanceRef) -> Inspection:
+        daemon = self._daemon_of(ref)
+        try:
+            return await daemon.ask(lambda client: self._look(client, daemon.endpoint, ref))
+        except NotThere:
+            return Inspection(Presence.GONE, "docker: the container is not there any more")
+
+    async def destroy(self, ref: InstanceRef) -> None:
+        """SIGQUIT (kill the jobs, go), SIGKILL after ``stop_timeout_s``, then remove."""
+        daemon = self._daemon_of(ref)
+        hub, instance = self._environment.hub, ref.instance
+        found = await daemon.ask(lambda client: containers.marked(client, hub, instance))
+        if not found and instance in self._unanswered:
+            await asyncio.sleep(SECOND_LOOK_S)
+            found = await daemon.ask(lambda client: containers.marked(client, hub, instance))
+        for container in found:
+            await self._end(daemon, container, ref.options.get("stop_timeout_s", GRACE_S))
+        await daemon.ask(lambda client: containers.remove_volumes(client, hub, ref))
+        self._unanswered.discard(instance)
+
+    async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
+        endpoints = {Endpoint.of(DockerOptions.model_validate(dict(each))) for each in places}
+        lists = await asyncio.gather(*(self._owned_at(endpoint) for endpoint in endpoints))
+        return [owned for listed in lists for owned in listed]
+
+    async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
+        """Witness: the container's log, its state and its processes."""
+        hub = self._environment.hub
+
+        def testify(client: APIClient) -> dict[str, str]:
+            found = containers.find(client, hub, ref)
+            return {} if found is None else sight.evidence(client, found)
+
+        return await self._daemon_of(ref).ask(testify)
+
+    async def aclose(self) -> None:
+        """Containers outlive the hub."""
+        for daemon in self._daemons.values():
+            daemon.close()
+        self._daemons.clear()
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _files(
+        self, spec: InstanceSpec, options: DockerOptions, way: reach.Reach
+    ) -> list[cargo.File]:
+        authorities = None if way.socket is not None else self._authorities(options)
+        files = cargo.agent_files(spec, options, way, authorities)
+        if options.command is None:
+            files.append(cargo.File(cargo.ARCHIVE, self._archive(), 0o644))
+        return files
+
+    def _authorities(self, options: DockerOptions) -> str | None:
+        """What the agent is to trust for wss://, where that is not the image's own."""
+        if options.hub_ca is None:
+            known = self._environment.ca_file
+            return None if known is None else known.read_text()
+        try:
+            return self._environment.secrets.resolve(options.hub_ca)
+        except SecretRefused as error:
+            raise OptionsRefused(f"docker: driver_options.hub_ca: {error}") from error
+
+    def _archive(self) -> bytes:
+        archive = self._environment.archive
+        if archive is None:
+            raise ProviderFailed("docker: this hub has no agent to send (agent.pyz)")
+        return archive.path.read_bytes()
+
+    async def _made(self, daemon: Daemon, instance: str, plan: plans.Plan) -> str:
+        """The id of a new container, or of the one that an earlier call made."""
+        self._unanswered.add(instance)  # until we know better, also when we are cancelled
+        try:
+            made = await daemon.ask(lambda client: containers.make(client, plan))
+        except Conflict:
+            made = await daemon.ask(lambda client: containers.adopt(client, plan))
+        except NoAnswer:
+            raise
+        except (ProviderFailed, OptionsRefused):
+            self._unanswered.discard(instance)
+            raise
+        self._unanswered.discard(instance)
+        return made
+
+    def _look(self, client: APIClient, endpoint: Endpoint, ref: InstanceRef) -> Inspection:
+        found = containers.find(client, self._environment.hub, ref)
+        if found is None:
+            return Inspection(Presence.GONE, "docker: no container carries the mark")
+        seen = client.inspect_container(found)
+        presence, account = sight.presence(seen), sight.account(seen)
+        if presence is Presence.GONE:
+            words = sight.last_words(client, found)
+            account += f"; its last words: {words or 'none'}"
+        return Inspection(presence, f"docker: {account}", sight.handle(endpoint, seen))
+
+    async def _end(self, daemon: Daemon, container: str, grace_s: float) -> None:
+        """V3: it is gone when the daemon says that it has no such container."""
+        whole_s = max(1, round(grace_s))
+        deadline_s = whole_s + 2 * REMOVAL_S
+        await daemon.ask(lambda client: containers.end(client, container, whole_s), deadline_s)
+        try:
+            await daemon.ask(lambda client: client.inspect_container(container))
+            await daemon.ask(
+                lambda client: containers.await_removal(client, container, REMOVAL_S), REMOVAL_S
+            )
+            seen = await daemon.ask(lambda client: client.inspect_container(container))
+        except NotThere:
+            return
+        state = seen["State"]["Status"]
+        raise ProviderFailed(f"docker: container {container[:12]} is still there, {state}")
+
+    async def _owned_at(self, endpoint: Endpoint) -> Sequence[Owned]:
+        hub = self._environment.hub
+        return await self._daemon(endpoint).ask(
+            lambda client: containers.owned(client, endpoint, hub)
+        )
+
+    def _daemon(self, endpoint: Endpoint) -> Daemon:
+        if endpoint not in self._daemons:
+            self._daemons[endpoint] = Daemon(endpoint, self._environment.secrets)
+        return self._daemons[endpoint]
+
+    def _daemon_of(self, ref: InstanceRef) -> Daemon:
+        """By the options, if they lead to where the handle says that the container is."""
+        if ref.handle is not None:
+            there = Endpoint.recall(ref.handle)
+            if ref.options.get("docker_host", LOCAL_DAEMON) != there.docker_host:
+                return self._daemon(there)
+        return self._daemon(Endpoint.of(DockerOptions.model_validate(dict(ref.options))))

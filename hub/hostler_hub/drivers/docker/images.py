@@ -1,0 +1,210 @@
+"""Making sure of the image: looking, pulling, building; each wait has its end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import tarfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
+from hostler_hub.drivers.docker.daemon import Daemon, NotThere
+from hostler_hub.drivers.docker.options import LABEL_PREFIX, DockerOptions
+from hostler_hub.secrets import SecretRefused, Secrets
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+BUILT = "hostler-build"
+DOCKERFILE = "Dockerfile"
+CONTEXT_BYTES = 256 * 1024 * 1024
+LAST_LINES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """``user`` is who its containers run as; empty for root."""
+
+    name: str
+    user: str
+
+
+class Images:
+    """The images of all workers; what many workers need is pulled or built once at a time."""
+
+    def __init__(self, contexts: Path, secrets: Secrets) -> None:
+        self._contexts = contexts
+        self._secrets = secrets
+        self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def ensure(self, daemon: Daemon, options: DockerOptions) -> Image:
+        """The image, there for sure. Raises OptionsRefused or ProviderFailed."""
+        if options.image is None:
+            return await self._built(daemon, options)
+        if options.pull == "always":
+            await self._pull(daemon, options, options.image)
+        try:
+            return await daemon.ask(lambda client: _look(client, options.image or ""))
+        except NotThere:
+            if options.pull == "never":
+                raise OptionsRefused(
+                    f"docker: {daemon.endpoint.docker_host} has no image {options.image}, and "
+                    "driver_options.pull is never"
+                ) from None
+        async with self._locks[daemon.endpoint.docker_host, options.image]:
+            return await self._pulled(daemon, options, options.image)
+
+    async def _pulled(self, daemon: Daemon, options: DockerOptions, name: str) -> Image:
+        try:
+            return await daemon.ask(lambda client: _look(client, name))
+        except NotThere:
+            await self._pull(daemon, options, name)
+        return await daemon.ask(lambda client: _look(client, name))
+
+    async def _pull(self, daemon: Daemon, options: DockerOptions, name: str) -> None:
+        login = self._login(options)
+        deadline_s = options.pull_timeout_s
+        where = daemon.endpoint.docker_host
+
+        def pull(client: APIClient) -> None:
+            repository, tag = _split(name)
+            progress = client.pull(
+                repository,
+                tag=tag,
+                stream=True,
+                decode=True,
+                auth_config=login,
+                platform=options.platform,
+            )
+            _follow(progress, deadline_s, f"docker: {where} cannot pull {name}")
+
+        await daemon.ask(pull, deadline_s)
+
+    def _login(self, options: DockerOptions) -> dict[str, str] | None:
+        if options.registry is None:
+            return None
+        try:
+            password = self._secrets.resolve(options.registry.password)
+        except SecretRefused as error:
+            raise OptionsRefused(f"docker: driver_options.registry: {error}") from error
+        return {"username": options.registry.username, "password": password}
+
+    async def _built(self, daemon: Daemon, options: DockerOptions) -> Image:
+        """An image that is named after what it is made of: the same definition builds it once."""
+        context = await asyncio.to_thread(self._context, options)
+        digest = hashlib.sha256(context)
+        for part in (options.target, options.platform, *sorted(options.build_args.items())):
+            digest.update(repr(part).encode())
+        name = f"{BUILT}:{digest.hexdigest()[:32]}"
+        async with self._locks[daemon.endpoint.docker_host, name]:
+            try:
+                return await daemon.ask(lambda client: _look(client, name))
+            except NotThere:
+                await self._build(daemon, options, name, context)
+            return await daemon.ask(lambda client: _look(client, name))
+
+    async def _build(
+        self, daemon: Daemon, options: DockerOptions, name: str, context: bytes
+    ) -> None:
+        def build(client: APIClient) -> None:
+            progress = client.build(
+                fileobj=io.BytesIO(context),
+                custom_context=True,
+                tag=name,
+                rm=True,
+                forcerm=True,
+                decode=True,
+                buildargs=dict(options.build_args),
+                target=options.target or "",
+                platform=options.platform,
+                labels={f"{LABEL_PREFIX}image": "built"},
+            )
+            what = f"docker: {daemon.endpoint.docker_host} cannot build the Dockerfile"
+            _follow(progress, options.build_timeout_s, what)
+
+        await daemon.ask(build, options.build_timeout_s)
+
+    def _context(self, options: DockerOptions) -> bytes:
+        """The build's context as a tar archive, the same bytes for the same files."""
+        files = dict(self._files(options))
+        if options.dockerfile is not None:
+            files[DOCKERFILE] = options.dockerfile
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for name in sorted(files):
+                _add(archive, name, files[name])
+                if buffer.tell() > CONTEXT_BYTES:
+                    raise OptionsRefused(
+                        f"docker: driver_options.context {options.context} is larger than "
+                        f"{CONTEXT_BYTES} bytes; list what is not needed in .dockerignore"
+                    )
+        return buffer.getvalue()
+
+    def _files(self, options: DockerOptions) -> Iterator[tuple[str, Path | str]]:
+        from docker.utils import exclude_paths  # noqa: PLC0415 - the SDK comes with the first use
+
+        if options.context is None:
+            return
+        root = self._contexts / options.context
+        if not root.is_dir() or root.is_symlink():
+            raise OptionsRefused(
+                f"docker: driver_options.context: there is no directory {root} at the hub"
+            )
+        ignore = root / ".dockerignore"
+        patterns = ignore.read_text().splitlines() if ignore.is_file() else []
+        wanted = [line for line in patterns if line.strip() and not line.startswith("#")]
+        for name in exclude_paths(str(root), wanted, dockerfile=DOCKERFILE):
+            yield name, root / name
+
+
+def _look(client: APIClient, name: str) -> Image:
+    seen: Mapping[str, Any] = client.inspect_image(name)  # type: ignore[no-untyped-call]
+    config = seen.get("Config") or {}
+    return Image(name, config.get("User") or "")
+
+
+def _split(name: str) -> tuple[str, str | None]:
+    """Repository and tag; a digest stays with the repository, as the daemon wants it."""
+    if "@" in name:
+        return name, None
+    repository, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        return name, "latest"
+    return repository, tag
+
+
+def _follow(progress: Iterable[Any], deadline_s: float, what: str) -> None:
+    """Reads what a pull or a build says to its end: an error comes as a line, not as a status."""
+    ends_at = time.monotonic() + deadline_s
+    said: list[str] = []
+    for line in progress:
+        if "error" in line:
+            told = "".join(said[-LAST_LINES:]).strip()
+            raise ProviderFailed(f"{what}: {line['error']}" + (f" ({told})" if told else ""))
+        if line.get("stream"):
+            said.append(line["stream"])
+        if time.monotonic() > ends_at:
+            raise ProviderFailed(f"{what} within {deadline_s:g} s")
+
+
+def _add(archive: tarfile.TarFile, name: str, source: Path | str) -> None:
+    """Links stay links: what they lead to at the hub is nobody's business."""
+    if isinstance(source, str):
+        content = source.encode()
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode = len(content), 0o644
+        archive.addfile(entry, io.BytesIO(content))
+        return
+    entry = archive.gettarinfo(str(source), name)
+    entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0, 0, 0, "", ""
+    if entry.isreg():
+        with source.open("rb") as file:
+            archive.addfile(entry, file)
+    elif entry.isdir() or entry.issym():
+        archive.addfile(entry)

@@ -1,0 +1,97 @@
+"""The container as the daemon is asked to make it. Pure: options in, arguments of the SDK out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hostler_hub.drivers.contract import InstanceSpec
+from hostler_hub.drivers.docker import cargo, mark
+from hostler_hub.drivers.docker.options import DockerOptions
+from hostler_hub.drivers.docker.reach import MOUNT, Reach
+
+# The agent's demand to end its jobs and go at once; SIGTERM lets running commands finish.
+STOP_SIGNAL = "SIGQUIT"
+# An agent writes little, but whoever is root in the container may write to the log as well.
+LOG = {"type": "json-file", "config": {"max-size": "4m", "max-file": "1"}}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``create`` and ``host`` are arguments of create_container and create_host_config."""
+
+    name: str
+    create: Mapping[str, Any]
+    host: Mapping[str, Any]
+    further_networks: Sequence[str]
+
+
+def container(
+    hub: str, spec: InstanceSpec, options: DockerOptions, image: str, reach: Reach
+) -> Plan:
+    labels = mark.labels(hub, spec)
+    create: dict[str, Any] = {
+        "image": image,
+        "entrypoint": [*options.entrypoint, *_command(hub, spec, options)],
+        "command": [],
+        "name": mark.name(spec),
+        "hostname": spec.worker,
+        "labels": {**options.labels, **labels},
+        "environment": dict(options.environment),
+        "working_dir": cargo.HOME,
+        "stop_signal": STOP_SIGNAL,
+        "stop_timeout": max(1, round(options.stop_timeout_s)),
+        "healthcheck": {"test": ["NONE"]},  # the image's looks for a service that we do not start
+    }
+    if options.user is not None:
+        create["user"] = options.user
+    if options.platform is not None:
+        create["platform"] = options.platform
+    networks = list(options.networks)
+    return Plan(create["name"], create, _host(options, labels, reach), networks[1:])
+
+
+def _command(hub: str, spec: InstanceSpec, options: DockerOptions) -> list[str]:
+    agent = options.command or [options.python, f"{cargo.HOME}/{cargo.ARCHIVE}"]
+    own_mark = f"{hub}:{spec.instance}:{spec.epoch}"
+    return [*agent, "run", "--config", f"{cargo.HOME}/{cargo.CONFIG}", "--mark", own_mark]
+
+
+def _host(options: DockerOptions, labels: Mapping[str, str], reach: Reach) -> dict[str, Any]:
+    host: dict[str, Any] = {
+        **options.host_config,
+        "init": options.init,
+        "pids_limit": options.pids,
+        "mounts": _mounts(options, labels, reach),
+        "log_config": LOG,
+    }
+    if options.networks or options.network_mode:
+        host["network_mode"] = (*options.networks, options.network_mode)[0]
+    if options.memory is not None:
+        host["mem_limit"] = options.memory
+        host.setdefault("memswap_limit", options.memory)  # else as much again of swap
+    if options.cpus is not None:
+        host["nano_cpus"] = round(options.cpus * 1e9)
+    if options.extra_hosts:
+        host["extra_hosts"] = dict(options.extra_hosts)
+    return host
+
+
+def _mounts(
+    options: DockerOptions, labels: Mapping[str, str], reach: Reach
+) -> list[dict[str, Any]]:
+    # Without a name the volume goes with its container; with labels it is found if it does not.
+    own = {"Type": "volume", "Target": cargo.HOME, "VolumeOptions": {"Labels": dict(labels)}}
+    mounts: list[dict[str, Any]] = [own, *map(_mount, options.volumes)]
+    if reach.directory is not None:
+        source = str(reach.directory)
+        mounts.append({"Type": "bind", "Source": source, "Target": MOUNT, "ReadOnly": True})
+    return mounts
+
+
+def _mount(volume: str) -> dict[str, Any]:
+    source, _, rest = volume.partition(":")
+    target, _, mode = rest.partition(":")
+    kind = "bind" if source.startswith("/") else "volume"
+    return {"Type": kind, "Source": source, "Target": target, "ReadOnly": mode == "ro"}

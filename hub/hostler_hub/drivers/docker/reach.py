@@ -1,0 +1,49 @@
+"""How the agent in a container reaches the hub.
+
+A local daemon mounts the directory of the hub's Unix socket, read-only: it works out of the box,
+needs no network in the container, and shows no token to one. Mounted is the directory and not the
+socket, because a hub that starts anew makes a new socket in it. Elsewhere only wss:// will do, for
+agents refuse to send a token in the clear.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hostler_hub.drivers.contract import Environment, OptionsRefused
+from hostler_hub.drivers.docker.options import DockerOptions
+
+MOUNT = "/run/hostler"
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """``directory`` is mounted at MOUNT, and the socket in it leads to the hub."""
+
+    url: str
+    directory: Path | None = None
+    socket: str | None = None
+
+
+def choose(options: DockerOptions, environment: Environment) -> Reach:
+    """Raises OptionsRefused when there is no way that is safe."""
+    path = urlsplit(environment.connect_url).path
+    if options.hub_url is not None:
+        given = urlsplit(options.hub_url).path
+        return Reach(options.hub_url if given not in {"", "/"} else _join(options.hub_url, path))
+    socket = environment.hub_socket
+    if options.is_local and socket is not None and socket.exists():
+        return Reach(f"ws://localhost{path}", socket.parent, f"{MOUNT}/{socket.name}")
+    if environment.connect_url.startswith("wss:"):
+        return Reach(environment.connect_url)
+    raise OptionsRefused(
+        f"docker: containers at {options.docker_host} cannot reach this hub: it is known as "
+        f"{environment.connect_url} only. Set HOSTLER_PUBLIC_URL (https://NAME), or "
+        "driver_options.hub_url (wss://NAME)"
+    )
+
+
+def _join(url: str, path: str) -> str:
+    return url.rstrip("/") + path

@@ -1,0 +1,111 @@
+"""What the daemon's answers mean: whether an instance is there, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from hostler_hub.drivers.docker.daemon import Endpoint
+from hostler_hub.lifecycle.model import Presence
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+HANDLE_VERSION = 1
+LAST_LINES = 20
+LAST_BYTES = 2000
+TEXT_BYTES = 64 * 1024
+
+_UP = {"running", "paused", "restarting"}
+_ANONYMOUS = re.compile(r"[0-9a-f]{64}")
+_NO_PROGRAM = (126, 127)
+
+
+def handle(endpoint: Endpoint, seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Enough to destroy it: where it is, which container, and the volumes that go with it."""
+    return {
+        "version": HANDLE_VERSION,
+        **endpoint.record(),
+        "container": seen["Id"],
+        "name": seen["Name"].lstrip("/"),
+        "volumes": own_volumes(seen),
+    }
+
+
+def own_volumes(seen: Mapping[str, Any]) -> list[str]:
+    """Volumes without a name of their own: ours, and those that the image declares."""
+    mounts: Sequence[Mapping[str, Any]] = seen.get("Mounts") or ()
+    names = [mount.get("Name", "") for mount in mounts if mount.get("Type") == "volume"]
+    return sorted(name for name in names if _ANONYMOUS.fullmatch(name))
+
+
+def presence(seen: Mapping[str, Any]) -> Presence:
+    """A container that was made and not started is gone as well: nothing will ever start it."""
+    return Presence.RUNNING if seen["State"]["Status"] in _UP else Presence.GONE
+
+
+def account(seen: Mapping[str, Any]) -> str:
+    """How it stands with the container, in a line."""
+    state = seen["State"]
+    status = state["Status"]
+    if status == "created":
+        return "the container was made, but never started"
+    if status in _UP:
+        return f"container {seen['Name'].lstrip('/')} is {status}"
+    words = [f"the container is {status} with exit code {state['ExitCode']}"]
+    if state.get("OOMKilled"):
+        words.append("the kernel ended it for want of memory (OOMKilled)")
+    if state.get("Error"):
+        words.append(state["Error"])
+    if state["ExitCode"] in _NO_PROGRAM:
+        words.append(
+            "its command cannot be run: has the image Python 3.9 or newer? (driver_options.python)"
+        )
+    return "; ".join(words)
+
+
+def last_words(client: APIClient, container: str) -> str:
+    """The end of the container's log; empty when there is none to be had."""
+    return _log(client, container, LAST_LINES)[-LAST_BYTES:].strip()
+
+
+def evidence(client: APIClient, container: str) -> dict[str, str]:
+    """Everything that may tell what became of it; what cannot be had is left out."""
+    from docker.errors import APIError  # noqa: PLC0415 - the SDK comes with the first call
+
+    seen = client.inspect_container(container)
+    texts = {
+        "state": json.dumps(
+            {"State": seen["State"], "Image": seen["Config"]["Image"], "Id": seen["Id"]}, indent=2
+        ),
+        "console": _log(client, container, 1000)[-TEXT_BYTES:],
+    }
+    with contextlib.suppress(APIError):  # it runs no more
+        table = client.top(container)
+        rows = [table["Titles"], *table["Processes"]]
+        texts["processes"] = "\n".join("  ".join(row) for row in rows)[:TEXT_BYTES]
+    return texts
+
+
+def created_at(summary: Mapping[str, Any]) -> float | None:
+    """Seconds since the epoch: containers' lists tell a number, volumes' a text."""
+    made = summary.get("Created", summary.get("CreatedAt"))
+    if isinstance(made, int | float):
+        return float(made)
+    with contextlib.suppress(TypeError, ValueError):
+        return datetime.fromisoformat(str(made)).timestamp()
+    return None
+
+
+def _log(client: APIClient, container: str, lines: int) -> str:
+    from docker.errors import APIError  # noqa: PLC0415 - the SDK comes with the first call
+
+    try:
+        said = client.logs(container, stdout=True, stderr=True, tail=lines)
+    except APIError as error:  # a log driver that cannot be read
+        return f"(no log: {error.explanation})"
+    return bytes(said).decode(errors="replace")

@@ -1,0 +1,29 @@
+"""What the hub's owner allows beyond the safe: words of the setting ``docker_allow``.
+
+Standard library only, as the settings are, which `status` and `stop` read.
+"""
+
+from __future__ import annotations
+
+from hostler_hub.errors import SettingsError
+
+BIND = "bind="
+DOCKER = (
+    "capabilities",
+    "devices",
+    "host-namespaces",
+    "host-network",
+    "privileged",
+    "security-opt",
+)
+
+
+def parse(text: str) -> frozenset[str]:
+    """The words, separated by commas. Raises SettingsError for one that means nothing."""
+    words = frozenset(word.strip() for word in text.split(",") if word.strip())
+    for word in sorted(words):
+        path = word.removeprefix(BIND)
+        if word not in DOCKER and not (word != path and path.startswith("/")):
+            known = ", ".join(DOCKER)
+            raise SettingsError(f"docker_allow: {word!r} is none of {known} and {BIND}/PATH")
+    return words

@@ -1,0 +1,325 @@
+"""The docker driver on a real daemon, with real agents that find no hub."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import io
+import json
+import tarfile
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from conformance.drivers import Conformance, ref_of, spec_of
+from docker import APIClient
+from docker.errors import NotFound
+from peers import docker as peer
+
+from hostler_hub import archive
+from hostler_hub.drivers.contract import (
+    AgentArchive,
+    Environment,
+    InstanceSpec,
+    OptionsRefused,
+    ProviderFailed,
+)
+from hostler_hub.drivers.docker import DockerDriver, mark
+from hostler_hub.lifecycle.model import Presence
+
+pytestmark = pytest.mark.peer("docker")
+
+GONE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with peer.shared() as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[APIClient]:
+    with peer.client_of(url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> AgentArchive:
+    return archive.install(tmp_path_factory.mktemp("agent"))
+
+
+def equipped(environment: Environment, agent: AgentArchive) -> Environment:
+    socket = environment.directory / "agents" / "hub.sock"
+    socket.parent.mkdir(parents=True)
+    socket.touch()  # nobody listens
+    return dataclasses.replace(environment, archive=agent, hub_socket=socket)
+
+
+@pytest.fixture
+def environment(environment: Environment, agent: AgentArchive) -> Environment:
+    return equipped(environment, agent)
+
+
+async def cleared(driver: DockerDriver, hub: str, client: APIClient) -> AsyncIterator[DockerDriver]:
+    """The driver; whatever a failed test left is removed."""
+    yield driver
+    await driver.aclose()
+    for container in client.containers(all=True, filters=mark.of_hub(hub)):
+        client.remove_container(container["Id"], v=True, force=True)
+    for volume in client.volumes(filters=mark.of_hub(hub))["Volumes"] or []:
+        client.remove_volume(volume["Name"])
+
+
+@pytest.fixture
+async def driver(environment: Environment, client: APIClient) -> AsyncIterator[DockerDriver]:
+    async for made in cleared(DockerDriver(environment), environment.hub, client):
+        yield made
+
+
+@pytest.fixture
+async def other_hub_driver(
+    other_environment: Environment, agent: AgentArchive, client: APIClient
+) -> AsyncIterator[DockerDriver]:
+    theirs = equipped(other_environment, agent)
+    async for made in cleared(DockerDriver(theirs), theirs.hub, client):
+        yield made
+
+
+@pytest.fixture
+def options(url: str) -> dict[str, Any]:
+    return {"image": peer.IMAGE, "docker_host": url, "network_mode": "none"}
+
+
+class TestDocker(Conformance):
+    """The contract itself."""
+
+
+def container_of(client: APIClient, hub: str, spec: InstanceSpec) -> dict[str, Any]:
+    (found,) = client.containers(all=True, filters=mark.of_instance(hub, spec.instance))
+    seen: dict[str, Any] = client.inspect_container(found["Id"])
+    return seen
+
+
+async def run(driver: DockerDriver, spec: InstanceSpec) -> tuple[str, str]:
+    """Create it and wait for its end: (container, evidence)."""
+    handle = await driver.create(spec)
+    container = handle["container"]
+    with peer.client_of(handle["docker_host"]) as client:
+        await asyncio.to_thread(client.wait, container, timeout=GONE_S)
+    seen = await driver.inspect(ref_of(spec, handle))
+    assert seen.presence is Presence.GONE
+    return container, seen.evidence
+
+
+async def test_V14_the_token_is_in_a_private_file_alone(
+    driver: DockerDriver, environment: Environment, client: APIClient, options: dict[str, Any]
+) -> None:
+    token = "a-token-that-stands-out"
+    spec = dataclasses.replace(spec_of({**options, "environment": {"EXTRA": "yes"}}), token=token)
+    handle = await driver.create(spec)
+    seen = container_of(client, environment.hub, spec)
+    assert token not in json.dumps(seen)
+    assert token not in json.dumps(handle)
+    assert seen["Config"]["Env"][0] == "EXTRA=yes"
+    processes = client.top(handle["container"], "-eo pid,args")
+    assert token not in json.dumps(processes)
+    assert spec.instance in json.dumps(processes)
+    exported = b"".join(client.export(handle["container"]))
+    assert token.encode() not in exported  # the volume is no part of what a commit would take
+    data = b"".join(client.get_archive(handle["container"], "/hostler/token")[0])
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        (member,) = tar.getmembers()
+        assert (member.mode & 0o777, member.uid) == (0o600, 0)
+    assert token not in (await driver.evidence(ref_of(spec, handle)))["console"]
+    await driver.destroy(ref_of(spec, handle))
+
+
+async def test_it_is_marked_bounded_and_shut_in(
+    driver: DockerDriver, environment: Environment, client: APIClient, options: dict[str, Any]
+) -> None:
+    given = {"memory": "256m", "cpus": 0.5, "pids": 200, "labels": {"team": "build"}}
+    spec = spec_of({**options, **given, "host_config": {"shm_size": "8m"}}, epoch=7)
+    handle = await driver.create(spec)
+    seen = container_of(client, environment.hub, spec)
+    labels = {key: value for key, value in seen["Config"]["Labels"].items() if "hostler" in key}
+    assert labels == mark.labels(environment.hub, spec)
+    assert seen["Config"]["Labels"]["team"] == "build"
+    assert seen["Name"] == f"/hostler-w-1-7-{spec.instance[-8:].lower()}"
+    host = seen["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"]) == (256 * 2**20, 256 * 2**20)
+    assert (host["NanoCpus"], host["PidsLimit"], host["ShmSize"]) == (500_000_000, 200, 8 * 2**20)
+    assert (host["Privileged"], host["Init"], host["AutoRemove"]) == (False, True, False)
+    socket = next(mount for mount in seen["Mounts"] if mount["Type"] == "bind")
+    assert (socket["Destination"], socket["RW"]) == ("/run/hostler", False)
+    await driver.destroy(ref_of(spec, handle))
+
+
+async def test_V2_nothing_is_left_of_its_volumes(
+    driver: DockerDriver, environment: Environment, client: APIClient, options: dict[str, Any]
+) -> None:
+    """Also when a removal was cut short, so that only a volume carries the mark."""
+    spec = spec_of(options)
+    handle = await driver.create(spec)
+    (volume,) = handle["volumes"]
+    assert client.inspect_volume(volume)["Labels"] == mark.labels(environment.hub, spec)
+    client.remove_container(handle["container"], v=False, force=True)
+    (left,) = await driver.list_owned([options])
+    assert (left.instance, left.worker, left.name) == (
+        spec.instance,
+        "w-1",
+        f"volume {volume[:12]}",
+    )
+    assert left.created_at is not None
+    await driver.destroy(ref_of(spec, left.handle))
+    assert await driver.list_owned([options]) == []
+    with pytest.raises(NotFound):
+        client.inspect_volume(volume)
+
+
+async def test_the_handle_alone_is_enough(driver: DockerDriver, options: dict[str, Any]) -> None:
+    spec = spec_of(options)
+    handle = await driver.create(spec)
+    bare = dataclasses.replace(ref_of(spec, handle), options={"image": "gone"})
+    assert (await driver.inspect(bare)).presence is Presence.RUNNING
+    elsewhere = {"image": "gone", "docker_host": "unix:///nowhere/docker.sock"}
+    await driver.destroy(dataclasses.replace(bare, options=elsewhere))
+    assert await driver.list_owned([options]) == []
+
+
+async def test_G1_a_name_that_is_taken_is_adopted_if_it_is_ours(
+    driver: DockerDriver, environment: Environment, client: APIClient, options: dict[str, Any]
+) -> None:
+    """Create was done but its answer lost: the container is there and was never started."""
+    spec = spec_of(options)
+    labels = mark.labels(environment.hub, spec)
+    volume = {"Type": "volume", "Target": "/hostler", "VolumeOptions": {"Labels": labels}}
+    host = client.create_host_config(mounts=[volume], init=True, network_mode="none")
+    argv = ["python3", "/hostler/agent.pyz", "run", "--config", "/hostler/agent.json"]
+    made = client.create_container(
+        peer.IMAGE, argv, name=mark.name(spec), labels=labels, host_config=host
+    )
+    lost = await driver.inspect(ref_of(spec, None))
+    assert (lost.presence, "never started" in lost.evidence) == (Presence.GONE, True)
+    handle = await driver.create(spec)
+    assert handle["container"] == made["Id"]
+    assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.RUNNING
+    await driver.destroy(ref_of(spec, handle))
+
+
+async def test_G1_a_name_that_is_another_s_is_left_alone(
+    driver: DockerDriver, client: APIClient, options: dict[str, Any]
+) -> None:
+    spec = spec_of(options)
+    theirs = client.create_container(peer.IMAGE, ["sleep", "60"], name=mark.name(spec))
+    try:
+        with pytest.raises(ProviderFailed, match="is taken by another's container"):
+            await driver.create(spec)
+        await driver.destroy(ref_of(spec, None))
+        assert client.inspect_container(theirs["Id"])["State"]["Status"] == "created"
+    finally:
+        client.remove_container(theirs["Id"], force=True)
+
+
+async def test_P7_an_image_without_python_is_told_apart(
+    driver: DockerDriver, options: dict[str, Any]
+) -> None:
+    spec = spec_of({**options, "python": "python9"})
+    _, evidence = await run(driver, spec)
+    assert "exit code 127" in evidence
+    assert "has the image Python 3.9 or newer? (driver_options.python)" in evidence
+    assert "python9" in evidence
+    await driver.destroy(ref_of(spec, None))
+
+
+async def test_P7_who_exits_at_once_leaves_its_last_words(
+    driver: DockerDriver, options: dict[str, Any]
+) -> None:
+    words = ["sh", "-c", "echo something is amiss >&2; exit 3"]
+    spec = spec_of({**options, "command": words})
+    _, evidence = await run(driver, spec)
+    assert "exit code 3" in evidence
+    assert "something is amiss" in evidence
+    await driver.destroy(ref_of(spec, None))
+
+
+async def test_P7_the_kernel_s_end_for_want_of_memory_is_said(
+    driver: DockerDriver, options: dict[str, Any]
+) -> None:
+    hungry = ["python3", "-c", "x = bytearray(200 * 2**20)"]
+    spec = spec_of({**options, "command": hungry, "memory": "64m", "init": False})
+    _, evidence = await run(driver, spec)
+    assert "OOMKilled" in evidence
+    await driver.destroy(ref_of(spec, None))
+
+
+async def test_P15_removed_from_outside_is_gone(
+    driver: DockerDriver, client: APIClient, options: dict[str, Any]
+) -> None:
+    spec = spec_of(options)
+    handle = await driver.create(spec)
+    client.remove_container(handle["container"], v=True, force=True)
+    for known in (handle, None):
+        assert (await driver.inspect(ref_of(spec, known))).presence is Presence.GONE
+    await driver.destroy(ref_of(spec, handle))
+
+
+async def test_E1_who_ignores_the_order_to_stop_is_killed(
+    driver: DockerDriver, options: dict[str, Any]
+) -> None:
+    stubborn = ["sh", "-c", "trap '' QUIT TERM; while :; do sleep 1; done"]
+    spec = spec_of({**options, "command": stubborn, "stop_timeout_s": 1.0})
+    handle = await driver.create(spec)
+    await driver.destroy(ref_of(spec, handle))
+    assert await driver.list_owned([options]) == []
+
+
+async def test_what_it_was_is_evidence(driver: DockerDriver, options: dict[str, Any]) -> None:
+    spec = spec_of(options)
+    handle = await driver.create(spec)
+    told = await driver.evidence(ref_of(spec, handle))
+    assert set(told) == {"state", "console", "processes"}
+    assert json.loads(told["state"])["State"]["Status"] == "running"
+    assert "agent.pyz run" in told["processes"]
+    await driver.destroy(ref_of(spec, handle))
+    with pytest.raises(ProviderFailed):
+        await driver.evidence(ref_of(spec, handle))
+
+
+@pytest.mark.parametrize("user", ["nobody", "daemon:games", "12345:12345"])
+async def test_any_user_of_the_image_can_be_the_agent(
+    driver: DockerDriver, client: APIClient, options: dict[str, Any], user: str
+) -> None:
+    look = ["sh", "-c", "cat /hostler/token && touch /hostler/work/mine && id -un; exit 0"]
+    spec = spec_of({**options, "user": user, "command": look})
+    container, evidence = await run(driver, spec)
+    assert "exit code 0" in evidence, evidence
+    assert client.inspect_container(container)["Config"]["User"] == user
+    await driver.destroy(ref_of(spec, None))
+
+
+async def test_a_user_that_the_image_does_not_know_is_refused(
+    driver: DockerDriver, options: dict[str, Any]
+) -> None:
+    spec = spec_of({**options, "user": "builder"})
+    with pytest.raises(OptionsRefused, match=r"driver_options.user: .*/etc/passwd has no builder"):
+        await driver.create(spec)
+    await driver.destroy(ref_of(spec, None))
+    assert await driver.list_owned([options]) == []
+
+
+async def test_a_read_only_image_is_no_hindrance(
+    driver: DockerDriver, options: dict[str, Any]
+) -> None:
+    spec = spec_of({**options, "host_config": {"read_only": True, "tmpfs": {"/tmp": ""}}})
+    handle = await driver.create(spec)
+    assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.RUNNING
+    await driver.destroy(ref_of(spec, handle))
+
+
+async def test_an_entrypoint_runs_the_agent(driver: DockerDriver, options: dict[str, Any]) -> None:
+    wrapper = ["sh", "-c", 'echo wrapped "$@"', "wrapper"]
+    spec = spec_of({**options, "entrypoint": wrapper})
+    _, evidence = await run(driver, spec)
+    assert "wrapped python3 /hostler/agent.pyz run --config /hostler/agent.json" in evidence
+    await driver.destroy(ref_of(spec, None))

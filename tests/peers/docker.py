@@ -1,0 +1,194 @@
+"""A Docker daemon and an image with Python: no registry is needed, nothing else is ever stopped.
+
+A daemon that answers is used as it is; else one is started for the tests, in a directory of its
+own. `Daemon` is such a private one, for tests that freeze or kill it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from docker import APIClient
+from docker.errors import DockerException, ImageNotFound
+from requests.exceptions import RequestException
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IMAGE = "hostler-test:bookworm"
+USUAL = "unix:///var/run/docker.sock"
+READY_S = 60.0
+SUITE = "bookworm"
+
+_INSTALL = "Docker is missing: apt-get install docker.io debootstrap (dockerd needs root)"
+
+
+def missing() -> str | None:
+    """Why there can be no daemon with an image, and what to do about it, or None."""
+    if _tarball().exists() and _answers(USUAL):
+        return None
+    can_start = shutil.which("dockerd") and os.geteuid() == 0
+    can_make = _tarball().exists() or (shutil.which("debootstrap") and os.geteuid() == 0)
+    return None if can_make and (can_start or _answers(USUAL)) else _INSTALL
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[str]:
+    """The URL of a daemon that has the image."""
+    if _answers(USUAL):
+        provide_image(USUAL)
+        yield USUAL
+        return
+    with private() as daemon:
+        yield daemon.url
+
+
+@contextlib.contextmanager
+def private() -> Iterator[Daemon]:
+    """A daemon of the caller's own, with the image, gone afterwards with all it had."""
+    # Not pytest's tmp_path: a socket's path has 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="hostler-docker-", dir="/var/tmp"))
+    daemon = Daemon(directory)
+    try:
+        daemon.start()
+        provide_image(daemon.url)
+        yield daemon
+    finally:
+        daemon.close()
+
+
+class Daemon:
+    """A dockerd with its own containerd, data and socket; it changes no firewall."""
+
+    def __init__(self, directory: Path) -> None:
+        self.url = f"unix://{directory}/docker.sock"
+        self._directory = directory
+        self._containerd: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers; again after kill() with what it had before."""
+        own = self._directory
+        if self._containerd is None:
+            # Apart from dockerd, as an installation has it: dockerd's own child dies with it.
+            options = ["--address", f"{own}/containerd.sock", "--root", f"{own}/containerd"]
+            options += ["--state", f"{own}/containerd-state", "--config", "/dev/null"]
+            self._containerd = self._spawn("containerd", *options)
+        options = ["--host", self.url, "--data-root", f"{own}/data", "--exec-root", f"{own}/exec"]
+        options += ["--containerd", f"{own}/containerd.sock", "--pidfile", f"{own}/docker.pid"]
+        options += ["--bridge", "none", "--iptables=false"]
+        (own / "docker.pid").unlink(missing_ok=True)  # of one that was killed
+        self._process = self._spawn("dockerd", *options)
+        deadline = time.monotonic() + READY_S
+        while not _answers(self.url):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"dockerd did not start: {self._last_words()}")
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """SIGKILL: containers go on until the next start, as dockerd's live-restore is off."""
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """It takes connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it, its containers and its files, whatever state it is in."""
+        if self._process is None:  # killed: its containerd is alive, and so may containers be
+            self.start()
+        self.thaw()
+        with client_of(self.url) as client:
+            for container in client.containers(all=True, quiet=True):
+                client.remove_container(container["Id"], v=True, force=True)
+        self._end(signal.SIGKILL)  # it has nothing left to save, and takes its time in order
+        if self._containerd is not None:
+            self._containerd.kill()
+            self._containerd.wait(timeout=60)
+        _unmount(self._directory)
+        shutil.rmtree(self._directory)
+
+    def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
+        with (self._directory / "dockerd.log").open("ab") as log:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(number)
+            process.wait(timeout=60)
+
+    def _last_words(self) -> str:
+        return (self._directory / "dockerd.log").read_text()[-2000:]
+
+
+@contextlib.contextmanager
+def client_of(url: str) -> Iterator[APIClient]:
+    client = APIClient(url, version="auto", timeout=60)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def provide_image(url: str) -> None:
+    """See to it that the daemon has IMAGE: a minimal Debian with its Python 3."""
+    with client_of(url) as client:
+        try:
+            client.inspect_image(IMAGE)
+        except ImageNotFound:
+            repository, _, tag = IMAGE.partition(":")
+            client.import_image_from_file(str(_root_file_system()), repository, tag)
+
+
+def _root_file_system() -> Path:
+    """Made once per machine: it takes a minute."""
+    tarball = _tarball()
+    tarball.parent.mkdir(parents=True, exist_ok=True)
+    with open(tarball.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tarball.exists():
+            with tempfile.TemporaryDirectory(dir="/var/tmp") as root:
+                made = ["debootstrap", "--variant=minbase", "--include=python3", SUITE, root]
+                subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
+                fresh = tarball.with_suffix(".new")
+                subprocess.run(["tar", "-C", root, "-cf", fresh, "."], check=True)
+                fresh.replace(tarball)
+    return tarball
+
+
+def _tarball() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "hostler-tests" / f"{SUITE}.tar"
+
+
+def _answers(url: str) -> bool:
+    try:
+        with client_of(url) as client:
+            return bool(client.ping())
+    except (DockerException, RequestException, OSError):
+        return False
+
+
+def _unmount(directory: Path) -> None:
+    """What a killed daemon's containers have left mounted."""
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        place = line.split()[1]
+        if place.startswith(f"{directory}/"):
+            subprocess.run(["umount", "--lazy", place], check=False)
