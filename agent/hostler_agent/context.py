@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from hostler_agent.wire.messages import Message, Update
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hostler_agent.jobs.containment import Containment
     from hostler_agent.outbox import Outbox
     from hostler_agent.roster import Roster
+    from hostler_agent.wire.extension import CommandTerms
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,19 @@ class Reporting:
 
 @dataclass(frozen=True)
 class CommandContext:
-    """One command's. `workdir` is the agent's base directory; `raw` asks for bytes with offsets."""
+    """One command's. `workdir` is the agent's base directory; `terms` are our hub's."""
 
     command_id: str
     settings: Settings
     workdir: str
-    raw: bool
+    terms: Optional[CommandTerms]
     containment: Containment
     reporting: Reporting
+
+    @property
+    def raw(self) -> bool:
+        """Our hub takes bytes with offsets."""
+        return self.terms is not None and self.terms.raw
 
     async def update(self, pairs: list[list[Any]]) -> None:
         """Queue name-value pairs for the hub; waits while too much is unacknowledged.

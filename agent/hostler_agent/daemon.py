@@ -230,12 +230,11 @@ class Daemon:
         kind = self._toolbox.commands.get(message.command_name)
         if kind is None:
             raise AgentError(f"command {message.command_name!r} does not exist")
-        terms = CommandTerms.parse(message.args)
         context = CommandContext(
             command_id=message.command_id,
             settings=self._settings,
             workdir=str(self._config.workdir),
-            raw=terms is not None and terms.raw,
+            terms=CommandTerms.parse(message.args),
             containment=self._toolbox.containment,
             reporting=Reporting(self._outbox, self._roster, self._ask),
         )

@@ -12,6 +12,7 @@ from hostler_agent.wire.extension import (
     CommandTerms,
     Handshake,
     HubSettings,
+    Limits,
     Output,
     Receipt,
     Survivor,
@@ -20,7 +21,9 @@ from hostler_agent.wire.limits import TO_HUB
 
 HANDSHAKE = Handshake("w1", "token", "s" * 43, "01JABCDEFGHJKMNPQRSTVWXYZ0", 7)
 REPORT = AgentReport("boot", "proc", (CommandReport("c1", "running"),), {"os_id": "debian"})
-RECEIPT = Receipt("killed", None, "cgroup2", 3, 1024, 0.5, (Survivor(9, "x"),), ("stdout",))
+RECEIPT = Receipt(
+    "killed", None, "cgroup2", 3, 1024, 0.5, (Survivor(9, "x"),), ("stdout",), 2, "why"
+)
 
 
 def over_the_wire(mapping: dict[str, Any]) -> dict[str, Any]:
@@ -92,9 +95,27 @@ def test_bad_settings_are_a_protocol_error(change: dict[str, Any]) -> None:
         HubSettings.parse({"lease_ttl_s": 300, "resume": [], **change})
 
 
-def test_a_commands_terms_round_trip() -> None:
-    terms = CommandTerms("lease", 3, raw=False)
+@pytest.mark.parametrize(
+    "terms",
+    [
+        CommandTerms("lease", 3, raw=False),
+        CommandTerms("lease", 3, limits=Limits(2**30, 50, 25), batch_files=True),
+        CommandTerms("lease", 3, limits=Limits(processes=1)),
+    ],
+)
+def test_a_commands_terms_round_trip(terms: CommandTerms) -> None:
     assert CommandTerms.parse(over_the_wire({"hostler": terms.body()})) == terms
+
+
+def test_terms_say_nothing_of_what_is_not_asked_for() -> None:
+    assert CommandTerms("lease", 3).body() == {"lease": "lease", "epoch": 3, "raw": True}
+
+
+@pytest.mark.parametrize("limits", [{"memory_bytes": 0}, {"processes": "5"}, {"cpu_percent": 0.5}])
+def test_bad_limits_are_a_protocol_error(limits: dict[str, Any]) -> None:
+    terms = {"lease": "lease", "epoch": 3, "raw": True, "limits": limits}
+    with pytest.raises(ProtocolError, match=r"hostler\.limits"):
+        CommandTerms.parse({"hostler": terms})
 
 
 def test_a_stock_masters_command_has_no_terms() -> None:

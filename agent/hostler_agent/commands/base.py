@@ -10,6 +10,7 @@ from hostler_agent.commands.arguments import Arguments
 from hostler_agent.commands.output import Output
 from hostler_agent.jobs.clock import Clock, SystemClock
 from hostler_agent.jobs.containment import Containment
+from hostler_agent.wire.extension import CommandTerms
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Context(Protocol):
     @property
     def raw(self) -> bool:
         """Output goes as bytes with offsets (our hub), not as content lists (stock masters)."""
+
+    @property
+    def terms(self) -> Optional[CommandTerms]:
+        """Our hub's for this command; None from a stock master."""
 
     @property
     def containment(self) -> Containment: ...

@@ -11,31 +11,23 @@ from pathlib import Path
 from typing import Any, Optional
 
 from hostler_agent import machine
+from hostler_agent.commands import ending
 from hostler_agent.commands.base import Command
 from hostler_agent.commands.errors import CommandError
-from hostler_agent.jobs.errors import JobError, PlanRefused, StartFailed
+from hostler_agent.jobs.errors import JobError, LimitUnavailable, PlanRefused, StartFailed
 from hostler_agent.jobs.plan import (
     COMMAND_VARIABLE,
     INSTANCE_VARIABLE,
     JobLimits,
     JobPlan,
+    Resources,
     command_argv,
     job_environment,
 )
 from hostler_agent.jobs.receipt import Ended, Receipt
-from hostler_agent.jobs.run import DRAIN_S, Job, Outcome
+from hostler_agent.jobs.run import Job, Outcome
 from hostler_agent.jobs.tail import LogFile
-from hostler_agent.wire import extension
-
-_FAILURE_REASONS = {
-    Ended.TIMEOUT: "timeout",
-    Ended.SILENT: "timeout_without_output",
-    Ended.TALKATIVE: "max_lines_failure",
-}
-"""Buildbot's words; there are no others."""
-
-_RAW_FAILURE_REASONS = {Ended.NOT_STARTED: "not_started", Ended.LOST: "lost"}
-"""Ours, which only our hub gets."""
+from hostler_agent.wire.extension import CommandTerms
 
 _START_CODES = {errno.ENOENT: 127, errno.EACCES: 126, errno.ENOEXEC: 126}
 """What a shell would return for a program that it cannot start."""
@@ -67,7 +59,7 @@ class Shell(Command):
         except (JobError, OSError) as error:
             await self._report_failure(plan, error)
         else:
-            await self._report(outcome)
+            await self._report(plan, outcome)
 
     def interrupt(self, why: str) -> None:
         self._interrupted = f"command interrupted: {why}"
@@ -100,12 +92,14 @@ class Shell(Command):
             COMMAND_VARIABLE: self.context.command_id,
             "PWD": workdir,
         }
+        terms = self.context.terms
         return JobPlan(
             command_id=self.context.command_id,
             argv=command_argv(command),
             workdir=workdir,
             is_shell=isinstance(command, str),
-            allow_batch=arguments.flag("batch_files", False),
+            allow_batch=terms is not None and terms.batch_files,
+            resources=_resources(terms),
             environment=job_environment(_own_environment(), self._environment_changes(), markers),
             limits=JobLimits(
                 timeout_s=arguments.seconds("timeout"),
@@ -155,6 +149,8 @@ class Shell(Command):
             where += f" (timeout {_seconds(limits.timeout_s)})"
         if limits.max_time_s:
             where += f" (maxTime {_seconds(limits.max_time_s)})"
+        if plan.resources.are_limited:
+            where += f" (limits: {ending.limits_text(plan.resources)})"
         watched = {log.name: log.path for log in logs}
         lines = [
             shown if isinstance(shown, str) else shlex.join(shown),
@@ -172,40 +168,33 @@ class Shell(Command):
 
     # ---- after
 
-    async def _report(self, outcome: Outcome) -> None:
-        receipt = outcome.receipt
+    async def _report(self, plan: JobPlan, outcome: Outcome) -> None:
         self.output.finish_lines()
-        if receipt.held_output:
-            names = ", ".join(receipt.held_output)
-            why = f"output was still held open {DRAIN_S:g} seconds after the command's end"
-            await self.output.say("header", f"{why}; killed: {names}\n")
-        if receipt.survivors:
-            names = ", ".join(f"{one.name} ({one.pid})" for one in receipt.survivors)
-            await self.output.say("header", f"could not be killed: {names}\n")
-        if outcome.signal is not None:
-            await self.output.say("header", f"process killed by signal {outcome.signal}\n")
-        await self._close(receipt, outcome.return_code)
+        for remark in ending.remarks(outcome, plan.resources):
+            await self.output.say("header", f"{remark}\n")
+        why = ending.oom_sentence(outcome.receipt, plan.resources)
+        await self._close(outcome.receipt, outcome.return_code, why)
 
     async def _report_failure(self, plan: JobPlan, error: Exception) -> None:
         """A command that did not start: typed, at once, and with a receipt (E15)."""
-        if not isinstance(error, (PlanRefused, StartFailed)):
+        if not isinstance(error, (PlanRefused, LimitUnavailable, StartFailed)):
             # Not the user's fault, and perhaps something runs: better no result than a wrong one.
             raise CommandError(f"shell: {error}") from error
-        await self.output.say("stderr", f"cannot start the command: {error}\n")
+        why = f"cannot start the command: {error}"
+        await self.output.say("stderr", f"{why}\n")
         code = -1
         if isinstance(error, StartFailed) and error.filename == plan.argv[0]:
             code = _START_CODES.get(error.errno, -1)
         name = self.context.containment.name
-        await self._close(Receipt(Ended.NOT_STARTED, None, name), code)
+        await self._close(Receipt(Ended.NOT_STARTED, None, name), code, why)
 
-    async def _close(self, receipt: Receipt, return_code: int) -> None:
-        reason = _FAILURE_REASONS.get(receipt.ended)
+    async def _close(self, receipt: Receipt, return_code: int, why: Optional[str]) -> None:
         if self.context.raw:
             # A stock master writes this line itself when it gets the `rc`.
-            ending = f"program finished with exit code {return_code}\n"
-            await self.output.say("header", ending)
-            await self.output.pair(*_wire_receipt(receipt).pair())
-            reason = reason or _RAW_FAILURE_REASONS.get(receipt.ended)
+            line = f"program finished with exit code {return_code}\n"
+            await self.output.say("header", line)
+            await self.output.pair(*ending.wire_receipt(receipt, why).pair())
+        reason = ending.failure_reason(receipt, return_code, self.context.raw)
         if reason is not None:
             await self.output.pair("failure_reason", reason)
         await self.output.pair("rc", return_code)
@@ -246,14 +235,8 @@ def _seconds(limit_s: float) -> str:
     return f"{limit_s:g} {'sec' if limit_s == 1 else 'secs'}"
 
 
-def _wire_receipt(receipt: Receipt) -> extension.Receipt:
-    return extension.Receipt(
-        ended=receipt.ended.value,
-        exit_code=receipt.exit_code,
-        containment=receipt.containment,
-        pids_seen=receipt.pids_seen,
-        peak_memory_bytes=receipt.usage.peak_memory_bytes,
-        cpu_s=receipt.usage.cpu_s,
-        survivors=tuple(extension.Survivor(one.pid, one.name) for one in receipt.survivors),
-        held_output=receipt.held_output,
-    )
+def _resources(terms: Optional[CommandTerms]) -> Resources:
+    limits = None if terms is None else terms.limits
+    if limits is None:
+        return Resources()
+    return Resources(limits.memory_bytes, limits.processes, limits.cpu_percent)

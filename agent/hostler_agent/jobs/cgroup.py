@@ -4,9 +4,11 @@ Version 2 kills a whole tree with one write (`cgroup.kill`) and says so when not
 (`populated 0`); before Linux 5.14, and in version 1, the tree is frozen, killed and thawed until
 nothing is left, so that nothing forks ahead of the kill. On a machine that has both (systemd's
 hybrid layout), version 2 keeps the processes together, and the pids controller of version 1, which
-is mounted apart, bounds their number (E3).
+is mounted apart, bounds their number (E3). What a job is limited to otherwise stands in `limits`.
 
 The tree is `<the agent's own cgroup>/hostler/<instance>/<command>`, in each hierarchy in use.
+Version 2 gives controllers only to the children of a cgroup that has no processes itself; an agent
+that is alone in its own, as a service with Delegate=yes, therefore moves into a leaf, `agent`.
 """
 
 from __future__ import annotations
@@ -20,18 +22,22 @@ import re
 import signal
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
 assert sys.platform != "win32"
 
-from hostler_agent.jobs import mounts, posix, procfs
+from hostler_agent.jobs import limits, mounts, posix, procfs
 from hostler_agent.jobs.errors import ContainmentUnavailable
+from hostler_agent.jobs.limits import Hierarchy, Limiter, Place
 from hostler_agent.jobs.plan import JobPlan
 from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
 from hostler_agent.jobs.spawn import Spawner
 
 MAX_PIDS = 4096
+CONTROLLERS = ("memory", "cpu", "pids")
+"""Of version 2, those that jobs are limited by."""
 _SWEEP_DEADLINE_S = 10.0
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -46,7 +52,7 @@ def establish(preference: str, root_name: str) -> CgroupContainment:
             missing.append(f"{name} is not mounted")
             continue
         try:
-            return CgroupContainment(name, root_name, homes)
+            return CgroupContainment(name, root_name, homes, hierarchies)
         except OSError as error:
             missing.append(f"{name}: {error}")
     raise ContainmentUnavailable("no cgroup to keep jobs in: " + "; ".join(missing))
@@ -68,22 +74,34 @@ def _homes(name: str, hierarchies: dict[str, Path]) -> tuple[Path, ...]:
 class CgroupContainment:
     """See containment.Containment."""
 
-    def __init__(self, name: str, root_name: str, homes: tuple[Path, ...]) -> None:
-        """Raises OSError when one of the cgroups is not ours to write."""
+    def __init__(
+        self, name: str, root_name: str, homes: tuple[Path, ...], hierarchies: dict[str, Path]
+    ) -> None:
+        """Raises OSError when one of `homes` is not ours to write; what else is of `hierarchies`
+        serves for limits."""
         self.name = name
         self.root_name = root_name
         for home in homes:
-            if not os.access(home / "cgroup.procs", os.W_OK):
+            if not _is_ours(home):
                 raise PermissionError(errno.EACCES, "no permission to write", str(home))
-        self.roots = tuple(home / "hostler" / _directory_name(root_name) for home in homes)
-        self.spawner = Spawner(
-            root_name,
-            [str(home / "cgroup.procs") for home in homes],
-            [str(root) for root in self.roots],
-        )
+        self.roots = tuple(self._root(home) for home in homes)
+        self.homes = [str(home) for home in homes]
+        version_1 = {
+            controller: Hierarchy(home, self._root(home))
+            for controller, home in hierarchies.items()
+            if controller != "cgroup2" and _is_ours(home)
+        }
+        self.limiter = Limiter(homes[0] if name == "cgroup2" else None, version_1)
+        self._all_roots = tuple(dict.fromkeys((*self.roots, *self.limiter.roots)))
+        self.spawner = Spawner(root_name, [str(root) for root in self._all_roots])
         self._make_roots()
         self._open: list[CgroupEnclosure] = []
         self._bounded: Optional[list[bool]] = None
+        self._accounts_memory: Optional[bool] = None
+        """whether each job's first cgroup tells about memory; None before the first job"""
+
+    def _root(self, home: Path) -> Path:
+        return home / "hostler" / _directory_name(self.root_name)
 
     def open(self, command_id: str) -> CgroupEnclosure:
         name = _directory_name(command_id)
@@ -101,8 +119,7 @@ class CgroupContainment:
         for root in self.roots:
             root.mkdir(parents=True, exist_ok=True)
         if self.name == "cgroup2":
-            root = self.roots[0]
-            _enable_controllers(root.parent.parent, root.parent, root)
+            self.homes[0] = _delegate(self.roots[0])
 
     def _make_directories(self, name: str) -> tuple[str, ...]:
         # A name is taken when a job of that id could not be killed, or peers number theirs anew.
@@ -127,6 +144,12 @@ class CgroupContainment:
             self._bounded = [os.path.exists(f"{path}/pids.max") for path in paths]  # noqa: PTH110
         return [path for path, bounded in zip(paths, self._bounded) if bounded]
 
+    def memory_usage(self, path: str) -> Usage:
+        """Of a job's first cgroup, where version 2 accounts for its memory."""
+        if self._accounts_memory is None:
+            self._accounts_memory = os.path.exists(f"{path}/memory.events")  # noqa: PTH110
+        return limits.memory_usage(path, 2) if self._accounts_memory else Usage()
+
     def forget(self, enclosure: CgroupEnclosure) -> None:
         if enclosure in self._open:
             self._open.remove(enclosure)
@@ -135,8 +158,8 @@ class CgroupContainment:
         ours = {path for enclosure in self._open for path in enclosure.paths}
         found: list[ProcessName] = []
         self._make_roots()
-        for root in self.roots:
-            for path in sorted(root.iterdir()):
+        for root in self._all_roots:
+            for path in sorted(root.iterdir()) if root.exists() else ():
                 if path.is_dir() and str(path) not in ours:
                     left = await CgroupEnclosure(self, (str(path),)).empty(_SWEEP_DEADLINE_S)
                     found += left.found
@@ -151,7 +174,7 @@ class CgroupContainment:
         for enclosure in list(self._open):
             await enclosure.empty(_SWEEP_DEADLINE_S)
         await self.spawner.aclose()
-        for root in self.roots:
+        for root in self._all_roots:
             # The second is kept while other agents have theirs in it.
             for path in (root, root.parent):
                 with contextlib.suppress(OSError):
@@ -165,19 +188,41 @@ class CgroupEnclosure:
         self._containment = containment
         self.paths = paths
         self._group = Path(paths[0])
+        self._memory: Optional[Place] = None
 
     async def start(self, plan: JobPlan) -> posix.SpawnedProcess:
+        """Raises LimitUnavailable, too."""
         for path in self._containment.bounded(self.paths):
-            _write(f"{path}/pids.max", str(MAX_PIDS))
-        entries = [f"{path}/cgroup.procs" for path in self.paths]
-        return await posix.spawn(self._containment.spawner, plan, entries)
+            limits.write(f"{path}/pids.max", str(MAX_PIDS))
+        entries = [
+            (f"{path}/cgroup.procs", f"{home}/cgroup.procs")
+            for path, home in zip(self.paths, self._containment.homes)
+        ]
+        if not plan.resources.are_limited:
+            return await posix.spawn(self._containment.spawner, plan, entries)
+        places = self._containment.limiter.places(plan.resources, self.paths[0])
+        for place in places:
+            if place.path not in self.paths:
+                # Known before it is made, so that whatever goes wrong it is removed.
+                self.paths = (*self.paths, place.path)
+                entries.append((f"{place.path}/cgroup.procs", f"{place.home}/cgroup.procs"))
+            if place.controller == "memory":
+                self._memory = place
+        limits.impose(places, plan.resources)
+        process = await posix.spawn(self._containment.spawner, plan, entries)
+        limits.seal(places, plan.resources)
+        return process
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
         return posix.holders(self._members(), readers)
 
     def usage(self) -> Usage:
+        if self._memory is None:
+            usage = self._containment.memory_usage(self.paths[0])
+        else:
+            usage = limits.memory_usage(self._memory.path, self._memory.version)
         cpu_us = _cpu_us(self.paths[0])
-        return Usage(_number(self._group / "memory.peak"), None if cpu_us is None else cpu_us / 1e6)
+        return usage if cpu_us is None else replace(usage, cpu_s=cpu_us / 1e6)
 
     async def empty(self, deadline_s: float) -> Leftovers:
         if self._removed():
@@ -195,7 +240,7 @@ class CgroupEnclosure:
     def _kill(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             try:
-                _write(f"{self._group}/cgroup.kill", "1")
+                limits.write(f"{self._group}/cgroup.kill", "1")
             except (FileNotFoundError, PermissionError):
                 # Version 1, or Linux before 5.14: there is no such file, and none can be made.
                 self._freeze(True)
@@ -207,7 +252,7 @@ class CgroupEnclosure:
         version_1 = "FROZEN" if frozen else "THAWED"
         for name, word in (("freezer.state", version_1), ("cgroup.freeze", str(int(frozen)))):
             with contextlib.suppress(FileNotFoundError, PermissionError):
-                _write(f"{self._group}/{name}", word)
+                limits.write(f"{self._group}/{name}", word)
 
     def _members(self) -> set[int]:
         """Pids in this cgroup and all below it (a job may make some of its own)."""
@@ -233,12 +278,46 @@ def _directory_name(text: str) -> str:
     return "id-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _enable_controllers(*paths: Path) -> None:
-    """For the limits of the cgroups below. Without permission there are no limits, but kills."""
-    for path in paths:
-        for controller in ("+pids", "+memory"):
-            with contextlib.suppress(OSError):
-                _write(f"{path}/cgroup.subtree_control", controller)
+def _is_ours(home: Path) -> bool:
+    return os.access(home / "cgroup.procs", os.W_OK)
+
+
+def _delegate(root: Path) -> str:
+    """Hands version 2's controllers down to the jobs below `root`, as far as we have them; where
+    the agent itself then is. Without permission there are no limits, but kills."""
+    home = root.parent.parent
+    leaf = home / "agent"
+    words = _text(home / "cgroup.controllers").split()
+    wanted = [name for name in CONTROLLERS if name in words]
+    if any(_enable(home, name) == errno.EBUSY for name in wanted) and _is_alone(home):
+        with contextlib.suppress(OSError):
+            leaf.mkdir(exist_ok=True)
+            limits.write(str(leaf / "cgroup.procs"), "0")
+    for path in (home, root.parent, root):
+        for name in wanted:
+            _enable(path, name)
+    # Twice: an agent finds its roots gone when another of its name has ended.
+    return str(leaf if str(os.getpid()) in _text(leaf / "cgroup.procs").split() else home)
+
+
+def _enable(path: Path, controller: str) -> Optional[int]:
+    """The number of the error, or None."""
+    try:
+        limits.write(str(path / "cgroup.subtree_control"), f"+{controller}")
+    except OSError as error:
+        return error.errno
+    return None
+
+
+def _is_alone(home: Path) -> bool:
+    return _text(home / "cgroup.procs").split() == [str(os.getpid())]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _remove(path: str) -> bool:
@@ -252,21 +331,6 @@ def _remove(path: str) -> bool:
                 os.rmdir(below)  # noqa: PTH106 - see above
         return not Path(path).exists()
     return True
-
-
-def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
-
-
-def _number(path: Path) -> Optional[int]:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _cpu_us(path: str) -> Optional[int]:

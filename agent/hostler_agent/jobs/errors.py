@@ -2,6 +2,7 @@
 
 JobError
 ├── PlanRefused            the command can never be started as it was asked for (the user)
+├── LimitUnavailable       a limit was asked for that this machine cannot enforce (the machine)
 ├── StartFailed            the operating system would not start it (the user, or the machine)
 ├── SpawnerLost            the process that starts and reaps jobs is gone (the machine)
 └── ContainmentUnavailable this machine cannot contain jobs in the way that was asked for
@@ -19,6 +20,14 @@ class JobError(Exception):
 
 class PlanRefused(JobError):
     """The arguments or the environment cannot be given to any process; the text has the sizes."""
+
+
+class LimitUnavailable(JobError):
+    """A job that is to be limited runs limited or not at all; the text names the controller."""
+
+    def __init__(self, what: str, controller: str, why: str) -> None:
+        super().__init__(f"{what} cannot be limited on this worker: controller {controller} {why}")
+        self.controller = controller
 
 
 class StartFailed(JobError):

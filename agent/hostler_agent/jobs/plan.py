@@ -49,6 +49,10 @@ class Resources:
     cpu_percent: Optional[int] = None
     """of all the machine's processors: 1 to 100"""
 
+    @property
+    def are_limited(self) -> bool:
+        return (self.memory_bytes, self.processes, self.cpu_percent) != (None, None, None)
+
     def bounded(self, processes: int) -> Resources:
         """With a number of processes even where none was asked for."""
         return self if self.processes is not None else replace(self, processes=processes)

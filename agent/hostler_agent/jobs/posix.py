@@ -21,12 +21,12 @@ from typing import Optional
 
 assert sys.platform != "win32"
 
-from hostler_agent.jobs import procfs
+from hostler_agent.jobs import limits, procfs
 from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.pipes import PipeReader, PipeWriter, Stdio, open_stdio
 from hostler_agent.jobs.plan import COMMAND_VARIABLE, INSTANCE_VARIABLE, JobPlan
 from hostler_agent.jobs.receipt import Exit, Leftovers, ProcessName, Usage
-from hostler_agent.jobs.spawn import Child, Spawner
+from hostler_agent.jobs.spawn import Child, Entry, Spawner
 
 _SWEEP_DEADLINE_S = 10.0
 
@@ -74,6 +74,8 @@ class SubreaperEnclosure:
         self._opened_ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
     async def start(self, plan: JobPlan) -> SpawnedProcess:
+        if plan.resources.are_limited:
+            limits.refuse(plan.resources, "needs cgroups, and a subreaper keeps the jobs here")
         self.main = await spawn(self._containment.spawner, plan, ())
         return self.main
 
@@ -181,7 +183,7 @@ class SpawnedProcess:
         await self._spawner.signal(self._child, signal.SIGCONT)
 
 
-async def spawn(spawner: Spawner, plan: JobPlan, entries: Sequence[str]) -> SpawnedProcess:
+async def spawn(spawner: Spawner, plan: JobPlan, entries: Sequence[Entry]) -> SpawnedProcess:
     """Starts the main process inside `entries`; raises StartFailed, SpawnerLost or OSError."""
     stdio = open_stdio(plan.use_pty, plan.stdin is not None)
     try:

@@ -19,6 +19,8 @@ class Ended(enum.Enum):
     SILENT = "timeout_without_output"
     TALKATIVE = "max_lines"
     NOT_STARTED = "not_started"
+    OOM_KILLED = "oom_killed"
+    """its main process, by the kernel for want of memory"""
     LOST = "lost"
     """the spawner was killed, so nobody knows"""
 
@@ -49,6 +51,8 @@ class Usage:
 
     peak_memory_bytes: Optional[int] = None
     cpu_s: Optional[float] = None
+    oom_kills: int = 0
+    """how many of its processes the kernel killed for want of memory, as far as it can be told"""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional, Protocol
 
 from hostler_agent.jobs import plan as plans
@@ -26,6 +26,7 @@ from hostler_agent.jobs.watch import Watch
 DRAIN_S = 5.0
 KILL_DEADLINE_S = 10.0
 _LAST_WORDS_S = 1.0
+_SIGKILL = 9
 
 Pumps = Mapping["asyncio.Task[None]", Reader]
 
@@ -183,7 +184,7 @@ class Job:
             await asyncio.wait({exited})
         main = _result(exited)
         receipt = Receipt(
-            ended=self._ended(main),
+            ended=self._ended(main, usage),
             exit_code=None if main is None else main.exit_code,
             containment=self._containment.name,
             pids_seen=len({process.pid, *(one.pid for one in left.found)}),
@@ -193,11 +194,13 @@ class Job:
         )
         return Outcome(receipt, None if main is None else main.signal)
 
-    def _ended(self, main: Optional[Exit]) -> Ended:
+    def _ended(self, main: Optional[Exit], usage: Usage) -> Ended:
         if self._stop.done():
             return self._stop.result().ended
         if main is None:
             return Ended.LOST
+        if main.signal == _SIGKILL and usage.oom_kills:
+            return Ended.OOM_KILLED
         return Ended.EXITED if main.signal is None else Ended.SIGNALLED
 
     async def _hear_last_words(self, pumps: Pumps) -> None:
@@ -243,9 +246,10 @@ def _completed(usage: Usage, main: Optional[Exit]) -> Usage:
     if main is None:
         return usage
     peak_bytes, cpu_s = usage.peak_memory_bytes, usage.cpu_s
-    return Usage(
-        main.peak_resident_bytes if peak_bytes is None else peak_bytes,
-        main.cpu_s if cpu_s is None else cpu_s,
+    return replace(
+        usage,
+        peak_memory_bytes=main.peak_resident_bytes if peak_bytes is None else peak_bytes,
+        cpu_s=main.cpu_s if cpu_s is None else cpu_s,
     )
 
 

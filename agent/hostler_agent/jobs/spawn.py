@@ -31,6 +31,10 @@ _BOOTSTRAP = "import sys; exec(compile(open({fd}, 'rb').read(), 'spawner.py', 'e
 _LOST = "the process that starts jobs has ended"
 
 
+Entry = tuple[str, str]
+"""The `cgroup.procs` of a cgroup for the job, and the one that leads out of it again."""
+
+
 @dataclass(frozen=True)
 class Child:
     """A started main process."""
@@ -44,11 +48,10 @@ class Child:
 class Spawner:
     """One per agent; started with the first job, and again should it have been killed."""
 
-    def __init__(self, name: str, home: Sequence[str] = (), roots: Sequence[str] = ()) -> None:
-        """`home`: the files that lead out of the jobs' cgroups; `roots`: what is above those."""
+    def __init__(self, name: str, roots: Sequence[str] = ()) -> None:
+        """`roots`: what is above the jobs' cgroups."""
         self._name = name
         self._roots = tuple(roots)
-        self._home = tuple(home)
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._ended: list[subprocess.Popen[bytes]] = []
         self._channel: Optional[socket.socket] = None
@@ -64,7 +67,7 @@ class Spawner:
         """None when none runs."""
         return None if self._process is None else self._process.pid
 
-    async def start(self, plan: JobPlan, stdio: Stdio, entries: Sequence[str]) -> Child:
+    async def start(self, plan: JobPlan, stdio: Stdio, entries: Sequence[Entry]) -> Child:
         """Raises StartFailed or SpawnerLost. Closes the job's ends of `stdio` in any case."""
         self._last_token += 1
         token = self._last_token
@@ -112,7 +115,7 @@ class Spawner:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", "-c", _BOOTSTRAP.format(fd=reading)),
-                    *(*self._home, "--", *self._roots),
+                    *self._roots,
                 ],
                 stdin=theirs.fileno(),
                 pass_fds=(reading,),
@@ -232,14 +235,14 @@ class Spawner:
         self._running.clear()
 
 
-def _spawn_frame(token: int, plan: JobPlan, entries: Sequence[str]) -> tuple[Any, ...]:
+def _spawn_frame(token: int, plan: JobPlan, entries: Sequence[Entry]) -> tuple[Any, ...]:
     return (
         "spawn",
         token,
         [os.fsencode(argument) for argument in plan.argv],
         os.fsencode("\0".join(f"{name}={value}" for name, value in plan.environment.items())),
         os.fsencode(plan.workdir),
-        tuple(os.fsencode(entry) for entry in entries),
+        tuple((os.fsencode(inside), os.fsencode(home)) for inside, home in entries),
         plan.use_pty,
     )
 

@@ -14,7 +14,8 @@ What it also gives:
 - It is the only parent and the only one that reaps, so a pid that it signals is never a stranger's
   (E6).
 - When the agent dies, by whatever signal, the socket closes and the spawner kills all jobs.
-- Its oom_score_adj is 0, and so is that of all jobs, whatever the agent's own is.
+- Its oom_score_adj, and so that of all jobs, is above the agent's, so that the kernel takes a build
+  before its agent: 0 beneath an agent that could guard itself, else 500 more than the agent's own.
 
 The protocol: frames of a 4-byte big-endian length and a marshalled tuple (both ends are the same
 interpreter), over a socket pair whose end is the standard input.
@@ -26,9 +27,9 @@ interpreter), over a socket pair whose end is the standard input.
                        ("failed", token, errno, file name or None)
                        ("exited", token, wait status, CPU seconds, peak resident KiB)
 
-Strings are bytes, the environment one block of `NAME=value` with NULs between; `entries` are the
-cgroups' `cgroup.procs` files to be written before exec. The command line has the files that lead
-home again, and after `--` the cgroups above the jobs', to be removed when the agent is dead.
+Strings are bytes, the environment one block of `NAME=value` with NULs between; `entries` are pairs
+of `cgroup.procs` files: the job's, and the one in that hierarchy that leads out again. The command
+line has the cgroups above the jobs', to be removed when the agent is dead.
 """
 
 from __future__ import annotations
@@ -77,19 +78,13 @@ def receive(channel: socket.socket) -> Optional[tuple[tuple[Any, ...], list[int]
     return frame, list(descriptors)
 
 
-def enter(entries: tuple[bytes, ...]) -> None:
-    for entry in entries:
-        descriptor = os.open(entry, os.O_WRONLY | os.O_CLOEXEC)
+def enter(entries: tuple[tuple[bytes, bytes], ...]) -> None:
+    for inside, _home in entries:
+        descriptor = os.open(inside, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(descriptor, b"0")
         finally:
             os.close(descriptor)
-
-
-def return_to(home: list[int]) -> None:
-    """Out again, through files that stay open."""
-    for descriptor in home:
-        os.pwrite(descriptor, b"0", 0)
 
 
 def file_actions(descriptors: list[int], pty: bool) -> list[tuple[Any, ...]]:
@@ -134,9 +129,9 @@ def spawn(argv: list[bytes], environment: dict[bytes, bytes], actions: list[Any]
 
 
 class Spawner:
-    def __init__(self, channel: socket.socket, home: tuple[bytes, ...]) -> None:
+    def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self._home = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in home]
+        self._homes: dict[bytes, int] = {}
         self._tokens: dict[int, int] = {}
         self._pids: dict[int, int] = {}
 
@@ -195,8 +190,7 @@ class Spawner:
                 pid = spawn(argv, environment, file_actions(descriptors, pty))
             finally:
                 os.chdir("/")
-                if entries:
-                    return_to(self._home)
+                self._return(entries)
         except OSError as error:
             culprit = None if error.filename is None else os.fsencode(error.filename)
             self._send(("failed", token, error.errno or errno.EIO, culprit))
@@ -204,6 +198,13 @@ class Spawner:
         self._tokens[pid] = token
         self._pids[token] = pid
         self._send(("started", token, pid))
+
+    def _return(self, entries: tuple[tuple[bytes, bytes], ...]) -> None:
+        """Out of the job's cgroups, through files that stay open."""
+        for _inside, home in entries:
+            if home not in self._homes:
+                self._homes[home] = os.open(home, os.O_WRONLY | os.O_CLOEXEC)
+            os.pwrite(self._homes[home], b"0", 0)
 
     def _send(self, frame: tuple[Any, ...]) -> None:
         payload = marshal.dumps(frame)
@@ -271,15 +272,19 @@ def remove_cgroups(roots: list[str]) -> None:
                 os.rmdir(path)  # noqa: PTH106 - pathlib is not loaded here
 
 
+def offer_to_oom() -> None:
+    """Raising it is everybody's right, so it works also where the agent could not guard itself."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as adjustment:
+        inherited = int(adjustment.read())
+        adjustment.write("0" if inherited < 0 else str(min(inherited + 500, 1000)))
+
+
 def main() -> None:
-    border = sys.argv.index("--")
-    home = tuple(os.fsencode(path) for path in sys.argv[1:border])
     # Handled, not ignored: what is ignored stays ignored in the jobs.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_arguments: None)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as adjustment:
-        adjustment.write("0")
+    offer_to_oom()
     ended, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_arguments: None)
@@ -288,9 +293,9 @@ def main() -> None:
     os.dup2(null, 0)
     os.close(null)
     with contextlib.suppress(ConnectionResetError):
-        Spawner(channel, home).serve(ended)
+        Spawner(channel).serve(ended)
     kill_everything(deadline_s=30)
-    remove_cgroups(sys.argv[border + 1 :])
+    remove_cgroups(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from hostler_agent.wire.fields import (
     LIST,
     MAP,
     NUMBER,
+    POSITIVE,
     TEXT,
     TEXTS,
     Keys,
@@ -189,24 +190,64 @@ class HubSettings(Record):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Limits(Record):
+    """What all processes of a command may use together; null is no limit.
+
+    `cpu_percent` is of all the machine's processors. An agent that cannot enforce one that is
+    asked for does not start the command.
+    """
+
+    memory_bytes: Optional[int] = None
+    processes: Optional[int] = None
+    cpu_percent: Optional[int] = None
+
+    @classmethod
+    def parse(cls, where: str, mapping: Mapping[str, Any]) -> Limits:
+        return cls(**take_map(where, mapping, dict.fromkeys(_LIMITS, optional(POSITIVE))))
+
+
+_LIMITS = ("memory_bytes", "processes", "cpu_percent")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class CommandTerms(Record):
-    """`hostler` in a command's args: the lease it runs under, and whether output is raw."""
+    """`hostler` in a command's args: the lease it runs under, whether output is raw, its limits,
+    and whether it may be a batch file of Windows.
+    """
 
     lease: str
     epoch: int
     raw: bool = True
+    limits: Optional[Limits] = None
+    batch_files: bool = False
+
+    _keys: ClassVar[Keys] = {
+        "lease": TEXT,
+        "epoch": INTEGER,
+        "raw": BOOLEAN,
+        "limits": optional(MAP),
+        "batch_files": optional(BOOLEAN),
+    }
 
     def body(self) -> dict[str, Any]:
-        return asdict(self)
+        """Without what is not asked for."""
+        body: dict[str, Any] = {"lease": self.lease, "epoch": self.epoch, "raw": self.raw}
+        if self.limits is not None:
+            body["limits"] = asdict(self.limits)
+        if self.batch_files:
+            body["batch_files"] = True
+        return body
 
     @classmethod
     def parse(cls, args: Mapping[str, Any]) -> Optional[CommandTerms]:
         """The terms in a command's args; None from a stock master."""
         if args.get(NAME) is None:
             return None
-        keys = {"lease": TEXT, "epoch": INTEGER, "raw": BOOLEAN}
         where = f"start_command.args.{NAME}"
-        return cls(**take_map(where, take("start_command.args", args, NAME, MAP), keys))
+        taken = take_map(where, take("start_command.args", args, NAME, MAP), cls._keys)
+        if taken["limits"] is not None:
+            taken["limits"] = Limits.parse(f"{where}.limits", taken["limits"])
+        return cls(**{**taken, "batch_files": bool(taken["batch_files"])})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -239,7 +280,11 @@ class Survivor(Record):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Receipt(Record):
-    """What a job was and what it left: an empty `survivors` means that nothing lives any more."""
+    """What a job was and what it left: an empty `survivors` means that nothing lives any more.
+
+    `oom_kills` counts the processes that the kernel killed for want of memory. `why` is one
+    sentence for people, where `ended` and the exit code do not say it all.
+    """
 
     ended: str
     exit_code: Optional[int]
@@ -249,6 +294,8 @@ class Receipt(Record):
     cpu_s: Optional[float] = None
     survivors: tuple[Survivor, ...] = ()
     held_output: tuple[str, ...] = ()
+    oom_kills: int = 0
+    why: Optional[str] = None
 
     _keys: ClassVar[Keys] = {
         "ended": TEXT,
@@ -259,6 +306,8 @@ class Receipt(Record):
         "cpu_s": optional(NUMBER),
         "survivors": LIST,
         "held_output": TEXTS,
+        "oom_kills": optional(LENGTH),
+        "why": optional(TEXT),
     }
 
     def pair(self) -> list[Any]:
@@ -275,4 +324,5 @@ class Receipt(Record):
             Survivor(**take_map(where, take(where, {"survivors": entry}, "survivors", MAP), keys))
             for entry in taken["survivors"]
         )
+        taken["oom_kills"] = taken["oom_kills"] or 0
         return cls(**{**taken, "held_output": tuple(taken["held_output"])})

@@ -6,12 +6,13 @@ import asyncio
 import tarfile
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any
+from typing import Any, Optional
 
 from hostler_agent.commands import COMMANDS, Settings
 from hostler_agent.jobs import Containment
 from hostler_agent.wire import codec, limits, messages
 from hostler_agent.wire.errors import RemoteError
+from hostler_agent.wire.extension import CommandTerms
 from hostler_agent.wire.text import text_bytes
 
 
@@ -22,7 +23,7 @@ class RecordingContext:
 
     containment: Containment
     workdir: str
-    raw: bool = False
+    terms: Optional[CommandTerms] = None
     command_id: str = "1"
     settings: Settings = field(default_factory=Settings)
     updates: list[list[list[Any]]] = field(default_factory=list)
@@ -34,6 +35,10 @@ class RecordingContext:
     def __post_init__(self) -> None:
         self.taking.set()
         self._news = asyncio.Condition()
+
+    @property
+    def raw(self) -> bool:
+        return self.terms is not None
 
     async def update(self, pairs: list[list[Any]]) -> None:
         # What the wire refuses must never be produced.

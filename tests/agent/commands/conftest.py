@@ -16,6 +16,8 @@ sys.path.append(str(Path(__file__).parent))
 
 from commandkit import RecordingContext
 
+from hostler_agent.wire.extension import CommandTerms
+
 
 @pytest.fixture
 async def containment() -> AsyncIterator[Containment]:
@@ -33,5 +35,5 @@ async def context(containment: Containment, tmp_path: Path) -> RecordingContext:
 @pytest.fixture
 async def raw_context(context: RecordingContext) -> RecordingContext:
     """As for our hub."""
-    context.raw = True
+    context.terms = CommandTerms("lease", 1)
     return context

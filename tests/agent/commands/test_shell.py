@@ -9,6 +9,7 @@ import pytest
 from commandkit import RecordingContext, run
 
 from hostler_agent.commands import COMMANDS, BadArguments, CommandError, Settings
+from hostler_agent.wire.extension import CommandTerms
 
 
 async def test_output_comes_as_content_lists(context):
@@ -187,7 +188,7 @@ async def test_e8_the_log_names_who_held_the_output(context, monkeypatch):
 )
 @pytest.mark.parametrize("raw", [True, False])
 async def test_e12_no_update_is_larger_than_the_wire_allows(context, raw, settings):
-    context.raw, context.settings = raw, settings
+    context.terms, context.settings = CommandTerms("lease", 1) if raw else None, settings
     script = "head -c 400000 /dev/zero | tr '\\0' '\\n'; head -c 400000 /dev/zero"
     assert await run(context, "shell", workdir=context.workdir, command=script) == 0
     assert context.data("stdout").count(b"\n") >= 400_000

@@ -113,6 +113,49 @@ def bomb() -> None:
             told = True
 
 
+def hog(size: str) -> None:
+    """Takes so many bytes of memory, and touches them."""
+    blocks = [bytearray(b"x" * 2**20) for _block in range(int(size) // 2**20)]
+    print("taken", len(blocks), flush=True)
+
+
+def hog_below(size: str) -> None:
+    """A child takes the memory, and this process tells of its end by an exit code."""
+    pid = os.fork()
+    if pid == 0:
+        hog(size)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    sys.exit(3 if status else 0)
+
+
+def fork_until_refused() -> None:
+    """Tells how many children it could have at once."""
+    count = 0
+    while count < 200:
+        try:
+            pid = os.fork()
+        except BlockingIOError:
+            break
+        if pid == 0:
+            os.closerange(0, 3)
+            forever()
+        count += 1
+    print("children", count, flush=True)
+
+
+def spin(seconds: str) -> None:
+    """Uses all of the processors it gets, for so long by the clock."""
+    import time
+
+    for _ in range((os.cpu_count() or 1) - 1):
+        if os.fork() == 0:
+            break
+    ends = time.monotonic() + float(seconds)
+    while time.monotonic() < ends:
+        pass
+
+
 def flood(size: str) -> None:
     block = b"x" * 65535 + b"\n"
     left = int(size)
