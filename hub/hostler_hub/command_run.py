@@ -116,23 +116,35 @@ class CommandRun:
         await self.stored.wait()
 
     def _judge(self, error: str | None) -> StepOutcome:
-        clean = self.receipt is None or not self.receipt.survivors
         if self.trouble is not None:
             return self.trouble
         # A stock worker completes a failed transfer with an error, after its rc.
         if error is not None and not (self.transfer and self.rc):
-            return StepOutcome(course.EXCEPTION, self.rc, None, error[:1000], clean)
+            return StepOutcome(course.EXCEPTION, self.rc, None, error[:1000])
         if self.rc is None:
             text = "the agent reported neither an exit code nor an error"
-            return StepOutcome(course.EXCEPTION, None, None, text, clean)
+            return StepOutcome(course.EXCEPTION, None, None, text)
         if self.rc == 0:
-            return StepOutcome(course.SUCCESS, 0, self.failure_reason, None, clean)
-        return StepOutcome(course.FAILURE, self.rc, self.failure_reason, self._why(), clean)
+            return StepOutcome(course.SUCCESS, 0, self.failure_reason)
+        return StepOutcome(course.FAILURE, self.rc, self.failure_reason, self._why())
 
     def _why(self) -> str | None:
+        """In the agent's own words: the receipt's, or those of a command that is no program."""
+        if self.receipt is not None and self.receipt.why:
+            return self.receipt.why[:1000]
         for stream in ("stderr", "header"):
             lines = self.said.get(stream, b"").decode("utf-8", "replace").split("\n")
             for line in reversed(lines):
                 if line.strip():
                     return line.strip()
         return None
+
+
+def survivors(receipt: Receipt | None) -> tuple[str, ...]:
+    """Whom a receipt names; a process may have chosen its name to impress whoever reads it."""
+    left = () if receipt is None else receipt.survivors
+    return tuple(f"{_printable(one.name[:64])} ({one.pid})" for one in left)
+
+
+def _printable(name: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in name)

@@ -21,6 +21,7 @@ SKIPPED = "skipped"
 class StepOutcome:
     """How a step ended. ``clean`` is V10's: its receipt names no survivor.
 
+    ``survivors`` are those that it names, for people; an agent that does not answer names none.
     ``result`` is what the step's kind brought, as plain JSON.
     """
 
@@ -29,6 +30,7 @@ class StepOutcome:
     failure_reason: str | None = None
     text: str | None = None
     clean: bool = True
+    survivors: tuple[str, ...] = ()
     result: dict[str, Any] | None = None
 
 

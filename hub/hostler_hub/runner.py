@@ -16,9 +16,10 @@ from sqlalchemy import Connection
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import RemoteError
+from hostler_agent.wire.extension import Receipt
 from hostler_hub import course
 from hostler_hub.agents import ConnectionLost
-from hostler_hub.command_run import CommandRun
+from hostler_hub.command_run import CommandRun, survivors
 from hostler_hub.course import Interruption, StepOutcome
 from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import events
@@ -31,6 +32,7 @@ from hostler_hub.store import builds
 _log = structlog.get_logger(__name__)
 
 CLEAN_DEADLINE_S = 120.0
+NAMED_SURVIVORS = 10
 
 
 class Runner:
@@ -45,9 +47,7 @@ class Runner:
         self.spec = spec
         self._states = [row["state"] for row in rows]
         self._sizes = [row["log_size_bytes"] for row in rows]
-        self._outcomes = [
-            StepOutcome(row["state"], row["rc"], row["failure_reason"]) for row in rows
-        ]
+        self._outcomes = [_outcome_of(row) for row in rows]
         self._interrupt: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
 
     def cancel(self, reason: str) -> None:
@@ -144,9 +144,7 @@ class Runner:
     async def _release(self, *, finished: bool) -> None:
         """V10: the slot goes back only clean; what cannot be cleaned ends the instance."""
         trouble = await self._clean_workspace()
-        survivors = any(not outcome.clean for outcome in self._outcomes)
-        if survivors:
-            trouble = "processes of the build survived its end"
+        trouble = _survived(self._outcomes) or trouble
         lease, at = self.lease, self._services.clock.now()
         event = events.Released(
             at=at,
@@ -208,3 +206,22 @@ class Runner:
     def _acknowledge(self, index: int, step: StepRun) -> None:
         step.acknowledge()
         self._services.logs.changed(StepKey(self.lease.build, self.lease.attempt, index))
+
+
+def _outcome_of(row: Any) -> StepOutcome:
+    """Of a step that an earlier hub has run, perhaps; its survivors are still the slot's (V10)."""
+    receipt = row["receipt"]
+    left = survivors(None if receipt is None else Receipt.parse(receipt))
+    return StepOutcome(
+        row["state"], row["rc"], row["failure_reason"], clean=not left, survivors=left
+    )
+
+
+def _survived(outcomes: Sequence[StepOutcome]) -> str | None:
+    """Why the slot cannot be used again, with the names of those that are still in it."""
+    if all(outcome.clean for outcome in outcomes):
+        return None
+    names = [name for outcome in outcomes for name in outcome.survivors]
+    named = ", ".join(names[:NAMED_SURVIVORS])
+    more = "" if len(names) <= NAMED_SURVIVORS else f" and {len(names) - NAMED_SURVIVORS} more"
+    return f"processes of the build survived its end: {named or 'the agent names none'}{more}"

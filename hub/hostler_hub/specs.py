@@ -34,6 +34,7 @@ from hostler_hub.fields import (
     exec_size_bytes,
     refuse,
 )
+from hostler_hub.limits import Limits
 from hostler_hub.secret_ref import SecretRef
 from hostler_hub.step_spec import StepSpec
 
@@ -143,6 +144,7 @@ class BuildSpec(_Spec):
     name: Title | None = None
     requires: Requirements = Requirements()
     env: Environment = {}
+    limits: Limits | None = None
     properties: Properties = {}
     priority: Annotated[StrictInt, Field(ge=-1_000_000, le=1_000_000)] = 0
     steps: Annotated[tuple[StepSpec, ...], Field(min_length=1, max_length=STEPS)]

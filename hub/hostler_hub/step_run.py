@@ -16,14 +16,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from hostler_agent.wire import messages
+from hostler_agent.wire import extension, messages
 from hostler_agent.wire.errors import RemoteError
 from hostler_agent.wire.extension import LOST, STOPPING, CommandTerms
 from hostler_hub import course
 from hostler_hub.agents import AgentSession, ConnectionLost
-from hostler_hub.command_run import CommandRun
+from hostler_hub.command_run import CommandRun, survivors
 from hostler_hub.course import Interruption, StepOutcome
 from hostler_hub.kinds import KINDS, Call, Place, StepFailed, Wanted
+from hostler_hub.limits import Limits, effective
 from hostler_hub.logs import StepKey
 from hostler_hub.patience import Patience
 from hostler_hub.services import Lease, Services
@@ -54,6 +55,7 @@ class StepRun:
         self._spec = spec
         self._step = spec.steps[key.index]
         self._kind = KINDS[self._step.kind]
+        self._limits = effective(spec.limits, self._step.limits) if self._step.argv else None
         self._key = key
         self._log = services.logs.writer(key, log_size_bytes)
         self._stop = interrupt
@@ -67,7 +69,9 @@ class StepRun:
             patience = Patience(self._services.clock, self._step, self._stop, self._progress)
             self._stop = patience.over
         try:
-            return await self._run()
+            outcome = await self._run()
+            left = survivors(self.command.receipt)
+            return replace(outcome, clean=False, survivors=left) if left else outcome
         except asyncio.CancelledError:
             self._services.agents.unlisten(self._command_id)
             self._discard()
@@ -156,6 +160,10 @@ class StepRun:
         command = self.command
         while not command.outcome.done():
             session = await self._services.agents.session(self._lease.instance)
+            if session.report is None and self._limits is not None:
+                text = f"a stock Buildbot worker cannot limit commands ({self._limits.words})"
+                command.outcome.set_result(StepOutcome(course.FAILURE, None, "not_started", text))
+                return
             message = messages.StartCommand(
                 self._command_id, call.command, self._args(call, session)
             )
@@ -205,7 +213,7 @@ class StepRun:
         if command.outcome.done():
             ended = command.outcome.result()
             command.outcome = asyncio.get_running_loop().create_future()
-            command.outcome.set_result(replace(_interrupted(why), rc=ended.rc, clean=ended.clean))
+            command.outcome.set_result(replace(_interrupted(why), rc=ended.rc))
         elif not closed.done():
             text = f"{why.text}; the agent did not end it in time"
             command.outcome.set_result(replace(_interrupted(why), text=text, clean=False))
@@ -213,7 +221,11 @@ class StepRun:
     def _args(self, call: Call, session: AgentSession) -> dict[str, Any]:
         if session.report is None:
             return call.args
-        return {**call.args, "hostler": CommandTerms(self._lease.id, self._lease.attempt).body()}
+        terms = CommandTerms(self._lease.id, self._lease.attempt)
+        if self._kind.is_command:
+            limits = None if self._limits is None else _on_the_wire(self._limits)
+            terms = replace(terms, limits=limits, batch_files=self._step.batch_files)
+        return {**call.args, "hostler": terms.body()}
 
     # --- what it brings -------------------------------------------------------------------------
 
@@ -250,6 +262,11 @@ class StepRun:
 def workspace(session: AgentSession, lease: Lease) -> str:
     """The build's own directory on its worker."""
     return f"{session.basedir}/builds/{lease.build}.{lease.attempt}"
+
+
+def _on_the_wire(limits: Limits) -> extension.Limits:
+    memory_bytes = None if limits.memory_mb is None else limits.memory_mb * 2**20
+    return extension.Limits(memory_bytes, limits.processes, limits.cpu_percent)
 
 
 def _interrupted(why: Interruption) -> StepOutcome:

@@ -35,6 +35,7 @@ from hostler_hub.fields import (
     WorkerPath,
     refuse,
 )
+from hostler_hub.limits import Limits
 
 FILE_SIZE_BYTES = 1024**3
 PATHS = 1024
@@ -186,6 +187,8 @@ _OF_COMMANDS = (
     "initial_stdin",
     "logfiles",
     "log_environment",
+    "limits",
+    "batch_files",
 )
 
 
@@ -194,7 +197,8 @@ class StepSpec(_Spec):
 
     ``workdir`` is relative to the build's workspace, or absolute. ``timeout_s`` counts the time
     without output (of a transfer: without progress), ``max_time_s`` all of it; null is no limit.
-    In ``env`` null removes a variable. ``logfiles`` are relative to ``workdir``.
+    In ``env`` null removes a variable. ``logfiles`` are relative to ``workdir``. ``limits`` win
+    over the build's; ``batch_files`` lets a list name a .bat or .cmd on Windows.
     """
 
     name: Title
@@ -222,6 +226,8 @@ class StepSpec(_Spec):
     initial_stdin: FileText | None = None
     logfiles: Annotated[dict[LogName, LogFile], Field(max_length=64)] = {}
     log_environment: StrictBool = False
+    limits: Limits | None = None
+    batch_files: StrictBool = False
     halt_on_failure: StrictBool = True
     always_run: StrictBool = False
 

@@ -186,6 +186,26 @@ options:
       log_environment:
         description: Whether the log begins with the environment. The hub's default is V(false).
         type: bool
+      limits:
+        description:
+          - What all processes of the program may use together, over O(limits) of the build, one by one.
+          - An agent that cannot enforce one of them, and a stock Buildbot worker, does not start the program.
+        type: dict
+        suboptions:
+          memory_mb:
+            description: Memory in MiB, at least 16. Who takes more is ended by the kernel, and the result says so.
+            type: int
+          processes:
+            description: How many processes and threads there may be at once.
+            type: int
+          cpu_percent:
+            description: Processor time, in percent of all the worker's processors.
+            type: int
+      batch_files:
+        description:
+          - Whether a list as C(command) may name a C(.bat) or C(.cmd) file on Windows, whose arguments C(cmd.exe) reads once more.
+          - The hub's default is V(false). A stock Buildbot worker starts them in any case.
+        type: bool
       timeout_s:
         description: Seconds without output, or without progress of a transfer, after which the step is ended; 0 for never. The hub's default is 1200.
         type: float
@@ -232,6 +252,19 @@ options:
     description:
       - Variables of all steps. Set C(no_log) on the task when there is a secret among them.
     type: dict
+  limits:
+    description: What the program of each step may use, where the step does not say otherwise.
+    type: dict
+    suboptions:
+      memory_mb:
+        description: Memory in MiB, at least 16.
+        type: int
+      processes:
+        description: How many processes and threads there may be at once.
+        type: int
+      cpu_percent:
+        description: Processor time, in percent of all the worker's processors.
+        type: int
   properties:
     description: Facts about the build, as a scalar each.
     type: dict
@@ -296,6 +329,8 @@ EXAMPLES = r"""
         command: [make, -j4]
         workdir: /srv/product
         timeout_s: 300
+        limits: {memory_mb: 4096}
+    limits: {processes: 500, cpu_percent: 50}
     deadline_s: 1800
     log_dest: /tmp/nightly.log
 
@@ -469,6 +504,11 @@ KINDS = {
         },
     },
 }
+LIMITS = {
+    "memory_mb": {"type": "int"},
+    "processes": {"type": "int"},
+    "cpu_percent": {"type": "int"},
+}
 STEP = {
     "name": {"type": "str", "required": True},
     **KINDS,
@@ -478,6 +518,8 @@ STEP = {
     "initial_stdin": {"type": "str"},
     "logfiles": {"type": "dict"},
     "log_environment": {"type": "bool"},
+    "limits": {"type": "dict", "options": LIMITS},
+    "batch_files": {"type": "bool"},
     "timeout_s": {"type": "float"},
     "max_time_s": {"type": "float"},
     "max_lines": {"type": "int"},
@@ -492,7 +534,7 @@ REQUIRES = {
     "properties": {"type": "dict"},
     "facts": {"type": "list", "elements": "str"},
 }
-SPEC = ("name", "requires", "env", "properties", "priority", "timeout_s", "retry")
+SPEC = ("name", "requires", "env", "limits", "properties", "priority", "timeout_s", "retry")
 
 
 def given(options):
@@ -511,7 +553,7 @@ def text_values(env):
 def spec(params, store):
     """The build specification by the module's options; store(path) gives a file's sha256."""
     body = given({key: params[key] for key in SPEC})
-    for key in ("requires", "retry"):
+    for key in ("requires", "retry", "limits"):
         if key in body:
             body[key] = given(body[key])
     body["steps"] = [step_spec(step, store) for step in params["steps"]]
@@ -522,7 +564,7 @@ def spec(params, store):
 
 def step_spec(step, store):
     body = given(step)
-    for kind in KINDS:
+    for kind in (*KINDS, "limits"):
         if isinstance(body.get(kind), dict):
             body[kind] = given(body[kind])
     if "src" in body.get("download", {}):
@@ -652,6 +694,7 @@ def main():
             },
             requires={"type": "dict", "options": REQUIRES},
             env={"type": "dict"},
+            limits={"type": "dict", "options": LIMITS},
             properties={"type": "dict"},
             priority={"type": "int"},
             timeout_s={"type": "float"},

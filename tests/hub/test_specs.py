@@ -58,6 +58,7 @@ def test_defaults_are_the_contracts() -> None:
             "facts": [],
         },
         "env": {},
+        "limits": None,
         "properties": {},
         "priority": 0,
         "steps": [
@@ -74,6 +75,8 @@ def test_defaults_are_the_contracts() -> None:
                 "initial_stdin": None,
                 "logfiles": {},
                 "log_environment": False,
+                "limits": None,
+                "batch_files": False,
                 "halt_on_failure": True,
                 "always_run": False,
             }

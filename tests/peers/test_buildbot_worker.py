@@ -154,3 +154,20 @@ async def test_W03_a_wrong_password_is_refused_until_it_is_right(
     assert not (await api.worker("guarded"))["attached"]
     await define(api, "guarded")
     assert (await api.ended(await api.submit(["true"], worker="guarded")))["state"] == "success"
+
+
+async def test_limits_are_refused_which_a_stock_worker_cannot_honour(
+    api: Api, make_worker: Callable[..., StockWorker]
+) -> None:
+    await define(api, "unlimited")
+    make_worker("unlimited").start()
+    limited = {"name": "limited", "command": ["true"], "limits": {"memory_mb": 64}}
+    build = await api.submit(["true"], limited, ["true"], worker="unlimited")
+    view = await api.ended(build)
+    text = "a stock Buildbot worker cannot limit commands (memory_mb)"
+    assert view["result_text"] == f"step limited: {text}"
+    assert [step["state"] for step in view["steps"]] == ["success", "failure", "skipped"]
+    assert view["steps"][1]["failure_reason"] == "not_started"
+    assert f"{text}\n".encode() in await api.log(build, 1)
+    after = await api.ended(await api.submit(["true"], worker="unlimited"))
+    assert after["state"] == "success"

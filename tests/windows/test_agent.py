@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from e2e.api import Api, sha256
@@ -148,6 +148,44 @@ async def test_any_bytes_reach_the_log(
     build = await api.submit(python(windows, program), worker="win-bytes")
     assert (await api.ended(build))["state"] == "success"
     assert sha256(await api.output(build)) == sha256(bytes(range(256)) * 4096)
+
+
+async def test_batch_files_run_where_a_step_asks_for_them(
+    api: Api, attach: Callable[[str], Agent]
+) -> None:
+    """BatBadBut: in a list, cmd.exe would read their arguments once more."""
+    await attach("win-batch")
+    batch = "@echo off\r\necho got %1\r\n"
+    steps: list[dict[str, Any]] = [
+        {"name": "write", "download": {"to": "run.bat", "content": batch}},
+        {"name": "asked", "command": [".\\run.bat", "a&echo owned"], "batch_files": True},
+        {"name": "not asked", "command": [".\\run.bat", "x"]},
+    ]
+    build = await api.submit(*steps, worker="win-batch")
+    view = await api.ended(build)
+    assert [step["state"] for step in view["steps"]] == ["success", "success", "failure"]
+    assert await api.output(build, 1) == b'got "a&echo owned"\r\n'
+    assert view["result_text"].startswith(
+        "step not asked: cannot start the command: '.\\\\run.bat' is a batch file"
+    )
+    assert "ask for it with 'batch_files'" in view["result_text"]
+
+
+async def test_limits_reach_the_job_object(api: Api, attach: Callable[[str], Agent]) -> None:
+    """That they are set is all that Wine can show: it enforces none of them, and the rate of the
+    processors it does not know, which is refused as by an old Windows."""
+    await attach("win-limits")
+    steps: list[dict[str, Any]] = [
+        {"name": "within", "command": "echo within"},
+        {"name": "rate", "command": "echo never", "limits": {"cpu_percent": 50}},
+    ]
+    limits = {"memory_mb": 512, "processes": 20}
+    build = await api.submit(*steps, worker="win-limits", limits=limits)
+    view = await api.ended(build)
+    assert [step["state"] for step in view["steps"]] == ["success", "failure"]
+    assert b"(limits: memory 512 MiB, processes 20)" in await api.log(build)
+    refusal = "cannot be limited on this worker: controller Job Object is refused by Windows: "
+    assert refusal in view["result_text"]
 
 
 async def test_a_cancelled_build_leaves_nothing(

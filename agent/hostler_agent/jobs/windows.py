@@ -19,8 +19,13 @@ assert sys.platform == "win32"
 
 from hostler_agent import win32
 from hostler_agent.jobs import windows_break, windows_port, windows_quoting, windows_spawn
-from hostler_agent.jobs.errors import ContainmentUnavailable, PlanRefused, StartFailed
-from hostler_agent.jobs.plan import JobPlan
+from hostler_agent.jobs.errors import (
+    ContainmentUnavailable,
+    LimitUnavailable,
+    PlanRefused,
+    StartFailed,
+)
+from hostler_agent.jobs.plan import JobPlan, Resources
 from hostler_agent.jobs.receipt import Exit, Leftovers, ProcessName, Usage
 from hostler_agent.jobs.windows_job import KILL_CODE, JobObject, exit_code
 from hostler_agent.jobs.windows_pipes import PipeReader, PipeWriter, Stdio, open_stdio
@@ -92,10 +97,10 @@ class JobObjectEnclosure:
         self._emptied = asyncio.Event()
 
     async def start(self, plan: JobPlan) -> JobProcess:
-        """Raises PlanRefused, StartFailed or OSError."""
+        """Raises PlanRefused, LimitUnavailable, StartFailed or OSError."""
         program, line = command_line(plan)
         block = windows_quoting.environment_block(plan.environment)
-        self._job = JobObject(plan.resources.bounded(MAX_PROCESSES))
+        self._job = _job_object(plan.resources)
         self._job.report_to(self._port.handle, self._key)
         stdio = open_stdio(plan.stdin is not None)
         workdir = ntpath.normpath(plan.workdir)
@@ -216,6 +221,16 @@ def command_line(plan: JobPlan) -> tuple[str, str]:
         )
     shell = os.environ.get("COMSPEC", r"C:\Windows\System32\cmd.exe")
     return shell, windows_quoting.batch_line(shell, program, arguments)
+
+
+def _job_object(resources: Resources) -> JobObject:
+    try:
+        return JobObject(resources.bounded(MAX_PROCESSES))
+    except OSError as error:
+        if not resources.are_limited:
+            raise
+        why = f"is refused by Windows: {error.strerror or error}"
+        raise LimitUnavailable("the command", "Job Object", why) from error
 
 
 def _spawn(start: windows_spawn.Start, job: JobObject, stdio: Stdio) -> windows_spawn.Started:
