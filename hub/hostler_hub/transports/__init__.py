@@ -1,0 +1,1 @@
+"""Transports move commands and bytes to a machine and back; what they are for, drivers know."""

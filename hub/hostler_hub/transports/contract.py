@@ -1,0 +1,91 @@
+"""What a transport is: commands and files on another machine, each with a limit and a deadline.
+
+A transport keeps nothing but connections, which it opens when they are needed and again when they
+were lost. Every call ends within its deadline, whatever the machine or the network does; what it
+raises says whether the command may have run, for only what was never sent is surely not done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+OUTPUT_BYTES = 1024 * 1024
+
+
+class TransportError(Exception):
+    """The text names the machine, and has the words of whoever refused.
+
+    `sent` tells whether the command may have reached the machine.
+    """
+
+    def __init__(self, text: str, *, sent: bool = False) -> None:
+        super().__init__(text)
+        self.sent = sent
+
+
+class Unreachable(TransportError):
+    """There is no way to the machine now, or it was lost. Trying later may help."""
+
+
+class AuthenticationFailed(TransportError):
+    """The machine does not take these credentials, or we have not got them."""
+
+
+class HostKeyUnknown(TransportError):
+    """First contact, and nobody has said what the machine's key is."""
+
+
+class HostKeyChanged(TransportError):
+    """The machine has not the key it is known by: never accepted, a person must look (G2)."""
+
+
+class Refused(TransportError):
+    """The machine answers, and will not do this."""
+
+
+class TransportTimeout(TransportError):
+    """The deadline has passed."""
+
+
+class OutputTooLarge(TransportError):
+    """The command printed, or the file holds, more than the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command came to."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """`argv` is never put together by a shell of ours; secrets stand in `content` only, which is
+    the command's standard input. `sending` is called just before it may reach the machine.
+    """
+
+    argv: Sequence[str]
+    content: bytes = b""
+    deadline_s: float = 30.0
+    output_bytes: int = OUTPUT_BYTES
+    sending: Callable[[], None] | None = None
+
+
+class Transport(Protocol):
+    """One machine, as one user. All methods raise TransportError."""
+
+    async def run(self, command: Command) -> Outcome:
+        """Run it to its end; a status other than 0 is no error."""
+
+    async def put(self, path: str, content: bytes, deadline_s: float) -> None:
+        """Make a file, readable by its owner only; replaces none."""
+
+    async def fetch(self, path: str, size_bytes: int, deadline_s: float) -> bytes:
+        """A file's content, of that size at most."""
+
+    async def aclose(self) -> None:
+        """Close the connection; a command that runs is lost."""

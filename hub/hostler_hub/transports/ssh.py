@@ -1,0 +1,261 @@
+"""Transport by SSH, with fabric and paramiko.
+
+Theory of operation. Both libraries block, so every call runs in a thread, and ends there by
+itself: each wait has what is left of the call's deadline as its own. One connection serves all
+calls to a machine, eight at a time (sshd allows ten sessions), and is opened anew when it has
+broken; it is dropped when nobody has needed it for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import random
+import select
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import fabric
+import paramiko
+from paramiko.ssh_exception import SSHException
+
+from hostler_hub.transports.contract import (
+    Command,
+    Outcome,
+    OutputTooLarge,
+    Refused,
+    TransportError,
+    TransportTimeout,
+    Unreachable,
+)
+from hostler_hub.transports.ssh_access import SshAccess
+from hostler_hub.transports.ssh_login import Wallet, log_in, log_out, translate
+
+SESSIONS = 8
+IDLE_S = 120.0
+LOGIN_TRIES = 3
+_CHUNK_BYTES = 64 * 1024
+
+T = TypeVar("T")
+
+
+class SshTransport:
+    """One machine as one user; must be used in one event loop."""
+
+    def __init__(self, access: SshAccess, wallet: Wallet, threads: ThreadPoolExecutor) -> None:
+        self.access = access
+        self._wallet = wallet
+        self._threads = threads
+        self._connection: fabric.Connection | None = None
+        self._opening = asyncio.Lock()
+        self._sessions = asyncio.Semaphore(SESSIONS)
+        self._in_use = 0
+        self._idle: asyncio.TimerHandle | None = None
+
+    @property
+    def address(self) -> str:
+        """For people."""
+        return self.access.target.address
+
+    async def run(self, command: Command) -> Outcome:
+        """As the contract says."""
+        return await self._call(command.deadline_s, functools.partial(_run, command=command))
+
+    async def put(self, path: str, content: bytes, deadline_s: float) -> None:
+        """As the contract says."""
+        await self._call(deadline_s, functools.partial(_put, path=path, content=content))
+
+    async def fetch(self, path: str, size_bytes: int, deadline_s: float) -> bytes:
+        """As the contract says."""
+        return await self._call(deadline_s, functools.partial(_fetch, path=path, size=size_bytes))
+
+    async def connected(self) -> paramiko.Transport:
+        """The open connection itself, for tunnels; whoever uses it says so by `hold`."""
+        return (await self._connect()).transport
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """While held, the connection is not dropped for being idle."""
+        self._in_use += 1
+        if self._idle is not None:
+            self._idle.cancel()
+        try:
+            yield
+        finally:
+            self._in_use -= 1
+            if not self._in_use:
+                self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._drop)
+
+    async def aclose(self) -> None:
+        """As the contract says."""
+        if self._idle is not None:
+            self._idle.cancel()
+        self._drop()
+
+    async def _call(self, deadline_s: float, act: Callable[..., T]) -> T:
+        deadline = _Deadline(time.monotonic() + deadline_s, self.address)
+        with self.hold():
+            try:
+                async with asyncio.timeout(deadline_s), self._sessions:
+                    return await self._try_twice(functools.partial(act, deadline=deadline))
+            except TimeoutError:
+                raise TransportTimeout(
+                    f"{self.address} did not answer within {deadline_s:g} s", sent=deadline.sent
+                ) from None
+
+    async def _try_twice(self, act: Callable[..., T]) -> T:
+        """A connection that has broken since it was last used is found out by using it."""
+        connection = await self._connect()
+        try:
+            return await self._in_thread(functools.partial(act, connection))
+        except (Unreachable, TransportTimeout) as error:
+            if self._connection is connection and not error.sent:
+                self._drop()
+            if error.sent or not isinstance(error, Unreachable):
+                raise
+        connection = await self._connect()
+        return await self._in_thread(functools.partial(act, connection))
+
+    async def _connect(self) -> fabric.Connection:
+        async with self._opening:
+            if self._connection is None or not self._connection.is_connected:
+                self._drop()
+                self._connection = await self._in_thread(self._log_in)
+            return self._connection
+
+    def _log_in(self) -> fabric.Connection:
+        """sshd drops some logins at random when many come at once; those are tried again."""
+        for tries_left in reversed(range(LOGIN_TRIES)):
+            try:
+                return log_in(self.access, self._wallet)
+            except Unreachable as error:
+                if not tries_left or not isinstance(error.__cause__, (SSHException, EOFError)):
+                    raise
+            time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - only to be apart from others
+        raise AssertionError
+
+    async def _in_thread(self, act: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, act)
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Closing waits for paramiko's thread, which may wait for the network.
+            threading.Thread(target=log_out, args=(connection,), daemon=True, name="logout").start()
+
+
+@dataclass
+class _Deadline:
+    """A call's end, as seen by the thread; `sent` once the command may have reached the machine."""
+
+    at: float
+    address: str
+    sent: bool = False
+
+    def left_s(self) -> float:
+        """Raises TransportTimeout when there is nothing left."""
+        left = self.at - time.monotonic()
+        if left <= 0:
+            raise TransportTimeout(f"{self.address} did not answer in time", sent=self.sent)
+        return left
+
+
+def _run(connection: fabric.Connection, deadline: _Deadline, *, command: Command) -> Outcome:
+    line = shlex.join(command.argv)
+    try:
+        channel = connection.transport.open_session(timeout=deadline.left_s())
+        try:
+            if command.sending is not None:
+                command.sending()
+            deadline.sent = True
+            channel.settimeout(deadline.left_s())
+            channel.exec_command(line)
+            channel.sendall(command.content)
+            channel.shutdown_write()
+            return _collect(channel, deadline, command.output_bytes)
+        finally:
+            channel.close()
+    except (SSHException, EOFError, OSError) as error:
+        raise _broken(error, deadline) from error
+
+
+def _collect(channel: paramiko.Channel, deadline: _Deadline, limit: int) -> Outcome:
+    stdout, stderr = bytearray(), bytearray()
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    open_still = True
+    while open_still:
+        # paramiko's descriptor says that either stream has something, or that both are over.
+        poll.poll(deadline.left_s() * 1000)
+        open_still = not (channel.eof_received or channel.closed)
+        while channel.recv_ready():
+            stdout += channel.recv(_CHUNK_BYTES)
+            _check_size(len(stdout) + len(stderr), limit, deadline)
+        while channel.recv_stderr_ready():
+            stderr += channel.recv_stderr(_CHUNK_BYTES)
+            _check_size(len(stdout) + len(stderr), limit, deadline)
+    if not channel.status_event.wait(deadline.left_s()):
+        deadline.left_s()
+    if channel.exit_status < 0:
+        raise Unreachable(f"{deadline.address}: the connection was lost", sent=True)
+    return Outcome(channel.exit_status, bytes(stdout), bytes(stderr))
+
+
+def _check_size(size: int, limit: int, deadline: _Deadline) -> None:
+    if size > limit:
+        raise OutputTooLarge(f"{deadline.address} printed more than {limit} bytes", sent=True)
+
+
+def _put(connection: fabric.Connection, deadline: _Deadline, *, path: str, content: bytes) -> None:
+    with _sftp(connection, deadline) as sftp, sftp.open(path, "wx") as file:
+        sftp.chmod(path, 0o600)
+        file.set_pipelined(True)
+        for start in range(0, len(content), _CHUNK_BYTES):
+            deadline.left_s()
+            file.write(content[start : start + _CHUNK_BYTES])
+
+
+def _fetch(connection: fabric.Connection, deadline: _Deadline, *, path: str, size: int) -> bytes:
+    with _sftp(connection, deadline) as sftp, sftp.open(path, "rb") as file:
+        content: bytes = file.read(size + 1)
+    if len(content) > size:
+        raise OutputTooLarge(f"{deadline.address}: {path} has more than {size} bytes", sent=True)
+    return content
+
+
+@contextlib.contextmanager
+def _sftp(connection: fabric.Connection, deadline: _Deadline) -> Iterator[paramiko.SFTPClient]:
+    """A session of its own for each file: nothing is shared between threads."""
+    try:
+        channel = connection.transport.open_session(timeout=deadline.left_s())
+        try:
+            channel.settimeout(deadline.left_s())
+            deadline.sent = True
+            channel.invoke_subsystem("sftp")
+            yield paramiko.SFTPClient(channel)
+        finally:
+            channel.close()
+    except PermissionError as error:
+        raise Refused(f"{deadline.address}: {error.strerror or error}", sent=True) from error
+    except (SSHException, EOFError, OSError) as error:
+        raise _broken(error, deadline) from error
+
+
+def _broken(error: Exception, deadline: _Deadline) -> TransportError:
+    if isinstance(error, TransportError):
+        return error
+    if isinstance(error, TimeoutError):
+        text = f"{deadline.address} did not answer in time"
+        return TransportTimeout(text, sent=deadline.sent)
+    if isinstance(error, OSError) and error.errno is None and not isinstance(error, EOFError):
+        # What a server of SFTP says in words: no space, a file of that name, ...
+        return Refused(f"{deadline.address}: {error}", sent=deadline.sent)
+    ours = translate(error, deadline.address)
+    ours.sent = deadline.sent
+    return ours

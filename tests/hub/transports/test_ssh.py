@@ -1,0 +1,274 @@
+"""The SSH transport against OpenSSH: commands, files, keys, and everything that goes wrong (G2)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from peers.sshd import make_key
+
+from hostler_hub.transports.contract import (
+    AuthenticationFailed,
+    Command,
+    HostKeyChanged,
+    HostKeyUnknown,
+    OutputTooLarge,
+    Refused,
+    TransportTimeout,
+    Unreachable,
+)
+
+if TYPE_CHECKING:
+    from conftest import MakeSshd, MakeTransport
+
+    from hostler_hub.transports.ssh_login import Wallet
+
+pytestmark = pytest.mark.peer("sshd")
+
+
+async def test_a_command_s_status_and_streams_are_its_own(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    transport = make_transport(make_sshd())
+    argv = ["/bin/sh", "-c", 'cat; printf %s "$1" >&2; exit 7', "sh", "it's; $HOME `x` \n é"]
+    outcome = await transport.run(Command(argv, b"in\0put"))
+    assert outcome.status == 7
+    assert outcome.stdout == b"in\0put"
+    assert outcome.stderr.decode() == "it's; $HOME `x` \n é"
+
+
+async def test_megabytes_both_ways_arrive_whole(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    transport = make_transport(make_sshd())
+    content = os.urandom(4 * 1024 * 1024)
+    outcome = await transport.run(Command(["cat"], content, output_bytes=len(content)))
+    assert outcome.stdout == content
+
+
+async def test_more_calls_than_sessions_share_one_connection(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    sshd = make_sshd()
+    transport = make_transport(sshd)
+    outcomes = await asyncio.gather(
+        *(transport.run(Command(["echo", str(number)])) for number in range(24))
+    )
+    assert [int(each.stdout) for each in outcomes] == list(range(24))
+    log = (sshd.directory / "sshd.log").read_text()
+    assert log.count("Accepted publickey") == 1
+
+
+async def test_files_go_there_and_back(
+    make_sshd: MakeSshd, make_transport: MakeTransport, tmp_path: Path
+) -> None:
+    transport = make_transport(make_sshd())
+    content, path = os.urandom(300_000), tmp_path / "file"
+    await transport.put(str(path), content, 20)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (content, 0o600)
+    assert await transport.fetch(str(path), len(content), 20) == content
+    with pytest.raises(OutputTooLarge):
+        await transport.fetch(str(path), len(content) - 1, 20)
+    with pytest.raises(Refused):
+        await transport.put(str(path), b"another", 20)
+    assert path.read_bytes() == content
+
+
+async def test_V15_output_beyond_the_limit_ends_the_command(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    transport = make_transport(make_sshd())
+    with pytest.raises(OutputTooLarge) as caught:
+        await transport.run(Command(["yes"], output_bytes=100_000))
+    assert caught.value.sent
+
+
+async def test_a_deadline_is_kept_whatever_the_command_does(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    transport = make_transport(make_sshd())
+    await transport.run(Command(["true"]))
+    began = time.monotonic()
+    with pytest.raises(TransportTimeout) as caught:
+        await transport.run(Command(["sleep", "60"], deadline_s=0.5))
+    assert caught.value.sent
+    assert time.monotonic() - began < 5
+    assert (await transport.run(Command(["echo", "still there"]))).stdout == b"still there\n"
+
+
+async def test_G2_refused_and_silent_servers(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    sshd = make_sshd()
+    sshd.stop()
+    with pytest.raises(Unreachable, match="Connection refused") as caught:
+        await make_transport(sshd).run(Command(["true"]))
+    assert not caught.value.sent
+    with socket.create_server(("127.0.0.1", sshd.port)):
+        transport = make_transport(sshd)
+        with pytest.raises(TransportTimeout) as late:
+            await transport.run(Command(["true"], deadline_s=1))
+        assert not late.value.sent
+        transport.access = transport.access.model_copy(update={"connect_timeout_s": 0.2})
+        with pytest.raises((Unreachable, TransportTimeout)):
+            await transport.run(Command(["true"], deadline_s=3))
+
+
+async def test_G2_a_name_that_leads_nowhere(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    with pytest.raises(Unreachable, match="is option 'host' right"):
+        await make_transport(make_sshd(), host="no-such-host.invalid").run(Command(["true"]))
+
+
+async def test_G2_a_changed_key_is_never_accepted(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    sshd = make_sshd()
+    transport = make_transport(sshd, accept_new=True)
+    await transport.run(Command(["true"]))
+    sshd.stop()
+    sshd.change_host_key()
+    sshd.start()
+    with pytest.raises(HostKeyChanged, match=r"SHA256:.*instead of .*SHA256:") as caught:
+        await transport.run(Command(["true"]))
+    assert not caught.value.sent
+
+
+async def test_G2_a_key_accepted_at_first_contact_is_kept(
+    make_sshd: MakeSshd, make_transport: MakeTransport, wallet: Wallet
+) -> None:
+    sshd = make_sshd()
+    with pytest.raises(HostKeyUnknown, match="set option 'host_key' to 'ssh-ed25519 AAAA"):
+        await make_transport(sshd, host_key=None).run(Command(["true"]))
+    assert not wallet.known.path.exists()
+    await make_transport(sshd, host_key=None, accept_new=True).run(Command(["true"]))
+    assert sshd.public_host_key in wallet.known.path.read_text()
+    await make_transport(sshd, host_key=None).run(Command(["true"]))
+    sshd.stop()
+    sshd.change_host_key()
+    sshd.start()
+    with pytest.raises(HostKeyChanged):
+        await make_transport(sshd, host_key=None, accept_new=True).run(Command(["true"]))
+
+
+async def test_G2_wrong_credentials_name_the_user_and_the_options(
+    make_sshd: MakeSshd, make_transport: MakeTransport, wallet: Wallet, tmp_path: Path
+) -> None:
+    sshd = make_sshd()
+    make_key(tmp_path / "other")
+    (tmp_path / "secrets" / "other").write_text((tmp_path / "other").read_text())
+    with pytest.raises(AuthenticationFailed, match=r"does not let us in.*user, key and password"):
+        await make_transport(sshd, key={"file": "other"}).run(Command(["true"]))
+    with pytest.raises(AuthenticationFailed, match="secret file absent"):
+        await make_transport(sshd, key={"file": "absent"}).run(Command(["true"]))
+    (tmp_path / "secrets" / "garbage").write_text("no key at all")
+    with pytest.raises(AuthenticationFailed, match="no private key") as caught:
+        await make_transport(sshd, key={"file": "garbage"}).run(Command(["true"]))
+    assert "no key at all" not in str(caught.value)
+
+
+async def test_an_encrypted_key_needs_its_passphrase(
+    make_sshd: MakeSshd, make_transport: MakeTransport, tmp_path: Path
+) -> None:
+    sshd = make_sshd()
+    make_key(tmp_path / "locked", "open sesame")
+    (tmp_path / "secrets" / "locked").write_text((tmp_path / "locked").read_text())
+    (tmp_path / "secrets" / "phrase").write_text("open sesame")
+    (sshd.directory / "authorized_keys").write_text((tmp_path / "locked.pub").read_text())
+    with pytest.raises(AuthenticationFailed, match="give its 'passphrase'"):
+        await make_transport(sshd, key={"file": "locked"}).run(Command(["true"]))
+    opened = make_transport(sshd, key={"file": "locked"}, passphrase={"file": "phrase"})
+    assert (await opened.run(Command(["true"]))).status == 0
+
+
+async def test_G2_a_connection_that_dropped_is_opened_again(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    sshd = make_sshd()
+    transport = make_transport(sshd)
+    await transport.run(Command(["true"]))
+    sshd.drop()
+    assert (await transport.run(Command(["echo", "again"]))).stdout == b"again\n"
+
+
+async def test_G2_a_drop_during_a_command_says_that_it_was_sent(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    sshd = make_sshd()
+    transport = make_transport(sshd)
+    sent = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    command = Command(["sleep", "60"], sending=lambda: loop.call_soon_threadsafe(sent.set))
+    running = asyncio.create_task(transport.run(command))
+    await sent.wait()
+    await asyncio.to_thread(sshd.drop)
+    with pytest.raises(Unreachable) as caught:
+        await running
+    assert caught.value.sent
+
+
+async def test_G2_logins_beyond_MaxStartups_are_tried_again(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    """Two of three are dropped at random while another is about to log in."""
+    sshd = make_sshd("MaxStartups 1:66:10")
+    with socket.create_connection((sshd.address, sshd.port)):
+        outcomes = await asyncio.gather(
+            *(make_transport(sshd).run(Command(["true"])) for _ in range(3)), return_exceptions=True
+        )
+    assert [each for each in outcomes if not isinstance(each, Unreachable)]
+    for each in outcomes:
+        if isinstance(each, Unreachable):
+            assert not each.sent
+            assert "connection broke" in str(each)
+
+
+async def test_jump_hosts_are_gone_through_and_checked(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    outer, inner, target = make_sshd(), make_sshd(), make_sshd()
+    transport = make_transport(target, jump=(outer, inner))
+    assert (await transport.run(Command(["echo", "through"]))).stdout == b"through\n"
+    assert all(
+        "Accepted publickey" in (each.directory / "sshd.log").read_text()
+        for each in (outer, inner, target)
+    )
+
+
+async def test_G2_a_jump_host_s_changed_key_is_never_accepted(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    outer, target = make_sshd(), make_sshd()
+    transport = make_transport(target, jump=(outer,))
+    outer.stop()
+    outer.change_host_key()
+    outer.start()
+    with pytest.raises(HostKeyChanged, match=r"SHA256:.*instead of .*SHA256:"):
+        await transport.run(Command(["true"]))
+
+
+async def test_an_ssh_config_s_alias_and_jump_host(
+    make_sshd: MakeSshd, make_transport: MakeTransport, wallet: Wallet
+) -> None:
+    outer, target = make_sshd(), make_sshd()
+    wallet.ssh_config.parent.mkdir(exist_ok=True)
+    wallet.ssh_config.write_text(
+        f"Host builder\n  HostName {target.address}\n  Port {target.port}\n  ProxyJump outer\n"
+        f"Host outer\n  HostName {outer.address}\n  Port {outer.port}\n"
+        f"Host *\n  User {target.user}\n"
+        f"  IdentityFile {target.client_key}\n  IdentityFile {outer.client_key}\n"
+    )
+    transport = make_transport(target, host="builder", port=None, user=None, key=None)
+    transport.access = transport.access.model_copy(update={"ssh_config": True})
+    with pytest.raises(HostKeyUnknown, match=str(outer.port)):  # fabric would take any
+        await transport.run(Command(["true"]))
+    for each in (outer, target):
+        with wallet.known.path.open("a") as known:
+            known.write(f"[{each.address}]:{each.port} {each.public_host_key}\n")
+    assert (await transport.run(Command(["echo", "through"]))).stdout == b"through\n"
