@@ -35,6 +35,7 @@ from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
 from hostler_hub.fleet import Fleet
 from hostler_hub.identifiers import new_ulid
+from hostler_hub.journal import Journal
 from hostler_hub.leases import Leases
 from hostler_hub.logs import Logs
 from hostler_hub.matching import Roster
@@ -182,6 +183,7 @@ async def _assemble(
     admission = Admission(store, clock, registry, controller, settings.handshakes_per_s)
     agents = Agents(settings, store, clock, registry, controller, admission)
     roster = Roster(registry)
+    journal = Journal(store, clock, settings.decisions_keep_s, settings.decisions_keep_rows)
     queue = Queue(store, clock, logs, Reasons(registry, roster))
     dispatcher = Dispatcher(store, clock, registry, controller, roster, queue, queue.start)
     leases = Leases(store, clock, registry, controller)
@@ -208,6 +210,8 @@ async def _assemble(
     stop = functools.partial(controller.stop, settings.shutdown_deadline_s)
     stack.push_async_callback(closing.within, "idle instances", stop)
     stack.push_async_callback(closing.within, "background tasks", tasks.aclose)
+    tasks.spawn(journal.run(), "journal")
+    journal.start()
     tasks.spawn(dispatcher.run(), "dispatcher")
     dispatcher.wake()
     interval_s = settings.reconcile_interval_s
@@ -226,6 +230,7 @@ async def _assemble(
         reconciler=reconciler,
         evidence=Evidence(store, clock),
         leases=leases,
+        journal=journal,
     )
 
 

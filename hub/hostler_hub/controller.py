@@ -22,13 +22,16 @@ from sqlalchemy import Connection
 
 from hostler_hub.alarms import Alarm, Alarms, nobody
 from hostler_hub.clock import Clock
+from hostler_hub.decisions import Decision, Step, cause_of
 from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, InstanceSpec
 from hostler_hub.evidence import Evidence
 from hostler_hub.lifecycle import Worker, check, check_transition, commands, events, step
 from hostler_hub.lifecycle.model import Policy, Presence, State, Timer
+from hostler_hub.oversight import Oversight, Unattended
 from hostler_hub.registry import Entry, Origin, Registry, columns_of, life_of, policy_of
 from hostler_hub.specs import WorkerDefinition
 from hostler_hub.store import builds, incidents, people, workers
+from hostler_hub.store import decisions as decision_rows
 from hostler_hub.store import events as event_rows
 from hostler_hub.store.engine import Store
 from hostler_hub.tasks import Tasks
@@ -59,8 +62,10 @@ class _Advance:
     before: Worker
     after: Worker
     ordered: list[commands.Command]
-    alarms: Sequence[Alarm] = ()
-    token: str | None = None
+    alarms: Sequence[Alarm]
+    token: str | None
+    step: Step
+    decisions: Sequence[Decision]
 
     @property
     def forgets(self) -> bool:
@@ -70,7 +75,8 @@ class _Advance:
 class Controller:
     """Owns the registry's lives.
 
-    ``outlets`` is set by the composition root before load(), and ``alarms`` where anybody is told.
+    ``outlets`` is set by the composition root before load(), ``alarms`` where anybody is told, and
+    ``oversight`` where somebody sees the whole fleet.
     """
 
     outlets: Outlets
@@ -90,6 +96,7 @@ class Controller:
         self._drivers = drivers
         self._lease_ttl_s = lease_ttl_s
         self.alarms = Alarms(nobody, lambda: None)
+        self.oversight: Oversight = Unattended()
         self._tasks = Tasks()
         self._verbs: dict[type[commands.Command], Callable[[Entry, Any], None]] = {
             commands.Create: self._create,
@@ -211,13 +218,17 @@ class Controller:
 
     def _decide(self, entry: Entry, event: events.Event) -> _Advance:
         before = entry.life
+        event = self.oversight.judge(entry, event)
         after, ordered = step(before, event)
+        made = Step(event, before, after, ordered, self.oversight.group_of(entry))
+        ordered.extend(self.oversight.orders(entry, made))
         check(after)
         check_transition(before, after)
         starts = after.instance is not None and before.instance is None
         token = secrets.token_urlsafe(32) if starts and not after.policy.permanent else None
         alarms = self.alarms.of(entry, after, ordered, event.at)
-        return _Advance(entry, event, before, after, ordered, alarms, token)
+        decided = self.oversight.decisions(entry, made)
+        return _Advance(entry, event, before, after, ordered, alarms, token, made, decided)
 
     async def _commit(self, decided: Sequence[_Advance], also: Also | None) -> None:
         changed = [each for each in decided if also is not None or _persists(each)]
@@ -241,6 +252,7 @@ class Controller:
             entry.token = each.token
         if written:
             entry.revision += 1
+        self.oversight.happened(entry, each.step, each.decisions)
         for alarm in each.alarms:
             alarm.adopt(entry.incidents)
             self.alarms.tell(alarm, entry.life.name)
@@ -411,15 +423,16 @@ def _reason(driver: Driver, verb: str, error: Exception) -> str:
 
 
 def _persists(each: _Advance) -> bool:
-    if each.event.noteworthy:
+    if each.event.noteworthy or each.forgets or each.alarms or each.decisions:
         return True
-    return each.forgets or bool(each.alarms) or columns_of(each.before) != columns_of(each.after)
+    return columns_of(each.before) != columns_of(each.after)
 
 
 def _write_all(c: Connection, decided: Sequence[_Advance], also: Also | None) -> None:
     for each in decided:
         _write(c, each)
     event_rows.append(c, [_event_row(each) for each in decided if _persists(each)])
+    decision_rows.append(c, [made.row() for each in decided for made in each.decisions])
     people.append(c, [row for each in decided for row in _past_leases(each)])
     if also is not None:
         also(c)
@@ -458,7 +471,7 @@ def _write(c: Connection, each: _Advance) -> None:
 
 def _end_instance(c: Connection, each: _Advance) -> None:
     if each.before.instance is not None:
-        workers.end_instance(c, each.before.instance.id, each.event.at, _cause(each.event))
+        workers.end_instance(c, each.before.instance.id, each.event.at, cause_of(each.event))
 
 
 def _past_leases(each: _Advance) -> list[dict[str, Any]]:
@@ -488,14 +501,5 @@ def _event_row(each: _Advance) -> dict[str, Any]:
         "event": type(each.event).__name__,
         "from_state": each.before.state.value,
         "to_state": each.after.state.value,
-        "cause": _cause(each.event),
+        "cause": cause_of(each.event),
     }
-
-
-def _cause(event: events.Event) -> str:
-    """The words of an event that say why; each event has at most one such field."""
-    for field in ("cause", "error", "evidence", "reason", "by", "timer"):
-        value = getattr(event, field, None)
-        if value:
-            return str(value)
-    return type(event).__name__

@@ -84,7 +84,7 @@ class Dispatcher:
             return
         made = plan(queue, self._look(), starving(queue, now))
         leasing = [self._lease(build, worker) for build, worker in made.leases]
-        waking = [self._want(worker, build) for worker, build in made.wanted]
+        waking = [self._want(worker, build, len(queue)) for worker, build in made.wanted]
         await asyncio.gather(*leasing, *waking)
 
     def _look(self) -> Look:
@@ -92,13 +92,24 @@ class Dispatcher:
         candidates = [_candidate(entry, matcher) for entry in self._registry]
         return Look(candidates, matcher, shares=self._shares, turn=self._turn)
 
-    async def _want(self, worker: str, build: str) -> None:
+    async def _want(self, worker: str, build: Waiting, queued: int) -> None:
         now = self._clock.now()
-        event = events.Wanted(at=now, instance=new_ulid(int(now * 1000)), cause=f"build {build}")
+        event = events.Wanted(
+            at=now,
+            instance=new_ulid(int(now * 1000)),
+            cause=f"build {build.id}",
+            because=self._because("queued_work", build, queued=queued),
+        )
         try:
             await self._controller.handle(worker, event)
         except NotFound:
             self.wake()  # removed in this moment: look again
+
+    def _because(self, rule: str, build: Waiting, **numbers: Any) -> events.Because:
+        fitting = self._roster.matcher().fitting(build.kind, build.spec.requires)
+        waited_s = round(max(0.0, self._clock.now() - build.submitted_at), 3)
+        known = {"priority": build.priority, "waited_s": waited_s, "fitting": len(fitting)}
+        return events.Because(rule, build.id, {**known, **numbers})
 
     async def _lease(self, build: Waiting, worker: str) -> None:
         """V5, V9: the build's and the worker's compare-and-set are one transaction."""
@@ -126,7 +137,9 @@ class Dispatcher:
             builds.insert_steps(c, steps)
 
         try:
-            await self._controller.handle(worker, events.Leased(at=now, lease=lease.id), start)
+            because = self._because("free_slot", build, attempt=attempt)
+            leased = events.Leased(at=now, lease=lease.id, because=because)
+            await self._controller.handle(worker, leased, start)
         except StaleRow:
             self._backlog.taken(build.id)  # cancelled in this moment
             return

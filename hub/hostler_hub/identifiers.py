@@ -77,3 +77,11 @@ def earliest_ulid(at_ms: int) -> str:
     """The least ULID of that millisecond: ids before it in order were made earlier."""
     value = max(0, min(at_ms, _MAX_MS)) << _RANDOM_BITS
     return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def ulid_ms(id: str) -> int:
+    """When a ULID was made, in milliseconds since the epoch; 0 for what is none."""
+    value = 0
+    for character in id[:10]:
+        value = value << 5 | max(0, _ALPHABET.find(character))
+    return value if is_ulid(id) else 0

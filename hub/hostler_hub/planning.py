@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hostler_hub.identifiers import earliest_ulid
+from hostler_hub.identifiers import earliest_ulid, ulid_ms
 from hostler_hub.lifecycle.model import State, Worker, why_not_leasable, why_not_startable
 from hostler_hub.matching import Matcher, Traits
 from hostler_hub.specs import BuildSpec
@@ -38,6 +38,10 @@ class Waiting:
     def __post_init__(self) -> None:
         kind = json.dumps(self.spec.requires.model_dump(mode="json"), sort_keys=True)
         object.__setattr__(self, "kind", kind)
+
+    @property
+    def submitted_at(self) -> float:
+        return ulid_ms(self.id) / 1000
 
     @property
     def order(self) -> tuple[int, str]:
@@ -70,7 +74,7 @@ class Plan:
     """What to do now: leases as (build, worker), and workers to wake for a build each."""
 
     leases: list[tuple[Waiting, str]] = field(default_factory=list)
-    wanted: list[tuple[str, str]] = field(default_factory=list)
+    wanted: list[tuple[str, Waiting]] = field(default_factory=list)
 
 
 class Shares:
@@ -122,7 +126,7 @@ def plan(queue: Iterable[Waiting], look: Look, starving: Sequence[Waiting] = ())
         elif room.take_coming(build):
             pass  # an instance that boots already has room for it
         elif (worker := room.wake(build)) is not None:
-            made.wanted.append((worker, build.id))
+            made.wanted.append((worker, build))
         else:
             room.hopeless.add(build.kind)
     return made

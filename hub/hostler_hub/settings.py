@@ -62,6 +62,8 @@ class Settings:
     log_step_size_bytes: int = 64 * 1024 * 1024
     shutdown_deadline_s: float = 30.0
     reconcile_interval_s: float = 300.0
+    decisions_keep_s: float = 30 * 24 * 3600.0
+    decisions_keep_rows: int = 200_000
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "state_dir", Path(self.state_dir).expanduser().absolute())
@@ -82,6 +84,8 @@ class Settings:
         for each in dataclasses.fields(self):
             if each.name.endswith("_s") and not 0 < getattr(self, each.name) < float("inf"):
                 raise SettingsError(f"{each.name}: must be a number of seconds above 0")
+        if self.decisions_keep_rows < 1:
+            raise SettingsError("decisions_keep_rows: must be 1 or more")
         if self.lease_ttl_s <= 60:
             # The agent kills its tree at TTL - 30 s (A7): a smaller one leaves it no time to work.
             raise SettingsError("lease_ttl_s: must be above 60")

@@ -182,3 +182,17 @@ def _finding_view(outcome: Outcome, at: float) -> dict[str, Any]:
         "done": outcome.done,
         "error": outcome.error,
     }
+
+
+def decision_view(row: RowMapping) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "at": instant(row["at"]),
+        "kind": row["kind"],
+        "rule": row["rule"],
+        "text": row["text"],
+        "worker": row["worker"],
+        "build": row["build"],
+        "group": row["group"],
+        "numbers": row["numbers"],
+    }

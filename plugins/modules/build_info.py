@@ -103,34 +103,17 @@ log_tail:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hostler.fleet.plugins.module_utils import build_log, hub
-
-PAGE = 500
-
-
-def pages(client, query, limit):
-    """The newest builds, at most limit of them."""
-    builds = []
-    while len(builds) < limit:
-        query["limit"] = min(PAGE, limit - len(builds))
-        page = client.get("/builds", query)
-        builds.extend(page["items"])
-        if not page.get("next"):
-            break
-        query["after"] = page["next"]
-    return builds
+from ansible_collections.hostler.fleet.plugins.module_utils import build_log, hub, paging
 
 
 def work(module, client):
     params = module.params
-    if params["limit"] < 1:
-        module.fail_json(msg="limit: %d is no count; give 1 or more" % params["limit"])
     if params["id"]:
         build = client.get("/builds/" + params["id"])
         lines = build_log.tail(client, build, params["log_tail_lines"])
         module.exit_json(builds=[build], log_tail=lines)
     query = {key: params[key] for key in ("state", "worker") if params[key]}
-    module.exit_json(builds=pages(client, query, params["limit"]))
+    module.exit_json(builds=paging.newest(module, client, "/builds", query, params["limit"]))
 
 
 def main():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler_hub.identifiers import check_worker_name, is_ulid, new_ulid
+from hostler_hub.identifiers import check_worker_name, earliest_ulid, is_ulid, new_ulid, ulid_ms
 
 
 @pytest.mark.parametrize("name", ["a", "7", "docker-01", "a" * 63, "a--b"])
@@ -101,3 +101,12 @@ def test_ulids_are_unique_across_threads():
 )
 def test_is_ulid(text, expected):
     assert is_ulid(text) is expected
+
+
+@given(st.integers(0, 2**48 - 1))
+def test_a_ulid_tells_when_it_was_made(at_ms):
+    made = new_ulid(at_ms)
+    assert ulid_ms(made) == ulid_ms(earliest_ulid(at_ms)) == at_ms
+    assert earliest_ulid(at_ms) <= made
+    assert made < earliest_ulid(at_ms + 1) or at_ms == 2**48 - 1
+    assert ulid_ms("b1") == 0

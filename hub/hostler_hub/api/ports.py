@@ -20,6 +20,7 @@ from hostler_hub.leases import Leases
 from hostler_hub.reconcile import Reconciler
 from hostler_hub.settings import Settings
 from hostler_hub.specs import BuildSpec, WorkerDefinition
+from hostler_hub.store.decisions import Filter
 from hostler_hub.store.engine import Store
 
 View = dict[str, Any]
@@ -125,6 +126,13 @@ class Queue(Protocol):
         """A step's log from `offset` on as it grows, until the step ends."""
 
 
+class Journal(Protocol):
+    """The log of decisions."""
+
+    async def page(self, where: Filter, limit: int, after: int | None) -> View:
+        """Decisions newest first, from before the id `after`: {"items", "next"}."""
+
+
 class Agents(Protocol):
     """The agents' connections."""
 
@@ -148,6 +156,7 @@ class Hub:
     reconciler: Reconciler
     evidence: Evidence
     leases: Leases
+    journal: Journal
 
 
 async def _hub_of(connection: HTTPConnection) -> Hub:  # a plain function costs a thread's hop

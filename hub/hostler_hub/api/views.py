@@ -12,6 +12,7 @@ WorkerMode = Literal["active", "paused", "draining", "stopped"]
 WorkerState = Literal["latent", "substantiating", "substantiated", "insubstantiating"]
 BuildState = Literal["queued", "running", "success", "failure", "exception", "cancelled"]
 StepState = Literal["pending", "running", "success", "failure", "exception", "cancelled", "skipped"]
+DecisionKind = Literal["start", "stop", "match", "skip", "quarantine", "breaker", "hold"]
 Scalar = str | int | float | bool | None
 
 
@@ -453,3 +454,24 @@ class TokenList(_View):
     """Every token by name."""
 
     items: list[TokenView]
+
+
+class DecisionView(_View):
+    """What was decided of a worker, a build or a group: by which rule, on which numbers."""
+
+    id: int
+    at: str
+    kind: DecisionKind
+    rule: str
+    text: str
+    worker: str | None
+    build: str | None
+    group: str | None
+    numbers: dict[str, Any]
+
+
+class DecisionPage(_View):
+    """Decisions, newest first; `next` goes into `after`."""
+
+    items: list[DecisionView]
+    next: int | None

@@ -209,7 +209,10 @@ def detach(draft: Draft, event: events.Detached) -> State:
     return SUBSTANTIATED
 
 
-def give_up_reconnect(draft: Draft, _event: events.TimerFired) -> State:
+def give_up_reconnect(draft: Draft, event: events.TimerFired) -> State:
+    if event.keep_s is not None:
+        draft.timer(Timer.RECONNECT, event.keep_s)
+        return SUBSTANTIATED
     reason = "its agent did not reconnect in time"
     draft.lose_leases(reason)
     if draft.worker.in_use:
@@ -327,8 +330,11 @@ def stop_unwanted(draft: Draft, event: events.Unwanted) -> State:
     return wind_down(draft, event.cause)
 
 
-def stop_idle(draft: Draft, _event: events.TimerFired) -> State:
+def stop_idle(draft: Draft, event: events.TimerFired) -> State:
     if draft.worker.in_use:
+        return SUBSTANTIATED
+    if event.keep_s is not None:
+        draft.timer(Timer.IDLE, event.keep_s)
         return SUBSTANTIATED
     return wind_down(draft, "idle for build_wait_timeout")
 

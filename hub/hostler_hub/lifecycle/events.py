@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from hostler_hub.lifecycle.model import Mode, PersonLease, Policy, Presence, Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Because:
+    """By which rule, and on which numbers, somebody decided; for the log of decisions."""
+
+    rule: str
+    build: str | None = None
+    numbers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +32,7 @@ class Wanted(Event):
 
     instance: str
     cause: str
+    because: Because | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +40,7 @@ class Unwanted(Event):
     """Nobody needs the instance any more: stop it if no lease holds it."""
 
     cause: str
+    because: Because | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +100,7 @@ class Refused(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leased(Event):
     lease: str
+    because: Because | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +155,10 @@ class ModeSet(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimerFired(Event):
+    """``keep_s``: what the timer would end is needed, or must be kept; ask again after so long."""
+
     timer: Timer
+    keep_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

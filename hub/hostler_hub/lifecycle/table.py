@@ -137,7 +137,7 @@ ROWS: tuple[Row, ...] = (
         do.stop_idle,
         (INSUBSTANTIATING, SUBSTANTIATED),
         Timer.IDLE,
-        "stays when a lease won the race (P20, V9)",
+        "stays when a lease won the race, or queued work needs it (P20, V9)",
     ),
     Row(SUBSTANTIATED, ev.TimerFired, do.look, (SUBSTANTIATED,), Timer.CHECK),
     Row(

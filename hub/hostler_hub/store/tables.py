@@ -105,6 +105,34 @@ events = sa.Table(
 )
 sa.Index("ix_events_worker", events.c.worker, events.c.id)
 
+# Why: what was decided, by which rule, on which numbers.
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("id", _BIG, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("rule", sa.Text, nullable=False),
+    sa.Column("text", AnyText, nullable=False),
+    sa.Column("worker", sa.Text),
+    sa.Column("build", sa.Text),
+    sa.Column("group", sa.Text),
+    sa.Column("numbers", sa.JSON, nullable=False),
+)
+sa.Index("ix_decisions_worker", decisions.c.worker, decisions.c.id)
+sa.Index("ix_decisions_build", decisions.c.build, decisions.c.id)
+sa.Index("ix_decisions_at", decisions.c.at)
+
+# What groups of workers have in common: how many are kept idle, how many there may be.
+groups = sa.Table(
+    "groups",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("definition", sa.JSON, nullable=False),
+    sa.Column("defined_by", sa.Text, nullable=False),
+    sa.Column("defined_at", sa.Float, nullable=False),
+)
+
 builds = sa.Table(
     "builds",
     metadata,

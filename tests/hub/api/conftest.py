@@ -33,6 +33,7 @@ from hostler_hub.errors import Conflict, NotFound
 from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
+from hostler_hub.journal import Journal
 from hostler_hub.reconcile import Reconciler
 from hostler_hub.registry import Registry
 from hostler_hub.settings import Settings
@@ -299,6 +300,7 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
             reconciler=Reconciler(store, clock, registry, controller, drivers, 300.0),
             evidence=Evidence(store, clock),
             leases=leasing.leases,
+            journal=Journal(store, clock, 3600.0, 1000),
         )
 
         @asynccontextmanager

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 OPEN = {("GET", "/healthz"), ("GET", "/api/v1/agents/archive/{sha256}")}
 NEEDED = {
+    ("GET", "/api/v1/decisions"): Role.VIEWER,
     ("GET", "/api/v1/whoami"): Role.VIEWER,
     ("GET", "/api/v1/status"): Role.VIEWER,
     ("GET", "/api/v1/openapi.json"): Role.VIEWER,

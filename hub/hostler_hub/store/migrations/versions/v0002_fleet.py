@@ -22,6 +22,8 @@ def upgrade() -> None:
     _workers()
     _refusals()
     _leases_of_people()
+    _decisions()
+    _groups()
 
 
 def _incidents() -> None:
@@ -133,4 +135,34 @@ def _leases_of_people() -> None:
         sa.Column("ended_at", sa.Float(), nullable=False),
         sa.Column("end_reason", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_past_leases"),
+    )
+
+
+def _decisions() -> None:
+    op.create_table(
+        "decisions",
+        sa.Column("id", _BIG, autoincrement=True, nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("rule", sa.Text(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("worker", sa.Text(), nullable=True),
+        sa.Column("build", sa.Text(), nullable=True),
+        sa.Column("group", sa.Text(), nullable=True),
+        sa.Column("numbers", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_decisions"),
+    )
+    op.create_index("ix_decisions_worker", "decisions", ["worker", "id"])
+    op.create_index("ix_decisions_build", "decisions", ["build", "id"])
+    op.create_index("ix_decisions_at", "decisions", ["at"])
+
+
+def _groups() -> None:
+    op.create_table(
+        "groups",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("definition", sa.JSON(), nullable=False),
+        sa.Column("defined_by", sa.Text(), nullable=False),
+        sa.Column("defined_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_groups"),
     )

@@ -1,0 +1,176 @@
+"""What the hub decided of a worker, by which rule and on which numbers. Pure.
+
+A transition that was a decision is read off the step itself: its event says who or what asked, the
+two lives say what came of it. What was looked at and *not* done (kind ``skip``) is said by whoever
+looked. Rules are fixed words, so that they can be counted; ``text`` is for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from hostler_hub.lifecycle import commands, events
+from hostler_hub.lifecycle.model import Mode, State, Timer, Worker
+
+_UP = {State.SUBSTANTIATING, State.SUBSTANTIATED}
+_TEXT_SIZE = 1000
+
+
+class Kind(StrEnum):
+    """What was decided."""
+
+    START = "start"  # an instance
+    STOP = "stop"  # an instance
+    MATCH = "match"  # a build and a worker
+    SKIP = "skip"  # something that was possible, and is not done now
+    QUARANTINE = "quarantine"  # a worker
+    BREAKER = "breaker"  # opened or closed: whether a group's workers are started at all
+    HOLD = "hold"  # put on or taken off: whether a group's lost workers are given up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One decision; ``worker``, ``build`` and ``group`` are what it is about."""
+
+    at: float
+    kind: Kind
+    rule: str
+    text: str
+    worker: str | None = None
+    build: str | None = None
+    group: str | None = None
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """As a row of ``store.tables.decisions``, without its id."""
+        return {
+            "at": self.at,
+            "kind": self.kind.value,
+            "rule": self.rule,
+            "text": self.text[:_TEXT_SIZE],
+            "worker": self.worker,
+            "build": self.build,
+            "group": self.group,
+            "numbers": dict(self.numbers),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a worker's life, as the controller has made it."""
+
+    event: events.Event
+    before: Worker
+    after: Worker
+    ordered: Sequence[commands.Command] = ()
+    group: str | None = None
+
+    def decision(self, kind: Kind, rule: str, text: str, **numbers: Any) -> Decision:
+        because = getattr(self.event, "because", None)
+        known = dict(because.numbers) if because else {}
+        return Decision(
+            at=self.event.at,
+            kind=kind,
+            rule=rule,
+            text=text,
+            worker=self.after.name,
+            build=because.build if because else None,
+            group=self.group,
+            numbers={**known, **numbers},
+        )
+
+
+def of_step(step: Step) -> list[Decision]:
+    """What was decided in one step, in the order in which it matters."""
+    before, after, event = step.before, step.after, step.event
+    made = []
+    if isinstance(event, events.Leased) and len(after.leases) > len(before.leases):
+        rule = event.because.rule if event.because else "order"
+        text = f"leased to build {event.because.build}" if event.because else "leased"
+        made.append(step.decision(Kind.MATCH, rule, text))
+    if before.state is State.LATENT and after.state is State.SUBSTANTIATING:
+        rule = _rule_of(event, "order")
+        made.append(step.decision(Kind.START, rule, cause_of(event), epoch=after.epoch))
+    if before.state in _UP and after.state is State.INSUBSTANTIATING:
+        made.append(_stop(step))
+    if after.quarantine_until not in {None, before.quarantine_until}:
+        text = after.quarantine_reason or ""
+        rule = _stop_rule(step)
+        made.append(step.decision(Kind.QUARANTINE, rule, text, delay_s=after.backoff_s))
+    return made
+
+
+def cause_of(event: events.Event) -> str:
+    """The words of an event that say why; each event has at most one such field."""
+    for name in ("cause", "error", "evidence", "reason", "by", "timer"):
+        value = getattr(event, name, None)
+        if value:
+            return str(value)
+    return type(event).__name__
+
+
+def _stop(step: Step) -> Decision:
+    policy = step.before.policy
+    numbers: dict[str, Any] = {"up_s": round(step.event.at - step.before.state_since, 3)}
+    rule = _stop_rule(step)
+    if rule == "idle":
+        numbers["build_wait_timeout_s"] = policy.build_wait_timeout_s
+    if rule == "not_attached":
+        numbers["missing_timeout_s"] = policy.missing_timeout_s
+    if step.before.leases:
+        numbers["leases_lost"] = len(step.before.leases)
+    return step.decision(Kind.STOP, rule, _stop_text(step), **numbers)
+
+
+def _stop_text(step: Step) -> str:
+    for command in step.ordered:
+        if isinstance(command, commands.SendAway):
+            return command.reason
+        if isinstance(command, commands.Destroy) and command.failure:
+            return command.failure
+    return cause_of(step.event)
+
+
+_TIMERS = {
+    Timer.IDLE: "idle",
+    Timer.ATTACH: "not_attached",
+    Timer.RECONNECT: "not_reconnected",
+}
+_EVENTS: dict[type[events.Event], str] = {
+    events.CreateFailed: "create_failed",
+    events.Inspected: "gone",
+    events.Compromised: "compromised",
+    events.Removed: "removed",
+    events.Redefined: "redefined",
+    events.HubStopping: "hub_stops",
+    events.Unwanted: "order",
+}
+
+
+def _stop_rule(step: Step) -> str:
+    event = step.event
+    if isinstance(event, events.TimerFired):
+        return _TIMERS.get(event.timer, str(event.timer))
+    if isinstance(event, events.ModeSet):
+        return f"mode_{event.mode}"
+    if isinstance(event, events.Released):
+        return _release_rule(step, event)
+    return _rule_of(event, _EVENTS.get(type(event), type(event).__name__.lower()))
+
+
+def _release_rule(step: Step, event: events.Released) -> str:
+    if not event.clean or step.before.tainted:
+        return "not_clean"
+    if step.before.mode is Mode.DRAINING:
+        return "drained"
+    if step.before.policy.build_wait_timeout_s == 0:
+        return "build_wait_timeout"
+    return "worn_out"
+
+
+def _rule_of(event: events.Event, default: str) -> str:
+    because = getattr(event, "because", None)
+    return default if because is None else str(because.rule)

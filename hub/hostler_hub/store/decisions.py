@@ -1,0 +1,67 @@
+"""The decision log: written with the transitions that it explains; bounded by age and number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from hostler_hub.store.tables import decisions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection, RowMapping
+
+_APPEND = sa.insert(decisions).inline()  # inline: nobody needs the generated ids
+_NEWEST = sa.select(sa.func.max(decisions.c.id))
+_PRUNE = sa.delete(decisions).where(
+    sa.or_(decisions.c.id <= sa.bindparam("b_last"), decisions.c.at < sa.bindparam("b_before"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which decisions; what is None does not matter. ``since`` is an instant, inclusive."""
+
+    worker: str | None = None
+    build: str | None = None
+    group: str | None = None
+    kind: str | None = None
+    since: float | None = None
+
+
+def append(c: Connection, rows: list[dict[str, Any]]) -> None:
+    """Add decisions, in order. All rows have the same keys: columns of `decisions` without `id`."""
+    if rows:
+        c.execute(_APPEND, rows)
+
+
+def page(c: Connection, where: Filter, limit: int, after: int | None) -> Sequence[RowMapping]:
+    """Decisions newest first; ``after`` is the id of the last one of the page before."""
+    query = sa.select(decisions).order_by(decisions.c.id.desc()).limit(limit)
+    for name in ("worker", "build", "group", "kind"):
+        if (wanted := getattr(where, name)) is not None:
+            query = query.where(decisions.c[name] == wanted)
+    if where.since is not None:
+        query = query.where(decisions.c.at >= where.since)
+    if after is not None:
+        query = query.where(decisions.c.id < after)
+    return c.execute(query).mappings().all()
+
+
+def last_of_groups(c: Connection, kind: str) -> Sequence[RowMapping]:
+    """The newest decision of a kind for each group."""
+    newest = (
+        sa.select(sa.func.max(decisions.c.id))
+        .where(decisions.c.kind == kind, decisions.c.group.is_not(None))
+        .group_by(decisions.c.group)
+    )
+    return c.execute(sa.select(decisions).where(decisions.c.id.in_(newest))).mappings().all()
+
+
+def prune(c: Connection, *, before: float, rows: int) -> int:
+    """Forget what is older than an instant, and all but the newest ``rows``; how many went."""
+    newest = c.execute(_NEWEST).scalar_one() or 0
+    return c.execute(_PRUNE, {"b_last": newest - rows, "b_before": before}).rowcount
