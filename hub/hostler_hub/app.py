@@ -192,7 +192,9 @@ async def _assemble(
         store, clock, controller, agents, logs, exchange, queue.finished, queue.forfeit
     )
     queue.dispatcher = dispatcher
-    definitions = Definitions(store, clock, registry, controller, drivers, dispatcher.wake)
+    definitions = Definitions(
+        store, clock, registry, controller, drivers, _secrets(settings), dispatcher.wake
+    )
     fleet = Fleet(store, clock, registry, controller, queue, definitions)
     tasks = Tasks()
 

@@ -18,6 +18,7 @@ from hostler_hub.drivers.contract import Driver, OptionsRefused
 from hostler_hub.errors import Conflict, InvalidRequest
 from hostler_hub.lifecycle import State, Worker, events
 from hostler_hub.registry import Entry, Registry, columns_of
+from hostler_hub.secrets import SecretRefused, Secrets
 from hostler_hub.specs import WorkerDefinition
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
@@ -39,6 +40,7 @@ class Definitions:
         registry: Registry,
         controller: Controller,
         drivers: Mapping[str, Driver],
+        secrets: Secrets,
         on_defined: Callable[[], None],
     ) -> None:
         self._store = store
@@ -46,6 +48,7 @@ class Definitions:
         self._registry = registry
         self._controller = controller
         self._drivers = drivers
+        self._secrets = secrets
         self._on_defined = on_defined
         self._defining = asyncio.Lock()
 
@@ -91,7 +94,19 @@ class Definitions:
                     f"worker {definition.name}: {error}", pointer=f"{where}/driver_options"
                 ) from error
             _check_permanence(definition, driver, where)
+            self._check_password(definition, where)
             self._check_state(definition, where)
+
+    def _check_password(self, definition: WorkerDefinition, where: str) -> None:
+        """Told now, rather than by an agent that is refused some night."""
+        if definition.password_ref is None:
+            return
+        try:
+            self._secrets.resolve(definition.password_ref)
+        except SecretRefused as error:
+            raise InvalidRequest(
+                f"worker {definition.name}: password: {error}", pointer=f"{where}/password"
+            ) from None
 
     def _check_state(self, definition: WorkerDefinition, where: str) -> None:
         entry = self._registry.find(definition.name)

@@ -8,16 +8,20 @@ from typing import Any
 from hostler_hub.clock import Clock
 from hostler_hub.controller import Controller
 from hostler_hub.definitions import Definitions
-from hostler_hub.errors import Conflict, NotFound
+from hostler_hub.errors import Conflict, InvalidRequest, NotFound
 from hostler_hub.identifiers import new_ulid
+from hostler_hub.instants import instant
 from hostler_hub.lifecycle import Mode, State, Worker, events
 from hostler_hub.lifecycle.model import why_not_startable, why_reserved
 from hostler_hub.queue import Queue
 from hostler_hub.registry import Entry, Registry
+from hostler_hub.selection import Select
 from hostler_hub.specs import WorkerDefinition
 from hostler_hub.store import events as event_rows
 from hostler_hub.store.engine import Store
 from hostler_hub.views import event_view, worker_view
+
+LONGEST_MODE_S = 366 * 24 * 3600.0
 
 
 class Fleet:
@@ -80,17 +84,30 @@ class Fleet:
 
     # --- orders -------------------------------------------------------------------------------
 
+    def choose(self, names: Sequence[str] | None, select: Select | None) -> list[str]:
+        """Whom an order is about: those named, or those that fit now, by name."""
+        if select is None:
+            return list(names or ())
+        return sorted(entry.life.name for entry in self._registry if select.fits(entry))
+
     async def set_mode(
-        self, names: Sequence[str], *, mode: str, reason: str | None, by: str, dry_run: bool
+        self,
+        names: Sequence[str],
+        *,
+        mode: str,
+        reason: str | None,
+        by: str,
+        dry_run: bool,
+        until: float | None = None,
     ) -> list[dict[str, Any]]:
-        """Order a mode. Ordering ``active`` also ends a quarantine."""
-        wanted = Mode(mode)
-        entries = self._all(names)
-        results = [_mode_result(entry, wanted, reason) for entry in entries]
+        """Order a mode, until an instant or for good. Ordering ``active`` ends a quarantine too."""
+        wanted, at = Mode(mode), self._clock.now()
+        if until is not None:
+            _refuse_end(wanted, until - at)
+        order = events.ModeSet(at=at, mode=wanted, reason=reason, by=by, until=until)
+        results = [_mode_result(entry, order) for entry in self._all(names)]
         todo = [result["name"] for result in results if result["changed"]]
         if todo and not dry_run:
-            at = self._clock.now()
-            order = events.ModeSet(at=at, mode=wanted, reason=reason, by=by)
             await self._controller.handle_many([(name, order) for name in todo])
         return results
 
@@ -227,17 +244,30 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def _mode_result(entry: Entry, wanted: Mode, reason: str | None) -> dict[str, Any]:
+def _refuse_end(wanted: Mode, left_s: float) -> None:
+    if wanted is Mode.ACTIVE:
+        raise InvalidRequest("active is what a mode ends in: it has no end", pointer="/until")
+    if not 0 < left_s <= LONGEST_MODE_S:
+        raise InvalidRequest("the end of a mode lies ahead, within a year", pointer="/until")
+
+
+def _mode_result(entry: Entry, order: events.ModeSet) -> dict[str, Any]:
     life = entry.life
-    same = life.mode is wanted and (wanted is Mode.ACTIVE or life.mode_reason == reason)
-    ends_quarantine = wanted is Mode.ACTIVE and life.quarantine_until is not None
-    before = {"mode": life.mode.value, "reason": life.mode_reason}
+    before = _order_view(life.mode, life.mode_reason, life.mode_until)
+    after = _order_view(order.mode, order.reason, order.until)
+    active = life.mode is order.mode is Mode.ACTIVE
+    same = active or before == after
+    ends_quarantine = order.mode is Mode.ACTIVE and life.quarantine_until is not None
     return {
         "name": life.name,
         "changed": not same or ends_quarantine,
         "before": before,
-        "after": {"mode": wanted.value, "reason": reason} if not same else before,
+        "after": before if same else after,
     }
+
+
+def _order_view(mode: Mode, reason: str | None, until: float | None) -> dict[str, Any]:
+    return {"mode": mode.value, "reason": reason, "until": instant(until)}
 
 
 def _remedy(life: Worker) -> str:

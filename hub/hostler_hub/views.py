@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping
 
 from hostler_hub.instants import instant
 from hostler_hub.lease_views import lease_brief
+from hostler_hub.lifecycle.model import why_retiring
 from hostler_hub.reasons import BuildReasons
 from hostler_hub.reconcile import Outcome, Report
 from hostler_hub.registry import Entry
@@ -43,11 +44,16 @@ def worker_view(entry: Entry, builds: Sequence[str]) -> dict[str, Any]:
         "mode_reason": life.mode_reason,
         "mode_by": life.mode_by,
         "mode_at": instant(life.mode_at),
+        "mode_until": instant(life.mode_until),
         "state": life.state.value,
         "state_since": instant(life.state_since),
         "attached": life.attached,
         "instance": life.instance.id if life.instance else None,
         "epoch": life.epoch,
+        "up_since": instant(life.up_since),
+        "uses": life.uses,
+        "retiring": why_retiring(life),
+        "failed_starts": life.failed_starts,
         "quarantine": quarantine,
         "missing": missing,
         "lease": None if life.person is None else lease_brief(life.person),

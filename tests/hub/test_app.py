@@ -113,3 +113,57 @@ async def test_the_hub_is_the_same_after_a_restart_and_says_what_it_left(
     assert seen[0] == seen[1]
     left = process.read_json(settings.stop_file)
     assert (left["instances"], left["unclosed"]) == ([], [])
+
+
+async def test_a_selection_and_a_mode_s_end(client: httpx2.AsyncClient) -> None:
+    others = {**WEB, "name": "db-1", "labels": ["db"]}
+    await post(client, f"{WORKERS}/define", {"workers": [WEB, {**WEB, "name": "web-2"}, others]})
+    order = {"select": {"labels": "linux"}, "mode": "paused", "for_s": 3600}
+    dry = await post(client, f"{WORKERS}/mode", {**order, "dry_run": True})
+    assert [each["changed"] for each in dry["results"]] == [True, True]
+    assert (await client.get(f"{WORKERS}/web-1")).json()["mode"] == "active"
+    done = views.ModeResults.model_validate(await post(client, f"{WORKERS}/mode", order))
+    assert [each.name for each in done.results] == ["web-1", "web-2"]
+    until = done.results[0].after.until
+    assert until is not None
+    assert (await client.get(f"{WORKERS}/web-1")).json()["mode_until"] == until
+    again = {"names": ["web-1"], "mode": "paused", "until": until}
+    assert not (await post(client, f"{WORKERS}/mode", again))["results"][0]["changed"]
+    for wrong in ({"until": "2001-01-01T00:00:00Z"}, {"until": "2999-01-01T00:00:00Z"}):
+        refused = await client.post(f"{WORKERS}/mode", json={**again, **wrong})
+        assert (refused.status_code, refused.json()["pointer"]) == (422, "/until")
+    ends = {"names": ["web-1"], "mode": "active", "for_s": 1}
+    assert (await client.post(f"{WORKERS}/mode", json=ends)).status_code == 422
+    paused = await post(client, f"{WORKERS}/query", {"select": {"mode": "paused"}})
+    assert [each["name"] for each in paused["items"]] == ["web-1", "web-2"]
+
+
+async def test_permanent_workers_have_no_instances_to_replace(client: httpx2.AsyncClient) -> None:
+    owned = {"name": "p", "driver": "permanent", "password": "x"}
+    for limit in ("max_uses", "max_uptime"):
+        body = {"workers": [{**owned, limit: 1}]}
+        refused = await client.post(f"{WORKERS}/define", json=body)
+        assert (refused.status_code, refused.json()["pointer"]) == (422, f"/workers/0/{limit}")
+
+
+async def test_V14_a_password_by_reference_is_shown_kept_and_replaced(
+    client: httpx2.AsyncClient, settings: Settings
+) -> None:
+    (settings.state_dir / "secrets").mkdir()
+    (settings.state_dir / "secrets" / "p").write_text("s3cret\n")
+    owned = {"name": "p", "driver": "permanent"}
+
+    async def define(**more: Any) -> views.DefineResult:
+        made = await post(client, f"{WORKERS}/define", {"workers": [{**owned, **more}]})
+        return views.DefineResults.model_validate(made).results[0]
+
+    assert (await define(password={"file": "p"})).after.password_ref == {"file": "p"}
+    assert not (await define(password={"file": "p"})).changed
+    kept = await define(description="x")
+    assert (kept.after.password_ref, kept.after.has_password) == ({"file": "p"}, True)
+    plain = await define(description="x", password="s3cret")
+    assert (plain.after.password_ref, plain.after.has_password) == (None, True)
+    lost = {"workers": [{**owned, "password": {"file": "none"}}]}
+    refused = await client.post(f"{WORKERS}/define", json=lost)
+    assert (refused.status_code, refused.json()["pointer"]) == (422, "/workers/0/password")
+    assert "none" in refused.json()["detail"]

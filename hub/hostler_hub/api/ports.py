@@ -18,6 +18,7 @@ from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
 from hostler_hub.leases import Leases
 from hostler_hub.reconcile import Reconciler
+from hostler_hub.selection import Select
 from hostler_hub.settings import Settings
 from hostler_hub.specs import BuildSpec, WorkerDefinition
 from hostler_hub.store.decisions import Filter
@@ -39,10 +40,20 @@ class Fleet(Protocol):
     ) -> list[View]:
         """Removes workers; Conflict for one with a running build unless `force`."""
 
+    def choose(self, names: Sequence[str] | None, select: Select | None) -> list[str]:
+        """The names of those an order is about: as given, or of those that fit now."""
+
     async def set_mode(
-        self, names: Sequence[str], *, mode: str, reason: str | None, by: str, dry_run: bool
+        self,
+        names: Sequence[str],
+        *,
+        mode: str,
+        reason: str | None,
+        by: str,
+        dry_run: bool,
+        until: float | None,
     ) -> list[View]:
-        """Sets what an operator wants of workers."""
+        """Sets what an operator wants of workers, until an instant or for good."""
 
     async def substantiate(self, names: Sequence[str], *, by: str, dry_run: bool) -> list[View]:
         """Asks for instances; returns before they are up."""

@@ -123,11 +123,16 @@ class WorkerView(_View):
     mode_reason: str | None
     mode_by: str | None
     mode_at: str | None
+    mode_until: str | None
     state: WorkerState
     state_since: str
     attached: bool
     instance: str | None
     epoch: int
+    up_since: str | None
+    uses: int
+    retiring: str | None
+    failed_starts: int
     quarantine: Quarantine | None
     missing: Missing | None
     lease: LeaseBrief | None
@@ -325,6 +330,7 @@ class ModeState(_View):
 
     mode: WorkerMode
     reason: str | None
+    until: str | None
 
 
 class ModeResult(_View):

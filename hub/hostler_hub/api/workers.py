@@ -1,14 +1,24 @@
 """The fleet: define workers, see them, say what is wanted of them."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    model_validator,
+)
 
 from hostler_hub.api import problems, views
 from hostler_hub.api.ports import HubPart
 from hostler_hub.api.responses import Json
 from hostler_hub.api.security import GuardedRoute, Operator, Viewer
+from hostler_hub.fields import PositiveSeconds, refuse
+from hostler_hub.selection import Select
 from hostler_hub.specs import Text, WorkerDefinition, WorkerName
 
 router = APIRouter(prefix="/api/v1/workers", route_class=GuardedRoute, tags=["workers"])
@@ -35,10 +45,23 @@ class Filter(_Body):
     after: str | None = None
 
 
-class QueryWorkers(_Body):
+class _Targets(_Body):
+    """Whom it is about: workers by name, or by what they are."""
+
+    names: Names | None = None
+    select: Select | None = None
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.names is None) == (self.select is None):
+            raise refuse("targets", "give either names or select")
+        return self
+
+
+class QueryWorkers(_Targets):
     """Workers to look up, whether or not they exist."""
 
-    names: Annotated[list[StrictStr], Field(max_length=MAX_NAMES)]
+    names: Annotated[list[StrictStr], Field(max_length=MAX_NAMES)] | None = None
 
 
 class DefineWorkers(_Body):
@@ -48,27 +71,38 @@ class DefineWorkers(_Body):
     dry_run: StrictBool = False
 
 
-class RemoveWorkers(_Body):
+class RemoveWorkers(_Targets):
     """Workers to remove; `force` cancels what they run."""
 
-    names: Names
     dry_run: StrictBool = False
     force: StrictBool = False
 
 
-class SetMode(_Body):
-    """What is wanted of workers, and why."""
+class SetMode(_Targets):
+    """What is wanted of workers, and why; until an instant, for a time, or for good."""
 
-    names: Names
     mode: views.WorkerMode
     reason: Text | None = None
+    until: AwareDatetime | None = None
+    for_s: PositiveSeconds | None = None
     dry_run: StrictBool = False
 
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.until is not None and self.for_s is not None:
+            raise refuse("two_ends", "give either until or for_s")
+        return self
 
-class NameWorkers(_Body):
+    def ends_at(self, now: float) -> float | None:
+        """In seconds since the epoch; None for good."""
+        if self.for_s is not None:
+            return now + self.for_s
+        return None if self.until is None else self.until.timestamp()
+
+
+class NameWorkers(_Targets):
     """Workers to act on."""
 
-    names: Names
     dry_run: StrictBool = False
 
 
@@ -95,8 +129,8 @@ async def page(
 
 @router.post("/query", response_model=views.WorkerLookup, responses=problems.responses(413))
 async def query(body: QueryWorkers, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
-    """Any number of workers by name, in one answer."""
-    return Json(hub.fleet.query(body.names))
+    """Any number of workers, by name or by what they are, in one answer."""
+    return Json(hub.fleet.query(hub.fleet.choose(body.names, body.select)))
 
 
 @router.post("/define", response_model=views.DefineResults, responses=problems.responses(409, 413))
@@ -111,9 +145,8 @@ async def define(body: DefineWorkers, hub: HubPart, caller: Operator) -> Json:
 )
 async def remove(body: RemoveWorkers, hub: HubPart, caller: Operator) -> Json:
     """Removes workers; one whose instance must end first disappears once that is proven gone."""
-    results = await hub.fleet.remove(
-        body.names, force=body.force, dry_run=body.dry_run, by=caller.name
-    )
+    names = hub.fleet.choose(body.names, body.select)
+    results = await hub.fleet.remove(names, force=body.force, dry_run=body.dry_run, by=caller.name)
     return Json({"results": results})
 
 
@@ -121,7 +154,12 @@ async def remove(body: RemoveWorkers, hub: HubPart, caller: Operator) -> Json:
 async def set_mode(body: SetMode, hub: HubPart, caller: Operator) -> Json:
     """Pauses, resumes, drains or stops workers; the token's name is noted as who wanted it."""
     results = await hub.fleet.set_mode(
-        body.names, mode=body.mode, reason=body.reason, by=caller.name, dry_run=body.dry_run
+        hub.fleet.choose(body.names, body.select),
+        mode=body.mode,
+        reason=body.reason,
+        until=body.ends_at(hub.clock.now()),
+        by=caller.name,
+        dry_run=body.dry_run,
     )
     return Json({"results": results})
 
@@ -131,7 +169,8 @@ async def set_mode(body: SetMode, hub: HubPart, caller: Operator) -> Json:
 )
 async def substantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Json:
     """Asks for instances and returns at once; look the workers up to see them come."""
-    results = await hub.fleet.substantiate(body.names, by=caller.name, dry_run=body.dry_run)
+    names = hub.fleet.choose(body.names, body.select)
+    results = await hub.fleet.substantiate(names, by=caller.name, dry_run=body.dry_run)
     return Json({"results": results})
 
 
@@ -142,7 +181,8 @@ async def substantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Jso
 )
 async def insubstantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Json:
     """Asks for instances to end and returns at once."""
-    results = await hub.fleet.insubstantiate(body.names, by=caller.name, dry_run=body.dry_run)
+    names = hub.fleet.choose(body.names, body.select)
+    results = await hub.fleet.insubstantiate(names, by=caller.name, dry_run=body.dry_run)
     return Json({"results": results})
 
 

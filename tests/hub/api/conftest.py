@@ -36,6 +36,7 @@ from hostler_hub.files import Files
 from hostler_hub.journal import Journal
 from hostler_hub.reconcile import Reconciler
 from hostler_hub.registry import Registry
+from hostler_hub.selection import Select
 from hostler_hub.settings import Settings
 from hostler_hub.specs import BuildSpec, WorkerDefinition
 from hostler_hub.store.engine import Store
@@ -56,11 +57,16 @@ def worker_view(definition: WorkerDefinition) -> View:
         "mode_reason": None,
         "mode_by": None,
         "mode_at": None,
+        "mode_until": None,
         "state": "latent",
         "state_since": NOW,
         "attached": False,
         "instance": None,
         "epoch": 0,
+        "up_since": None,
+        "uses": 0,
+        "retiring": None,
+        "failed_starts": 0,
         "quarantine": None,
         "missing": None,
         "lease": None,
@@ -115,14 +121,29 @@ class FakeFleet:
             self.workers.pop(name)
         return results
 
+    def choose(self, names: Sequence[str] | None, select: Select | None) -> list[str]:
+        if select is None:
+            return list(names or ())
+        plain = select.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        self.calls.append(("choose", plain))
+        return sorted(self.workers)
+
     async def set_mode(
-        self, names: Sequence[str], *, mode: str, reason: str | None, by: str, dry_run: bool
+        self,
+        names: Sequence[str],
+        *,
+        mode: str,
+        reason: str | None,
+        by: str,
+        dry_run: bool,
+        until: float | None,
     ) -> list[View]:
-        self.calls.append(("set_mode", {"by": by, "dry_run": dry_run, "reason": reason}))
+        order = {"by": by, "dry_run": dry_run, "reason": reason, "until": until}
+        self.calls.append(("set_mode", order))
         results = []
         for view in [self.view(name) for name in names]:
-            before = {"mode": view["mode"], "reason": view["mode_reason"]}
-            after = {"mode": mode, "reason": reason}
+            before = {"mode": view["mode"], "reason": view["mode_reason"], "until": None}
+            after = {"mode": mode, "reason": reason, "until": None}
             view.update(mode=mode, mode_reason=reason)
             result = {"name": view["name"], "before": before, "after": after}
             results.append({**result, "changed": before != after})

@@ -94,7 +94,7 @@ async def test_mode_notes_who_and_why(api: Api, operator: httpx2.AsyncClient) ->
     results = views.ModeResults.model_validate(answer.json()).results
     assert (results[0].before.mode, results[0].after.mode) == ("active", "paused")
     assert results[0].changed
-    expected = {"by": "a-operator", "dry_run": False, "reason": "disk swap"}
+    expected = {"by": "a-operator", "dry_run": False, "reason": "disk swap", "until": None}
     assert api.fleet.calls[-1] == ("set_mode", expected)
     body["mode"] = "asleep"
     assert (await operator.post(f"{WORKERS}/mode", json=body)).status_code == 422
@@ -133,3 +133,39 @@ async def test_a_thousand_workers_go_in_one_request(operator: httpx2.AsyncClient
     listed = await operator.post(f"{WORKERS}/query", json={"names": names})
     paused = await operator.post(f"{WORKERS}/mode", json={"names": names, "mode": "paused"})
     assert len(listed.json()["items"]) == len(paused.json()["results"]) == 1000
+
+
+async def test_a_mode_s_end_is_an_instant_or_a_time_from_now(
+    api: Api, operator: httpx2.AsyncClient
+) -> None:
+    await define(operator, WEB)
+    body = {"names": ["web-1"], "mode": "paused"}
+    instant = {**body, "until": "2026-01-02T05:04:05+02:00"}
+    assert (await operator.post(f"{WORKERS}/mode", json=instant)).is_success
+    assert api.fleet.calls[-1][1]["until"] == 1767323045
+    assert (await operator.post(f"{WORKERS}/mode", json={**body, "for_s": 90})).is_success
+    assert api.fleet.calls[-1][1]["until"] == api.hub.clock.now() + 90
+    for wrong in ({"until": "2026-01-02T05:04:05"}, {"until": "soon"}, {"for_s": 0}):
+        refused = await operator.post(f"{WORKERS}/mode", json={**body, **wrong})
+        assert refused.status_code == 422
+        assert refused.json()["pointer"] == f"/{next(iter(wrong))}"
+    both = {**instant, "for_s": 90}
+    assert (await operator.post(f"{WORKERS}/mode", json=both)).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["mode", "substantiate", "insubstantiate", "remove", "query"])
+async def test_an_order_takes_names_or_a_selection(
+    api: Api, operator: httpx2.AsyncClient, path: str
+) -> None:
+    await define(operator, WEB, {**WEB, "name": "web-2"})
+    rest = {"mode": "paused"} if path == "mode" else {}
+    select = {"labels": ["linux"], "state": "latent", "missing": False}
+    answer = await operator.post(f"{WORKERS}/{path}", json={"select": select, **rest})
+    assert answer.is_success, answer.text
+    told = answer.json()["items" if path == "query" else "results"]
+    assert [each["name"] for each in told] == ["web-1", "web-2"]
+    chosen = next(call for call in api.fleet.calls if call[0] == "choose")
+    assert chosen[1] == {"labels": ["linux"], "state": ["latent"], "missing": False}
+    for wrong in ({}, {"names": ["web-1"], "select": select}, {"select": {}}):
+        refused = await operator.post(f"{WORKERS}/{path}", json={**wrong, **rest})
+        assert refused.status_code == 422, wrong
