@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.docker.options import DockerOptions, Tls
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CALL_S = 60.0
 THREADS = 16
 
 
@@ -70,6 +69,8 @@ class Endpoint:
 class Daemon:
     """The client of one endpoint, connected when it is first asked something."""
 
+    call_s: ClassVar[float] = 60.0  # a loaded daemon takes its time, a frozen one for ever
+
     def __init__(self, endpoint: Endpoint, secrets: Secrets) -> None:
         self.endpoint = endpoint
         self._secrets = secrets
@@ -78,12 +79,13 @@ class Daemon:
         self._files: tempfile.TemporaryDirectory[str] | None = None
         self._threads = asyncio.Semaphore(THREADS)
 
-    async def ask(self, question: Callable[[APIClient], T], deadline_s: float = CALL_S) -> T:
+    async def ask(self, question: Callable[[APIClient], T], deadline_s: float | None = None) -> T:
         """Let ``question`` use the client in a thread.
 
         Raises OptionsRefused, NotThere, Conflict, NoAnswer, or another ProviderFailed. A thread
         that is not waited for any more ends with the SDK's own timeout.
         """
+        deadline_s = deadline_s or self.call_s
         try:
             async with asyncio.timeout(deadline_s):
                 await self._threads.acquire()
@@ -136,7 +138,7 @@ class Daemon:
                 self._client = APIClient(
                     self.endpoint.docker_host,
                     version="auto",
-                    timeout=int(CALL_S),
+                    timeout=max(1, int(self.call_s)),
                     tls=self._tls() or False,
                     max_pool_size=THREADS,
                 )
