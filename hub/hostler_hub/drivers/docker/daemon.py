@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -131,18 +130,27 @@ class Daemon:
 
     def _connected(self) -> APIClient:
         """The client; the first call negotiates the API's version with the daemon."""
-        from docker import APIClient  # noqa: PLC0415 - see above
-
         with self._lock:
             if self._client is None:
-                self._client = APIClient(
-                    self.endpoint.docker_host,
-                    version="auto",
-                    timeout=max(1, int(self.call_s)),
-                    tls=self._tls() or False,
-                    max_pool_size=THREADS,
-                )
+                tls = self._tls()
+                with contextlib.closing(self._new("1.24", tls)) as client:
+                    version = client.version(api_version=False)["ApiVersion"]
+                self._client = self._new(version, tls)
             return self._client
+
+    def _new(self, version: str, tls: TLSConfig | None) -> APIClient:
+        from docker import APIClient  # noqa: PLC0415 - see above
+
+        client = APIClient(
+            self.endpoint.docker_host,
+            version=version,
+            timeout=max(1, int(self.call_s)),
+            tls=tls or False,
+            max_pool_size=THREADS,
+        )
+        # Else the authorities of REQUESTS_CA_BUNDLE would replace those that the owner named.
+        client.trust_env = False
+        return client
 
     def _tls(self) -> TLSConfig | None:
         """requests wants files, and opens them again for each connection."""
@@ -193,9 +201,7 @@ def _refusal(where: str, error: APIError) -> ProviderFailed | OptionsRefused:
 
 
 def _innermost(error: BaseException) -> str:
-    """requests wraps urllib3's error, which wraps the system's: a person wants the last one."""
-    while error.__context__ is not None and not isinstance(error, OSError | json.JSONDecodeError):
-        error = error.__context__
-    while isinstance(error, OSError) and error.errno is None and error.__context__ is not None:
-        error = error.__context__
+    """The SDK wraps requests' error, that urllib3's, that the system's: people want the last."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
     return str(error) or type(error).__name__
