@@ -35,12 +35,10 @@ from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
 from hostler_hub.fleet import Fleet
 from hostler_hub.identifiers import new_ulid
-from hostler_hub.incidents import Incidents
 from hostler_hub.journal import Journal
 from hostler_hub.leases import Leases
 from hostler_hub.logs import Logs
 from hostler_hub.matching import Roster
-from hostler_hub.notify.notifier import Notifier
 from hostler_hub.opening import open_store
 from hostler_hub.process import write_json
 from hostler_hub.queue import Queue
@@ -154,6 +152,7 @@ async def _drivers(
             hub_socket=settings.agents_socket,
             ca_file=Path(settings.tls_ca) if settings.tls_ca else None,
             grants=grants.parse(settings.docker_allow),
+            given=settings.state_dir / "drivers" / name,
         )
         drivers[name] = driver(environment)
         stack.push_async_callback(closing.within, f"driver {name}", drivers[name].aclose)
@@ -182,8 +181,6 @@ async def _assemble(
     registry = Registry()
     logs = Logs(store, settings.log_step_size_bytes)
     controller = Controller(store, clock, registry, drivers, settings.lease_ttl_s)
-    notifier = Notifier(settings, store, clock, hub_id, _secrets(settings))
-    controller.alarms = notifier.alarms
     admission = Admission(store, clock, registry, controller, settings.handshakes_per_s)
     agents = Agents(settings, store, clock, registry, controller, admission)
     roster = Roster(registry)
@@ -200,12 +197,10 @@ async def _assemble(
         store, clock, registry, controller, drivers, _secrets(settings), dispatcher.wake
     )
     fleet = Fleet(store, clock, registry, controller, queue, definitions)
-    incidents = Incidents(store, clock, registry, notifier.defaults, notifier.outbox.wake)
     tasks = Tasks()
 
     ownerless = await controller.load()
     stack.callback(_note_what_is_left, settings, clock, registry, closing)
-    stack.push_async_callback(closing.within, "outbox", notifier.outbox.aclose)
     stack.push_async_callback(closing.within, "controller", controller.aclose)
     stack.push_async_callback(closing.within, "agents", agents.aclose)
     stack.push_async_callback(closing.within, "queue", queue.aclose)
@@ -221,7 +216,6 @@ async def _assemble(
     tasks.spawn(journal.run(), "journal")
     journal.start()
     tasks.spawn(dispatcher.run(), "dispatcher")
-    tasks.spawn(notifier.outbox.run(), "outbox")
     dispatcher.wake()
     interval_s = settings.reconcile_interval_s
     reconciler = Reconciler(store, clock, registry, controller, drivers, interval_s)
@@ -240,7 +234,6 @@ async def _assemble(
         evidence=Evidence(store, clock),
         leases=leases,
         journal=journal,
-        incidents=incidents,
     )
 
 

@@ -23,6 +23,7 @@ import hostler_agent
 from hostler_hub.drivers.contract import AgentArchive
 
 OLDEST_PYTHON = (3, 9)
+OLD_PYTHON_STATUS = 92  # drivers know it: nothing was done
 DEPENDENCIES = ("msgpack", "websockets")
 SUFFIX = ".pyz"
 # An instance that is being started while the hub is upgraded still asks for the older one.
@@ -38,10 +39,11 @@ _MAIN = f"""\
 import sys
 
 if sys.version_info < {OLDEST_PYTHON}:
-    sys.exit(
+    sys.stderr.write(
         "hostler-agent: Python {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer is needed, "
-        "this is %d.%d (%s)" % (sys.version_info[0], sys.version_info[1], sys.executable)
+        "this is %d.%d (%s)\\n" % (sys.version_info[0], sys.version_info[1], sys.executable)
     )
+    sys.exit({OLD_PYTHON_STATUS})
 
 if __name__ == "__main__":
     from hostler_agent.__main__ import main

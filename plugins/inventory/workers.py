@@ -113,7 +113,6 @@ OBSERVED = (
     "epoch",
     "quarantine",
     "missing",
-    "incidents",
     "last_error",
     "builds",
     "lease",

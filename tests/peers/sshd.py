@@ -32,7 +32,7 @@ def missing() -> str | None:
 class Sshd:
     """A server; `lines` are more of its configuration, `prefix` runs it in another namespace.
 
-    Logins land in the home directory of the user we are, so tests name directories of their own.
+    Logins have the server's directory as their home.
     """
 
     def __init__(self, directory: Path, *lines: str, prefix: Sequence[str] = ()) -> None:
@@ -105,6 +105,8 @@ class Sshd:
         yield "PasswordAuthentication no"
         yield "LogLevel VERBOSE"
         yield "Subsystem sftp internal-sftp"
+        # A shell's start files are the machine's own affair, and take their time.
+        yield f"SetEnv HOME={self.directory}"
 
 
 def make_key(path: Path, passphrase: str = "") -> Path:

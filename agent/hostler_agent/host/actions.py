@@ -53,18 +53,18 @@ def install_(request: Request) -> Reply:
 
 
 def start(request: Request) -> Reply:
-    """{"directory", "hub", "instance", "epoch", "config", "token", "environment"}: the process."""
+    """{"directory", "hub", "instance", "epoch", "config", "token", ...}: its process.
+
+    `environment` are variables for it, `ca` the authorities it is to trust, as PEM.
+    """
     place, mark = Place(text(request, "directory")), _mark(request)
-    token, config = text(request, "token"), request.get("config")
-    if not isinstance(config, dict):
-        raise HostError(REQUEST, "'config' must be an object")
     place.forget_old()
     with place.locked(mark.instance) as lock:
         if lock.is_gone:
             raise HostError(GONE, f"instance {mark.instance} was ended before")
         identity = _find(place, mark.hub, mark.instance)
         if identity is None:
-            identity = _launch(place, mark, config, token, _environment(request))
+            identity = _launch(place, mark, request)
         return _running(place, mark.instance, identity)
 
 
@@ -137,9 +137,10 @@ ACTIONS: Mapping[str, Callable[[Request], Reply]] = {
 }
 
 
-def _launch(
-    place: Place, mark: Mark, config: Request, token: str, extra: Mapping[str, str]
-) -> Identity:
+def _launch(place: Place, mark: Mark, request: Request) -> Identity:
+    token, config, extra = text(request, "token"), request.get("config"), _environment(request)
+    if not isinstance(config, dict):
+        raise HostError(REQUEST, "'config' must be an object")
     directory, program = place.instance(mark.instance), Path(sys.argv[0]).absolute()
     try:
         (directory / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -147,6 +148,9 @@ def _launch(
         write_private(directory / "mark.json", json.dumps({**about, "created_at": time.time()}))
         write_private(directory / "token", token)
         complete = {**config, "workdir": "work", "token_file": "token"}
+        if request.get("ca"):
+            write_private(directory / "ca.pem", text(request, "ca"))
+            complete["ca_file"] = "ca.pem"
         write_private(directory / "agent.json", json.dumps(complete))
         with contextlib.suppress(OSError):  # it is in use: see install
             os.utime(program)
@@ -174,6 +178,7 @@ def _running(place: Place, instance: str, identity: Identity) -> Reply:
         "state": RUNNING,
         "process": identity.record(),
         "directory": str(place.root),
+        "hub_url": _hub_url(place, instance),
         "words": f"process {identity.pid} in {place.instance(instance)}",
     }
 
@@ -216,7 +221,13 @@ def _about(place: Place, mark: Mark) -> dict[str, Any]:
         "epoch": mark.epoch,
         "worker": record.get("worker", ""),
         "created_at": record.get("created_at"),
+        "directory": str(place.root),
+        "hub_url": _hub_url(place, mark.instance),
     }
+
+
+def _hub_url(place: Place, instance: str) -> Optional[str]:
+    return read_json(place.instance(instance) / "agent.json").get("hub")
 
 
 def _tail(path: Path, size: int = TAIL_BYTES) -> str:

@@ -15,7 +15,6 @@ from hostler_hub.api import (
     artifacts,
     builds,
     decisions,
-    incidents,
     leases,
     problems,
     reconcile,
@@ -37,7 +36,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     tokens.router,
     agents.router,
     archive.router,
-    incidents.router,
 )
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]

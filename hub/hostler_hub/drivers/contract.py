@@ -83,6 +83,7 @@ class Environment:
         None  # what agents elsewhere should trust for wss://, if not the system's
     )
     grants: frozenset[str] = frozenset()  # what the hub's owner allows beyond the safe
+    given: Path | None = None  # files that the hub's owner keeps for this driver (known_hosts ...)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Theory of operation. Both libraries block, so every call runs in a thread, and ends there by
 itself: each wait has what is left of the call's deadline as its own. One connection serves all
-calls to a machine, eight at a time (sshd allows ten sessions), and is opened anew when it has
+calls to a machine, six at a time (sshd allows ten sessions), and is opened anew when it has
 broken; it is dropped when nobody has needed it for a while.
 """
 
@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import fabric
 import paramiko
-from paramiko.ssh_exception import SSHException
+from paramiko.ssh_exception import ChannelException, SSHException
 
 from hostler_hub.transports.contract import (
     Command,
@@ -37,7 +37,8 @@ from hostler_hub.transports.contract import (
 from hostler_hub.transports.ssh_access import SshAccess
 from hostler_hub.transports.ssh_login import Wallet, log_in, log_out, translate
 
-SESSIONS = 8
+SESSIONS = 6
+SESSION_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
 IDLE_S = 120.0
 LOGIN_TRIES = 3
 _CHUNK_BYTES = 64 * 1024
@@ -169,7 +170,7 @@ class _Deadline:
 def _run(connection: fabric.Connection, deadline: _Deadline, *, command: Command) -> Outcome:
     line = shlex.join(command.argv)
     try:
-        channel = connection.transport.open_session(timeout=deadline.left_s())
+        channel = _open_session(connection, deadline)
         try:
             if command.sending is not None:
                 command.sending()
@@ -183,6 +184,18 @@ def _run(connection: fabric.Connection, deadline: _Deadline, *, command: Command
             channel.close()
     except (SSHException, EOFError, OSError) as error:
         raise _broken(error, deadline) from error
+
+
+def _open_session(connection: fabric.Connection, deadline: _Deadline) -> paramiko.Channel:
+    """sshd counts a session until it has buried its processes, a little after we have closed it."""
+    for pause_s in (*SESSION_PAUSES_S, None):
+        try:
+            return connection.transport.open_session(timeout=deadline.left_s())
+        except ChannelException:
+            if pause_s is None:
+                raise
+        time.sleep(pause_s)
+    raise AssertionError
 
 
 def _collect(channel: paramiko.Channel, deadline: _Deadline, limit: int) -> Outcome:
@@ -215,10 +228,19 @@ def _check_size(size: int, limit: int, deadline: _Deadline) -> None:
 def _put(connection: fabric.Connection, deadline: _Deadline, *, path: str, content: bytes) -> None:
     with _sftp(connection, deadline) as sftp, sftp.open(path, "wx") as file:
         sftp.chmod(path, 0o600)
-        file.set_pipelined(True)
-        for start in range(0, len(content), _CHUNK_BYTES):
-            deadline.left_s()
-            file.write(content[start : start + _CHUNK_BYTES])
+        try:
+            # Not pipelined, where paramiko would not tell of a write that failed.
+            for start in range(0, len(content), _CHUNK_BYTES):
+                deadline.left_s()
+                file.write(content[start : start + _CHUNK_BYTES])
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                sftp.remove(path)
+            if error.errno is not None:
+                raise
+            # The protocol has no word for a full disk but this one.
+            text = f"{deadline.address}: cannot write {path}: {error} (is the disk full?)"
+            raise Refused(text, sent=True) from error
 
 
 def _fetch(connection: fabric.Connection, deadline: _Deadline, *, path: str, size: int) -> bytes:
@@ -233,7 +255,7 @@ def _fetch(connection: fabric.Connection, deadline: _Deadline, *, path: str, siz
 def _sftp(connection: fabric.Connection, deadline: _Deadline) -> Iterator[paramiko.SFTPClient]:
     """A session of its own for each file: nothing is shared between threads."""
     try:
-        channel = connection.transport.open_session(timeout=deadline.left_s())
+        channel = _open_session(connection, deadline)
         try:
             channel.settimeout(deadline.left_s())
             deadline.sent = True
@@ -241,7 +263,7 @@ def _sftp(connection: fabric.Connection, deadline: _Deadline) -> Iterator[parami
             yield paramiko.SFTPClient(channel)
         finally:
             channel.close()
-    except PermissionError as error:
+    except (PermissionError, FileNotFoundError) as error:
         raise Refused(f"{deadline.address}: {error.strerror or error}", sent=True) from error
     except (SSHException, EOFError, OSError) as error:
         raise _broken(error, deadline) from error

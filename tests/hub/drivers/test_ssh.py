@@ -1,0 +1,361 @@
+"""The SSH driver, with real agents behind real sshds."""
+
+from __future__ import annotations
+
+import asyncio
+import compileall
+import contextlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conformance.drivers import Conformance, ref_of, spec_of
+from peers.sshd import Sshd, make_key
+
+from hostler_hub import archive
+from hostler_hub.drivers.contract import Environment, InstanceRef, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.registry import check_options
+from hostler_hub.drivers.ssh import SshDriver
+from hostler_hub.lifecycle.model import Presence
+from hostler_hub.secrets import Secrets
+
+pytestmark = pytest.mark.peer("sshd")
+
+
+@pytest.fixture
+def make_sshd(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
+    made: list[Sshd] = []
+
+    def make(*lines: str) -> Sshd:
+        made.append(Sshd(tmp_path / f"sshd-{len(made)}", *lines))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+@pytest.fixture
+def sshd(make_sshd: Callable[..., Sshd]) -> Sshd:
+    return make_sshd()
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The agent as a machine has it after its first start."""
+    made = archive.install(tmp_path_factory.mktemp("archive"))
+    unpacked = tmp_path_factory.mktemp("agents") / made.sha256
+    with zipfile.ZipFile(made.path) as packed:
+        packed.extractall(unpacked)
+    compileall.compile_dir(unpacked, quiet=2)
+    return unpacked
+
+
+@pytest.fixture
+def ssh_environment(environment: Environment, tmp_path: Path) -> Environment:
+    (tmp_path / "secrets").mkdir()
+    return replace(
+        environment,
+        archive=archive.install(tmp_path / "archive"),
+        secrets=Secrets(tmp_path / "secrets", {}),
+        given=tmp_path / "drivers" / "ssh",
+    )
+
+
+async def cleared(driver: SshDriver, options: dict[str, Any]) -> AsyncIterator[SshDriver]:
+    """The driver; whatever a failed test left of its instances is destroyed."""
+    yield driver
+    mark = f"--mark\0{driver._environment.hub}:"
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if mark in "\0".join(process.cmdline()):
+                process.kill()
+    await driver.aclose()
+
+
+@pytest.fixture
+async def driver(ssh_environment: Environment, options: dict[str, Any]) -> AsyncIterator[SshDriver]:
+    async for made in cleared(SshDriver(ssh_environment), options):
+        yield made
+
+
+@pytest.fixture
+async def other_hub_driver(
+    ssh_environment: Environment, other_environment: Environment, options: dict[str, Any]
+) -> AsyncIterator[SshDriver]:
+    theirs = replace(ssh_environment, hub=other_environment.hub, given=other_environment.directory)
+    async for made in cleared(SshDriver(theirs), options):
+        yield made
+
+
+@pytest.fixture
+def options(
+    sshd: Sshd, ssh_environment: Environment, installed: Path, tmp_path: Path
+) -> dict[str, Any]:
+    """Of a machine that has the agent already, but for the tests that begin anew."""
+    directory = tmp_path / "hostler"
+    shutil.copytree(installed, directory / "agents" / installed.name, copy_function=os.link)
+    for each in (directory, directory / "agents"):
+        each.chmod(0o700)
+    (tmp_path / "secrets" / "client").write_text(sshd.client_key.read_text())
+    return {
+        "host": sshd.address,
+        "port": sshd.port,
+        "user": sshd.user,
+        "key": {"file": "client"},
+        "host_key": sshd.public_host_key,
+        "python": sys.executable,
+        "directory": str(directory),
+    }
+
+
+class TestSsh(Conformance):
+    """The contract itself."""
+
+
+async def test_G2_MOTD_and_a_chatty_shell_do_not_matter(
+    make_sshd: Callable[..., Sshd],
+    ssh_environment: Environment,
+    options: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    noise = tmp_path / "noise"
+    noise.write_text(
+        "#!/bin/sh\necho 'Welcome!'; echo '@hostler 0 2'; echo '{}'\n"
+        'sh -c "$SSH_ORIGINAL_COMMAND"; s=$?; echo logout; exit $s\n'
+    )
+    noise.chmod(0o755)
+    chatty = make_sshd(f"ForceCommand {noise}")
+    key = (tmp_path / "sshd-0" / "client.pub").read_text()
+    (chatty.directory / "authorized_keys").write_text(key)
+    noisy = {**options, "port": chatty.port, "host_key": chatty.public_host_key}
+    # SFTP does not get through such a shell: the agent is there already, by the quiet way.
+    quiet = SshDriver(ssh_environment)
+    await quiet.list_owned([options])
+    await quiet.aclose()
+    async for driver in cleared(SshDriver(ssh_environment), noisy):
+        spec = spec_of(noisy)
+        handle = await driver.create(spec)
+        assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.RUNNING
+        await driver.destroy(ref_of(spec, handle))
+
+
+async def test_V14_the_token_is_in_a_private_file_alone(
+    driver: SshDriver, options: dict[str, Any], tmp_path: Path
+) -> None:
+    spec = spec_of(options)
+    handle = await driver.create(spec)
+    process = psutil.Process(handle["process"]["pid"])
+    assert spec.token not in " ".join([*process.cmdline(), *process.environ().values()])
+    files = [path for path in (tmp_path / "hostler").rglob("*") if path.is_file()]
+    holding = [path for path in files if spec.token.encode() in path.read_bytes()]
+    assert [path.name for path in holding] == ["token"]
+    assert stat.S_IMODE(holding[0].stat().st_mode) == 0o600
+    assert spec.token not in str(handle)
+    await driver.destroy(ref_of(spec, handle))
+
+
+async def test_the_agent_is_pushed_once_for_all(
+    driver: SshDriver, other_hub_driver: SshDriver, options: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path / "hostler")
+    specs = [spec_of(options, worker=f"w-{number}") for number in range(2)]
+    handles = [await driver.create(specs[0]), await other_hub_driver.create(specs[1])]
+    agents = list((tmp_path / "hostler" / "agents").iterdir())
+    assert len(agents) == 1
+    await driver.destroy(ref_of(specs[0], handles[0]))
+    await other_hub_driver.destroy(ref_of(specs[1], handles[1]))
+    assert list((tmp_path / "hostler" / "agents").iterdir()) == agents
+
+
+async def test_P1_two_first_starts_at_once_both_succeed(
+    driver: SshDriver, options: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.rmtree(tmp_path / "hostler")
+    specs = [spec_of(options, worker=f"w-{number}") for number in range(3)]
+    handles = await asyncio.gather(*map(driver.create, specs))
+    assert len(await driver.list_owned([options])) == 3
+    for spec, handle in zip(specs, handles, strict=True):
+        await driver.destroy(ref_of(spec, handle))
+
+
+async def test_V2_a_handle_alone_is_enough_to_destroy(
+    driver: SshDriver, options: dict[str, Any]
+) -> None:
+    spec = spec_of(options)
+    await driver.create(spec)
+    (owned,) = await driver.list_owned([options, {**options, "tunnel": True}])
+    await driver.destroy(InstanceRef("", owned.instance, owned.epoch, owned.handle, {}))
+    assert await driver.list_owned([options]) == []
+
+
+async def test_G2_a_host_that_does_not_answer_is_unknown_and_never_gone(
+    driver: SshDriver, options: dict[str, Any], sshd: Sshd
+) -> None:
+    spec = spec_of(options)
+    handle = await driver.create(spec)
+    sshd.stop()
+    for call in (driver.inspect, driver.destroy, driver.evidence):
+        with pytest.raises(ProviderFailed, match=r"ssh: .*Connection refused"):
+            await call(ref_of(spec, handle))
+    with pytest.raises(ProviderFailed, match=r"ssh: "):
+        await driver.list_owned([options])
+    sshd.start()
+    assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.RUNNING
+    await driver.destroy(ref_of(spec, handle))
+
+
+async def test_V3_of_what_was_never_sent_nothing_is_left_to_end(
+    driver: SshDriver, options: dict[str, Any], sshd: Sshd
+) -> None:
+    """Or else a host with a wrong name would keep its worker from ever being used again."""
+    sshd.stop()
+    spec = spec_of(options)
+    with pytest.raises(ProviderFailed, match=r"Connection refused"):
+        await driver.create(spec)
+    assert (await driver.inspect(ref_of(spec, None))).presence is Presence.GONE
+    await driver.destroy(ref_of(spec, None))
+
+
+async def test_G2_a_changed_key_starts_nothing_and_says_what_to_do(
+    driver: SshDriver, options: dict[str, Any], sshd: Sshd
+) -> None:
+    spec = spec_of(options)
+    handle = await driver.create(spec)
+    await driver.aclose()
+    sshd.stop()
+    sshd.change_host_key()
+    sshd.start()
+    with pytest.raises(ProviderFailed, match=r"somebody may be in between.*option 'host_key'"):
+        await driver.create(spec_of(options))
+    with pytest.raises(ProviderFailed, match=r"another key"):
+        await driver.destroy(ref_of(spec, handle))
+    corrected = {**options, "host_key": sshd.public_host_key}
+    ref = InstanceRef(spec.worker, spec.instance, spec.epoch, handle, corrected)
+    await driver.destroy(ref)
+
+
+async def test_wrong_credentials_name_driver_options_and_the_server_s_words(
+    driver: SshDriver, options: dict[str, Any], tmp_path: Path
+) -> None:
+    make_key(tmp_path / "other")
+    (tmp_path / "secrets" / "other").write_text((tmp_path / "other").read_text())
+    wrong = "ssh: .*does not let us in: Authentication failed.*options user, key and password"
+    with pytest.raises(ProviderFailed, match=wrong):
+        await driver.create(spec_of({**options, "key": {"file": "other"}}))
+
+
+async def test_a_host_without_that_python_has_nothing_left_to_end(
+    driver: SshDriver, options: dict[str, Any]
+) -> None:
+    spec = spec_of({**options, "python": "python3.99"})
+    with pytest.raises(ProviderFailed, match=r"option 'python': there is no 'python3.99' there"):
+        await driver.create(spec)
+    await driver.destroy(ref_of(spec, None))
+    await driver.aclose()
+    reborn = SshDriver(driver._environment)
+    await reborn.destroy(ref_of(spec, None))  # by the machine's own word, which needs no Python
+    await reborn.aclose()
+
+
+async def test_a_python_that_is_too_old_is_named(
+    driver: SshDriver, options: dict[str, Any], tmp_path: Path
+) -> None:
+    old = tmp_path / "python3.6"
+    old.write_text(
+        "#!/bin/sh\necho 'hostler-agent: Python 3.9 or newer is needed, this is 3.6' >&2\nexit 92\n"
+    )
+    old.chmod(0o755)
+    with pytest.raises(ProviderFailed, match=r"option 'python': .* is too old; Python 3.9"):
+        await driver.create(spec_of({**options, "python": str(old)}))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("a small disk needs root to be mounted")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], check=True)
+    yield small
+    subprocess.run(["umount", "--lazy", small], check=True)
+
+
+async def test_a_full_disk_is_named(
+    driver: SshDriver, options: dict[str, Any], small_disk: Path
+) -> None:
+    spec = spec_of({**options, "directory": str(small_disk / "hostler")})
+    with pytest.raises(ProviderFailed, match=r"ssh: .*(No space|disk full)") as caught:
+        await driver.create(spec)
+    assert str(small_disk) in str(caught.value)
+    await driver.destroy(ref_of(spec, None))
+
+
+async def test_a_directory_that_cannot_be_made_is_named(
+    driver: SshDriver, options: dict[str, Any]
+) -> None:
+    spec = spec_of({**options, "directory": "/proc/hostler"})
+    with pytest.raises(ProviderFailed, match=r"ssh: .*option 'directory': .*/proc/hostler"):
+        await driver.create(spec)
+    await driver.destroy(ref_of(spec, None))
+
+
+async def test_a_hub_that_cannot_be_reached_from_there_is_refused_with_both_ways_out(
+    driver: SshDriver, options: dict[str, Any]
+) -> None:
+    with pytest.raises(
+        OptionsRefused, match=r"listens for this machine only.*'tunnel'.*PUBLIC_URL"
+    ):
+        await driver.create(spec_of({**options, "host": "builder.example"}))
+    plain = SshDriver(replace(driver._environment, connect_url="ws://hub.example/x"))
+    with pytest.raises(OptionsRefused, match=r"no TLS"):
+        await plain.create(spec_of(options))
+
+
+async def test_P7_an_agent_s_last_words_and_evidence(
+    driver: SshDriver, options: dict[str, Any]
+) -> None:
+    spec = spec_of(options)
+    handle = await driver.create(spec)
+    process = psutil.Process(handle["process"]["pid"])
+    process.kill()
+    psutil.wait_procs([process], timeout=10)
+    seen = await driver.inspect(ref_of(spec, handle))
+    assert seen.presence is Presence.GONE
+    assert "last words" in seen.evidence
+    texts = await driver.evidence(ref_of(spec, handle))
+    assert str(os.getpid()) in texts["processes"]
+    await driver.destroy(ref_of(spec, handle))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"host": "-oProxyCommand=id"}, "host"),
+        ({"host": "a b"}, "host"),
+        ({"host": "$(id)"}, "host"),
+        ({"user": "-l"}, "user"),
+        ({"python": "-c"}, "python"),
+        ({"python": "python3;id"}, "python"),
+        ({"directory": "relative"}, "directory"),
+        ({"jump": [{"host": "-x"}]}, "jump.0.host"),
+        ({"key": "text of a key"}, "key"),
+        ({"wake": {}}, "either mac or hook"),
+        ({"wake": {"hook": "../sh"}}, "wake.hook"),
+        ({"environment": {"A=B": "x"}}, "environment"),
+    ],
+)
+def test_options_are_refused_with_their_name(change: dict[str, Any], reason: str) -> None:
+    check_options(SshDriver, {"host": "builder", "jump": [{"host": "bastion"}]})
+    with pytest.raises(OptionsRefused, match=f"driver ssh .*{reason}"):
+        check_options(SshDriver, {"host": "builder", **change})
