@@ -5,7 +5,8 @@ The answers (before the upgrade to a WebSocket):
 - 401 for unknown names, wrong passwords and tokens alike: same work, same words, recorded;
 - 410 for an instance that proved who it was, and is over: the order to go away (A2, A3);
 - 403 for anything that looks like a browser: agents send no Origin (faults 3.1);
-- 503 with Retry-After while more agents arrive per second than are let in (A12).
+- 503 with Retry-After while more agents arrive per second than are let in (A12), or the store is
+  away (D3).
 
 The token is bound to the session secret of the agent that uses it first; whoever comes with the
 same token and another secret is refused, and the instance ends (faults 3.3).
@@ -34,8 +35,12 @@ from hostler_hub.lifecycle import events
 from hostler_hub.registry import Entry, Registry
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
+from hostler_hub.store.errors import StoreUnavailable
 
 _log = structlog.get_logger(__name__)
+
+# When an agent may ask again that could not be looked up.
+STORE_RETRY_S = 5
 
 # Verified against when there is nothing to verify, so that it takes as long.
 _NO_ONE = "0" * 64
@@ -87,6 +92,8 @@ class Admission:
             return await self._identify(handshake)
         except CredentialsError as error:
             refusal = Refusal(401, str(error))
+        except StoreUnavailable as error:
+            refusal = Refusal(503, f"the hub cannot look it up: {error}", STORE_RETRY_S)
         except Refusal as caught:
             refusal = caught
         client = websocket.client.host if websocket.client else None

@@ -33,6 +33,7 @@ from hostler_hub.registry import Registry
 from hostler_hub.settings import Settings
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
+from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.tasks import Tasks
 from hostler_hub.waiters import Waiters
 
@@ -43,6 +44,8 @@ BUFFER_SIZE_BYTES = 64 * 1024
 BUFFER_TIMEOUT_S = 0.2
 MAX_LINE_LENGTH = 4096
 NEWLINE_RE = r"(\r\n|\r(?=.)|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+)"
+
+TRY_AGAIN_CLOSE_CODE = 1013
 
 
 class ConnectionLost(Exception):
@@ -276,7 +279,7 @@ class Agents:
         try:
             async with asyncio.timeout(self._settings.unauthenticated_s):
                 await self._prepare(session)
-        except (WireError, ConnectionLost, TimeoutError, NotFound) as error:
+        except (WireError, ConnectionLost, TimeoutError, NotFound, StoreUnavailable) as error:
             # L19, L20: an agent that does not get this far never gets work.
             reason = str(error) or "no answer in time"
             _log.warning("agent not prepared", worker=session.admitted.worker, reason=reason)
@@ -296,6 +299,9 @@ class Agents:
             life = await self._controller.handle(worker, event, also)
         except NotFound:
             await session.close(GO_AWAY_CLOSE_CODE, "the worker was removed")
+            return False
+        except StoreUnavailable:
+            await session.close(TRY_AGAIN_CLOSE_CODE, "the hub cannot record it now")
             return False
         if life.connection != session.id:
             return True  # refused by the core, which has ordered it sent away
@@ -347,8 +353,7 @@ class Agents:
             del self._by_instance[session.instance]
         cause = f"connection closed ({session.websocket.client_state.name.lower()})"
         event = events.Detached(at=self._clock.now(), connection=session.id, cause=cause)
-        with contextlib.suppress(NotFound):
-            await self._controller.handle(session.admitted.worker, event)
+        await self._controller.insist(session.admitted.worker, event)
 
 
 def _note_process(session: AgentSession) -> Also | None:

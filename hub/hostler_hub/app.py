@@ -35,10 +35,12 @@ from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
 from hostler_hub.fleet import Fleet
 from hostler_hub.identifiers import new_ulid
+from hostler_hub.incidents import Incidents
 from hostler_hub.journal import Journal
 from hostler_hub.leases import Leases
 from hostler_hub.logs import Logs
 from hostler_hub.matching import Roster
+from hostler_hub.notify.notifier import Notifier
 from hostler_hub.opening import open_store
 from hostler_hub.process import write_json
 from hostler_hub.queue import Queue
@@ -181,6 +183,8 @@ async def _assemble(
     registry = Registry()
     logs = Logs(store, settings.log_step_size_bytes)
     controller = Controller(store, clock, registry, drivers, settings.lease_ttl_s)
+    notifier = Notifier(settings, store, clock, hub_id, _secrets(settings))
+    controller.alarms = notifier.alarms
     admission = Admission(store, clock, registry, controller, settings.handshakes_per_s)
     agents = Agents(settings, store, clock, registry, controller, admission)
     roster = Roster(registry)
@@ -197,10 +201,12 @@ async def _assemble(
         store, clock, registry, controller, drivers, _secrets(settings), dispatcher.wake
     )
     fleet = Fleet(store, clock, registry, controller, queue, definitions)
+    incidents = Incidents(store, clock, registry, notifier.defaults, notifier.outbox.wake)
     tasks = Tasks()
 
     ownerless = await controller.load()
     stack.callback(_note_what_is_left, settings, clock, registry, closing)
+    stack.push_async_callback(closing.within, "outbox", notifier.outbox.aclose)
     stack.push_async_callback(closing.within, "controller", controller.aclose)
     stack.push_async_callback(closing.within, "agents", agents.aclose)
     stack.push_async_callback(closing.within, "queue", queue.aclose)
@@ -216,6 +222,7 @@ async def _assemble(
     tasks.spawn(journal.run(), "journal")
     journal.start()
     tasks.spawn(dispatcher.run(), "dispatcher")
+    tasks.spawn(notifier.outbox.run(), "outbox")
     dispatcher.wake()
     interval_s = settings.reconcile_interval_s
     reconciler = Reconciler(store, clock, registry, controller, drivers, interval_s)
@@ -234,6 +241,7 @@ async def _assemble(
         evidence=Evidence(store, clock),
         leases=leases,
         journal=journal,
+        incidents=incidents,
     )
 
 

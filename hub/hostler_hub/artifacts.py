@@ -91,14 +91,14 @@ class Artifacts:
 
     async def forget_before(self, build: str, attempt: int) -> None:
         """A new attempt starts clean: what earlier ones left is removed."""
-        await self._store.write(rows.forget, build, attempt)
+        await self._store.insist(rows.forget, build, attempt)
         await self._run(_forget, self._root, build, attempt)
 
     async def _record(self, step: StepKey, files: Sequence[StoredFile]) -> None:
         at = self._clock.now()
         for start in range(0, len(files), _ROWS_AT_ONCE):
             some = [_row(step, file, at) for file in files[start : start + _ROWS_AT_ONCE]]
-            await self._store.write(rows.put, some)
+            await self._store.insist(rows.put, some)
 
     # --- for people -----------------------------------------------------------------------------
 

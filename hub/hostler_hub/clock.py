@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -28,10 +29,16 @@ class Clock(Protocol):
         """Seconds since the epoch, UTC. May jump."""
 
     def monotonic(self) -> float:
-        """Seconds since some start; never goes back."""
+        """Seconds since some start; never goes back, and grows in a suspended machine too (A8)."""
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
-        """Call once, when now() has reached `when` (epoch seconds); at the next turn if it has."""
+        """Call once, when now() has reached `when` (epoch seconds); at the next turn if it has.
+
+        For instants that people name. It follows a clock that is set; durations must not (A9).
+        """
+
+    def call_after(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call once, when monotonic() has grown by so much, wherever now() is set meanwhile."""
 
 
 class SystemClock:
@@ -39,20 +46,26 @@ class SystemClock:
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop or asyncio.get_running_loop()
+        clock_id = getattr(time, "CLOCK_BOOTTIME", None)
+        # Where there is none, monotonic() counts suspension by itself.
+        self._read = time.monotonic if clock_id is None else partial(time.clock_gettime, clock_id)
 
     def now(self) -> float:
         return time.time()
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return self._read()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         return _SystemTimer(self._loop, self.now, when, callback)
 
+    def call_after(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        return _SystemTimer(self._loop, self.monotonic, self.monotonic() + seconds, callback)
+
 
 class _SystemTimer:
-    """A loop's timers count monotonic time, which stands still in a suspended machine and does not
-    follow a clock that is set; so long waits are cut and the wall clock is looked at in between.
+    """A loop's timers count time that stands still in a suspended machine and does not follow a
+    clock that is set; so long waits are cut, and the clock meant (`now`) is looked at in between.
     """
 
     def __init__(
@@ -105,7 +118,12 @@ class VirtualClock:
         return self._monotonic
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
-        timer = _VirtualTimer(callback)
+        return self._add(when, _VirtualTimer(callback))
+
+    def call_after(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        return self._add(self._now + seconds, _VirtualTimer(callback, counts_seconds=True))
+
+    def _add(self, when: float, timer: _VirtualTimer) -> _VirtualTimer:
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 
@@ -131,6 +149,12 @@ class VirtualClock:
     def jump(self, seconds: float) -> None:
         """Set the wall clock forward or back, as an administrator or NTP does; calls nothing."""
         self._now += seconds
+        moved = [
+            (when + seconds if timer.counts_seconds else when, order, timer)
+            for when, order, timer in self._timers
+        ]
+        heapq.heapify(moved)
+        self._timers = moved
 
     def _move(self, instant: float) -> None:
         self._monotonic += instant - self._now
@@ -138,10 +162,11 @@ class VirtualClock:
 
 
 class _VirtualTimer:
-    __slots__ = ("callback",)
+    __slots__ = ("callback", "counts_seconds")
 
-    def __init__(self, callback: Callable[[], object]) -> None:
+    def __init__(self, callback: Callable[[], object], *, counts_seconds: bool = False) -> None:
         self.callback: Callable[[], object] | None = callback
+        self.counts_seconds = counts_seconds
 
     def cancel(self) -> None:
         self.callback = None

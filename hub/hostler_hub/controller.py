@@ -24,6 +24,7 @@ from hostler_hub.alarms import Alarm, Alarms, nobody
 from hostler_hub.clock import Clock
 from hostler_hub.decisions import Decision, Step, cause_of
 from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, InstanceSpec
+from hostler_hub.errors import NotFound
 from hostler_hub.evidence import Evidence
 from hostler_hub.lifecycle import Worker, check, check_transition, commands, events, step
 from hostler_hub.lifecycle.model import Policy, Presence, State, Timer
@@ -34,9 +35,13 @@ from hostler_hub.store import builds, incidents, people, workers
 from hostler_hub.store import decisions as decision_rows
 from hostler_hub.store import events as event_rows
 from hostler_hub.store.engine import Store
+from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.tasks import Tasks
 
 _log = structlog.get_logger(__name__)
+
+# How often what could not be stored is tried again, beyond the store's own patience.
+RETRY_S = 1.0
 
 Also = Callable[[Connection], None]
 
@@ -102,7 +107,6 @@ class Controller:
             commands.Create: self._create,
             commands.Inspect: self._inspect,
             commands.Destroy: self._destroy,
-            commands.SetTimer: self._set_timer,
             commands.CancelTimer: self._cancel_timer,
             commands.SendAway: self._send_away,
             commands.LoseLeases: self._lose_leases,
@@ -197,6 +201,32 @@ class Controller:
             await self._commit([self._decide(entry, event)], also)
             return entry.life
 
+    async def insist(self, name: str, event: events.Event, also: Also | None = None) -> bool:
+        """Let happen what has happened already: through an outage of the store, however long.
+
+        Nobody would tell of it again, and the worker would wait for it for ever (D3, V17). False
+        if the worker is gone: then there is nobody to tell, and nothing was written.
+        """
+        while (told := await self._tell(name, event, also)) is None:
+            await self._store_rests()
+        return told
+
+    async def _tell(self, name: str, event: events.Event, also: Also | None) -> bool | None:
+        """Whether there was somebody to tell; None if the store did not take it."""
+        try:
+            await self.handle(name, event, also)
+        except NotFound:
+            return False
+        except StoreUnavailable as error:
+            happened = type(event).__name__
+            _log.warning("event waits", worker=name, happened=happened, reason=str(error))
+            return None
+        return True
+
+    @staticmethod
+    async def _store_rests() -> None:
+        await asyncio.sleep(RETRY_S)
+
     async def handle_many(
         self, happened: Sequence[tuple[str, events.Event]], also: Also | None = None
     ) -> None:
@@ -239,7 +269,7 @@ class Controller:
             self._adopt(each, written=each in written)
         for each in decided:
             for command in each.ordered:
-                self._execute(each.entry, command)
+                self._execute(each, command)
 
     def _adopt(self, each: _Advance, *, written: bool) -> None:
         entry = each.entry
@@ -267,8 +297,11 @@ class Controller:
 
     # --- commands -----------------------------------------------------------------------------
 
-    def _execute(self, entry: Entry, command: commands.Command) -> None:
-        self._verbs[type(command)](entry, command)
+    def _execute(self, each: _Advance, command: commands.Command) -> None:
+        if isinstance(command, commands.SetTimer):
+            self._set_timer(each.entry, command.timer, command.at - each.event.at)
+        else:
+            self._verbs[type(command)](each.entry, command)
 
     def _create(self, entry: Entry, command: commands.Create) -> None:
         self._call_driver(entry, command, self._run_create)
@@ -280,10 +313,11 @@ class Controller:
     def _destroy(self, entry: Entry, command: commands.Destroy) -> None:
         self._call_driver(entry, command, self._run_destroy)
 
-    def _set_timer(self, entry: Entry, command: commands.SetTimer) -> None:
-        self._cancel_timer(entry, commands.CancelTimer(command.timer))
-        timer, name = command.timer, entry.life.name
-        entry.timers[timer] = self._clock.call_at(command.at, lambda: self._fire(name, timer))
+    def _set_timer(self, entry: Entry, timer: Timer, after_s: float) -> None:
+        """What the core waits for are durations: a clock that is set ends none of them (A9)."""
+        self._cancel_timer(entry, commands.CancelTimer(timer))
+        name = entry.life.name
+        entry.timers[timer] = self._clock.call_after(after_s, lambda: self._fire(name, timer))
 
     def _cancel_timer(self, entry: Entry, command: commands.CancelTimer) -> None:
         handle = entry.timers.pop(command.timer, None)
@@ -294,10 +328,10 @@ class Controller:
         entry = self._registry.find(name)
         if entry is None:
             return
-        # A clock may call a hair early; the timer's own instant is what counts.
+        # The clock may have been set back meanwhile; the timer's own instant is what counts.
         at = max(self._clock.now(), entry.life.timers.get(timer, 0.0))
         event = events.TimerFired(at=at, timer=timer)
-        self._tasks.spawn(self.handle(name, event), f"timer {timer} of {name}")
+        self._tasks.spawn(self.insist(name, event), f"timer {timer} of {name}")
 
     def _send_away(self, _entry: Entry, command: commands.SendAway) -> None:
         self.outlets.send_away(command.connection, command.reason)
@@ -325,8 +359,7 @@ class Controller:
     async def _report(self, entry: Entry, command: T, call: DriverCall[T]) -> None:
         async with entry.driver_lock:  # never two driver calls at once on one worker (P10)
             event = await call(entry, command)
-        if entry.life.name in self._registry:
-            await self.handle(entry.life.name, event)
+        await self.insist(entry.life.name, event)
 
     async def _run_create(self, entry: Entry, command: commands.Create) -> events.Event:
         driver = self._drivers[entry.origin.driver]

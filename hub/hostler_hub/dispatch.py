@@ -72,14 +72,14 @@ class Dispatcher:
                 await self.look()
             except Exception as error:  # noqa: BLE001 - one bad look must not end dispatching
                 _log.error("dispatch failed", exc_info=error)
-                self._clock.call_at(self._clock.now() + RETRY_S, self.wake)
+                self._clock.call_after(RETRY_S, self.wake)
 
     async def look(self) -> None:
         now = self._clock.now()
         queue = self._backlog.ready(now)
         later = self._backlog.next_ready_at(now)
         if later is not None:
-            self._clock.call_at(later, self.wake)
+            self._clock.call_after(later - now, self.wake)
         if not queue:
             return
         made = plan(queue, self._look(), starving(queue, now))

@@ -35,8 +35,7 @@ class Patience:
         if step.max_time_s is not None:
             text = f"it took longer than {step.max_time_s:g} s"
             late = Interruption(course.FAILURE, "timeout", text)
-            at = clock.now() + step.max_time_s
-            self._deadline = clock.call_at(at, lambda: self._end(late))
+            self._deadline = clock.call_after(step.max_time_s, lambda: self._end(late))
         self._watch_silence()
 
     def close(self) -> None:
@@ -65,4 +64,4 @@ class Patience:
             text = f"nothing came for {silence_s:g} s"
             self._end(Interruption(course.FAILURE, "timeout_without_output", text))
 
-        self._look = self._clock.call_at(self._clock.now() + silence_s, look)
+        self._look = self._clock.call_after(silence_s, look)

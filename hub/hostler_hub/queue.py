@@ -205,10 +205,10 @@ class Queue:
     def ready(self, now: float) -> list[Waiting]:
         """Builds that may start, highest priority first, then the oldest."""
         waiting = (self._waiting[build_id] for _, build_id in self._order)
-        return [build for build in waiting if build.not_before <= now]
+        return [build for build in waiting if not _rests(build, now)]
 
     def next_ready_at(self, now: float) -> float | None:
-        later = [build.not_before for build in self._waiting.values() if build.not_before > now]
+        later = [build.not_before for build in self._waiting.values() if _rests(build, now)]
         return min(later, default=None)
 
     def taken(self, build: str) -> None:
@@ -230,17 +230,16 @@ class Queue:
         for lease_id in lease_ids:
             self._tasks.spawn(self._lose(lease_id, reason), f"lose lease {lease_id}")
 
-    def forfeit(self, lease: Lease, reason: str) -> None:
+    def forfeit(self, lease: Lease, reason: str, *, clean: bool = True) -> None:
         """The worker is well, but this build's commands are gone from it: run it again."""
-        self._tasks.spawn(self._forfeit(lease, reason), f"forfeit lease {lease.id}")
+        self._tasks.spawn(self._forfeit(lease, reason, clean), f"forfeit lease {lease.id}")
 
-    async def _forfeit(self, lease: Lease, reason: str) -> None:
+    async def _forfeit(self, lease: Lease, reason: str, clean: bool) -> None:
         await self._lose(lease.id, reason)
         event = events.Released(
-            at=self._clock.now(), lease=lease.id, finished=False, clean=True, cause=reason
+            at=self._clock.now(), lease=lease.id, finished=False, clean=clean, cause=reason
         )
-        with contextlib.suppress(NotFound):
-            await self.services.controller.handle(lease.worker, event)
+        await self.services.controller.insist(lease.worker, event)
 
     async def _lose(self, lease_id: str, reason: str) -> None:
         running = self._runners.pop(lease_id, None)
@@ -253,7 +252,7 @@ class Queue:
         now = self._clock.now()
         not_before = now + min(RETRY_FIRST_S * 2 ** (lease.attempt - 1), RETRY_LONGEST_S)
         retry = lease.attempt <= spec.retry.on_loss
-        outcome = await self._store.write(_give_back, lease, retry, not_before, reason, now)
+        outcome = await self._store.insist(_give_back, lease, retry, not_before, reason, now)
         _log.warning("lease lost", build=lease.build, worker=lease.worker, reason=reason)
         if outcome == "queued":
             self._put(Waiting(lease.build, spec, lease.attempt, spec.priority, not_before))
@@ -265,10 +264,21 @@ class Queue:
 
     def _run(self, lease: Lease, spec: BuildSpec, steps: Sequence[Any]) -> None:
         runner = Runner(self.services, lease, spec, steps)
-        task = self._tasks.spawn(runner.run(), f"build {lease.build} attempt {lease.attempt}")
+        task = self._tasks.spawn(
+            self._attempt(runner), f"build {lease.build} attempt {lease.attempt}"
+        )
         self._runners[lease.id] = (runner, task)
         self._leases.setdefault(lease.worker, {})[lease.id] = lease
         task.add_done_callback(lambda _: self._ran(lease))
+
+    async def _attempt(self, runner: Runner) -> None:
+        try:
+            await runner.run()
+        except Exception as error:  # noqa: BLE001 - no build waits for ever for our mistake
+            _log.error("runner broke", build=runner.lease.build, exc_info=error)
+            text = f"the hub failed in it: {type(error).__name__}: {error}"[:1000]
+            self.forfeit(runner.lease, text, clean=False)
+            await asyncio.Event().wait()  # until we are cancelled for it
 
     def _ran(self, lease: Lease) -> None:
         self._runners.pop(lease.id, None)
@@ -281,6 +291,11 @@ class Queue:
         if build.id not in self._waiting:
             self._waiting[build.id] = build
             bisect.insort(self._order, build.order)
+
+
+def _rests(build: Waiting, now: float) -> bool:
+    """Whether it waits after a loss. Nobody rests longer: the clock was set back then (A9)."""
+    return 0 < build.not_before - now <= RETRY_LONGEST_S
 
 
 def _new_row(build_id: str, spec: BuildSpec, by: str, now: float) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class Reconciler:
 
     async def _nap(self) -> None:
         rested = asyncio.Event()
-        timer = self._clock.call_at(self._clock.now() + self._interval_s, rested.set)
+        timer = self._clock.call_after(self._interval_s, rested.set)
         try:
             await rested.wait()
         finally:

@@ -21,7 +21,6 @@ from hostler_hub import course
 from hostler_hub.agents import ConnectionLost
 from hostler_hub.command_run import CommandRun, survivors
 from hostler_hub.course import Interruption, StepOutcome
-from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import events
 from hostler_hub.logs import StepKey
 from hostler_hub.services import Lease, Services
@@ -62,8 +61,7 @@ class Runner:
         """Run what is left of the build, store its result, give the slot back."""
         timer = None
         if self.spec.timeout_s is not None:
-            at = self._services.clock.now() + self.spec.timeout_s
-            timer = self._services.clock.call_at(at, self._time_out)
+            timer = self._services.clock.call_after(self.spec.timeout_s, self._time_out)
         try:
             if self.lease.attempt > 1:
                 exchange = self._services.exchange
@@ -92,7 +90,7 @@ class Runner:
             if over or self._interrupt.done():
                 await self._finish(index, step)
                 return
-            await self._services.store.write(
+            await self._services.store.insist(
                 builds.update_step, *self._key(index), self._ended(index, step)
             )
             self._acknowledge(index, step)
@@ -125,7 +123,7 @@ class Runner:
                     builds.update_step(c, *self._key(skipped), {"state": course.SKIPPED})
             return builds.finish(c, lease.build, state, text, at, attempt=lease.attempt)
 
-        first = await self._services.store.write(write)
+        first = await self._services.store.insist(write)
         if index is not None and step is not None:
             self._acknowledge(index, step)
         for number in range(len(self._states)):
@@ -157,10 +155,9 @@ class Runner:
         def end(c: Connection) -> None:
             builds.end_lease(c, lease.id, at, event.cause)
 
-        try:
-            await self._services.controller.handle(lease.worker, event, end)
-        except NotFound:  # removed meanwhile; its leases were lost with it
-            await self._services.store.write(end)
+        # The lease ends with the event; or without, if the worker was removed meanwhile.
+        if not await self._services.controller.insist(lease.worker, event, end):
+            await self._services.store.insist(end)
 
     async def _clean_workspace(self) -> str | None:
         """Remove the build's directory; why it could not be done, or None."""

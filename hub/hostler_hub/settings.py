@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from hostler_hub import grants
 from hostler_hub.errors import SettingsError
+from hostler_hub.notify.settings import NotifySettings
 
 _SCHEMES = {
     "sqlite": "sqlite",
@@ -38,6 +39,7 @@ class Settings:
     With `tls_certificate` and `tls_key` (PEM files) the hub speaks TLS only; `tls_ca` is the bundle
     that those who call it should trust, where that is not the system's.
     `docker_allow` names what containers may have of their machine (`grants.py`).
+    `notify` is who is told of incidents; see notify/settings.py for its variables.
     """
 
     state_dir: Path
@@ -64,6 +66,8 @@ class Settings:
     reconcile_interval_s: float = 300.0
     decisions_keep_s: float = 30 * 24 * 3600.0
     decisions_keep_rows: int = 200_000
+
+    notify: NotifySettings = field(default_factory=NotifySettings)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "state_dir", Path(self.state_dir).expanduser().absolute())
@@ -114,8 +118,9 @@ class Settings:
         Raises SettingsError for a value that cannot be one.
         """
         values: dict[str, Any] = {"state_dir": default_state_dir(environ)}
+        values["notify"] = NotifySettings.from_environment(environ)
         for each in dataclasses.fields(cls):
-            text = environ.get(f"HOSTLER_{each.name.upper()}")
+            text = environ.get(f"HOSTLER_{each.name.upper()}") if each.name != "notify" else None
             if text:
                 values[each.name] = _parse(
                     each.name,

@@ -256,7 +256,7 @@ class StepRun:
         """The step's standard output, as it was stored: also what came before a restart."""
         if self._log.end > OUTPUT_SIZE_BYTES:
             raise StepFailed(f"more than {OUTPUT_SIZE_BYTES} bytes of output are no property")
-        return await self._services.store.write(_read_output, self._key)
+        return await self._services.store.insist(_read_output, self._key)
 
 
 def workspace(session: AgentSession, lease: Lease) -> str:

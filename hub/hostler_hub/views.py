@@ -57,6 +57,7 @@ def worker_view(entry: Entry, builds: Sequence[str]) -> dict[str, Any]:
         "quarantine": quarantine,
         "missing": missing,
         "lease": None if life.person is None else lease_brief(life.person),
+        "incidents": dict(entry.incidents),
         "last_error": life.last_error,
         "builds": list(builds),
         "properties": entry.properties,

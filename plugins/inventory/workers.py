@@ -113,6 +113,7 @@ OBSERVED = (
     "epoch",
     "quarantine",
     "missing",
+    "incidents",
     "last_error",
     "builds",
     "lease",

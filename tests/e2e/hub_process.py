@@ -34,11 +34,14 @@ class HubProcess:
     `log` has every line of its log, over all its lives; `logged()` waits for one.
     """
 
-    def __init__(self, state_dir: Path, database_url: str | None = None) -> None:
+    def __init__(self, state_dir: Path, database_url: str | None = None, **settings: str) -> None:
         self.state_dir = state_dir
         self.port = 0
+        self.mortal = MORTAL
         self.log: list[dict[str, Any]] = []
-        self._database_url = database_url
+        self._settings = settings
+        if database_url is not None:
+            self._settings["database_url"] = database_url
         self._lock = threading.Lock()
         self._waiting: list[tuple[dict[str, Any], concurrent.futures.Future[dict[str, Any]]]] = []
         self._instances: set[str] = set()
@@ -60,7 +63,7 @@ class HubProcess:
     def start(self, dies_at: str | None = None) -> None:
         """Start it and wait until it serves; with `dies_at` one that kills itself at that point."""
         ready, theirs = os.pipe()
-        program = ["-m", "hostler_hub"] if dies_at is None else [str(MORTAL), dies_at]
+        program = ["-m", "hostler_hub"] if dies_at is None else [str(self.mortal), dies_at]
         options = ["--state-dir", str(self.state_dir), "--port", str(self.port)]
         with os.fdopen(ready, "rb") as pipe:
             try:
@@ -154,9 +157,7 @@ class HubProcess:
     def _environment(self, ready_fd: int) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if "HOSTLER" not in name}
         kept["HOSTLER_READY_FD"] = str(ready_fd)
-        if self._database_url is not None:
-            kept["HOSTLER_DATABASE_URL"] = self._database_url
-        return kept
+        return kept | {f"HOSTLER_{name.upper()}": text for name, text in self._settings.items()}
 
     def _run_file(self) -> dict[str, Any]:
         read: dict[str, Any] = json.loads((self.state_dir / "hub.json").read_text())

@@ -116,6 +116,20 @@ def test_jumps_move_the_wall_clock_alone():
         clock.advance(-1.0)
 
 
+def test_A9_durations_take_no_notice_of_a_clock_that_is_set():
+    clock = VirtualClock(100.0)
+    called = []
+    clock.call_after(50.0, lambda: called.append(clock.monotonic()))
+    clock.call_after(10.0, lambda: called.append(clock.monotonic())).cancel()
+    clock.jump(-86400.0)
+    clock.advance(49.0)
+    clock.jump(2 * 86400.0)
+    clock.advance(0.0)
+    assert called == []
+    clock.advance(1.0)
+    assert called == [50.0]
+
+
 class WallClock(SystemClock):
     """A system clock whose wall time is set by hand, and whose loop is not waited for."""
 
@@ -154,3 +168,13 @@ async def test_system_timers_follow_a_clock_that_is_set(monkeypatch):
     assert not called.is_set()
     clock.wall = 1501.0
     await asyncio.wait_for(called.wait(), 10)
+
+
+async def test_A9_system_timers_of_a_duration_do_not_follow_a_clock_that_is_set():
+    clock = WallClock()
+    called, passed = asyncio.Event(), asyncio.Event()
+    clock.call_after(3600.0, called.set).cancel()
+    clock.call_after(0.0, passed.set)
+    clock.wall = 1e10
+    await asyncio.wait_for(passed.wait(), 10)
+    assert not called.is_set()

@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -18,11 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from docker import APIClient
-from docker.errors import DockerException, ImageNotFound
-from requests.exceptions import RequestException
+from docker.errors import ImageNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 IMAGE = "hostler-test:bookworm"
 USUAL = "unix:///var/run/docker.sock"
@@ -48,16 +48,19 @@ def shared() -> Iterator[str]:
         provide_image(USUAL)
         yield USUAL
         return
-    with private() as daemon:
+    with private(apart=False) as daemon:
         yield daemon.url
 
 
 @contextlib.contextmanager
-def private() -> Iterator[Daemon]:
-    """A daemon of the caller's own, with the image, gone afterwards with all it had."""
+def private(*, apart: bool = True) -> Iterator[Daemon]:
+    """A daemon of the caller's own, with the image, gone afterwards with all it had.
+
+    `apart`: in a network of its own, so that it and another daemon leave each other's bridge alone.
+    """
     # Not pytest's tmp_path: a socket's path has 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="hostler-docker-", dir="/var/tmp"))
-    daemon = Daemon(directory)
+    daemon = Daemon(directory, ("unshare", "--net") if apart else ())
     try:
         daemon.start()
         provide_image(daemon.url)
@@ -69,8 +72,9 @@ def private() -> Iterator[Daemon]:
 class Daemon:
     """A dockerd with its own containerd, data and socket; it changes no firewall."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, launcher: Sequence[str] = ()) -> None:
         self.url = f"unix://{directory}/docker.sock"
+        self._launcher = launcher
         self._directory = directory
         self._containerd: subprocess.Popen[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,9 +89,9 @@ class Daemon:
             self._containerd = self._spawn("containerd", *options)
         options = ["--host", self.url, "--data-root", f"{own}/data", "--exec-root", f"{own}/exec"]
         options += ["--containerd", f"{own}/containerd.sock", "--pidfile", f"{own}/docker.pid"]
-        options += ["--bridge", "none", "--iptables=false"]
+        options += ["--iptables=false", "--ip-forward=false", "--ip-masq=false"]
         (own / "docker.pid").unlink(missing_ok=True)  # of one that was killed
-        self._process = self._spawn("dockerd", *options)
+        self._process = self._spawn(*self._launcher, "dockerd", *options)
         deadline = time.monotonic() + READY_S
         while not _answers(self.url):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -179,11 +183,15 @@ def _tarball() -> Path:
 
 
 def _answers(url: str) -> bool:
-    try:
-        with client_of(url) as client:
-            return bool(client.ping())
-    except (DockerException, RequestException, OSError):
-        return False
+    """Not by the SDK, which leaves its socket open when nobody listens."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(READY_S)
+        try:
+            connection.connect(url.removeprefix("unix://"))
+            connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in connection.recv(64)
+        except OSError:
+            return False
 
 
 def _unmount(directory: Path) -> None:

@@ -15,6 +15,7 @@ from hostler_hub.api import (
     artifacts,
     builds,
     decisions,
+    incidents,
     leases,
     problems,
     reconcile,
@@ -36,6 +37,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     tokens.router,
     agents.router,
     archive.router,
+    incidents.router,
 )
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]

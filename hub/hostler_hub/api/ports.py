@@ -16,6 +16,7 @@ from hostler_hub.auth import Tokens
 from hostler_hub.clock import Clock
 from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
+from hostler_hub.incidents import Incidents
 from hostler_hub.leases import Leases
 from hostler_hub.reconcile import Reconciler
 from hostler_hub.selection import Select
@@ -168,6 +169,7 @@ class Hub:
     evidence: Evidence
     leases: Leases
     journal: Journal
+    incidents: Incidents
 
 
 async def _hub_of(connection: HTTPConnection) -> Hub:  # a plain function costs a thread's hop

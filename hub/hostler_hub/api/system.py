@@ -26,8 +26,9 @@ async def whoami(caller: Viewer) -> Json:
 
 @router.get("/api/v1/status", response_model=views.Status, responses=problems.responses())
 async def status(hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001  # declares the role
-    """Counts of workers and builds."""
-    return Json({"version": __version__, "hub": hub.id, **await hub.fleet.status()})
+    """Counts of workers, builds and incidents."""
+    counts = {**await hub.fleet.status(), "incidents": await hub.incidents.counts()}
+    return Json({"version": __version__, "hub": hub.id, **counts})
 
 
 @router.get("/api/v1/openapi.json", include_in_schema=False)

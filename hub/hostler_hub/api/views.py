@@ -53,6 +53,13 @@ class BuildCounts(_View):
     running: int
 
 
+class IncidentCounts(_View):
+    """How many incidents are not over, and how many messages about any do not get through."""
+
+    open: int
+    undelivered: int
+
+
 class Status(_View):
     """The hub at a glance."""
 
@@ -60,6 +67,7 @@ class Status(_View):
     hub: str
     workers: WorkerCounts
     builds: BuildCounts
+    incidents: IncidentCounts
 
 
 class Quarantine(_View):
@@ -136,6 +144,7 @@ class WorkerView(_View):
     quarantine: Quarantine | None
     missing: Missing | None
     lease: LeaseBrief | None
+    incidents: dict[str, str]
     removing: bool
     last_error: str | None
     builds: list[str]
@@ -435,6 +444,67 @@ class StoredFile(_View):
 
     sha256: str
     size_bytes: int
+
+
+class IncidentView(_View):
+    """Something that went wrong with a worker, from when to when, and whether people know."""
+
+    id: str
+    worker: str
+    kind: str
+    instance: str | None
+    open: bool
+    opened_at: str
+    closed_at: str | None
+    reason: str
+    close_reason: str | None
+    evidence: dict[str, Any]
+    notification: Literal["none", "pending", "sent", "failed"]
+
+
+class DeliveryView(_View):
+    """One message to one recipient."""
+
+    id: str
+    incident: str | None
+    about: Literal["opened", "closed", "test"]
+    channel: Literal["mail", "webhook"]
+    recipient: str
+    state: Literal["pending", "sent", "failed"]
+    attempts: int
+    held: bool
+    created_at: str
+    next_at: str | None
+    give_up_at: str | None
+    sent_at: str | None
+    message_id: str | None
+    last_error: str | None
+
+
+class IncidentDetail(IncidentView):
+    """One incident and who was told of it."""
+
+    deliveries: list[DeliveryView]
+
+
+class IncidentPage(_View):
+    """Incidents, newest first; `next` goes into `after`."""
+
+    items: list[IncidentView]
+    next: str | None
+
+
+class DeliveryPage(_View):
+    """Deliveries, newest first; `next` goes into `after`."""
+
+    items: list[DeliveryView]
+    next: str | None
+
+
+class DeliveryList(_View):
+    """Deliveries that were just made."""
+
+    items: list[DeliveryView]
 
 
 class CreatedToken(_View):

@@ -37,7 +37,7 @@ _DUE = (
     .order_by(deliveries.c.id)
     .limit(_LIMIT)
 )
-_NEXT_AT = sa.select(sa.func.min(deliveries.c.next_at)).where(_PENDING)
+_NEXT_AT = sa.select(sa.func.min(deliveries.c.next_at)).where(_PENDING, deliveries.c.next_at > _NOW)
 _UPDATE = sa.update(deliveries).where(deliveries.c.id == _ID, _PENDING)
 _SENT_TO = (
     sa.select(deliveries.c.message_id, sa.func.min(deliveries.c.sent_at).label("sent_at"))
@@ -83,9 +83,9 @@ def due(c: Connection, lane: tuple[str, str], now: float, limit: int) -> Sequenc
     return c.execute(_DUE, bound).mappings().all()
 
 
-def next_at(c: Connection) -> float | None:
-    """When something is to be sent next, or None while nothing is pending."""
-    at: float | None = c.execute(_NEXT_AT).scalar_one()
+def next_at(c: Connection, now: float) -> float | None:
+    """When something becomes due that is not yet, or None."""
+    at: float | None = c.execute(_NEXT_AT, {"b_now": now}).scalar_one()
     return at
 
 

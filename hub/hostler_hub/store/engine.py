@@ -68,6 +68,7 @@ class Store:
         self._errors: tuple[type[Exception], ...] = (DBAPIError, *self._backend.driver_errors)
         self._closing = threading.Event()
         self._exclusive = exclusive
+        self._on_trouble = on_trouble
 
     async def open(self) -> None:
         """Connect; take the lock and upgrade (exclusive), or check the schema (others).
@@ -92,6 +93,20 @@ class Store:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._writer.put(fn, args, kwargs, future)
         return future
+
+    async def insist(
+        self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """write(), again and again through an outage of any length (D3).
+
+        For what has happened and cannot be refused; who asks for something new is told instead.
+        """
+        while True:
+            try:
+                return await self.write(fn, *args, **kwargs)
+            except StoreUnavailable as error:  # noqa: PERF203 - once a minute
+                self._on_trouble(error)
+                await asyncio.sleep(self._tuning.retry_max_s)
 
     async def read(
         self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

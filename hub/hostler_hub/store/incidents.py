@@ -22,7 +22,6 @@ _CLOSE = sa.update(incidents).where(incidents.c.id == _ID, _STILL_OPEN)
 _GET = sa.select(incidents).where(incidents.c.id == _ID)
 _OPEN = sa.select(incidents).where(_STILL_OPEN).order_by(incidents.c.id)
 _COUNT_OPEN = sa.select(sa.func.count()).select_from(incidents).where(_STILL_OPEN)
-_SET_EVIDENCE = sa.update(incidents).where(incidents.c.id == _ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +78,3 @@ def page(
     if after is not None:
         query = query.where(incidents.c.id < after)
     return c.execute(query).mappings().all()
-
-
-def add_evidence(c: Connection, incident_id: str, evidence: dict[str, Any]) -> None:
-    """Add what was found out since; keys that are there already are replaced."""
-    row = get(c, incident_id)
-    if row is not None:
-        c.execute(_SET_EVIDENCE, {"b_id": incident_id, "evidence": row["evidence"] | evidence})

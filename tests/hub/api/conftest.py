@@ -7,6 +7,7 @@ The fakes keep the use cases' contracts (`api/ports.py`): what is tested here ar
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -21,6 +22,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.websockets import WebSocket
 
+from hostler_hub.alarms import Recipient
 from hostler_hub.api import application
 from hostler_hub.api.ports import Hub, View
 from hostler_hub.artifacts import Artifacts
@@ -33,6 +35,7 @@ from hostler_hub.errors import Conflict, NotFound
 from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
+from hostler_hub.incidents import Incidents
 from hostler_hub.journal import Journal
 from hostler_hub.reconcile import Reconciler
 from hostler_hub.registry import Registry
@@ -70,6 +73,7 @@ def worker_view(definition: WorkerDefinition) -> View:
         "quarantine": None,
         "missing": None,
         "lease": None,
+        "incidents": {},
         "removing": False,
         "last_error": None,
         "builds": [],
@@ -303,6 +307,8 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
         threads = ThreadPoolExecutor(2)
         artifacts = Artifacts(tmp_path / "artifacts", store, clock, threads)
         exchange = Exchange(artifacts, Files(tmp_path / "files", threads))
+        people, outbox = (Recipient("mail", "ops@example.org"),), asyncio.Event()
+        incidents = Incidents(store, clock, Registry(), people, outbox.set)
         leasing = Leasing(store, clock, tmp_path)
         provider = FakeProvider()
         controller = Controller(store, clock, registry := Registry(), {}, 300.0)
@@ -322,6 +328,7 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
             evidence=Evidence(store, clock),
             leases=leasing.leases,
             journal=Journal(store, clock, 3600.0, 1000),
+            incidents=incidents,
         )
 
         @asynccontextmanager

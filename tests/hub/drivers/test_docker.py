@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import tarfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -16,9 +16,7 @@ from docker import APIClient
 from docker.errors import NotFound
 from peers import docker as peer
 
-from hostler_hub import archive
 from hostler_hub.drivers.contract import (
-    AgentArchive,
     Environment,
     InstanceSpec,
     OptionsRefused,
@@ -32,63 +30,41 @@ pytestmark = pytest.mark.peer("docker")
 GONE_S = 30.0
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with peer.shared() as url:
-        yield url
+@pytest.fixture
+def client(docker_client: APIClient) -> APIClient:
+    return docker_client
 
 
 @pytest.fixture
-def client(url: str) -> Iterator[APIClient]:
-    with peer.client_of(url) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> AgentArchive:
-    return archive.install(tmp_path_factory.mktemp("agent"))
-
-
-def equipped(environment: Environment, agent: AgentArchive) -> Environment:
-    socket = environment.directory / "agents" / "hub.sock"
-    socket.parent.mkdir(parents=True)
-    socket.touch()  # nobody listens
-    return dataclasses.replace(environment, archive=agent, hub_socket=socket)
+def environment(docker_environment: Environment) -> Environment:
+    return docker_environment
 
 
 @pytest.fixture
-def environment(environment: Environment, agent: AgentArchive) -> Environment:
-    return equipped(environment, agent)
-
-
-async def cleared(driver: DockerDriver, hub: str, client: APIClient) -> AsyncIterator[DockerDriver]:
-    """The driver; whatever a failed test left is removed."""
-    yield driver
-    await driver.aclose()
-    for container in client.containers(all=True, filters=mark.of_hub(hub)):
-        client.remove_container(container["Id"], v=True, force=True)
-    for volume in client.volumes(filters=mark.of_hub(hub))["Volumes"] or []:
-        client.remove_volume(volume["Name"])
-
-
-@pytest.fixture
-async def driver(environment: Environment, client: APIClient) -> AsyncIterator[DockerDriver]:
-    async for made in cleared(DockerDriver(environment), environment.hub, client):
-        yield made
+async def driver(
+    environment: Environment, clear: Callable[[str], None]
+) -> AsyncIterator[DockerDriver]:
+    made = DockerDriver(environment)
+    yield made
+    await made.aclose()
+    clear(environment.hub)
 
 
 @pytest.fixture
 async def other_hub_driver(
-    other_environment: Environment, agent: AgentArchive, client: APIClient
+    other_environment: Environment,
+    equip: Callable[[Environment], Environment],
+    clear: Callable[[str], None],
 ) -> AsyncIterator[DockerDriver]:
-    theirs = equipped(other_environment, agent)
-    async for made in cleared(DockerDriver(theirs), theirs.hub, client):
-        yield made
+    made = DockerDriver(equip(other_environment))
+    yield made
+    await made.aclose()
+    clear(other_environment.hub)
 
 
 @pytest.fixture
-def options(url: str) -> dict[str, Any]:
-    return {"image": peer.IMAGE, "docker_host": url, "network_mode": "none"}
+def options(docker_url: str) -> dict[str, Any]:
+    return {"image": peer.IMAGE, "docker_host": docker_url, "network_mode": "none"}
 
 
 class TestDocker(Conformance):

@@ -8,7 +8,7 @@ import io
 import tarfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +69,6 @@ class Images:
 
     async def _pull(self, daemon: Daemon, options: DockerOptions, name: str) -> None:
         login = self._login(options)
-        deadline_s = options.pull_timeout_s
-        where = daemon.endpoint.docker_host
 
         def pull(client: APIClient) -> None:
             repository, tag = _split(name)
@@ -82,9 +80,9 @@ class Images:
                 auth_config=login,
                 platform=options.platform,
             )
-            _follow(progress, deadline_s, f"docker: {where} cannot pull {name}")
+            _follow(progress, options.pull_timeout_s)
 
-        await daemon.ask(pull, deadline_s)
+        await _patiently(daemon, pull, options.pull_timeout_s, f"cannot pull {name}")
 
     def _login(self, options: DockerOptions) -> dict[str, str] | None:
         if options.registry is None:
@@ -125,10 +123,9 @@ class Images:
                 platform=options.platform,
                 labels={f"{LABEL_PREFIX}image": "built"},
             )
-            what = f"docker: {daemon.endpoint.docker_host} cannot build the Dockerfile"
-            _follow(progress, options.build_timeout_s, what)
+            _follow(progress, options.build_timeout_s)
 
-        await daemon.ask(build, options.build_timeout_s)
+        await _patiently(daemon, build, options.build_timeout_s, "cannot build the Dockerfile")
 
     def _context(self, options: DockerOptions) -> bytes:
         """The build's context as a tar archive, the same bytes for the same files."""
@@ -179,18 +176,29 @@ def _split(name: str) -> tuple[str, str | None]:
     return repository, tag
 
 
-def _follow(progress: Iterable[Any], deadline_s: float, what: str) -> None:
+async def _patiently(
+    daemon: Daemon, question: Callable[[APIClient], None], deadline_s: float, what: str
+) -> None:
+    where = daemon.endpoint.docker_host
+    try:
+        await daemon.ask(question, deadline_s)
+    except ProviderFailed as error:
+        reason = str(error).removeprefix(f"docker: {where}: ")
+        raise ProviderFailed(f"docker: {where} {what}: {reason}") from error
+
+
+def _follow(progress: Iterable[Any], deadline_s: float) -> None:
     """Reads what a pull or a build says to its end: an error comes as a line, not as a status."""
     ends_at = time.monotonic() + deadline_s
     said: list[str] = []
     for line in progress:
         if "error" in line:
             told = "".join(said[-LAST_LINES:]).strip()
-            raise ProviderFailed(f"{what}: {line['error']}" + (f" ({told})" if told else ""))
+            raise ProviderFailed(line["error"] + (f" ({told})" if told else ""))
         if line.get("stream"):
             said.append(line["stream"])
         if time.monotonic() > ends_at:
-            raise ProviderFailed(f"{what} within {deadline_s:g} s")
+            raise ProviderFailed(f"not done within {deadline_s:g} s")
 
 
 def _add(archive: tarfile.TarFile, name: str, source: Path | str) -> None:

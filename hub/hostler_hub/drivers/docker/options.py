@@ -24,7 +24,7 @@ ContextName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$
 
 _HOST = re.compile(r"unix:///\S+|tcp://[^/\s@]+:[0-9]+")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_HUB_URL = re.compile(r"wss?://[^/\s@?#]+(/[^\s?#]*)?")
+_HUB_URL = re.compile(r"wss://[^/\s@?#]+(/[^\s?#]*)?")
 
 
 class _Part(BaseModel):

@@ -1,0 +1,120 @@
+"""Incidents, and the messages that tell people of them."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from hostler_hub.api import problems, views
+from hostler_hub.api.ports import HubPart
+from hostler_hub.api.responses import Json
+from hostler_hub.api.security import GuardedRoute, Operator, Viewer
+from hostler_hub.specs import Text
+from hostler_hub.store import incidents as rows
+
+router = APIRouter(prefix="/api/v1", route_class=GuardedRoute, tags=["incidents"])
+
+PAGE_ROWS = 500
+
+# What cannot be an id answers 404 like any other that is not there.
+Id = Annotated[str, Path(pattern=r"^[0-9A-HJKMNP-TV-Z]{26}$")]
+Limit = Annotated[int, Field(ge=1, le=PAGE_ROWS)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Filter(_Body):
+    """Which incidents to list; several conditions must all hold."""
+
+    open: bool | None = None
+    worker: str | None = None
+    kind: str | None = None
+    limit: Limit = PAGE_ROWS
+    after: str | None = None
+
+
+class DeliveryFilter(_Body):
+    """Which deliveries to list; several conditions must all hold."""
+
+    state: Literal["pending", "sent", "failed"] | None = None
+    incident: str | None = None
+    limit: Limit = PAGE_ROWS
+    after: str | None = None
+
+
+class CloseIncident(_Body):
+    """Why it is over."""
+
+    reason: Text | None = None
+
+
+@router.get("/incidents", response_model=views.IncidentPage, responses=problems.responses())
+async def page(
+    hub: HubPart,
+    caller: Viewer,  # noqa: ARG001  # declares the role
+    where: Annotated[Filter, Query()],
+) -> Json:
+    """Incidents, newest first, a page at a time: give `next` as `after` for the next one."""
+    wanted = rows.Filter(open=where.open, worker=where.worker, kind=where.kind)
+    return Json(await hub.incidents.page(wanted, limit=where.limit, after=where.after))
+
+
+@router.get(
+    "/incidents/{id}", response_model=views.IncidentDetail, responses=problems.responses(404)
+)
+async def view(id: Id, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
+    """One incident with its evidence and its deliveries."""
+    return Json(await hub.incidents.get(id))
+
+
+@router.post(
+    "/incidents/{id}/close",
+    response_model=views.IncidentDetail,
+    responses=problems.responses(404, 413),
+)
+async def close(id: Id, hub: HubPart, caller: Operator, body: CloseIncident | None = None) -> Json:
+    """Says that an incident is over; most end by themselves. One that is over stays as it ended."""
+    reason = body.reason if body else None
+    return Json(await hub.incidents.close(id, reason=reason, by=caller.name))
+
+
+@router.get("/deliveries", response_model=views.DeliveryPage, responses=problems.responses())
+async def deliveries(
+    hub: HubPart,
+    caller: Viewer,  # noqa: ARG001
+    where: Annotated[DeliveryFilter, Query()],
+) -> Json:
+    """Messages to people, newest first: which were sent, which wait, which were given up."""
+    return Json(
+        await hub.incidents.deliveries(
+            state=where.state, incident=where.incident, limit=where.limit, after=where.after
+        )
+    )
+
+
+@router.get(
+    "/deliveries/{id}", response_model=views.DeliveryView, responses=problems.responses(404)
+)
+async def delivery(id: Id, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
+    """One message to one recipient."""
+    return Json(await hub.incidents.delivery(id))
+
+
+@router.post(
+    "/deliveries/{id}/retry",
+    response_model=views.DeliveryView,
+    responses=problems.responses(404, 409),
+)
+async def retry(id: Id, hub: HubPart, caller: Operator) -> Json:  # noqa: ARG001
+    """Sends a message at once that waits for its next try or was given up."""
+    return Json(await hub.incidents.retry(id))
+
+
+@router.post(
+    "/notifications/test", response_model=views.DeliveryList, responses=problems.responses(409)
+)
+async def test(hub: HubPart, caller: Operator) -> Json:  # noqa: ARG001
+    """Sends a test to everybody in the hub's own settings; look the deliveries up to see it go."""
+    return Json({"items": await hub.incidents.test()})

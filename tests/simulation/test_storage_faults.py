@@ -1,0 +1,68 @@
+"""Faults 2.4 as far as the hub's work shows them; the store's own tests have the rest."""
+
+from __future__ import annotations
+
+import pytest
+from simulation.cases import simulated
+from simulation.machine import script
+from simulation.world import World
+
+from hostler_hub.errors import Conflict, InvalidRequest
+from hostler_hub.store.errors import StoreFull, StoreUnavailable
+
+
+@pytest.mark.parametrize("locked_s", [30, 55])
+@simulated()
+async def test_D1_a_locked_database_delays_and_drops_nothing(world: World, locked_s: int) -> None:
+    await world.define("w", build_wait_timeout=5)
+    builds = [await world.submit(*script(20, lines=10)) for _ in range(3)]
+    await world.running(builds[0])
+    world.storage.frozen = True
+    await world.sleep(locked_s)
+    world.storage.frozen = False
+    rows = [await world.ended(build) for build in builds]
+    assert [(row["state"], row["attempts"]) for row in rows] == [("success", 1)] * 3
+
+
+@simulated()
+async def test_D2_a_full_disk_refuses_new_work_and_keeps_what_runs(world: World) -> None:
+    await world.define("w")
+    build = await world.submit(*script(100, lines=10))
+    await world.running(build)
+    world.storage.outage = StoreFull("no space left")
+    with pytest.raises(StoreFull):
+        await world.submit()
+    await world.sleep(40)
+    world.storage.outage = None
+    row = await world.ended(build)
+    assert (row["state"], row["attempts"]) == ("success", 1)
+    assert (await world.ended(await world.submit()))["state"] == "success"
+    world.errors.clear()  # what could not be written was said
+
+
+@pytest.mark.parametrize("away_s", [40, 200])
+@simulated()
+async def test_D3_when_the_database_comes_back_everything_goes_on(
+    world: World, away_s: int
+) -> None:
+    await world.define("a", "b")
+    builds = [await world.submit(*script(20, lines=10)) for _ in range(4)]
+    await world.running(builds[0])
+    world.storage.outage = StoreUnavailable("the server is restarting")
+    await world.sleep(away_s)
+    world.storage.outage = None
+    rows = [await world.ended(build) for build in builds]
+    assert {row["state"] for row in rows} == {"success"}
+    world.errors.clear()
+
+
+@simulated()
+async def test_D8_a_bad_definition_leaves_the_old_one(world: World) -> None:
+    await world.define("w", driver_options={"note": "good"})
+    with pytest.raises(InvalidRequest, match="nonsense"):
+        await world.define("w", driver_options={"nonsense": 1})
+    with pytest.raises((InvalidRequest, Conflict)):
+        await world.define("w", driver="teleport")
+    definition = world.hub.fleet._registry.get("w").definition  # type: ignore[attr-defined]
+    assert definition.driver_options == {"note": "good"}
+    assert (await world.ended(await world.submit()))["state"] == "success"
