@@ -13,7 +13,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import agent, definitions, dispatch, report, substantiate, survivors, worker
+from benchmarks import (
+    agent,
+    definitions,
+    dispatch,
+    docker,
+    report,
+    substantiate,
+    survivors,
+    worker,
+)
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.rows import QUICK, Plan, Row
 
@@ -22,6 +31,7 @@ Benchmark = Callable[[Plan, Path], list[Row]]
 BENCHMARKS: dict[str, Benchmark] = {
     "dispatch": dispatch.measure,
     "substantiate": substantiate.measure,
+    "docker": docker.measure,
     "definitions": definitions.measure,
     "agent": agent.measure,
     "worker": worker.measure,

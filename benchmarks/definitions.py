@@ -72,7 +72,7 @@ def measure(plan: Plan, directory: Path) -> list[Row]:
     names = [f"bench-{number:04}" for number in range(1, plan.workers + 1)]
     samples = Samples()
     with hub.start(directory / "hub") as fleet:
-        plays = _Plays(inventory, {"HOSTLER_URL": fleet.url, "HOSTLER_TOKEN": fleet.token})
+        plays = Plays(inventory, {"HOSTLER_URL": fleet.url, "HOSTLER_TOKEN": fleet.token})
         for _ in plan.each_round(ROUNDS):
             samples.add("nothing", plays.run(nothing, changes=False))
             samples.add("define", plays.run(define, changes=True))
@@ -107,7 +107,7 @@ def _mode(fleet: Hub, names: list[str], mode: str) -> float:
     return took_s
 
 
-class _Plays:
+class Plays:
     """ansible-playbook with an inventory and a hub."""
 
     def __init__(self, inventory: Path, environment: Mapping[str, str]) -> None:

@@ -35,7 +35,7 @@ class Hub:
         return self.url.replace("http", "ws", 1) + f"{API}/agents/connect"
 
     def define(self, names: Sequence[str], **definition: Any) -> None:
-        workers = [{"name": name, "driver": "local", **definition} for name in names]
+        workers = [{"driver": "local", **definition, "name": name} for name in names]
         self.client.post(f"{API}/workers/define", {"workers": workers})
 
     def worker(self, name: str) -> Mapping[str, Any]:
@@ -56,6 +56,11 @@ class Hub:
             return True if view["state"] == state else None
 
         wait_for(look, f"worker {name} becoming {state}")
+
+    def gone(self, names: Sequence[str]) -> bool:
+        """Whether none of the workers is there any more."""
+        views = self.client.post(f"{API}/workers/query", {"names": list(names)})
+        return not views["items"]
 
     def await_idle(self, name: str) -> None:
         """A build has its result a moment before its worker is free again."""
@@ -79,11 +84,12 @@ class Hub:
 
 
 @contextlib.contextmanager
-def start(directory: Path) -> Iterator[Hub]:
+def start(directory: Path, settings: Mapping[str, str] | None = None) -> Iterator[Hub]:
     """Serve a hub from ``directory``; it ends, with its agents, when the block does."""
     run_file = directory / "hub.json"
     argv = [sys.executable, "-P", "-m", "hostler_hub", "serve"]
-    with running([*argv, "--state-dir", str(directory), "--port", "0"], directory) as process:
+    argv += ["--state-dir", str(directory), "--port", "0"]
+    with running(argv, directory, settings) as process:
 
         def look() -> str | None:
             if process.poll() is not None:

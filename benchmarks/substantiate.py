@@ -56,16 +56,17 @@ def measure(plan: Plan, directory: Path) -> list[Row]:
         fleet.define([WORKER], build_wait_timeout=0)
         for _ in plan.each_round():
             samples.add("floor", floor.measure())
-            samples.add("ours", _first_byte(fleet))
+            samples.add("ours", first_byte(fleet, WORKER))
             fleet.await_state(WORKER, "latent")
     name = f"bare start of Python with the agent's {floor.count} imports"
     reference = Reference(name, samples["floor"])
     return [Row("substantiate to first byte", "s", samples["ours"], GOAL, reference)]
 
 
-def _first_byte(fleet: Hub) -> float:
+def first_byte(fleet: Hub, worker: str) -> float:
+    """Seconds from the submission of a build to the first byte of its command's output."""
     began_at = time.perf_counter()
-    build = fleet.submit(WORKER, *COMMAND)
+    build = fleet.submit(worker, *COMMAND)
     seen, took_s = b"", 0.0
     for piece in fleet.client.follow(f"{API}/builds/{build}/steps/0/log?follow=true"):
         seen += piece
