@@ -83,12 +83,14 @@ OBSERVED = (
     "state",
 )
 KNOWN = frozenset(PREFIX + word for word in DEFINED + OBSERVED)
+# Variables of the role hostler.fleet.missing.
+LADDER = PREFIX + "missing_"
 
 
 def definition(host, variables):
     """The host's definition; raises AnsibleFilterError when it makes none."""
     own = [name for name in variables if name.startswith(PREFIX)]
-    stray = sorted(set(own) - KNOWN)
+    stray = sorted(name for name in own if name not in KNOWN and not name.startswith(LADDER))
     if stray:
         raise AnsibleFilterError(
             "host %s: %s is no option of a worker; there are %s"

@@ -127,7 +127,7 @@ def test_missing_workers_are_listed(site, tmp_path):
     assert code == 0, output
     code, output = site("missing_check.yml", "--limit", "local-1,local-2")
     assert code == 0, output
-    code, output = site("missing_check.yml")
+    code, output = site("missing_check.yml", "-e", "repair=false")
     assert code == 2
     assert "1 of 3 workers are missing: local-3" in output
 
