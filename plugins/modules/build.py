@@ -14,6 +14,7 @@ description:
   - The module fails when the build ends in anything but V(success), and says why a build still waits at the deadline.
 extends_documentation_fragment:
   - hostler.fleet.hub
+  - hostler.fleet.build_steps
 attributes:
   check_mode:
     support: partial
@@ -36,194 +37,6 @@ options:
   name:
     description: What the build is called, for people.
     type: str
-  steps:
-    description:
-      - What is done, in order. Required for O(state=present).
-      - Each step is of one kind. Paths are the worker's, absolute or within the build's own workspace.
-    type: list
-    elements: dict
-    suboptions:
-      name:
-        description: What the step is called.
-        type: str
-        required: true
-      command:
-        description: Run a program. A list of arguments, or a string for the worker's shell.
-        type: raw
-      mkdir:
-        description: Make directories, and those above them.
-        type: list
-        elements: str
-      rmdir:
-        description: Remove directories with all that is in them.
-        type: list
-        elements: str
-      copy:
-        description: Copy a directory or file of the worker to a place where nothing is yet.
-        type: dict
-        suboptions:
-          from:
-            description: What is copied.
-            type: str
-            required: true
-          to:
-            description: Where to.
-            type: str
-            required: true
-      remove:
-        description: Remove a file.
-        type: str
-      stat:
-        description: Look at a file. The step's C(result) has the ten numbers of a POSIX stat as C(stat).
-        type: str
-      glob:
-        description: Find files by a shell's pattern, where C(**) stands for any depth. The step's C(result) has C(files).
-        type: str
-      listdir:
-        description: List a directory. The step's C(result) has C(files).
-        type: str
-      upload:
-        description: Make an artifact of a file.
-        type: dict
-        suboptions:
-          from:
-            description: The file.
-            type: str
-            required: true
-          name:
-            description: The artifact's path. By default the last part of O(steps[].upload.from).
-            type: str
-          keep_stamp:
-            description: Whether to keep the time of its last change. The hub's default is V(false).
-            type: bool
-          max_size_bytes:
-            description: A larger file fails the step. The hub's default, and most, is 1 GiB.
-            type: int
-      upload_directory:
-        description: Make artifacts of all files in a directory, which must hold no links.
-        type: dict
-        suboptions:
-          from:
-            description: The directory.
-            type: str
-            required: true
-          name:
-            description: The artifacts' folder. By default the last part of O(steps[].upload_directory.from).
-            type: str
-          compress:
-            description: How it is packed on its way.
-            type: str
-            choices: [gz, bz2]
-      upload_glob:
-        description:
-          - Make artifacts of the files and directories that match; none is a failure.
-          - They are named from the pattern's first part with a wildcard on.
-        type: dict
-        suboptions:
-          pattern:
-            description: A shell's pattern, where C(**) stands for any depth.
-            type: str
-            required: true
-          name:
-            description: The artifacts' folder.
-            type: str
-      download:
-        description: Give the worker a file, by exactly one of its text, a file here, or the hash of one that is stored.
-        type: dict
-        suboptions:
-          to:
-            description: Where to.
-            type: str
-            required: true
-          content:
-            description: The text. Set C(no_log) on the task when it is a secret.
-            type: str
-          src:
-            description: A file on the machine where the module runs, which it stores on the hub.
-            type: path
-          file:
-            description: The sha256 of a file that is stored on the hub.
-            type: str
-          mode:
-            description: Its permissions, as octal digits in a string such as C("0755").
-            type: raw
-      set_property:
-        description:
-          - Run a program whose standard output becomes a property of the build.
-          - O(steps[].workdir), O(steps[].env) and the like hold for it, too.
-        type: dict
-        suboptions:
-          command:
-            description: A list of arguments, or a string for the worker's shell.
-            type: raw
-            required: true
-          name:
-            description: The property.
-            type: str
-          lines:
-            description: Instead of O(steps[].set_property.name), each line C(NAME=VALUE) of the output is a property.
-            type: bool
-          strip:
-            description: Whether to take away the space around values. The hub's default is V(true).
-            type: bool
-      workdir:
-        description: Where it runs, absolute or within the build's own workspace.
-        type: str
-      env:
-        description: Variables of this step over those of the build. A null takes a variable away.
-        type: dict
-      use_pty:
-        description: Whether the program gets a terminal. The hub's default is V(false).
-        type: bool
-      initial_stdin:
-        description: What the program reads. Set C(no_log) on the task when it is a secret.
-        type: str
-      logfiles:
-        description:
-          - Files that the program writes, for the step's log, by name.
-          - Each is a dictionary of C(filename), relative to O(steps[].workdir), and C(follow), which skips what it held before.
-        type: dict
-      log_environment:
-        description: Whether the log begins with the environment. The hub's default is V(false).
-        type: bool
-      limits:
-        description:
-          - What all processes of the program may use together, over O(limits) of the build, one by one.
-          - An agent that cannot enforce one of them, and a stock Buildbot worker, does not start the program.
-        type: dict
-        suboptions:
-          memory_mb:
-            description: Memory in MiB, at least 16. Who takes more is ended by the kernel, and the result says so.
-            type: int
-          processes:
-            description: How many processes and threads there may be at once.
-            type: int
-          cpu_percent:
-            description: Processor time, in percent of all the worker's processors.
-            type: int
-      batch_files:
-        description:
-          - Whether a list as C(command) may name a C(.bat) or C(.cmd) file on Windows, whose arguments C(cmd.exe) reads once more.
-          - The hub's default is V(false). A stock Buildbot worker starts them in any case.
-        type: bool
-      timeout_s:
-        description: Seconds without output, or without progress of a transfer, after which the step is ended; 0 for never. The hub's default is 1200.
-        type: float
-      max_time_s:
-        description: Seconds after which the step is ended.
-        type: float
-      max_lines:
-        description: Lines of output after which the step is ended.
-        type: int
-      sigterm_time_s:
-        description: Seconds between the polite and the certain signal; 0 for the certain one at once. The hub's default is 10.
-        type: float
-      halt_on_failure:
-        description: Whether a failure ends the build. The hub's default is V(true).
-        type: bool
-      always_run:
-        description: Whether the step runs even after a failure. The hub's default is V(false).
-        type: bool
   requires:
     description: What the worker must be.
     type: dict
@@ -436,6 +249,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hostler.fleet.plugins.module_utils import (
     artifacts,
     build_log,
+    build_spec,
     hub,
     numbers,
 )
@@ -443,145 +257,13 @@ from ansible_collections.hostler.fleet.plugins.module_utils.errors import HubUnr
 
 TERMINAL = ("success", "failure", "exception", "cancelled")
 POLL_S = 20
-# Zero in a playbook is the hub's null: no limit, no polite signal.
-ZERO_IS_NULL = ("timeout_s", "sigterm_time_s")
-
-KINDS = {
-    "command": {"type": "raw"},
-    "mkdir": {"type": "list", "elements": "str"},
-    "rmdir": {"type": "list", "elements": "str"},
-    "copy": {
-        "type": "dict",
-        "options": {
-            "from": {"type": "str", "required": True},
-            "to": {"type": "str", "required": True},
-        },
-    },
-    "remove": {"type": "str"},
-    "stat": {"type": "str"},
-    "glob": {"type": "str"},
-    "listdir": {"type": "str"},
-    "upload": {
-        "type": "dict",
-        "options": {
-            "from": {"type": "str", "required": True},
-            "name": {"type": "str"},
-            "keep_stamp": {"type": "bool"},
-            "max_size_bytes": {"type": "int"},
-        },
-    },
-    "upload_directory": {
-        "type": "dict",
-        "options": {
-            "from": {"type": "str", "required": True},
-            "name": {"type": "str"},
-            "compress": {"type": "str", "choices": ["gz", "bz2"]},
-        },
-    },
-    "upload_glob": {
-        "type": "dict",
-        "options": {"pattern": {"type": "str", "required": True}, "name": {"type": "str"}},
-    },
-    "download": {
-        "type": "dict",
-        "options": {
-            "to": {"type": "str", "required": True},
-            "content": {"type": "str"},
-            "src": {"type": "path"},
-            "file": {"type": "str"},
-            "mode": {"type": "raw"},
-        },
-        "mutually_exclusive": [("content", "src", "file")],
-        "required_one_of": [("content", "src", "file")],
-    },
-    "set_property": {
-        "type": "dict",
-        "options": {
-            "command": {"type": "raw", "required": True},
-            "name": {"type": "str"},
-            "lines": {"type": "bool"},
-            "strip": {"type": "bool"},
-        },
-    },
-}
-LIMITS = {
-    "memory_mb": {"type": "int"},
-    "processes": {"type": "int"},
-    "cpu_percent": {"type": "int"},
-}
-STEP = {
-    "name": {"type": "str", "required": True},
-    **KINDS,
-    "workdir": {"type": "str"},
-    "env": {"type": "dict"},
-    "use_pty": {"type": "bool"},
-    "initial_stdin": {"type": "str"},
-    "logfiles": {"type": "dict"},
-    "log_environment": {"type": "bool"},
-    "limits": {"type": "dict", "options": LIMITS},
-    "batch_files": {"type": "bool"},
-    "timeout_s": {"type": "float"},
-    "max_time_s": {"type": "float"},
-    "max_lines": {"type": "int"},
-    "sigterm_time_s": {"type": "float"},
-    "halt_on_failure": {"type": "bool"},
-    "always_run": {"type": "bool"},
-}
-REQUIRES = {
-    "worker": {"type": "str"},
-    "driver": {"type": "str"},
-    "labels": {"type": "list", "elements": "str"},
-    "properties": {"type": "dict"},
-    "facts": {"type": "list", "elements": "str"},
-}
-SPEC = ("name", "requires", "env", "limits", "properties", "priority", "timeout_s", "retry")
-
-
-def given(options):
-    """The options that were given, as the hub takes them."""
-    return {key: numbers.plain(value) for key, value in options.items() if value is not None}
-
-
-def text_values(env):
-    """Variables as strings: YAML makes numbers and booleans of unquoted ones."""
-    return {
-        key: value if value is None or isinstance(value, str) else str(value)
-        for key, value in env.items()
-    }
-
-
-def spec(params, store):
-    """The build specification by the module's options; store(path) gives a file's sha256."""
-    body = given({key: params[key] for key in SPEC})
-    for key in ("requires", "retry", "limits"):
-        if key in body:
-            body[key] = given(body[key])
-    body["steps"] = [step_spec(step, store) for step in params["steps"]]
-    if "env" in body:
-        body["env"] = text_values(body["env"])
-    return body
-
-
-def step_spec(step, store):
-    body = given(step)
-    for kind in (*KINDS, "limits"):
-        if isinstance(body.get(kind), dict):
-            body[kind] = given(body[kind])
-    if "src" in body.get("download", {}):
-        body["download"]["file"] = store(body["download"].pop("src"))
-    for key in ZERO_IS_NULL:
-        if key in body and body[key] == 0:
-            body[key] = None
-    if "env" in body:
-        body["env"] = text_values(body["env"])
-    return body
 
 
 def submit(module, client):
     """Returns the build and whether it is new."""
     # A key of our own lets a refused connection be tried again without building twice.
     key = module.params["idempotency_key"] or "module-%s" % uuid.uuid4()
-    body = spec(module.params, lambda path: store(module, client, path))
+    body = build_spec.body(module.params, lambda path: store(module, client, path))
     return client.post_new("/builds", body, {"Idempotency-Key": key})
 
 
@@ -688,13 +370,13 @@ def main():
             steps={
                 "type": "list",
                 "elements": "dict",
-                "options": STEP,
-                "mutually_exclusive": [tuple(KINDS)],
-                "required_one_of": [tuple(KINDS)],
+                "options": build_spec.STEP,
+                "mutually_exclusive": [tuple(build_spec.KINDS)],
+                "required_one_of": [tuple(build_spec.KINDS)],
             },
-            requires={"type": "dict", "options": REQUIRES},
+            requires={"type": "dict", "options": build_spec.REQUIRES},
             env={"type": "dict"},
-            limits={"type": "dict", "options": LIMITS},
+            limits={"type": "dict", "options": build_spec.LIMITS},
             properties={"type": "dict"},
             priority={"type": "int"},
             timeout_s={"type": "float"},
