@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +138,29 @@ async def test_version_2_without_the_controller_refuses_naming_it(tmp_path, sink
     finally:
         await containment.aclose()
     assert cgroups("test-alone") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has cgroups of its own everywhere")
+def test_an_agent_alone_in_its_cgroup_makes_room_for_the_controllers(tmp_path):
+    """Version 2 gives controllers to no children beside processes, so that the agent moves."""
+    own = mounts.own_cgroups().get("cgroup2")
+    if own is None or not (controllers := (own / "cgroup.controllers").read_text().split()):
+        pytest.skip("needs a controller in version 2's hierarchy")
+    enabled = (own / "cgroup.subtree_control").read_text().split()
+    added = [name for name in controllers if name not in enabled]
+    home = own / f"hostler-test-{os.getpid()}"
+    home.mkdir()
+    try:
+        for name in added:
+            limits.write(str(own / "cgroup.subtree_control"), f"+{name}")
+        program = [sys.executable, str(Path(__file__).with_name("delegated.py")), str(home)]
+        told = subprocess.run(program, stdout=subprocess.PIPE, check=True, text=True)
+    finally:
+        for path, _directories, _files in os.walk(home, topdown=False):
+            Path(path).rmdir()
+        for name in added:
+            limits.write(str(own / "cgroup.subtree_control"), f"-{name}")
+    assert told.stdout == "agent True\nhome True\ndelegated True\njob True True\n"
 
 
 # --- what is written, where this machine has no such controllers ---------------------------------
