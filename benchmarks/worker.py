@@ -23,6 +23,11 @@ SLOW_S = 6.0
 SLOW_BYTES_PER_S = 4 * MEGABYTE
 KINDS = (TEXT, RAW, TUNED, SHIPPED)
 
+# Commands per second that were asked for on a machine that makes 1,500 bare spawns one after the
+# other and 2,200 side by side. What a machine can do is seen in those, so the goal is the share.
+SERIAL_SHARE = 400 / 1500
+PARALLEL_SHARE = 600 / 2200
+
 
 @dataclass(frozen=True)
 class Course:
@@ -136,16 +141,17 @@ def _rows(samples: dict[Kind | None, Samples]) -> list[Row]:
         return Reference(name, samples[kind][key])
 
     rows = []
-    for key, what, least, bare in (
-        ("serial", "commands, one after the other", 400, "subprocess.Popen"),
-        ("parallel", "commands, eight in flight", 600, "posix_spawn"),
+    for key, what, share, bare in (
+        ("serial", "commands, one after the other", SERIAL_SHARE, "subprocess.Popen"),
+        ("parallel", "commands, eight in flight", PARALLEL_SHARE, "posix_spawn"),
     ):
-        goal = Goal("value", "at least", least)
+        goal, beaten = Goal("ratio", "at least", round(share, 3)), Goal("ratio", "at least", 1)
+        bare_spawns = Reference(bare, floor[key])
         rows += [
-            Row(what, "/s", ours[key], goal, peer(key)),
-            Row(what, "/s", ours[key], goal, peer(key, SHIPPED)),
-            Row(what, "/s", ours[key], goal, Reference(bare, floor[key])),
-            Row(f"{what}, raw", "/s", raw[key], goal, peer(key)),
+            Row(what, "/s", ours[key], goal, bare_spawns),
+            Row(f"{what}, raw", "/s", raw[key], goal, bare_spawns),
+            Row(what, "/s", ours[key], beaten, peer(key)),
+            Row(what, "/s", ours[key], beaten, peer(key, SHIPPED)),
         ]
     pipe = Reference("bare pipe, decoded", floor["output"])
     text_goal, raw_goal = Goal("value", "at least", 100), Goal("value", "at least", 250)

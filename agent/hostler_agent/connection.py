@@ -29,9 +29,8 @@ from hostler_agent.wire.session import (
 )
 
 if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
-
     from hostler_agent.clock import Clock, Timer
+    from hostler_agent.hubsocket import HubSocket
     from hostler_agent.wire.messages import Message, Packed
 
 PING_INTERVAL_S = 20.0
@@ -39,6 +38,7 @@ PING_DEADLINE_S = 20.0
 REQUEST_DEADLINE_S = 60.0
 CLOSE_DEADLINE_S = 5.0
 MAX_UNSENT_ANSWERS = 256
+SENT_AT_ONCE_BYTES = 32 * 1024
 
 CLOSE_PROTOCOL_ERROR = 1002
 CLOSE_UNSUPPORTED_DATA = 1003
@@ -63,9 +63,7 @@ class _Pending:
 class Connection:
     """Made by `link.Link`; usable until serve() returns."""
 
-    def __init__(
-        self, socket: ClientConnection, clock: Clock, contacted: Callable[[float], None]
-    ) -> None:
+    def __init__(self, socket: HubSocket, clock: Clock, contacted: Callable[[float], None]) -> None:
         """`contacted` is told when something the hub has answered was sent."""
         self._socket = socket
         self._clock = clock
@@ -227,9 +225,14 @@ class Connection:
 
     async def _write(self) -> None:
         while True:
-            frame = await self._outgoing.get()
-            await self._socket.send(frame)
-            self._outgoing.task_done()
+            frames = [await self._outgoing.get()]
+            size_bytes = len(frames[0])
+            while not self._outgoing.empty() and size_bytes < SENT_AT_ONCE_BYTES:
+                frames.append(self._outgoing.get_nowait())
+                size_bytes += len(frames[-1])
+            await self._socket.send_all(frames)
+            for _ in frames:
+                self._outgoing.task_done()
 
     async def _ping(self) -> None:
         while True:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, cast
 from urllib.parse import urlsplit
 
 from hostler_agent.backoff import Backoff
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
-    from websockets.asyncio.client import ClientConnection, connect
+    from websockets.asyncio.client import connect
     from websockets.exceptions import InvalidStatus
 
     from hostler_agent.clock import Clock
+    from hostler_agent.hubsocket import HubSocket
     from hostler_agent.wire.extension import Handshake
 
 OPEN_DEADLINE_S = 30.0
@@ -37,7 +38,7 @@ RECEIVE_QUEUE = 8
 STEADY_AFTER_S = 10.0
 """A connection that lasted this long was a good one: the next failure is a new story."""
 
-Dial = Callable[[], "Awaitable[ClientConnection]"]
+Dial = Callable[[], "Awaitable[HubSocket]"]
 """Opens one connection, or raises what `connect` of websockets raises."""
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Link:
         self._clock = clock
         self._backoff = Backoff(random)
         self._contacted = contacted
-        self._dial: Dial = self._connector if dial is None else dial
+        self._dial: Dial = dial or cast("Dial", self._connector)
 
     async def run(self, serve: Callable[[Connection], Awaitable[None]]) -> None:
         """Connect and let `serve` work each connection, for ever; raises OrderedAway."""
@@ -115,7 +116,7 @@ class Link:
         finally:
             await connection.close()
 
-    async def _open(self) -> ClientConnection:
+    async def _open(self) -> HubSocket:
         from websockets.exceptions import (  # noqa: PLC0415 - heavy: not before it is needed
             InvalidStatus,
             WebSocketException,
@@ -134,6 +135,8 @@ class Link:
     def _connector(self) -> connect:
         from websockets.asyncio.client import connect  # noqa: PLC0415
 
+        from hostler_agent.hubsocket import HubSocket  # noqa: PLC0415
+
         class Connect(connect):
             """Follows no redirect: it would take our credentials, and orders, elsewhere."""
 
@@ -148,6 +151,7 @@ class Link:
         return Connect(
             self._endpoint.url,
             additional_headers=self._headers,
+            create_connection=HubSocket,
             compression=None,
             max_size=TO_AGENT.message_size_bytes,
             max_queue=RECEIVE_QUEUE,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +165,10 @@ class AgentEnd:
             raise self._closed()
         hub = self._connection.hub
         self._connection.carry(hub.process, hub.receive_frame, frame)
+
+    async def send_all(self, frames: Sequence[bytes]) -> None:
+        for frame in frames:
+            await self.send(frame)
 
     async def ping(self) -> asyncio.Future[float]:
         if self.close_code is not None:

@@ -134,7 +134,7 @@ class Shell(Command):
         return logs
 
     async def _make_workdir(self, workdir: str) -> None:
-        if "\0" in workdir:
+        if "\0" in workdir or os.path.isdir(workdir):  # noqa: PTH112 - once per command
             return
         try:
             Path(workdir).mkdir(parents=True, exist_ok=True)

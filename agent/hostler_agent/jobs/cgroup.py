@@ -22,7 +22,6 @@ import re
 import signal
 import sys
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
@@ -187,7 +186,7 @@ class CgroupEnclosure:
     def __init__(self, containment: CgroupContainment, paths: tuple[str, ...]) -> None:
         self._containment = containment
         self.paths = paths
-        self._group = Path(paths[0])
+        self._group = paths[0]
         self._memory: Optional[Place] = None
 
     async def start(self, plan: JobPlan) -> posix.SpawnedProcess:
@@ -222,7 +221,9 @@ class CgroupEnclosure:
         else:
             usage = limits.memory_usage(self._memory.path, self._memory.version)
         cpu_us = _cpu_us(self.paths[0])
-        return usage if cpu_us is None else replace(usage, cpu_s=cpu_us / 1e6)
+        if cpu_us is None:
+            return usage
+        return Usage(usage.peak_memory_bytes, cpu_us / 1e6, usage.oom_kills)
 
     async def empty(self, deadline_s: float) -> Leftovers:
         if self._removed():

@@ -24,7 +24,10 @@ class Reader(Protocol):
     @property
     def identity(self) -> int: ...
     async def read(self) -> bytes:
-        """Up to 64 KiB; empty at the end."""
+        """Up to 128 KiB; empty at the end."""
+
+    def read_now(self) -> Optional[bytes]:
+        """The same without waiting: None when there is nothing yet, or when it cannot be told."""
 
     def close(self) -> None: ...
 

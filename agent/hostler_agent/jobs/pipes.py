@@ -11,12 +11,15 @@ import fcntl
 import os
 import sys
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Optional
 
 assert sys.platform != "win32"
 
 READ_BYTES = 128 * 1024
-"""At a time, and what a pipe holds: twice Linux's own, so a flood takes half as many messages."""
+"""At a time, and what the pipe of a flood holds: twice Linux's own, so it takes half as many
+messages."""
+
+_PIPE_BYTES = 64 * 1024
 
 _F_SETPIPE_SZ = 1031  # fcntl.F_SETPIPE_SZ has it from Python 3.10 on
 
@@ -27,27 +30,37 @@ class PipeReader:
     def __init__(self, descriptor: int) -> None:
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
-        self.identity = os.fstat(descriptor).st_ino
-        """the pipe's inode, which /proc/PID/fd shows for whoever holds the other end"""
+        self._is_enlarged = False
+
+    @property
+    def identity(self) -> int:
+        """The pipe's inode, which /proc/PID/fd shows for whoever holds the other end."""
+        return os.fstat(self._descriptor).st_ino
 
     async def read(self) -> bytes:
         """What there is, at most READ_BYTES; empty when nobody holds the other end any more."""
         while self._descriptor >= 0:
-            data = self._read_now()
+            data = self.read_now()
             if data is not None:
                 return data
             await ready(self._descriptor)
         return b""
 
-    def _read_now(self) -> Optional[bytes]:
+    def read_now(self) -> Optional[bytes]:
         """None when there is nothing yet."""
         try:
-            return os.read(self._descriptor, READ_BYTES)
+            data = os.read(self._descriptor, READ_BYTES)
         except BlockingIOError:
             return None
         except OSError:
             # A terminal whose last holder is gone reads EIO instead of an end of file.
             return b""
+        if len(data) >= _PIPE_BYTES and not self._is_enlarged:
+            self._is_enlarged = True
+            # Refused to a user who has very many pipes: the pipe then stays as it was.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self._descriptor, _F_SETPIPE_SZ, READ_BYTES)
+        return data
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -108,40 +121,39 @@ class Stdio:
 
 def open_stdio(use_pty: bool, with_stdin: bool) -> Stdio:
     """Raises OSError when the agent has no descriptors left."""
-    with contextlib.ExitStack() as undo:
-
-        def opened(descriptors: tuple[int, ...]) -> tuple[int, ...]:
-            for descriptor in descriptors:
-                undo.callback(os.close, descriptor)
-            return descriptors
-
-        stdio = _terminal(opened) if use_pty else _pipes(opened, with_stdin)
-        undo.pop_all()
-        return stdio
+    opened: list[int] = []
+    try:
+        return _terminal(opened) if use_pty else _pipes(opened, with_stdin)
+    except BaseException:
+        for descriptor in opened:
+            os.close(descriptor)
+        raise
 
 
-_Opened = Callable[["tuple[int, ...]"], "tuple[int, ...]"]
-
-
-def _terminal(opened: _Opened) -> Stdio:
-    ours, theirs = opened(os.openpty())
+def _terminal(opened: list[int]) -> Stdio:
+    ours, theirs = os.openpty()
+    opened += (ours, theirs)
     return Stdio((theirs, theirs, theirs), {"stdout": PipeReader(ours)}, None)
 
 
-def _pipes(opened: _Opened, with_stdin: bool) -> Stdio:
-    out, out_child = opened(os.pipe2(os.O_CLOEXEC))
-    err, err_child = opened(os.pipe2(os.O_CLOEXEC))
-    # Refused to a user who has very many pipes: the pipe then stays as it was.
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(out, _F_SETPIPE_SZ, READ_BYTES)
+def _pipes(opened: list[int], with_stdin: bool) -> Stdio:
+    out, out_child = _pipe(opened)
+    err, err_child = _pipe(opened)
     writer = None
     if with_stdin:
-        in_child, in_ours = opened(os.pipe2(os.O_CLOEXEC))
+        in_child, in_ours = _pipe(opened)
         writer = PipeWriter(in_ours)
     else:
-        (in_child,) = opened((os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),))
+        in_child = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        opened.append(in_child)
     readers = {"stdout": PipeReader(out), "stderr": PipeReader(err)}
     return Stdio((in_child, out_child, err_child), readers, writer)
+
+
+def _pipe(opened: list[int]) -> tuple[int, int]:
+    ends = os.pipe2(os.O_CLOEXEC)
+    opened += ends
+    return ends
 
 
 async def ready(descriptor: int, writing: bool = False) -> None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Optional, Protocol
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, Protocol
 
 from hostler_agent.jobs import plan as plans
 from hostler_agent.jobs.clock import Clock, SystemClock, wait_any
@@ -28,7 +28,10 @@ KILL_DEADLINE_S = 10.0
 _LAST_WORDS_S = 1.0
 _SIGKILL = 9
 
+_QUICK_S = 0.01
+
 Pumps = Mapping["asyncio.Task[None]", Reader]
+Pump = Callable[[str, Reader, Optional[bytes]], Coroutine[Any, Any, None]]
 
 
 class Sink(Protocol):
@@ -100,38 +103,39 @@ class Job:
 
     async def _supervise(self, process: Process, enclosure: Enclosure) -> Outcome:
         tasks = _Tasks()
+        pumps = _Pumps(tasks, self._pump, process.readers)
         try:
-            pumps: Pumps = {
-                tasks.start(self._pump(stream, reader), f"pump {stream}"): reader
-                for stream, reader in process.readers.items()
-            }
             tails = [tasks.start(tail.run(self._over), "tail") for tail in self._tails]
             if process.writer is not None:
                 tasks.start(process.writer.write_all(self._plan.stdin or b""), "stdin")
             exited = process.exited
             self._watch.start()
             await wait_any(self._clock, [exited, self._stop])
+            pumps.begin()
             if not exited.done():
                 await self._ask_to_end(process, exited)
             lost = exited.done() and exited.exception() is not None
-            held = () if lost else await self._drain(pumps, enclosure)
+            held = () if lost else await self._drain(pumps.running, enclosure)
             outcome = await self._empty(enclosure, process, exited, held)
-            await self._hear_last_words(pumps)
+            await self._hear_last_words(pumps.running)
             self._over.set_result(None)
             if tails:
                 await asyncio.wait(tails)
             return outcome
         finally:
             self._watch.close()
+            pumps.close()
             await tasks.cancel()
             for end in (*process.readers.values(), process.writer):
                 if end is not None:
                     end.close()
 
-    async def _pump(self, stream: str, reader: Reader) -> None:
-        while data := await reader.read():
+    async def _pump(self, stream: str, reader: Reader, first: Optional[bytes]) -> None:
+        data = await reader.read() if first is None else first
+        while data:
             self._watch.count_lines(data)
             await self._deliver(self._sink.take_output(stream, data))
+            data = await reader.read()
 
     async def _log(self, name: str, data: bytes) -> None:
         await self._deliver(self._sink.take_log(name, data))
@@ -218,6 +222,34 @@ class Job:
             waiting = left
 
 
+class _Pumps:
+    """What reads a job's output: a task for each pipe, in `running`.
+
+    They begin a moment after the job. Most commands of a build are over by then and have said
+    nothing, and what they have said waits in the pipes: so they need no tasks, nor the poller.
+    """
+
+    def __init__(self, tasks: _Tasks, pump: Pump, readers: Mapping[str, Reader]) -> None:
+        self.running: dict[asyncio.Task[None], Reader] = {}
+        self._tasks = tasks
+        self._pump = pump
+        self._readers = readers
+        self._later = asyncio.get_running_loop().call_later(_QUICK_S, self.begin)
+
+    def begin(self) -> None:
+        """Twice does no harm."""
+        self._later.cancel()
+        readers, self._readers = self._readers, {}
+        for stream, reader in readers.items():
+            first = reader.read_now()
+            if first != b"":
+                task = self._tasks.start(self._pump(stream, reader, first), f"pump {stream}")
+                self.running[task] = reader
+
+    def close(self) -> None:
+        self._later.cancel()
+
+
 class _Tasks:
     """The tasks of one job; none outlives it."""
 
@@ -246,10 +278,10 @@ def _completed(usage: Usage, main: Optional[Exit]) -> Usage:
     if main is None:
         return usage
     peak_bytes, cpu_s = usage.peak_memory_bytes, usage.cpu_s
-    return replace(
-        usage,
-        peak_memory_bytes=main.peak_resident_bytes if peak_bytes is None else peak_bytes,
-        cpu_s=main.cpu_s if cpu_s is None else cpu_s,
+    return Usage(
+        main.peak_resident_bytes if peak_bytes is None else peak_bytes,
+        main.cpu_s if cpu_s is None else cpu_s,
+        usage.oom_kills,
     )
 
 

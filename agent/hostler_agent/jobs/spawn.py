@@ -240,7 +240,7 @@ def _spawn_frame(token: int, plan: JobPlan, entries: Sequence[Entry]) -> tuple[A
         "spawn",
         token,
         [os.fsencode(argument) for argument in plan.argv],
-        os.fsencode("\0".join(f"{name}={value}" for name, value in plan.environment.items())),
+        os.fsencode("\0".join(map("=".join, plan.environment.items()))),
         os.fsencode(plan.workdir),
         tuple((os.fsencode(inside), os.fsencode(home)) for inside, home in entries),
         plan.use_pty,

@@ -56,6 +56,10 @@ class PipeReader:
             lambda: asyncio.StreamReaderProtocol(stream), self._handle
         )
 
+    def read_now(self) -> Optional[bytes]:
+        """Windows tells by and by."""
+        return None
+
     async def read(self) -> bytes:
         """What there is, at most 64 KiB; empty when nobody holds the other end any more."""
         if self._stream is None:
