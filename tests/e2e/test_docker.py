@@ -15,7 +15,9 @@ from e2e.gates import Gate
 from e2e.hub_process import HubProcess
 from peers import docker as peer
 
+from hostler_hub.drivers.contract import InstanceSpec
 from hostler_hub.drivers.docker import mark
+from hostler_hub.identifiers import new_ulid
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -68,6 +70,16 @@ class Fleet:
         (container,) = self.containers(worker)
         with peer.client_of(self.url) as client:
             client.remove_container(container["Id"], v=True, force=True)
+
+    def haunt(self, worker: str, instance: str) -> str:
+        """A container that carries an instance's mark, and that the hub did not make; its id."""
+        spec = InstanceSpec(worker, instance, 1, "", {})
+        labels = mark.labels(self.id, spec)
+        with peer.client_of(self.url) as client:
+            made = client.create_container(
+                peer.IMAGE, ["sleep", "1000"], name=mark.name(spec), labels=labels
+            )
+            return str(made["Id"])
 
     def close(self) -> None:
         """However the test ended."""
@@ -209,7 +221,29 @@ async def test_P7_a_container_that_ends_at_once_is_told_with_its_words(
     await fleet.hub.logged(worker="stillborn", before="insubstantiating", after="latent")
     worker = await api.worker("stillborn")
     assert "has the image Python 3.9 or newer?" in worker["quarantine"]["reason"]
+    (kept,) = (await api.get("/workers/stillborn/evidence"))["items"]
+    assert "python9" in kept["texts"]["console"]
     await api.cancel(build)
+
+
+async def test_V2_what_the_ledger_saw_end_or_never_heard_of_is_removed(
+    fleet: Fleet, api: Api
+) -> None:
+    await fleet.define(api, "haunted")
+    build = await api.submit(["true"], worker="haunted")
+    assert (await api.ended(build))["state"] == "success"
+    ended = (await api.worker("haunted"))["instance"]
+    await api.mode("haunted", "stopped")
+    await fleet.hub.latent(api, "haunted")
+    ghosts = {instance: fleet.haunt("haunted", instance) for instance in (ended, new_ulid())}
+
+    report = await api.post("/reconcile", {"drivers": ["docker"]})
+    assert report["unanswered"] == []
+    done = {each["instance"]: (each["kind"], each["action"]) for each in report["findings"]}
+    assert done[ended] == ("orphan", "destroy")
+    assert [each["Id"] for each in fleet.containers("haunted")] == [list(ghosts.values())[1]]
+    await api.post("/reconcile", {"drivers": ["docker"], "confirmed": True})
+    assert fleet.containers("haunted") == []
 
 
 async def test_what_leads_out_of_a_container_is_refused_with_the_word_that_allows_it(

@@ -156,8 +156,9 @@ async def test_V2_nothing_is_left_of_its_volumes(
 async def test_the_handle_alone_is_enough(driver: DockerDriver, options: dict[str, Any]) -> None:
     spec = spec_of(options)
     handle = await driver.create(spec)
-    bare = dataclasses.replace(ref_of(spec, handle), options={"image": "gone"})
+    bare = dataclasses.replace(ref_of(spec, handle), options={})
     assert (await driver.inspect(bare)).presence is Presence.RUNNING
+    assert "console" in await driver.evidence(bare)
     elsewhere = {"image": "gone", "docker_host": "unix:///nowhere/docker.sock"}
     await driver.destroy(dataclasses.replace(bare, options=elsewhere))
     assert await driver.list_owned([options]) == []

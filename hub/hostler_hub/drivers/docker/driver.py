@@ -21,7 +21,7 @@ from hostler_hub.drivers.docker import cargo, containers, grants, reach, sight
 from hostler_hub.drivers.docker import plan as plans
 from hostler_hub.drivers.docker.daemon import Conflict, Daemon, Endpoint, NoAnswer, NotThere
 from hostler_hub.drivers.docker.images import Images
-from hostler_hub.drivers.docker.options import LOCAL_DAEMON, DockerOptions
+from hostler_hub.drivers.docker.options import DockerOptions
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.secrets import SecretRefused
 
@@ -190,9 +190,9 @@ class DockerDriver:
         return self._daemons[endpoint]
 
     def _daemon_of(self, ref: InstanceRef) -> Daemon:
-        """By the options, if they lead to where the handle says that the container is."""
+        """The handle knows where the container is; of that place, options may know newer keys."""
         if ref.handle is not None:
             there = Endpoint.recall(ref.handle)
-            if ref.options.get("docker_host", LOCAL_DAEMON) != there.docker_host:
+            if there.docker_host != ref.options.get("docker_host") or not ref.options.get("tls"):
                 return self._daemon(there)
         return self._daemon(Endpoint.of(DockerOptions.model_validate(dict(ref.options))))
