@@ -27,13 +27,14 @@ from hostler_hub.clock import Clock, SystemClock
 from hostler_hub.closing import Closing
 from hostler_hub.controller import Controller
 from hostler_hub.definitions import Definitions
-from hostler_hub.dispatch import Dispatcher
+from hostler_hub.dispatch import Dispatcher, Keepers
 from hostler_hub.drivers import registry as driver_registry
 from hostler_hub.drivers.contract import AgentArchive, Driver, Environment
 from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
 from hostler_hub.fleet import Fleet
+from hostler_hub.groups import Groups
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.incidents import Incidents
 from hostler_hub.journal import Journal
@@ -42,6 +43,7 @@ from hostler_hub.logs import Logs
 from hostler_hub.matching import Roster
 from hostler_hub.notify.notifier import Notifier
 from hostler_hub.opening import open_store
+from hostler_hub.overseer import Overseer
 from hostler_hub.process import write_json
 from hostler_hub.queue import Queue
 from hostler_hub.reasons import Reasons
@@ -52,7 +54,9 @@ from hostler_hub.services import Services
 from hostler_hub.settings import Settings
 from hostler_hub.store import meta
 from hostler_hub.store.engine import Store
+from hostler_hub.survey import Survey
 from hostler_hub.tasks import Tasks
+from hostler_hub.upkeep import Upkeep
 
 # What the hub's own parts may take to close, beyond the time instances have to go.
 _CLOSE_S = 5.0
@@ -189,8 +193,24 @@ async def _assemble(
     agents = Agents(settings, store, clock, registry, controller, admission)
     roster = Roster(registry)
     journal = Journal(store, clock, settings.decisions_keep_s, settings.decisions_keep_rows)
-    queue = Queue(store, clock, logs, Reasons(registry, roster))
-    dispatcher = Dispatcher(store, clock, registry, controller, roster, queue, queue.start)
+    overseer = Overseer(clock, registry, journal)
+    reasons = Reasons(registry, roster, overseer)
+    queue = Queue(store, clock, logs, roster, reasons)
+    overseer.need = queue.need
+    controller.oversight = overseer
+    keepers = Keepers(
+        Upkeep(clock, registry, controller, overseer, journal),
+        Survey(clock, queue, reasons, journal),
+    )
+    dispatcher = Dispatcher(
+        clock, registry, controller, roster, overseer, queue, keepers, queue.start
+    )
+
+    def on_defined() -> None:
+        overseer.changed()
+        dispatcher.wake()
+
+    groups = Groups(store, clock, overseer, on_defined)
     leases = Leases(store, clock, registry, controller)
     controller.outlets = _Outlets(agents, queue, dispatcher, leases)
     queue.services = Services(
@@ -198,9 +218,9 @@ async def _assemble(
     )
     queue.dispatcher = dispatcher
     definitions = Definitions(
-        store, clock, registry, controller, drivers, _secrets(settings), dispatcher.wake
+        store, clock, registry, controller, drivers, _secrets(settings), on_defined
     )
-    fleet = Fleet(store, clock, registry, controller, queue, definitions)
+    fleet = Fleet(store, clock, registry, controller, queue, definitions, reasons)
     incidents = Incidents(store, clock, registry, notifier.defaults, notifier.outbox.wake)
     tasks = Tasks()
 
@@ -210,6 +230,7 @@ async def _assemble(
     stack.push_async_callback(closing.within, "controller", controller.aclose)
     stack.push_async_callback(closing.within, "agents", agents.aclose)
     stack.push_async_callback(closing.within, "queue", queue.aclose)
+    await groups.load()
     await queue.load()
     queue.lose(ownerless, "its worker was lost when the last hub ended")
     stack.push_async_callback(closing.within, "leases", leases.aclose)
@@ -242,6 +263,7 @@ async def _assemble(
         leases=leases,
         journal=journal,
         incidents=incidents,
+        groups=groups,
     )
 
 

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 from sqlalchemy import Connection
 
-from hostler_hub.clock import Clock
+from hostler_hub.clock import Clock, Timer
 from hostler_hub.controller import Controller
 from hostler_hub.errors import NotFound
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import IllegalTransition, events
 from hostler_hub.matching import Matcher, Roster
+from hostler_hub.overseer import Overseer, pool_of
 from hostler_hub.planning import Candidate, Look, Shares, Waiting, plan, starving
 from hostler_hub.registry import Entry, Registry
 from hostler_hub.services import Lease
 from hostler_hub.specs import BuildSpec
 from hostler_hub.store import builds
-from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StaleRow
+from hostler_hub.survey import Survey
+from hostler_hub.upkeep import Upkeep
 
 _log = structlog.get_logger(__name__)
 
 RETRY_S = 1.0
+# However far the next instant is: a clock may be set meanwhile (A9).
+LOOK_AGAIN_S = 60.0
 
 
 class Backlog(Protocol):
@@ -36,20 +41,28 @@ class Backlog(Protocol):
     def taken(self, build: str) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Keepers:
+    """Who looks after what the queue alone does not say."""
+
+    upkeep: Upkeep
+    survey: Survey
+
+
 class Dispatcher:
     """Looks whenever something became possible, and acts on the plan."""
 
     def __init__(
         self,
-        store: Store,
         clock: Clock,
         registry: Registry,
         controller: Controller,
         roster: Roster,
+        overseer: Overseer,
         backlog: Backlog,
+        keepers: Keepers,
         on_leased: Callable[[Lease, BuildSpec, Sequence[Any]], None],
     ) -> None:
-        self._store = store
         self._clock = clock
         self._registry = registry
         self._controller = controller
@@ -57,7 +70,10 @@ class Dispatcher:
         self._on_leased = on_leased
         self._roster = roster
         self._shares = Shares()
+        self._overseer = overseer
+        self._keepers = keepers
         self._turn = 0
+        self._alarm: Timer | None = None
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -77,20 +93,37 @@ class Dispatcher:
     async def look(self) -> None:
         now = self._clock.now()
         queue = self._backlog.ready(now)
-        later = self._backlog.next_ready_at(now)
-        if later is not None:
-            self._clock.call_after(later - now, self.wake)
-        if not queue:
-            return
-        made = plan(queue, self._look(), starving(queue, now))
+        later = [self._backlog.next_ready_at(now)]
+        if queue:
+            later.extend(await self._serve(queue, now))
+        later.append(await self._keepers.upkeep.look(self._shares))
+        self._look_again(min((at for at in later if at is not None), default=None))
+
+    async def _serve(self, queue: Sequence[Waiting], now: float) -> list[float | None]:
+        """Plan, and carry it out; when something that is not possible now will be."""
+        look = self._look(now)
+        made = plan(queue, look, starving(queue, now))
         leasing = [self._lease(build, worker) for build, worker in made.leases]
         waking = [self._want(worker, build, len(queue)) for worker, build in made.wanted]
         await asyncio.gather(*leasing, *waking)
+        if len(made.leases) == len(queue):
+            return []
+        self._keepers.survey.soon()
+        return [budget.until for budget in look.budgets.values()]
 
-    def _look(self) -> Look:
+    def _look_again(self, at: float | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if at is not None:
+            wait_s = min(max(0.0, at - self._clock.now()), LOOK_AGAIN_S)
+            self._alarm = self._clock.call_after(wait_s, self.wake)
+
+    def _look(self, now: float) -> Look:
         matcher = self._roster.matcher()
         candidates = [_candidate(entry, matcher) for entry in self._registry]
-        return Look(candidates, matcher, shares=self._shares, turn=self._turn)
+        budgets = self._overseer.budgets(now)
+        return Look(candidates, matcher, budgets, self._shares, self._turn)
 
     async def _want(self, worker: str, build: Waiting, queued: int) -> None:
         now = self._clock.now()
@@ -147,13 +180,15 @@ class Dispatcher:
             self.wake()  # the worker changed in this moment: look again
             return
         self._turn += 1
-        self._shares.charge(worker, 1.0)
+        self._shares.charge(worker, float(entry.definition.weight))
         self._backlog.taken(build.id)
         self._on_leased(lease, build.spec, steps)
 
 
 def _candidate(entry: Entry, matcher: Matcher) -> Candidate:
-    return Candidate(entry.life, matcher.traits(entry.life.name))
+    definition, life = entry.definition, entry.life
+    traits = matcher.traits(life.name)
+    return Candidate(life, traits, pool_of(entry), definition.priority, float(definition.weight))
 
 
 def _step_rows(build: Waiting, attempt: int) -> list[dict[str, Any]]:

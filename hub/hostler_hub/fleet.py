@@ -14,6 +14,7 @@ from hostler_hub.instants import instant
 from hostler_hub.lifecycle import Mode, State, Worker, events
 from hostler_hub.lifecycle.model import why_not_startable, why_reserved
 from hostler_hub.queue import Queue
+from hostler_hub.reasons import Reasons
 from hostler_hub.registry import Entry, Registry
 from hostler_hub.selection import Select
 from hostler_hub.specs import WorkerDefinition
@@ -35,6 +36,7 @@ class Fleet:
         controller: Controller,
         queue: Queue,
         definitions: Definitions,
+        reasons: Reasons,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -42,6 +44,7 @@ class Fleet:
         self._controller = controller
         self._queue = queue
         self._definitions = definitions
+        self._reasons = reasons
 
     # --- definitions -----------------------------------------------------------------------------
 
@@ -165,7 +168,9 @@ class Fleet:
     # --- looks --------------------------------------------------------------------------------
 
     def view(self, name: str) -> dict[str, Any]:
-        return worker_view(self._registry.get(name), self._queue.builds_on(name))
+        entry = self._registry.get(name)
+        view = worker_view(entry, self._queue.builds_on(name))
+        return view | {"why": self._reasons.of_worker(entry, self._clock.now())}
 
     def query(self, names: Sequence[str]) -> dict[str, Any]:
         known = [name for name in names if name in self._registry]

@@ -84,7 +84,7 @@ class Journal:
         try:
             if rows:
                 await self._store.write(decision_rows.append, rows)
-            if self._clock.now() >= self._prune_at:
+            if self._clock.monotonic() >= self._prune_at:
                 await self._prune()
         except StoreError as error:
             # A log of what was not done is worth no second try: the hub has other worries now.
@@ -92,8 +92,8 @@ class Journal:
 
     async def _prune(self) -> None:
         now = self._clock.now()
-        self._prune_at = now + PRUNE_S
-        self._clock.call_at(self._prune_at, self._news.set)
+        self._prune_at = self._clock.monotonic() + PRUNE_S
+        self._clock.call_after(PRUNE_S, self._news.set)
         gone = await self._store.write(
             decision_rows.prune, before=now - self._keep_s, rows=self._keep_rows
         )

@@ -11,7 +11,7 @@ import asyncio
 import bisect
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -23,6 +23,7 @@ from hostler_hub.errors import Conflict, InvalidRequest, NotFound
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import events
 from hostler_hub.logs import Logs, LogSlice, StepKey
+from hostler_hub.matching import Roster
 from hostler_hub.planning import Waiting
 from hostler_hub.reasons import Reasons
 from hostler_hub.runner import Runner
@@ -48,12 +49,16 @@ class Queue:
     services: Services
     dispatcher: Dispatcher
 
-    def __init__(self, store: Store, clock: Clock, logs: Logs, reasons: Reasons) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, logs: Logs, roster: Roster, reasons: Reasons
+    ) -> None:
         self._store = store
         self._clock = clock
         self._logs = logs
+        self._roster = roster
         self._reasons = reasons
         self._waiting: dict[str, Waiting] = {}
+        self._kinds: dict[str, dict[str, Waiting]] = {}  # the same by what they require
         self._order: list[tuple[int, str]] = []
         self._runners: dict[str, tuple[Runner, asyncio.Task[Any]]] = {}  # by lease
         self._leases: dict[str, dict[str, Lease]] = {}  # by worker, then by id
@@ -211,10 +216,29 @@ class Queue:
         later = [build.not_before for build in self._waiting.values() if _rests(build, now)]
         return min(later, default=None)
 
+    def waiting(self) -> Iterable[Waiting]:
+        return self._waiting.values()
+
+    def need(self, worker: str) -> str | None:
+        """The oldest queued build that fits the worker, one that waits to be retried too."""
+        if not self._waiting:
+            return None
+        matcher = self._roster.matcher()
+        found = (
+            next(iter(alike))
+            for kind, alike in self._kinds.items()
+            if worker in matcher.fitting(kind, next(iter(alike.values())).spec.requires)
+        )
+        return min(found, default=None)
+
     def taken(self, build: str) -> None:
         waiting = self._waiting.pop(build, None)
         if waiting is not None:
             del self._order[bisect.bisect_left(self._order, waiting.order)]
+            alike = self._kinds[waiting.kind]
+            del alike[build]
+            if not alike:
+                del self._kinds[waiting.kind]
 
     def start(self, lease: Lease, spec: BuildSpec, steps: Sequence[Any]) -> None:
         self._run(lease, spec, steps)
@@ -291,6 +315,7 @@ class Queue:
         if build.id not in self._waiting:
             self._waiting[build.id] = build
             bisect.insort(self._order, build.order)
+            self._kinds.setdefault(build.kind, {})[build.id] = build
 
 
 def _rests(build: Waiting, now: float) -> bool:

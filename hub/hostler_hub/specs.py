@@ -92,6 +92,7 @@ class WorkerDefinition(_Spec):
     labels: Labels = ()
     priority: Annotated[StrictInt, Field(ge=-1_000_000, le=1_000_000)] = 0
     weight: Annotated[Number, Field(gt=0, le=1_000_000)] = 1
+    group: WorkerName | None = None
     max_builds: Annotated[StrictInt, Field(ge=1, le=256)] = 1
     max_uses: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None
     max_uptime: PositiveSeconds | None = None

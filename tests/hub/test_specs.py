@@ -35,6 +35,7 @@ def test_defaults_are_the_contracts() -> None:
         "properties": {},
         "default_properties": {},
         "labels": [],
+        "group": None,
         "priority": 0,
         "weight": 1,
         "max_builds": 1,

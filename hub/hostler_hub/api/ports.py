@@ -16,6 +16,7 @@ from hostler_hub.auth import Tokens
 from hostler_hub.clock import Clock
 from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
+from hostler_hub.group_spec import GroupDefinition
 from hostler_hub.incidents import Incidents
 from hostler_hub.leases import Leases
 from hostler_hub.reconcile import Reconciler
@@ -138,6 +139,24 @@ class Queue(Protocol):
         """A step's log from `offset` on as it grows, until the step ends."""
 
 
+class Groups(Protocol):
+    """Groups of workers."""
+
+    def listing(self) -> View:
+        """Every group by name: {"items"}."""
+
+    def view(self, name: str) -> View:
+        """One group; NotFound."""
+
+    async def define(
+        self, definitions: Sequence[GroupDefinition], *, dry_run: bool, by: str
+    ) -> list[View]:
+        """Creates or changes all of them or none; one result per definition."""
+
+    async def remove(self, names: Sequence[str], *, dry_run: bool, by: str) -> list[View]:
+        """Removes groups; one result per name."""
+
+
 class Journal(Protocol):
     """The log of decisions."""
 
@@ -170,6 +189,7 @@ class Hub:
     leases: Leases
     journal: Journal
     incidents: Incidents
+    groups: Groups
 
 
 async def _hub_of(connection: HTTPConnection) -> Hub:  # a plain function costs a thread's hop

@@ -107,6 +107,7 @@ class Definition(_View):
     default_properties: dict[str, Scalar]
     labels: list[str]
     priority: int
+    group: str | None
     weight: float
     max_builds: int
     max_uses: int | None
@@ -119,6 +120,14 @@ class Definition(_View):
     description: str | None
     password_ref: dict[str, str] | None
     has_password: bool
+
+
+class WorkerReasons(_View):
+    """Why a worker is not started, used, stopped now; null for what it is."""
+
+    not_started: str | None
+    not_used: str | None
+    not_stopped: str | None
 
 
 class WorkerView(_View):
@@ -154,6 +163,7 @@ class WorkerView(_View):
     definition: Definition
     facts: dict[str, Any]
     revision: int
+    why: WorkerReasons
 
 
 class Connection(_View):

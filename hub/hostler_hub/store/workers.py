@@ -43,6 +43,11 @@ _NOTE_PROCESS = sa.update(instances).where(instances.c.id == _ID)
 _INSTANCE = sa.select(instances).where(instances.c.id == _ID)
 _LIVE = sa.select(instances).where(instances.c.ended_at.is_(None)).order_by(instances.c.id)
 _ENDED = sa.select(instances.c.id, instances.c.ended_at)
+_SINCE = (
+    sa.select(instances)
+    .where(instances.c.created_at >= sa.bindparam("b_at"))
+    .order_by(instances.c.created_at)
+)
 _LAST_EPOCH = sa.select(sa.func.max(instances.c.epoch)).where(instances.c.worker == _NAME)
 
 
@@ -142,6 +147,11 @@ def ended_at(c: Connection, ids: Sequence[str]) -> dict[str, float | None]:
         rows = c.execute(_ENDED.where(instances.c.id.in_(some)))
         found.update((row.id, row.ended_at) for row in rows)
     return found
+
+
+def intended_since(c: Connection, at: float) -> Sequence[RowMapping]:
+    """Every instance that was to be started at that instant or later, oldest first."""
+    return c.execute(_SINCE, {"b_at": at}).mappings().all()
 
 
 def last_epoch(c: Connection, worker: str) -> int:

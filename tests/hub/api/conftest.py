@@ -35,8 +35,10 @@ from hostler_hub.errors import Conflict, NotFound
 from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
+from hostler_hub.groups import Groups
 from hostler_hub.incidents import Incidents
 from hostler_hub.journal import Journal
+from hostler_hub.overseer import Overseer
 from hostler_hub.reconcile import Reconciler
 from hostler_hub.registry import Registry
 from hostler_hub.selection import Select
@@ -83,6 +85,7 @@ def worker_view(definition: WorkerDefinition) -> View:
         "definition": {**definition.public(), "has_password": definition.password is not None},
         "facts": {},
         "revision": 1,
+        "why": {"not_started": "no build", "not_used": "no build", "not_stopped": None},
     }
 
 
@@ -314,6 +317,7 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
         controller = Controller(store, clock, registry := Registry(), {}, 300.0)
         environment = Environment(HUB_ID, tmp_path, "ws://127.0.0.1:9/")
         drivers = {"fake": FakeDriver(environment, provider)}
+        journal = Journal(store, clock, 3600.0, 1000)
         hub = Hub(
             id=HUB_ID,
             settings=settings,
@@ -327,8 +331,9 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
             reconciler=Reconciler(store, clock, registry, controller, drivers, 300.0),
             evidence=Evidence(store, clock),
             leases=leasing.leases,
-            journal=Journal(store, clock, 3600.0, 1000),
             incidents=incidents,
+            journal=journal,
+            groups=Groups(store, clock, Overseer(clock, registry, journal), lambda: None),
         )
 
         @asynccontextmanager

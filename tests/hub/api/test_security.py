@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 OPEN = {("GET", "/healthz"), ("GET", "/api/v1/agents/archive/{sha256}")}
 NEEDED = {
     ("GET", "/api/v1/decisions"): Role.VIEWER,
+    ("GET", "/api/v1/groups"): Role.VIEWER,
+    ("GET", "/api/v1/groups/{name}"): Role.VIEWER,
+    ("POST", "/api/v1/groups/define"): Role.OPERATOR,
+    ("POST", "/api/v1/groups/remove"): Role.OPERATOR,
     ("GET", "/api/v1/whoami"): Role.VIEWER,
     ("GET", "/api/v1/status"): Role.VIEWER,
     ("GET", "/api/v1/openapi.json"): Role.VIEWER,
