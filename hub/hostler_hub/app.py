@@ -27,26 +27,22 @@ from hostler_hub.clock import Clock, SystemClock
 from hostler_hub.closing import Closing
 from hostler_hub.controller import Controller
 from hostler_hub.definitions import Definitions
-from hostler_hub.dispatch import Dispatcher, Keepers
+from hostler_hub.dispatch import Dispatcher
+from hostler_hub.dispatching import assemble
 from hostler_hub.drivers import registry as driver_registry
 from hostler_hub.drivers.contract import AgentArchive, Driver, Environment
 from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
 from hostler_hub.fleet import Fleet
-from hostler_hub.groups import Groups
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.incidents import Incidents
-from hostler_hub.journal import Journal
 from hostler_hub.leases import Leases
 from hostler_hub.logs import Logs
-from hostler_hub.matching import Roster
 from hostler_hub.notify.notifier import Notifier
 from hostler_hub.opening import open_store
-from hostler_hub.overseer import Overseer
 from hostler_hub.process import write_json
 from hostler_hub.queue import Queue
-from hostler_hub.reasons import Reasons
 from hostler_hub.reconcile import Reconciler
 from hostler_hub.registry import Registry
 from hostler_hub.secrets import ENV_PREFIX, Secrets
@@ -54,9 +50,7 @@ from hostler_hub.services import Services
 from hostler_hub.settings import Settings
 from hostler_hub.store import meta
 from hostler_hub.store.engine import Store
-from hostler_hub.survey import Survey
 from hostler_hub.tasks import Tasks
-from hostler_hub.upkeep import Upkeep
 
 # What the hub's own parts may take to close, beyond the time instances have to go.
 _CLOSE_S = 5.0
@@ -191,36 +185,17 @@ async def _assemble(
     controller.alarms = notifier.alarms
     admission = Admission(store, clock, registry, controller, settings.handshakes_per_s)
     agents = Agents(settings, store, clock, registry, controller, admission)
-    roster = Roster(registry)
-    journal = Journal(store, clock, settings.decisions_keep_s, settings.decisions_keep_rows)
-    overseer = Overseer(clock, registry, journal)
-    reasons = Reasons(registry, roster, overseer)
-    queue = Queue(store, clock, logs, roster, reasons)
-    overseer.need = queue.need
-    controller.oversight = overseer
-    keepers = Keepers(
-        Upkeep(clock, registry, controller, overseer, journal),
-        Survey(clock, queue, reasons, journal),
-    )
-    dispatcher = Dispatcher(
-        clock, registry, controller, roster, overseer, queue, keepers, queue.start
-    )
-
-    def on_defined() -> None:
-        overseer.changed()
-        dispatcher.wake()
-
-    groups = Groups(store, clock, overseer, on_defined)
+    dispatching = assemble(settings, store, clock, registry, controller, logs)
+    queue, dispatcher = dispatching.queue, dispatching.dispatcher
     leases = Leases(store, clock, registry, controller)
     controller.outlets = _Outlets(agents, queue, dispatcher, leases)
     queue.services = Services(
         store, clock, controller, agents, logs, exchange, queue.finished, queue.forfeit
     )
-    queue.dispatcher = dispatcher
     definitions = Definitions(
-        store, clock, registry, controller, drivers, _secrets(settings), on_defined
+        store, clock, registry, controller, drivers, _secrets(settings), dispatching.changed
     )
-    fleet = Fleet(store, clock, registry, controller, queue, definitions, reasons)
+    fleet = Fleet(store, clock, registry, controller, queue, definitions, dispatching.reasons)
     incidents = Incidents(store, clock, registry, notifier.defaults, notifier.outbox.wake)
     tasks = Tasks()
 
@@ -230,7 +205,7 @@ async def _assemble(
     stack.push_async_callback(closing.within, "controller", controller.aclose)
     stack.push_async_callback(closing.within, "agents", agents.aclose)
     stack.push_async_callback(closing.within, "queue", queue.aclose)
-    await groups.load()
+    await dispatching.groups.load()
     await queue.load()
     queue.lose(ownerless, "its worker was lost when the last hub ended")
     stack.push_async_callback(closing.within, "leases", leases.aclose)
@@ -240,11 +215,8 @@ async def _assemble(
     stop = functools.partial(controller.stop, settings.shutdown_deadline_s)
     stack.push_async_callback(closing.within, "idle instances", stop)
     stack.push_async_callback(closing.within, "background tasks", tasks.aclose)
-    tasks.spawn(journal.run(), "journal")
-    journal.start()
-    tasks.spawn(dispatcher.run(), "dispatcher")
+    dispatching.start(tasks)
     tasks.spawn(notifier.outbox.run(), "outbox")
-    dispatcher.wake()
     interval_s = settings.reconcile_interval_s
     reconciler = Reconciler(store, clock, registry, controller, drivers, interval_s)
     tasks.spawn(reconciler.run(), "reconciler")
@@ -261,9 +233,9 @@ async def _assemble(
         reconciler=reconciler,
         evidence=Evidence(store, clock),
         leases=leases,
-        journal=journal,
+        journal=dispatching.journal,
         incidents=incidents,
-        groups=groups,
+        groups=dispatching.groups,
     )
 
 

@@ -29,7 +29,7 @@ class Breaker:
         made = replace(
             self,
             failures=self.failures + 1,
-            workers=frozenset([*sorted(self.workers)[:1], worker]),
+            workers=self.workers if len(self.workers) > 1 else self.workers | {worker},
             error=error,
         )
         if self.open_until is None:

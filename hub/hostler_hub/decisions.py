@@ -138,6 +138,8 @@ _TIMERS = {
     Timer.IDLE: "idle",
     Timer.ATTACH: "not_attached",
     Timer.RECONNECT: "not_reconnected",
+    Timer.MISSING: "not_reconnected",
+    Timer.UPTIME: "worn_out",
 }
 _EVENTS: dict[type[events.Event], str] = {
     events.CreateFailed: "create_failed",

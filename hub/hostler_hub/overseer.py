@@ -107,11 +107,12 @@ class Overseer:
         return entry.definition.group
 
     def judge(self, entry: Entry, event: events.Event) -> events.Event:
-        if not isinstance(event, events.TimerFired) or entry.life.state is not State.SUBSTANTIATED:
+        life = entry.life
+        if not isinstance(event, events.TimerFired) or life.state is not State.SUBSTANTIATED:
             return event
         if event.timer is Timer.IDLE:
             return self._judge_idle(entry, event)
-        if event.timer is Timer.RECONNECT:
+        if event.timer is Timer.RECONNECT or (event.timer is Timer.MISSING and not life.leases):
             return self._judge_lost(entry, event)
         return event
 

@@ -22,6 +22,8 @@ MINUTE_S = 60.0
 LOST_SHARE = 0.55
 LOST_LEAST = 5
 HOLD_LONGEST_S = 900.0
+# The last of them come back later than the first: an agent waits up to 120 s between its tries.
+BACK_S = 180.0
 # Else one is given up, and one too many is stopped, at most every so often.
 FORCED_EVERY_S = 10.0
 
@@ -69,6 +71,7 @@ class Pool:
     starts: deque[float] = field(default_factory=deque)
     lost: dict[str, float] = field(default_factory=dict)
     held_since: float | None = None
+    back_since: float | None = None
     gave_up_at: float = float("-inf")
     surplus_at: float = float("-inf")
     leaving: set[str] = field(default_factory=set)  # allowed to stop, not yet committed
@@ -169,10 +172,15 @@ class Pool:
 
     def held(self, census: Census, now: float) -> bool:
         """Whether lost workers are waited for: as long as so many are, but not for ever (V17)."""
-        if self.held_since is None:
-            return False
-        back = census.detached <= LOST_SHARE * census.up
-        return not back and _within(self.held_since, HOLD_LONGEST_S, now)
+        if self.held_since is None or not _within(self.held_since, HOLD_LONGEST_S, now):
+            self.held_since = self.back_since = None
+        elif census.detached > LOST_SHARE * census.up:
+            self.back_since = None
+        elif self.back_since is None:
+            self.back_since = now
+        elif not _within(self.back_since, BACK_S, now):
+            self.held_since = self.back_since = None
+        return self.held_since is not None
 
     def next_giving_up_s(self, now: float) -> float:
         """How long the next lost worker has to wait before it is given up."""

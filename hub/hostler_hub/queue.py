@@ -259,7 +259,11 @@ class Queue:
         self._tasks.spawn(self._forfeit(lease, reason, clean), f"forfeit lease {lease.id}")
 
     async def _forfeit(self, lease: Lease, reason: str, clean: bool) -> None:
+        running = self._runners.get(lease.id)
         await self._lose(lease.id, reason)
+        if clean and running is not None:  # V10: what its commands left must not meet the next
+            trouble = await running[0].clean_workspace()
+            clean, reason = trouble is None, trouble or reason
         event = events.Released(
             at=self._clock.now(), lease=lease.id, finished=False, clean=clean, cause=reason
         )

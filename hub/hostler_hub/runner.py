@@ -141,7 +141,7 @@ class Runner:
 
     async def _release(self, *, finished: bool) -> None:
         """V10: the slot goes back only clean; what cannot be cleaned ends the instance."""
-        trouble = await self._clean_workspace()
+        trouble = await self.clean_workspace()
         trouble = _survived(self._outcomes) or trouble
         lease, at = self.lease, self._services.clock.now()
         event = events.Released(
@@ -159,7 +159,7 @@ class Runner:
         if not await self._services.controller.insist(lease.worker, event, end):
             await self._services.store.insist(end)
 
-    async def _clean_workspace(self) -> str | None:
+    async def clean_workspace(self) -> str | None:
         """Remove the build's directory; why it could not be done, or None."""
         command = CommandRun(self.lease.instance, log=None)
         command.stored.set()  # nothing of it is kept

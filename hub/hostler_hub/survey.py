@@ -14,6 +14,8 @@ from hostler_hub.reasons import Reasons, Skip
 # A build that is taken at once was never skipped; and nobody reads more often than this.
 AFTER_S = 1.0
 EVERY_S = 5.0
+# What waits for an instance that is coming is not passed over.
+_UNDER_WAY = {"free", "starting"}
 
 
 class Backlog(Protocol):
@@ -51,6 +53,9 @@ class Survey:
             if key not in skips:
                 skips[key] = self._reasons.skip_of(build, now)
             skip = skips[key]
+            if skip.rule in _UNDER_WAY:
+                self._journal.done(("build", build.id))
+                continue
             decision = Decision(
                 at=now,
                 kind=Kind.SKIP,

@@ -232,8 +232,11 @@ def report_missing(draft: Draft, _event: events.TimerFired) -> State:
     return LATENT
 
 
-def miss_agent(draft: Draft, _event: events.TimerFired) -> State:
+def miss_agent(draft: Draft, event: events.TimerFired) -> State:
     """Its builds may still come back until their leases are over; an idle instance is replaced."""
+    if event.keep_s is not None:
+        draft.timer(Timer.MISSING, event.keep_s)
+        return SUBSTANTIATED
     if draft.worker.in_use and not draft.worker.leases:
         return SUBSTANTIATED  # a person may have good reasons to stop the agent
     reason = f"its agent has been gone for {draft.worker.policy.missing_timeout_s:g} s"

@@ -96,5 +96,6 @@ def _in_words(kind: str) -> str:
     return {
         "missing": "missing",
         "stop_failed": "its instance cannot be stopped",
+        "group_lost": "most of its group is lost",
         "compromised": "compromised",
     }.get(kind, kind.replace("_", " "))

@@ -1,0 +1,72 @@
+"""The parts around the queue, put together: who waits, who decides, who explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hostler_hub.clock import Clock
+from hostler_hub.controller import Controller
+from hostler_hub.dispatch import Dispatcher, Keepers
+from hostler_hub.groups import Groups
+from hostler_hub.journal import Journal
+from hostler_hub.logs import Logs
+from hostler_hub.matching import Roster
+from hostler_hub.overseer import Overseer
+from hostler_hub.queue import Queue
+from hostler_hub.reasons import Reasons
+from hostler_hub.registry import Registry
+from hostler_hub.settings import Settings
+from hostler_hub.store.engine import Store
+from hostler_hub.survey import Survey
+from hostler_hub.tasks import Tasks
+from hostler_hub.upkeep import Upkeep
+
+
+@dataclass(frozen=True)
+class Dispatching:
+    """What belongs together; ``queue.services`` is set by the composition root."""
+
+    journal: Journal
+    overseer: Overseer
+    reasons: Reasons
+    queue: Queue
+    dispatcher: Dispatcher
+    groups: Groups
+
+    def changed(self) -> None:
+        """Workers or groups were defined anew: something else may be possible."""
+        self.overseer.changed()
+        self.dispatcher.wake()
+
+    def start(self, tasks: Tasks) -> None:
+        tasks.spawn(self.journal.run(), "journal")
+        self.journal.start()
+        tasks.spawn(self.dispatcher.run(), "dispatcher")
+        self.dispatcher.wake()
+
+
+def assemble(
+    settings: Settings,
+    store: Store,
+    clock: Clock,
+    registry: Registry,
+    controller: Controller,
+    logs: Logs,
+) -> Dispatching:
+    roster = Roster(registry)
+    journal = Journal(store, clock, settings.decisions_keep_s, settings.decisions_keep_rows)
+    overseer = Overseer(clock, registry, journal)
+    reasons = Reasons(registry, roster, overseer)
+    queue = Queue(store, clock, logs, roster, reasons)
+    keepers = Keepers(
+        Upkeep(clock, registry, controller, overseer, journal),
+        Survey(clock, queue, reasons, journal),
+    )
+    dispatcher = Dispatcher(
+        clock, registry, controller, roster, overseer, queue, keepers, queue.start
+    )
+    overseer.need = queue.need
+    controller.oversight = overseer
+    queue.dispatcher = dispatcher
+    groups = Groups(store, clock, overseer, dispatcher.wake)
+    return Dispatching(journal, overseer, reasons, queue, dispatcher, groups)
