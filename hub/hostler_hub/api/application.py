@@ -1,5 +1,6 @@
 """The ASGI application: the routers, their guard and the border, around a hub made elsewhere."""
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -26,6 +27,9 @@ from hostler_hub.api import (
     workers,
 )
 from hostler_hub.api.border import BodyLimit, Border
+from hostler_hub.page import orders as page_orders
+from hostler_hub.page import routes as page_routes
+from hostler_hub.page.sessions import Sessions
 
 ROUTERS: tuple[APIRouter, ...] = (
     system.router,
@@ -40,6 +44,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     agents.router,
     archive.router,
     incidents.router,
+    page_routes.router,
+    page_orders.router,
 )
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -57,6 +63,7 @@ def create(lifespan: Lifespan) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.state.sessions = Sessions(time.monotonic)
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app, problems.methods_of(_http_routes()))

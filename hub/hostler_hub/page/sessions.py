@@ -1,0 +1,73 @@
+"""Who is signed in: sessions in memory, opened with an API token (faults 3.4).
+
+A session holds the token it was opened with, which is verified again at each request: a revoked
+token ends its sessions at once. A hub that restarts has none; people sign in again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+LIFE_S = 12 * 3600.0
+IDLE_S = 3600.0
+SESSIONS = 1000
+
+
+@dataclass(slots=True)
+class Session:
+    """One browser's. ``csrf`` is what its forms must send along."""
+
+    token: str = field(repr=False)
+    opened_at: float
+    seen_at: float
+    csrf: str = field(repr=False)
+
+    def check_csrf(self, given: str) -> bool:
+        return hmac.compare_digest(self.csrf.encode(), given.encode("utf-8", "replace"))
+
+
+class Sessions:
+    """The open ones, by the hash of their cookie. ``monotonic`` is a clock's, in seconds."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._open: dict[str, Session] = {}
+
+    def open(self, token: str) -> str:
+        """A new session for a token that was verified; returns the cookie's value."""
+        now = self._monotonic()
+        self._forget_old(now)
+        if len(self._open) >= SESSIONS:  # V15: who was away longest makes room
+            del self._open[min(self._open, key=lambda key: self._open[key].seen_at)]
+        cookie = secrets.token_urlsafe(32)
+        self._open[_key(cookie)] = Session(token, now, now, secrets.token_urlsafe(32))
+        return cookie
+
+    def find(self, cookie: str) -> Session | None:
+        """The cookie's session, as long as it lasts: 12 hours, and one of doing nothing."""
+        now = self._monotonic()
+        session = self._open.get(_key(cookie))
+        if session is None or _is_over(session, now):
+            return None
+        session.seen_at = now
+        return session
+
+    def close(self, cookie: str) -> None:
+        self._open.pop(_key(cookie), None)
+
+    def _forget_old(self, now: float) -> None:
+        self._open = {
+            key: session for key, session in self._open.items() if not _is_over(session, now)
+        }
+
+
+def _key(cookie: str) -> str:
+    return hashlib.sha256(cookie.encode("utf-8", "replace")).hexdigest()
+
+
+def _is_over(session: Session, now: float) -> bool:
+    return now - session.opened_at > LIFE_S or now - session.seen_at > IDLE_S
