@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection
 
 from hostler_hub.identifiers import new_ulid
+from hostler_hub.instants import instant
 from hostler_hub.lifecycle import Worker, commands
 from hostler_hub.registry import Entry
 from hostler_hub.store import deliveries, incidents
@@ -144,10 +145,9 @@ def incident_row(entry: Entry, life: Worker, kind: str, reason: str, at: float) 
             "epoch": life.epoch,
             "mode": life.mode.value,
             "state": life.state.value,
-            "state_since": life.state_since,
             "builds_lost": len(entry.life.leases) - len(life.leases),
             "last_error": life.last_error,
-            "quarantined_until": life.quarantine_until,
+            "quarantined_until": instant(life.quarantine_until),
         },
     }
 

@@ -113,6 +113,10 @@ workers:
       description: Since when and why it is missing.
       type: dict
       returned: always
+    incidents:
+      description: Ids of its open incidents, by kind.
+      type: dict
+      returned: always
     last_error:
       description: What went wrong last.
       type: str

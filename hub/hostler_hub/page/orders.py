@@ -51,7 +51,9 @@ async def sign_in(request: Request) -> Response:
     try:
         await hub.tokens.verify(token, request.client.host if request.client else "")
     except HubError as refusal:
-        return render.page("login.html", status=refusal.status, next=back, refusal=refusal.detail)
+        return render.page(
+            "login.html", status_code=refusal.status, next=back, refusal=refusal.detail
+        )
     sessions: Sessions = request.app.state.sessions
     answer = RedirectResponse(back, status_code=303)
     answer.set_cookie(

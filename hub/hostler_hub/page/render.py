@@ -26,16 +26,18 @@ HEADERS = {
 }
 
 
-def page(template: str, *, status: int = 200, **known: Any) -> Response:
+def page(template: str, *, status_code: int = 200, **known: Any) -> Response:
     """A page. What the template does not know raises."""
     text = _environment.get_template(template).render(version=__version__, **known)
     # A lone surrogate, which UTF-8 lacks, goes out as a question mark.
-    return HTMLResponse(text.encode("utf-8", "replace"), status_code=status, headers=HEADERS)
+    return HTMLResponse(text.encode("utf-8", "replace"), status_code=status_code, headers=HEADERS)
 
 
 def error(refusal: HubError) -> Response:
     """A refusal as a page."""
-    answer = page("error.html", status=refusal.status, title=refusal.title, detail=refusal.detail)
+    answer = page(
+        "error.html", status_code=refusal.status, title=refusal.title, detail=refusal.detail
+    )
     for name, value in refusal.headers().items():
         answer.headers[name] = value
     return answer

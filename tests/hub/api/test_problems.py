@@ -86,7 +86,7 @@ async def test_query_parameters_are_checked(operator: httpx2.AsyncClient) -> Non
     problem(await operator.get("/api/v1/workers?mode=asleep"), 422)
 
 
-@pytest.mark.parametrize("path", ["/", "/api/v1/nothing", "/api/v1/workers/", "/docs", "/redoc"])
+@pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/workers/", "/docs", "/redoc"])
 async def test_unknown_paths(operator: httpx2.AsyncClient, path: str) -> None:
     problem(await operator.get(path), 404)
 
