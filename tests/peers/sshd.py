@@ -35,10 +35,16 @@ class Sshd:
     Logins have the server's directory as their home.
     """
 
-    def __init__(self, directory: Path, *lines: str, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *lines: str,
+        prefix: Sequence[str] = (),
+        address: str = "127.0.0.1",
+    ) -> None:
         self.directory = directory
         self.port = _free_port()
-        self.address = "127.0.0.1"
+        self.address = address
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self._lines = lines
         self._prefix = prefix
