@@ -1,0 +1,111 @@
+"""Calls to one region: in threads, below its limits, with a deadline each, errors translated."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from hostler_hub.drivers.ec2.errors import Meaning, meaning, translated
+from hostler_hub.drivers.ec2.options import Ec2Options
+from hostler_hub.drivers.ec2.throttle import Bucket
+from hostler_hub.secrets import Secrets
+
+# AWS refills 2 RunInstances calls a second; describing and ending have more room.
+_RATES = {"run_instances": (2.0, 20)}
+_OTHER_RATE = (10.0, 50)
+_THREADS = 8
+_PAUSE_FIRST_S = 1.0
+_PAUSE_LONGEST_S = 20.0
+
+
+class Cloud:
+    """One region as one set of credentials sees it."""
+
+    def __init__(self, options: Ec2Options, secrets: Secrets) -> None:
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ec2")
+        self._client = _client(options, secrets)
+        self._buckets: dict[str, Bucket] = {}
+
+    async def call(self, operation: str, doing: str, **arguments: Any) -> Mapping[str, Any]:
+        """One call; throttled ones are made again, with growing pauses, until it is let through.
+
+        Raises ClientError and BotoCoreError as they come for who understands them, by ``Asked``.
+        """
+        pause_s = _PAUSE_FIRST_S
+        while True:
+            bucket = self._bucket(operation)
+            await bucket.take()
+            try:
+                return await self._once(operation, arguments)
+            except (ClientError, BotoCoreError) as error:
+                if meaning(error) is not Meaning.THROTTLED:
+                    raise Asked(error, doing) from error
+            bucket.penalise()
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+            pause_s = min(pause_s * 2, _PAUSE_LONGEST_S)
+
+    async def pages(self, operation: str, doing: str, **arguments: Any) -> list[Mapping[str, Any]]:
+        """Every page of an answer."""
+        found: list[Mapping[str, Any]] = []
+        more: dict[str, str] = {}
+        while True:
+            page = await self.call(operation, doing, **arguments, **more)
+            found.append(page)
+            if not page.get("NextToken"):
+                return found
+            more = {"NextToken": str(page["NextToken"])}
+
+    async def _once(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        method = getattr(self._client, operation)
+        loop = asyncio.get_running_loop()
+        answer: Mapping[str, Any] = await loop.run_in_executor(
+            self._threads, lambda: method(**arguments)
+        )
+        return answer
+
+    def _bucket(self, operation: str) -> Bucket:
+        if operation not in self._buckets:
+            rate, burst = _RATES.get(operation, _OTHER_RATE)
+            self._buckets[operation] = Bucket(rate, burst, time.monotonic)
+        return self._buckets[operation]
+
+    def close(self) -> None:
+        """Let go of connections; a call under way ends by its own deadline."""
+        self._client.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Asked(Exception):
+    """What the provider answered, with what was being done."""
+
+    def __init__(self, error: ClientError | BotoCoreError, doing: str) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.meaning = meaning(error)
+        self.told = translated(error, doing)
+
+
+def _client(options: Ec2Options, secrets: Secrets) -> Any:
+    session = boto3.Session(profile_name=options.profile, region_name=options.region)
+    keys = {}
+    if options.credentials is not None:
+        keys = {
+            "aws_access_key_id": secrets.resolve(options.credentials.access_key),
+            "aws_secret_access_key": secrets.resolve(options.credentials.secret_key),
+        }
+    config = Config(
+        connect_timeout=5,
+        read_timeout=30,
+        max_pool_connections=_THREADS,
+        # Ours know what may be asked again and what may have happened (P1).
+        retries={"total_max_attempts": 1, "mode": "standard"},
+    )
+    return session.client("ec2", endpoint_url=options.endpoint_url, config=config, **keys)

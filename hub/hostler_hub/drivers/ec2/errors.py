@@ -1,0 +1,114 @@
+"""What EC2's refusals mean: whose doing, whether something may have been made, what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+from hostler_hub.drivers.contract import DriverError, OptionsRefused, ProviderFailed
+
+
+class Meaning(Enum):
+    """What is to be made of a refusal."""
+
+    THROTTLED = auto()  # too many calls: wait, ask the same again
+    NO_CAPACITY = auto()  # another type or zone may have some (P5)
+    TOKEN_SPENT = auto()  # this client token belongs to another request or a dead instance (P2)
+    NOT_FOUND = auto()
+    REFUSED = auto()  # will never work like this: nothing was made
+    UNCLEAR = auto()  # it may have happened all the same (P1)
+
+
+_CODES = {
+    Meaning.THROTTLED: {
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "TooManyRequestsException",
+        "EC2ThrottledException",
+    },
+    Meaning.NO_CAPACITY: {
+        "InsufficientInstanceCapacity",
+        "InsufficientHostCapacity",
+        "InsufficientReservedInstanceCapacity",
+        "InsufficientCapacity",
+        "InsufficientFreeAddressesInSubnet",
+        "SpotMaxPriceTooLow",
+        "MaxSpotInstanceCountExceeded",
+        "InstanceLimitExceeded",
+        "VcpuLimitExceeded",
+        "Unsupported",  # this type is not offered in this zone
+    },
+    Meaning.TOKEN_SPENT: {"IdempotentParameterMismatch", "IdempotentInstanceTerminated"},
+    Meaning.NOT_FOUND: {"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"},
+    Meaning.UNCLEAR: {
+        "InternalError",
+        "InternalFailure",
+        "ServiceUnavailable",
+        "Unavailable",
+        "RequestTimeout",
+        "RequestExpired",
+    },
+}
+_MEANINGS = {code: meaning for meaning, codes in _CODES.items() for code in codes}
+
+# What to do about the commonest mistakes; the provider's own words stand before it.
+_ADVICE = {
+    "AuthFailure": "check the credentials (option credentials or profile)",
+    "UnauthorizedOperation": "give the hub's role or user the permission that is named",
+    "InvalidClientTokenId": "check the access key (option credentials)",
+    "SignatureDoesNotMatch": "check the secret key (option credentials)",
+    "InvalidAMIID.NotFound": "check option ami: images have another id in every region",
+    "InvalidAMIID.Malformed": "check option ami",
+    "InvalidSubnetID.NotFound": "check option subnets",
+    "InvalidGroup.NotFound": "check option security_groups: ids, and of the subnet's network",
+    "InvalidKeyPair.NotFound": "check option key_name",
+    "InvalidParameterValue": "check the option that is named",
+    "OptInRequired": "subscribe to the image or the region first",
+}
+
+
+def meaning(error: Exception) -> Meaning:
+    """What an exception of boto3 means."""
+    if isinstance(error, ClientError):
+        known = _MEANINGS.get(_code(error))
+        if known is not None:
+            return known
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return Meaning.UNCLEAR if status >= 500 else Meaning.REFUSED
+    if isinstance(
+        error, (NoCredentialsError, PartialCredentialsError, ProfileNotFound, NoRegionError)
+    ):
+        return Meaning.REFUSED
+    return Meaning.UNCLEAR  # a connection that broke: nobody knows how far the request came
+
+
+def translated(error: ClientError | BotoCoreError, doing: str) -> DriverError:
+    """The driver's own error: what was tried, the provider's words, what to do."""
+    code = _code(error) if isinstance(error, ClientError) else type(error).__name__
+    words = (
+        error.response.get("Error", {}).get("Message", "")
+        if isinstance(error, ClientError)
+        else str(error)
+    )
+    advice = _ADVICE.get(code)
+    text = f"ec2: {doing}: {code}: {words[:500]}" + (f" ({advice})" if advice else "")
+    kind: Callable[[str], DriverError] = ProviderFailed
+    if meaning(error) is Meaning.REFUSED:
+        kind = OptionsRefused
+    return kind(text)
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))

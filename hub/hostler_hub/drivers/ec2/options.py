@@ -1,0 +1,101 @@
+"""What the owner of an EC2 worker chooses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hostler_hub.drivers.contract import DriverOptions
+from hostler_hub.secrets import SecretRef
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+Region = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+InstanceType = Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
+Tag = Annotated[str, Field(max_length=256)]
+Price = Annotated[str, Field(pattern=r"^\d+(\.\d{1,4})?$")]
+
+TAG_PREFIX = "hostler:"
+
+
+class Image(BaseModel):
+    """The newest AMI that fits: by its owners and a pattern of its name."""
+
+    model_config = _STRICT
+
+    owners: Annotated[list[str], Field(min_length=1, max_length=10)]
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    architecture: Literal["x86_64", "arm64"] = "x86_64"
+
+
+class Volume(BaseModel):
+    """A block device. ``device`` of the AMI's root volume changes that one."""
+
+    model_config = _STRICT
+
+    device: Annotated[str, Field(pattern=r"^[a-z0-9/]{1,64}$")]
+    size_gib: Annotated[int, Field(ge=1, le=65536)] | None = None
+    type: Literal["gp2", "gp3", "io1", "io2", "st1", "sc1", "standard"] = "gp3"
+    iops: Annotated[int, Field(ge=100, le=256000)] | None = None
+    encrypted: bool | None = None
+    snapshot: Annotated[str, Field(pattern=r"^snap-[0-9a-f]+$")] | None = None
+
+
+class Spot(BaseModel):
+    """Spot capacity, up to a price per hour (none: the on-demand price)."""
+
+    model_config = _STRICT
+
+    max_price: Price | None = None
+
+
+class Credentials(BaseModel):
+    """Keys by reference; without them boto3's own chain: profile, environment, instance role."""
+
+    model_config = _STRICT
+
+    access_key: SecretRef
+    secret_key: SecretRef
+
+
+class Ec2Options(DriverOptions):
+    """Options of an EC2 worker. Instance types and subnets are tried in order of the lists."""
+
+    region: Region
+    ami: Annotated[str, Field(pattern=r"^ami-[0-9a-f]+$")] | None = None
+    image: Image | None = None
+    instance_types: Annotated[list[InstanceType], Field(min_length=1, max_length=20)]
+    spot: Spot | None = None
+    subnets: Annotated[list[str], Field(max_length=20, default_factory=list)]
+    security_groups: Annotated[list[str], Field(max_length=16, default_factory=list)]
+    instance_profile: str | None = None
+    key_name: str | None = None
+    elastic_ip: Annotated[str, Field(pattern=r"^eipalloc-[0-9a-f]+$")] | None = None
+    volumes: Annotated[list[Volume], Field(max_length=20, default_factory=list)]
+    tags: Annotated[dict[str, Tag], Field(max_length=40, default_factory=dict)]
+    system: Literal["linux", "windows"] = "linux"
+    python: str = "python3"
+    hub_url: Annotated[str, Field(pattern=r"^wss?://[^/\s@]+$")] | None = None
+    insecure: bool = False  # plain ws:// to the hub over a network that is trusted
+    orphan_timeout_s: Annotated[int, Field(ge=60)] = 1800
+    profile: str | None = None  # of the hub's own AWS configuration
+    credentials: Credentials | None = None
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")] | None = None
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if (self.ami is None) == (self.image is None):
+            raise ValueError("give ami (an id) or image (owners and name), one of the two")
+        reserved = [name for name in self.tags if name.startswith((TAG_PREFIX, "aws:"))]
+        if reserved:
+            raise ValueError(f"tags: {reserved[0]} is reserved")
+        if "Name" in self.tags and len(self.tags["Name"]) == 0:
+            raise ValueError("tags: Name is empty")
+        if self.profile is not None and self.credentials is not None:
+            raise ValueError("give profile or credentials, not both")
+        return self
+
+    @property
+    def place(self) -> str:
+        return f"{self.endpoint_url or 'aws'}/{self.region}"

@@ -1,0 +1,157 @@
+"""What a new instance is told: fetch the agent by its digest, start it, switch off at its end.
+
+User-data can be read by every process of the instance, and by whoever may describe it. So the
+token in it works once, for the first session that comes with it; a second one ends the instance.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SIZE_BYTES = 16 * 1024  # EC2's limit, before base64
+
+_LINUX = """#!/bin/sh
+# Started by a Hostler hub.
+set -eu
+umask 077
+home=/var/lib/hostler/{instance}
+mkdir -p "$home/work"
+cd "$home"
+base64 -d > agent.json <<'END'
+{config}
+END
+base64 -d > token <<'END'
+{token}
+END
+{authorities}{python} - {archive_url} {sha256} agent.pyz {ca} <<'END'
+import hashlib, ssl, sys, time, urllib.request
+url, digest, path, *ca = sys.argv[1:]
+context = ssl.create_default_context(cafile=ca[0] if ca else None)
+for pause in (1, 2, 4, 8, 16, 32, 60, 60, 60, 0):
+    try:
+        data = urllib.request.urlopen(url, timeout=60, context=context).read()
+        if hashlib.sha256(data).hexdigest() == digest:
+            break
+        print("hostler: the agent's archive has another digest", flush=True)
+    except OSError as error:
+        print("hostler: cannot fetch the agent:", error, flush=True)
+    time.sleep(pause)
+else:
+    sys.exit("hostler: no agent, giving up")
+with open(path, "wb") as file:
+    file.write(data)
+END
+run="{python} $home/agent.pyz run --config $home/agent.json --mark {mark}"
+if [ -d /run/systemd/system ] && command -v systemd-run >/dev/null; then
+    systemd-run --unit hostler-agent --property Delegate=yes --property OOMPolicy=continue \\
+        --property StandardOutput=journal+console --setenv HOME=/root $run
+else
+    HOME=/root nohup $run >> agent.log 2>&1 < /dev/null &
+fi
+"""
+
+_WINDOWS = """<powershell>
+# Started by a Hostler hub.
+$ErrorActionPreference = 'Stop'
+$home_ = 'C:\\ProgramData\\Hostler\\{instance}'
+New-Item -ItemType Directory -Force -Path "$home_\\work" | Out-Null
+icacls $home_ /inheritance:r /grant 'SYSTEM:(OI)(CI)F' 'Administrators:(OI)(CI)F' | Out-Null
+[IO.File]::WriteAllBytes("$home_\\agent.json", [Convert]::FromBase64String('{config}'))
+[IO.File]::WriteAllBytes("$home_\\token", [Convert]::FromBase64String('{token}'))
+{authorities}[Net.ServicePointManager]::SecurityProtocol = [Net.SecurityProtocolType]::Tls12
+foreach ($pause in 1, 2, 4, 8, 16, 32, 60, 60, 60) {{
+    try {{
+        Invoke-WebRequest -UseBasicParsing -Uri '{archive_url}' -OutFile "$home_\\agent.pyz"
+        if ((Get-FileHash "$home_\\agent.pyz").Hash -eq '{sha256}') {{ break }}
+    }} catch {{ Write-Output "hostler: cannot fetch the agent: $_" }}
+    Start-Sleep -Seconds $pause
+}}
+$run = '"' + $home_ + '\\agent.pyz" run --config "' + $home_ + '\\agent.json" --mark {mark}'
+$action = New-ScheduledTaskAction -Execute '{python}' -Argument $run -WorkingDirectory $home_
+$settings = New-ScheduledTaskSettingsSet -ExecutionTimeLimit 0 -AllowStartIfOnBatteries
+$task = @{{ TaskName = 'hostler-agent'; User = 'SYSTEM'; Action = $action; Settings = $settings }}
+Register-ScheduledTask @task -Force
+Start-ScheduledTask -TaskName 'hostler-agent'
+</powershell>
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What an instance needs to know. ``authorities``: PEM to trust instead of the system's."""
+
+    worker: str
+    instance: str
+    epoch: int
+    token: str
+    mark: str
+    connect_url: str
+    archive_url: str
+    sha256: str
+    python: str
+    orphan_timeout_s: int
+    insecure: bool
+    is_spot: bool
+    authorities: bytes | None = None
+
+
+def linux(boot: Boot) -> str:
+    """A script for cloud-init."""
+    ca = "ca.pem" if boot.authorities else ""
+    authorities = f"base64 -d > ca.pem <<'END'\n{_wrapped(boot.authorities)}\nEND\n" if ca else ""
+    return _LINUX.format(**_fields(boot, wrap=True), authorities=authorities, ca=ca)
+
+
+def windows(boot: Boot) -> str:
+    """A script for EC2Launch. A private authority goes into the machine's own store."""
+    authorities = ""
+    if boot.authorities:
+        data = base64.b64encode(boot.authorities).decode()
+        authorities = (
+            '[IO.File]::WriteAllBytes("$home_\\ca.pem", [Convert]::FromBase64String(\''
+            f"{data}'))\n"
+            'Import-Certificate -FilePath "$home_\\ca.pem" '
+            "-CertStoreLocation Cert:\\LocalMachine\\Root | Out-Null\n"
+        )
+    return _WINDOWS.format(**_fields(boot, wrap=False), authorities=authorities)
+
+
+def _fields(boot: Boot, *, wrap: bool) -> Mapping[str, Any]:
+    encode = _wrapped if wrap else _plain
+    return {
+        "instance": boot.instance,
+        "config": encode(json.dumps(_config(boot)).encode()),
+        "token": encode(boot.token.encode()),
+        "python": boot.python,
+        "archive_url": boot.archive_url,
+        "sha256": boot.sha256,
+        "mark": boot.mark,
+    }
+
+
+def _config(boot: Boot) -> dict[str, Any]:
+    return {
+        "hub": boot.connect_url,
+        "name": boot.worker,
+        "instance": boot.instance,
+        "epoch": boot.epoch,
+        "workdir": "work",
+        "token_file": "token",
+        "ca_file": "ca.pem" if boot.authorities else None,
+        "insecure": boot.insecure or None,
+        "orphan_timeout_s": boot.orphan_timeout_s,
+        "at_end": "poweroff",
+        "interruptions": "ec2" if boot.is_spot else None,
+    }
+
+
+def _plain(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _wrapped(data: bytes | None) -> str:
+    return base64.encodebytes(data or b"").decode().strip()
