@@ -34,9 +34,11 @@ _OPTIONAL = {
     "insecure": bool,
     "orphan_timeout_s": int,
     "at_end": str,
+    "interruptions": str,
 }
 
 ENDS = ("exit", "poweroff")
+PROVIDERS = ("ec2",)
 ORPHAN_TIMEOUT_S = 1800
 
 
@@ -62,6 +64,8 @@ class Config:
     insecure: bool = False
     orphan_timeout_s: int = ORPHAN_TIMEOUT_S
     at_end: str = "exit"
+    interruptions: Optional[str] = None
+    """whose notices to look for, that the machine is to be taken away"""
     token_file: Optional[Path] = None
     """where the password came from"""
 
@@ -101,6 +105,7 @@ def from_options(options: Mapping[str, Any], directory: Path) -> Config:
         insecure=options.get("insecure", False),
         orphan_timeout_s=options.get("orphan_timeout_s", ORPHAN_TIMEOUT_S),
         at_end=options.get("at_end", "exit"),
+        interruptions=options.get("interruptions"),
         token_file=token_file.absolute(),
     )
     _check(config, token_file)
@@ -132,6 +137,8 @@ def _check(config: Config, token_file: Path) -> None:
         raise ConfigurationError("option 'orphan_timeout_s' must not be negative")
     if config.at_end not in ENDS:
         raise ConfigurationError(f"option 'at_end' must be one of {', '.join(ENDS)}")
+    if config.interruptions not in (None, *PROVIDERS):
+        raise ConfigurationError(f"option 'interruptions' must be one of {', '.join(PROVIDERS)}")
     if not config.password:
         raise ConfigurationError(f"token file {token_file} is empty")
     if not config.password.isprintable():

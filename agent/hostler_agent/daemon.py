@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from hostler_agent import machine
+from hostler_agent import interruption, machine
 from hostler_agent.clock import Clock, SystemClock
 from hostler_agent.commands import Command, Settings
 from hostler_agent.context import CommandContext, Reporting
 from hostler_agent.deadman import DeadMan
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
 from hostler_agent.info import machine_facts, worker_info
+from hostler_agent.interruption import Interruption
 from hostler_agent.lease import Lease
 from hostler_agent.link import Dial, Endpoint, Link
 from hostler_agent.outbox import Outbox
@@ -59,6 +60,7 @@ class Surroundings:
 
     clock: Clock = field(default_factory=SystemClock)
     random: Callable[[], float] = random.random
+    look: Callable[[], Optional[str]] = interruption.look
     dial: Optional[Dial] = None
 
 
@@ -69,6 +71,7 @@ class Daemon:
         self, config: Config, toolbox: Toolbox, surroundings: Optional[Surroundings] = None
     ) -> None:
         surroundings = surroundings or Surroundings()
+        self._surroundings = surroundings
         self._config = config
         self._toolbox = toolbox
         self._outbox = Outbox()
@@ -117,6 +120,7 @@ class Daemon:
             asyncio.create_task(self._leave.wait(), name="leave"),
             asyncio.create_task(self._await_orphanhood(), name="dead-man switch"),
         ]
+        watching = self._watch_interruptions()
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -125,7 +129,7 @@ class Daemon:
             log.warning("going away: %s", order)
             self.is_unwanted = True
         finally:
-            await self._end(tasks)
+            await self._end([*tasks, *watching])
 
     def finish(self) -> None:
         """Take no more commands, end when the running ones have; asked twice: end at once."""
@@ -149,6 +153,13 @@ class Daemon:
         log.warning("going away: no hub for %d s (P17)", self._config.orphan_timeout_s)
         self.is_unwanted = True
 
+    def _watch_interruptions(self) -> list[asyncio.Task[Any]]:
+        if self._config.interruptions is None:
+            return []
+        notice = Interruption(self._surroundings.clock, self._surroundings.look)
+        watching = notice.watch(self.finish, self.stop)
+        return [asyncio.create_task(watching, name="interruption")]
+
     async def _say_farewell(self) -> None:
         await self._roster.idle()
         try:
@@ -162,7 +173,8 @@ class Daemon:
         await self._roster.aclose("the agent is going away", grace_s)
         await self._toolbox.containment.aclose()
         if self._connection is not None:
-            await self._connection.close(1001, "the agent is going away")
+            code = 1001 if self._hub is None else extension.LEAVE_CLOSE_CODE
+            await self._connection.close(code, "the agent is going away")
         if self._farewell is not None:
             tasks.append(self._farewell)
         for task in tasks:

@@ -20,7 +20,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError, RemoteError, WireError
-from hostler_agent.wire.extension import GO_AWAY_CLOSE_CODE, AgentReport, HubSettings
+from hostler_agent.wire.extension import (
+    GO_AWAY_CLOSE_CODE,
+    LEAVE_CLOSE_CODE,
+    AgentReport,
+    HubSettings,
+)
 from hostler_agent.wire.session import Answered, Failed, Rejected, Requested, Role, Session
 from hostler_hub.admission import Admission, Admitted
 from hostler_hub.clock import Clock
@@ -76,6 +81,7 @@ class AgentSession:
     info: Mapping[str, Any] = field(default_factory=dict)
     report: AgentReport | None = None
     resumes: bool = True
+    leaves: bool = False
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: Tasks = field(default_factory=Tasks)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
@@ -116,8 +122,10 @@ class AgentSession:
                 self._take(await self.websocket.receive_bytes())
                 while self.wire.unanswered >= 64:  # stop reading: it is the peer that must wait
                     await self._one_answered()
-        except (WebSocketDisconnect, KeyError, RuntimeError):
-            pass  # Starlette's ways to say: closed, a text frame, closed while we sent
+        except WebSocketDisconnect as end:
+            self.leaves = end.code == LEAVE_CLOSE_CODE
+        except (KeyError, RuntimeError):
+            pass  # Starlette's ways to say: a text frame, closed while we sent
         except WireError as error:
             _log.warning("agent broke the protocol", worker=self.admitted.worker, reason=str(error))
             await self.close(1002, str(error)[:100])
@@ -352,7 +360,9 @@ class Agents:
         if self._by_instance.get(session.instance) is session:
             del self._by_instance[session.instance]
         cause = f"connection closed ({session.websocket.client_state.name.lower()})"
-        event = events.Detached(at=self._clock.now(), connection=session.id, cause=cause)
+        event = events.Detached(
+            at=self._clock.now(), connection=session.id, cause=cause, leaves=session.leaves
+        )
         await self._controller.insist(session.admitted.worker, event)
 
 

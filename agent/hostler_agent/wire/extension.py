@@ -48,6 +48,8 @@ EPOCH_HEADER = "Hostler-Epoch"
 
 GO_AWAY_STATUS = 410
 GO_AWAY_CLOSE_CODE = 4410
+LEAVE_CLOSE_CODE = 4411
+"""From an agent that leaves for good: its jobs are ended, so nobody waits for it."""
 
 RUNNING = "running"
 DONE = "done"

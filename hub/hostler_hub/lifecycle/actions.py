@@ -193,10 +193,14 @@ def detach(draft: Draft, event: events.Detached) -> State:
     """The agent is gone; the instance may not be, and its builds may still be running (A6)."""
     draft.set(connection=None)
     draft.order(commands.Resolve("duplicate", "the connection that was contested has ended"))
-    if not draft.worker.resumable:
+    if event.leaves:
+        draft.lose_leases("its agent has left")
+    elif not draft.worker.resumable:
         draft.lose_leases(f"connection to its agent lost: {event.cause}")
     if draft.worker.policy.permanent and not draft.worker.in_use:
         return leave_permanent(draft)
+    if event.leaves and not draft.worker.in_use:
+        return wind_down(draft, "its agent has left")
     draft.cancel(Timer.IDLE)
     # 30 s more than the agent gives itself, which kills its jobs 30 s early (A7).
     draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)

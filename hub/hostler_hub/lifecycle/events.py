@@ -75,8 +75,11 @@ class Attached(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detached(Event):
+    """``leaves``: the agent has said that it does not come back, and has ended its commands."""
+
     connection: str
     cause: str
+    leaves: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,7 +107,7 @@ ROWS: tuple[Row, ...] = (
         SUBSTANTIATED,
         ev.Detached,
         do.detach,
-        (SUBSTANTIATED, LATENT),
+        (SUBSTANTIATED, INSUBSTANTIATING, LATENT),
         why="latent: a permanent worker without leases has no instance of ours",
     ),
     Row(

@@ -472,6 +472,18 @@ def test_a_permanent_worker_is_not_replaced() -> None:
     assert Timer.UPTIME not in permanent_up().timers
 
 
+def test_P16_an_agent_that_leaves_is_not_waited_for() -> None:
+    """Its builds go elsewhere at once: it has ended them itself."""
+    left = events.Detached(at=100, connection="c1", cause="closed", leaves=True)
+    worker, ordered = drive(leased(), left)
+    assert worker.state is State.INSUBSTANTIATING
+    assert worker.leases == ()
+    assert "LoseLeases" in kinds(ordered)
+    assert worker.quarantine_until is None
+    worker, _ = drive(substantiated(), left)
+    assert worker.state is State.INSUBSTANTIATING
+
+
 # --- going down --------------------------------------------------------------------------------
 
 

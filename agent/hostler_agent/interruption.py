@@ -1,0 +1,70 @@
+"""The notice that a spot instance gets two minutes before it is taken away (P16).
+
+EC2 tells it at the instance's own metadata service. From then on the agent takes no new command;
+those that run may end within the time that is left, less a margin in which the hub gives the rest
+to other workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import urllib.request
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Callable, Optional
+
+if TYPE_CHECKING:
+    from hostler_agent.clock import Clock
+
+LOOK_EVERY_S = 5.0
+NOTICE_S = 120.0
+MARGIN_S = 30.0
+_SERVICE = "http://169.254.169.254"
+_ANSWER_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Interruption:
+    """Watches for the notice."""
+
+    def __init__(self, clock: Clock, look: Callable[[], Optional[str]]) -> None:
+        """`look` says what EC2 is about to do, None for nothing; it may block."""
+        self._clock = clock
+        self._look = look
+
+    async def watch(self, noticed: Callable[[], None], late: Callable[[], None]) -> None:
+        """Calls `noticed` when the notice comes, `late` when what still runs must be given up."""
+        loop = asyncio.get_running_loop()
+        while True:
+            action = await loop.run_in_executor(None, self._look)
+            if action is not None:
+                break
+            await self._clock.sleep(LOOK_EVERY_S)
+        log.warning("EC2 will %s this instance", action)
+        noticed()
+        await self._clock.sleep(NOTICE_S - LOOK_EVERY_S - MARGIN_S)
+        late()
+
+
+def look(service: str = _SERVICE) -> Optional[str]:
+    """What the metadata service says: terminate, stop, hibernate, or None. Never raises OSError."""
+    try:
+        lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+        token = _ask("PUT", f"{service}/latest/api/token", lifetime)
+        known = {"X-aws-ec2-metadata-token": token}
+        answer = _ask("GET", f"{service}/latest/meta-data/spot/instance-action", known)
+    except OSError:  # among them 404: there is no notice
+        return None
+    for action in ("terminate", "stop", "hibernate"):
+        if f'"{action}"' in answer:
+            return action
+    return "interrupt"
+
+
+def _ask(method: str, url: str, headers: Mapping[str, str]) -> str:
+    # A proxy of the environment would be asked for a machine's own service.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, method=method, headers=dict(headers))  # noqa: S310 - ours
+    with opener.open(request, timeout=_ANSWER_S) as answer:
+        return str(answer.read(4096).decode("utf-8", "replace"))

@@ -1,0 +1,94 @@
+"""P16: the notice that a spot instance is about to be taken away."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from hostler_agent.interruption import LOOK_EVERY_S, Interruption, look
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """Version 2 of the service: nothing without a token of its own."""
+
+    notice = None
+    token = "a-token"
+
+    def log_message(self, *_arguments: object) -> None: ...
+
+    def do_PUT(self) -> None:
+        right = (
+            self.path == "/latest/api/token"
+            and self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
+        )
+        self.answer(200 if right else 404, self.token)
+
+    def do_GET(self) -> None:
+        if self.headers["X-aws-ec2-metadata-token"] != self.token:
+            self.answer(401, "")
+        elif self.path != "/latest/meta-data/spot/instance-action" or self.notice is None:
+            self.answer(404, "")
+        else:
+            self.answer(200, self.notice)
+
+    def answer(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+
+@pytest.fixture
+def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(Metadata, "notice", None)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    thread = threading.Thread(target=server.serve_forever, args=[0.01])
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_no_notice_and_no_service_are_nothing(metadata: str) -> None:
+    assert look(metadata) is None
+    assert look("http://127.0.0.1:9") is None
+
+
+@pytest.mark.parametrize(
+    ("notice", "action"),
+    [
+        ('{"action": "terminate", "time": "2026-01-02T03:04:05Z"}', "terminate"),
+        ('{"action": "stop", "time": "2026-01-02T03:04:05Z"}', "stop"),
+        ("something new", "interrupt"),
+    ],
+)
+def test_a_notice_is_read(
+    metadata: str, monkeypatch: pytest.MonkeyPatch, notice: str, action: str
+) -> None:
+    monkeypatch.setattr(Metadata, "notice", notice)
+    assert look(metadata) == action
+
+
+async def test_P16_first_no_more_work_then_what_runs_is_given_up(clock) -> None:
+    answers: list[object] = [None, None, "terminate"]
+    said: list[str] = []
+    interruption = Interruption(clock, lambda: answers.pop(0))
+    watching = asyncio.create_task(
+        interruption.watch(lambda: said.append("noticed"), lambda: said.append("late"))
+    )
+    for _ in range(2):
+        await clock.waiting(LOOK_EVERY_S)
+        assert said == []
+        await clock.advance(LOOK_EVERY_S)
+    await clock.waiting(85)
+    assert said == ["noticed"]
+    await clock.advance(84)
+    assert said == ["noticed"]
+    await clock.advance(1)
+    assert said == ["noticed", "late"]
+    await watching
