@@ -4,15 +4,20 @@ This is the containment for machines whose cgroups are not ours to write. The sp
 subreaper, so whatever a job leaves behind when its main process has ended is (below) a child of the
 spawner: double forks and setsid change nothing about that, and nothing gets out.
 
-Which orphan belongs to which job is told by, in this order: being below a job's main process; the
-HOSTLER_COMMAND it was started with; its session; and for one that hides all of them, by age: the
-owner must have started before it, and once no job that runs did, it is nobody's and goes.
+Which orphan belongs to which job is told by, in this order: being below a job's main process; its
+mark; the HOSTLER_COMMAND it was started with; its session; and for one that hides all of them, by
+age: the owner must have started before it, and once no job that runs did, it is nobody's and goes.
+
+The mark is the soft limit of file locks, another number for each job: processes inherit it whatever
+they do to their environment, session and user, everybody may read it, and since Linux 2.4 it limits
+nothing. Only who sets it anew (`ulimit -x`) is rid of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import sys
 import time
@@ -47,11 +52,20 @@ class SubreaperContainment:
         self.root_name = root_name
         self.spawner = Spawner(root_name)
         self.open_enclosures: list[SubreaperEnclosure] = []
+        # Not those of an agent that runs in one of our jobs, or we in one of its.
+        self._marks = range(first := secrets.randbits(30) << 32, first + 2**32)
+        self._opened = 0
 
     def open(self, command_id: str) -> SubreaperEnclosure:
-        enclosure = SubreaperEnclosure(self, command_id)
+        self._opened += 1
+        enclosure = SubreaperEnclosure(self, command_id, self._marks[self._opened])
         self.open_enclosures.append(enclosure)
         return enclosure
+
+    def mark_of(self, pid: int) -> Optional[int]:
+        """None of a process that bears no mark of ours."""
+        mark = procfs.lock_limit(pid)
+        return mark if mark is not None and mark in self._marks else None
 
     async def sweep(self) -> tuple[ProcessName, ...]:
         spare = () if self.spawner.pid is None else (self.spawner.pid,)
@@ -67,16 +81,17 @@ class SubreaperContainment:
 class SubreaperEnclosure:
     """One job among the spawner's descendants; see containment.Enclosure."""
 
-    def __init__(self, containment: SubreaperContainment, command_id: str) -> None:
+    def __init__(self, containment: SubreaperContainment, command_id: str, mark: int) -> None:
         self._containment = containment
         self.command_id = command_id
+        self.mark = mark
         self.main: Optional[SpawnedProcess] = None
         self._opened_ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
     async def start(self, plan: JobPlan) -> SpawnedProcess:
         if plan.resources.are_limited:
             limits.refuse(plan.resources, "needs cgroups, and a subreaper keeps the jobs here")
-        self.main = await spawn(self._containment.spawner, plan, ())
+        self.main = await spawn(self._containment.spawner, plan, (), self.mark)
         return self.main
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
@@ -146,6 +161,11 @@ class SubreaperEnclosure:
         main = self.main
         if main is not None and orphan.pid == main.pid and not main.has_ended:
             return True
+        mark = self._containment.mark_of(orphan.pid)
+        if mark is not None:
+            # Ours, or nobody's any more.
+            others = (one.mark for one in self._containment.open_enclosures if one is not self)
+            return mark not in others
         if procfs.environment_has(orphan.pid, COMMAND_VARIABLE, self.command_id):
             return True
         if main is not None and orphan.session == main.pid:
@@ -183,11 +203,13 @@ class SpawnedProcess:
         await self._spawner.signal(self._child, signal.SIGCONT)
 
 
-async def spawn(spawner: Spawner, plan: JobPlan, entries: Sequence[Entry]) -> SpawnedProcess:
+async def spawn(
+    spawner: Spawner, plan: JobPlan, entries: Sequence[Entry], mark: int = 0
+) -> SpawnedProcess:
     """Starts the main process inside `entries`; raises StartFailed, SpawnerLost or OSError."""
     stdio = open_stdio(plan.use_pty, plan.stdin is not None)
     try:
-        child = await spawner.start(plan, stdio, entries)
+        child = await spawner.start(plan, stdio, entries, mark)
     except BaseException:
         stdio.close_ours()
         raise

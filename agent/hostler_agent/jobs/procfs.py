@@ -93,6 +93,16 @@ def environment_has(pid: int, name: str, value: str) -> bool:
     return entry in environment and entry in environment.split(b"\0")
 
 
+def lock_limit(pid: int) -> Optional[int]:
+    """Its soft limit of file locks (RLIMIT_LOCKS); None when it is unlimited, or not to be read."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/limits", "rb", buffering=0) as file:
+        _, _, rest = file.read().partition(b"\nMax file locks")
+        soft = rest.split(maxsplit=1)[:1]
+        if soft and soft[0].isdigit():
+            return int(soft[0])
+    return None
+
+
 def holds_any(pid: int, inodes: Collection[int]) -> bool:
     """Whether it has one of these pipes open."""
     wanted = {f"pipe:[{inode}]" for inode in inodes}

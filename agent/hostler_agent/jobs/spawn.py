@@ -67,7 +67,9 @@ class Spawner:
         """None when none runs."""
         return None if self._process is None else self._process.pid
 
-    async def start(self, plan: JobPlan, stdio: Stdio, entries: Sequence[Entry]) -> Child:
+    async def start(
+        self, plan: JobPlan, stdio: Stdio, entries: Sequence[Entry], mark: int = 0
+    ) -> Child:
         """Raises StartFailed or SpawnerLost. Closes the job's ends of `stdio` in any case."""
         self._last_token += 1
         token = self._last_token
@@ -79,7 +81,7 @@ class Spawner:
         self._starting[token] = started
         self._running[token] = exited
         try:
-            await self._send(_spawn_frame(token, plan, entries), stdio)
+            await self._send(_spawn_frame(token, plan, entries, mark), stdio)
             return Child(token, await started, exited)
         except BaseException:
             self._running.pop(token, None)
@@ -235,7 +237,7 @@ class Spawner:
         self._running.clear()
 
 
-def _spawn_frame(token: int, plan: JobPlan, entries: Sequence[Entry]) -> tuple[Any, ...]:
+def _spawn_frame(token: int, plan: JobPlan, entries: Sequence[Entry], mark: int) -> tuple[Any, ...]:
     return (
         "spawn",
         token,
@@ -244,6 +246,7 @@ def _spawn_frame(token: int, plan: JobPlan, entries: Sequence[Entry]) -> tuple[A
         os.fsencode(plan.workdir),
         tuple((os.fsencode(inside), os.fsencode(home)) for inside, home in entries),
         plan.use_pty,
+        mark,
     )
 
 

@@ -20,16 +20,17 @@ What it also gives:
 The protocol: frames of a 4-byte big-endian length and a marshalled tuple (both ends are the same
 interpreter), over a socket pair whose end is the standard input.
 
-    agent -> spawner   ("spawn", token, argv, environment, workdir, entries, pty)  and three
-                       descriptors: the job's standard input, output and error
+    agent -> spawner   ("spawn", token, argv, environment, workdir, entries, pty, mark)  and
+                       three descriptors: the job's standard input, output and error
                        ("signal", token, signal number)     to the job's process group
     spawner -> agent   ("started", token, pid)
                        ("failed", token, errno, file name or None)
                        ("exited", token, wait status, CPU seconds, peak resident KiB)
 
 Strings are bytes, the environment one block of `NAME=value` with NULs between; `entries` are pairs
-of `cgroup.procs` files: the job's, and the one in that hierarchy that leads out again. The command
-line has the cgroups above the jobs', to be removed when the agent is dead.
+of `cgroup.procs` files: the job's, and the one in that hierarchy that leads out again. `mark` is a
+number that all processes of the job inherit (see `posix`), or 0. The command line has the cgroups
+above the jobs', to be removed when the agent is dead.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ import ctypes
 import errno
 import marshal
 import os
+import resource
 import select
 import signal
 import socket
@@ -51,6 +53,9 @@ from typing import Any, Optional
 assert sys.platform != "win32"
 
 _PR_SET_CHILD_SUBREAPER = 36
+_RLIMIT_LOCKS = 10
+"""Kept, inherited and shown by Linux, and otherwise without a meaning since 2.4.25."""
+
 _DESCRIPTORS = 3
 
 
@@ -132,6 +137,7 @@ class Spawner:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._homes: dict[bytes, int] = {}
+        self._own_mark, self._most_marks = resource.getrlimit(_RLIMIT_LOCKS)
         self._tokens: dict[int, int] = {}
         self._pids: dict[int, int] = {}
 
@@ -181,15 +187,19 @@ class Spawner:
                     os.killpg(pid, number)
 
     def _spawn(self, frame: tuple[Any, ...], descriptors: list[int]) -> None:
-        _name, token, argv, block, workdir, entries, pty = frame
+        _name, token, argv, block, workdir, entries, pty, mark = frame
         try:
             try:
                 enter(entries)
                 os.chdir(workdir)
+                if mark:
+                    self._mark(mark)
                 environment = dict(item.split(b"=", 1) for item in block.split(b"\0") if item)
                 pid = spawn(argv, environment, file_actions(descriptors, pty))
             finally:
                 os.chdir("/")
+                if mark:
+                    self._mark(self._own_mark)
                 self._return(entries)
         except OSError as error:
             culprit = None if error.filename is None else os.fsencode(error.filename)
@@ -198,6 +208,12 @@ class Spawner:
         self._tokens[pid] = token
         self._pids[token] = pid
         self._send(("started", token, pid))
+
+    def _mark(self, mark: int) -> None:
+        """A number that whatever is started from here inherits; 0 of a job means none."""
+        # Refused where somebody has bounded what bounds nothing: there is no mark then.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(_RLIMIT_LOCKS, (mark, self._most_marks))
 
     def _return(self, entries: tuple[tuple[bytes, bytes], ...]) -> None:
         """Out of the job's cgroups, through files that stay open."""

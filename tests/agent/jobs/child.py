@@ -52,7 +52,8 @@ def process_group() -> None:
 
 def escape(*how: str) -> None:
     """Leaves a process behind by two forks, and ends: in a session of its own (setsid), without
-    its environment (bare), without the output (quiet), deaf to SIGTERM."""
+    its environment (bare), without the output (quiet), deaf to SIGTERM. Ends by itself, unless it
+    is to linger."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         if "setsid" in how:
@@ -63,6 +64,8 @@ def escape(*how: str) -> None:
     os.close(writing)
     os.read(reading, 1)
     ready()
+    if "linger" in how:
+        forever()
 
 
 def _stay(writing: int, how: tuple) -> None:

@@ -164,9 +164,32 @@ async def test_e2_a_hundred_quick_escapes_leave_nobody(runner):
 
     pids = [pid for lane_pids in await asyncio.gather(*map(lane, range(4))) for pid in lane_pids]
     assert len(pids) == 100
-    # In a subreaper's care, one that hides its origin may wait for the jobs that ran beside it.
-    await runner.job(runner.plan(["/bin/true"]), RecordingSink()).run()
     assert living(pids) == []
+
+
+@pytest.mark.parametrize("hiding", [("setsid", "bare"), ("setsid",), ("bare",), ()], ids=str)
+async def test_e2_who_hides_its_origin_dies_with_its_own_job_not_after_the_others(runner, hiding):
+    """Older and younger jobs run on beside it: none of them need end first, none is hurt."""
+    sinks = [RecordingSink(), RecordingSink(), RecordingSink()]
+    older = runner.job(runner.child("tree", "5"), sinks[0])
+    running = [asyncio.ensure_future(older.run())]
+    await sinks[0].until("Ready")
+    plan = runner.child("escape", "quiet", "linger", *hiding)
+    job = runner.job(plan, sinks[1])
+    escaping = asyncio.ensure_future(job.run())
+    await sinks[1].until("Ready")
+    younger = runner.job(runner.child("tree", "5"), sinks[2])
+    running.append(asyncio.ensure_future(younger.run()))
+    await sinks[2].until("Ready")
+    job.interrupt(Ended.KILLED, "enough")
+    receipt = (await escaping).receipt
+    assert living(sinks[1].pids) == []
+    assert (receipt.survivors, receipt.pids_seen) == ((), 2)
+    for sink in (sinks[0], sinks[2]):
+        assert len(living(sink.pids)) == 4
+    for one in (older, younger):
+        one.interrupt(Ended.KILLED, "enough")
+    await asyncio.gather(*running)
 
 
 async def test_a_job_that_never_pauses_leaves_the_agent_its_turn(runner):
