@@ -23,6 +23,19 @@ _log = structlog.get_logger(__name__)
 
 GIVE_UP_S = 48 * 3600.0
 _REASON_SIZE = 2000
+# What the hub itself writes down when an incident begins.
+OWN_EVIDENCE = frozenset(
+    {
+        "driver",
+        "epoch",
+        "mode",
+        "state",
+        "state_since",
+        "builds_lost",
+        "last_error",
+        "quarantined_until",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +183,12 @@ def delivery(about: str, to: Recipient, at: float, incident: str | None) -> dict
         "message_id": None,
         "last_error": None,
     }
+
+
+def tell_evidence(c: Connection, incident: str, at: float) -> None:
+    """Whoever was told of the beginning is told what was found, or tried, since."""
+    told = [Recipient(row["channel"], row["recipient"]) for row in deliveries.told(c, incident)]
+    deliveries.insert(c, [delivery("evidence", each, at, incident) for each in told])
 
 
 def tell_recovery(c: Connection, incident: str, at: float) -> None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, RowMapping
 
-from hostler_hub.alarms import GIVE_UP_S, Recipient, delivery, tell_recovery
+from hostler_hub.alarms import (
+    GIVE_UP_S,
+    OWN_EVIDENCE,
+    Recipient,
+    delivery,
+    tell_evidence,
+    tell_recovery,
+)
 from hostler_hub.clock import Clock
 from hostler_hub.errors import Conflict, NotFound
 from hostler_hub.instants import instant
@@ -16,6 +24,10 @@ from hostler_hub.store import deliveries
 from hostler_hub.store import incidents as rows
 from hostler_hub.store.engine import Store
 from hostler_hub.views import Row
+
+_log = structlog.get_logger(__name__)
+
+EVIDENCE_TEXTS = 32
 
 
 class Incidents:
@@ -57,6 +69,20 @@ class Incidents:
         if entry is not None and entry.incidents.get(row["kind"]) == id:
             del entry.incidents[row["kind"]]
         self._on_news()
+        return await self.get(id)
+
+    async def note(
+        self, id: str, evidence: Mapping[str, str], *, tell: bool, by: str
+    ) -> dict[str, Any]:
+        """Add texts to an incident's evidence, and let those know who know of it.
+
+        What is there already changes nothing. Raises NotFound, and Conflict for what only the hub
+        may say and for more than an incident can hold.
+        """
+        now = self._clock.now()
+        if await self._store.write(_note, id, dict(evidence), now if tell else None):
+            _log.info("evidence noted", incident=id, by=by, names=sorted(evidence))
+            self._on_news()
         return await self.get(id)
 
     async def counts(self) -> dict[str, int]:
@@ -170,6 +196,26 @@ def _close(c: Connection, id: str, now: float, why: str) -> RowMapping | None:
     if rows.close(c, id, now, why):
         tell_recovery(c, id, now)
     return rows.get(c, id)
+
+
+def _note(c: Connection, id: str, texts: dict[str, str], tell_at: float | None) -> bool:
+    row = rows.get(c, id)
+    if row is None:
+        raise NotFound(f"there is no incident {id}")
+    own = sorted(OWN_EVIDENCE & set(texts))
+    if own:
+        raise Conflict(f"{', '.join(own)}: this the hub itself says", pointer="/evidence")
+    evidence = {**row["evidence"], **texts}
+    if len(evidence) > EVIDENCE_TEXTS:
+        raise Conflict(
+            f"an incident holds {EVIDENCE_TEXTS} pieces of evidence", pointer="/evidence"
+        )
+    if evidence == row["evidence"]:
+        return False
+    rows.set_evidence(c, id, evidence)
+    if tell_at is not None:
+        tell_evidence(c, id, tell_at)
+    return True
 
 
 def _counts(c: Connection) -> dict[str, int]:

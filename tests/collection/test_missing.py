@@ -144,7 +144,10 @@ def test_a_rung_is_replaced_and_its_budget_kept(site, play, ansible, tmp_path):
     access = {"hub_state_dir": str(site.state_dir)}
     code, output = play([task("worker", name="far", **permanent)], defaults=access)
     assert code == 0, output
-    ladder = [{"name": "power", "role": "powercycle", "seconds": 0, "attempts": 2}]
+    ladder = [
+        {"name": "power", "role": "powercycle", "seconds": 0, "attempts": 2},
+        {"name": "notify", "role": "hostler.fleet.missing_notify"},
+    ]
     hosts = {"far": {**permanent_host(), "outlet": 7, "hostler_missing_ladder": ladder}}
     inventory = tmp_path / "hosts.json"
     inventory.write_text(json.dumps({"workers": {"hosts": hosts}}))
@@ -155,8 +158,12 @@ def test_a_rung_is_replaced_and_its_budget_kept(site, play, ansible, tmp_path):
         env={"ANSIBLE_ROLES_PATH": str(tmp_path / "roles")},
     )
     assert done.returncode == 2, done.stdout
-    assert tried(done.stdout) == {"far": [("power", "tried"), ("power", "tried")]}
+    rungs = [("power", "tried"), ("power", "tried"), ("notify", "looked")]
+    assert tried(done.stdout) == {"far": rungs}
     assert "outlet 7 off and on" in done.stdout
+    client = Client(site.url, site.token)
+    (incident,) = client.get("/incidents", {"worker": "far"})["items"]
+    assert "outlet 7 off and on" in incident["evidence"]["tried"]
 
 
 def permanent_host():

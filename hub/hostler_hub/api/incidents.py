@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from hostler_hub.api import problems, views
 from hostler_hub.api.ports import HubPart
@@ -18,6 +18,8 @@ PAGE_ROWS = 500
 
 # What cannot be an id answers 404 like any other that is not there.
 Id = Annotated[str, Path(pattern=r"^[0-9A-HJKMNP-TV-Z]{26}$")]
+EvidenceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+EvidenceText = Annotated[str, StringConstraints(min_length=1, max_length=16 * 1024)]
 Limit = Annotated[int, Field(ge=1, le=PAGE_ROWS)]
 
 
@@ -50,6 +52,13 @@ class CloseIncident(_Body):
     reason: Text | None = None
 
 
+class NoteEvidence(_Body):
+    """Texts by name, and whether those are told who know of the incident."""
+
+    evidence: Annotated[dict[EvidenceName, EvidenceText], Field(min_length=1, max_length=16)]
+    tell: StrictBool = True
+
+
 @router.get("/incidents", response_model=views.IncidentPage, responses=problems.responses())
 async def page(
     hub: HubPart,
@@ -78,6 +87,17 @@ async def close(id: Id, hub: HubPart, caller: Operator, body: CloseIncident | No
     """Says that an incident is over; most end by themselves. One that is over stays as it ended."""
     reason = body.reason if body else None
     return Json(await hub.incidents.close(id, reason=reason, by=caller.name))
+
+
+@router.post(
+    "/incidents/{id}/evidence",
+    response_model=views.IncidentDetail,
+    responses=problems.responses(404, 409, 413),
+)
+async def note(id: Id, body: NoteEvidence, hub: HubPart, caller: Operator) -> Json:
+    """Adds what was found or tried to an incident; said twice it is told once."""
+    noted = await hub.incidents.note(id, body.evidence, tell=body.tell, by=caller.name)
+    return Json(noted)
 
 
 @router.get("/deliveries", response_model=views.DeliveryPage, responses=problems.responses())

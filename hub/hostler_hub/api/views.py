@@ -477,7 +477,7 @@ class DeliveryView(_View):
 
     id: str
     incident: str | None
-    about: Literal["opened", "closed", "test"]
+    about: Literal["opened", "evidence", "closed", "test"]
     channel: Literal["mail", "webhook"]
     recipient: str
     state: Literal["pending", "sent", "failed"]

@@ -32,7 +32,8 @@ class Notice:
 class Message:
     """`id` stays the same however often it is sent, so that a duplicate can be told.
 
-    `about` is opened, closed, test or digest; `answers` is the id of the message it follows.
+    `about` is opened, evidence, closed, test or digest; `answers` is the id of the message that it
+    follows.
     """
 
     id: str

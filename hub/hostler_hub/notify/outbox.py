@@ -206,7 +206,7 @@ def _contents(
     """The incidents that rows are about, and the message that the first of them follows."""
     known = incidents.by_ids(c, {row["incident"] for row in rows if row["incident"]})
     first = rows[0]
-    if first["about"] != "closed":
+    if first["about"] not in {"evidence", "closed"}:
         return known, None
     to = (first["channel"], first["recipient"])
     for told in deliveries.told(c, first["incident"]):

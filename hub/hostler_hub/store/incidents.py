@@ -19,6 +19,7 @@ _STILL_OPEN = incidents.c.closed_at.is_(None)
 
 _INSERT = sa.insert(incidents)
 _CLOSE = sa.update(incidents).where(incidents.c.id == _ID, _STILL_OPEN)
+_EVIDENCE = sa.update(incidents).where(incidents.c.id == _ID)
 _GET = sa.select(incidents).where(incidents.c.id == _ID)
 _OPEN = sa.select(incidents).where(_STILL_OPEN).order_by(incidents.c.id)
 _COUNT_OPEN = sa.select(sa.func.count()).select_from(incidents).where(_STILL_OPEN)
@@ -42,6 +43,11 @@ def close(c: Connection, incident_id: str, at: float, reason: str) -> bool:
     """Record that it is over; False when that was recorded before."""
     closed = {"b_id": incident_id, "closed_at": at, "close_reason": reason}
     return c.execute(_CLOSE, closed).rowcount == 1
+
+
+def set_evidence(c: Connection, incident_id: str, evidence: dict[str, Any]) -> None:
+    """Replace what is known of an incident."""
+    c.execute(_EVIDENCE, {"b_id": incident_id, "evidence": evidence})
 
 
 def get(c: Connection, incident_id: str) -> RowMapping | None:

@@ -273,7 +273,7 @@ deliveries = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("incident", sa.Text),  # none for a test
-    sa.Column("about", sa.Text, nullable=False),  # opened, closed, test
+    sa.Column("about", sa.Text, nullable=False),  # opened, evidence, closed, test
     sa.Column("channel", sa.Text, nullable=False),
     sa.Column("recipient", sa.Text, nullable=False),
     sa.Column("state", sa.Text, nullable=False),

@@ -115,3 +115,40 @@ async def test_what_is_not_there_is_404(operator: httpx2.AsyncClient) -> None:
         assert (await operator.get(f"/api/v1/{path}")).status_code == 404
     for path in (f"incidents/{nothing}/close", f"deliveries/{nothing}/retry"):
         assert (await operator.post(f"/api/v1/{path}")).status_code == 404
+
+
+async def test_V16_what_was_tried_is_added_and_told_once_to_those_who_know(
+    api: Api, operator: httpx2.AsyncClient
+) -> None:
+    incident = await happen(api)
+    await set_delivery(api, incident, state="sent", sent_at=AT, message_id="m1")
+    body = {"evidence": {"tried": "ping: the machine answers\nrestart: failed"}}
+    for _ in range(2):
+        answer = await operator.post(f"/api/v1/incidents/{incident}/evidence", json=body)
+        noted = views.IncidentDetail.model_validate(answer.json())
+        assert noted.evidence == {"epoch": 3, **body["evidence"]}
+        assert sorted(each.about for each in noted.deliveries) == ["evidence", "opened"]
+        assert {each.recipient for each in noted.deliveries} == {"ann@example.org"}
+
+
+async def test_evidence_is_bounded_and_the_hub_s_own_stays(
+    api: Api, operator: httpx2.AsyncClient
+) -> None:
+    incident = await happen(api)
+    path = f"/api/v1/incidents/{incident}/evidence"
+    for evidence, status in [
+        ({"epoch": "9"}, 409),
+        ({}, 422),
+        ({"Tried": "x"}, 422),
+        ({"tried": "x" * 20_000}, 422),
+    ]:
+        answer = await operator.post(path, json={"evidence": evidence})
+        assert answer.status_code == status, evidence
+    for count in range(3):
+        many = {f"text_{count}_{number}": "x" for number in range(16)}
+        answer = await operator.post(path, json={"evidence": many, "tell": False})
+    assert answer.status_code == 409
+    other = f"/api/v1/incidents/{new_ulid()}/evidence"
+    nowhere = await operator.post(other, json={"evidence": many})
+    assert nowhere.status_code == 404
+    assert (await operator.get(f"/api/v1/incidents/{incident}")).json()["evidence"]["epoch"] == 3

@@ -57,6 +57,7 @@ NEEDED = {
     ("GET", "/api/v1/incidents"): Role.VIEWER,
     ("GET", "/api/v1/incidents/{id}"): Role.VIEWER,
     ("POST", "/api/v1/incidents/{id}/close"): Role.OPERATOR,
+    ("POST", "/api/v1/incidents/{id}/evidence"): Role.OPERATOR,
     ("GET", "/api/v1/deliveries"): Role.VIEWER,
     ("GET", "/api/v1/deliveries/{id}"): Role.VIEWER,
     ("POST", "/api/v1/deliveries/{id}/retry"): Role.OPERATOR,
