@@ -72,6 +72,7 @@ class Connection:
         self._slots = asyncio.Semaphore(TO_HUB.in_flight)
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
         self._open = True
+        self.ping_interval_s = PING_INTERVAL_S
 
     async def request(self, message: Message, deadline_s: float = REQUEST_DEADLINE_S) -> Any:
         """Ask the hub and wait for its result.
@@ -236,7 +237,7 @@ class Connection:
 
     async def _ping(self) -> None:
         while True:
-            await self._clock.sleep(PING_INTERVAL_S)
+            await self._clock.sleep(self.ping_interval_s)
             sent_at = self._clock.now()
             pong = await self._socket.ping()
             timer = self._clock.call_later(PING_DEADLINE_S, self.abort)

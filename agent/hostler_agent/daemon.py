@@ -220,6 +220,8 @@ class Daemon:
         )
         self._hub = hub
         self._lease.granted(None if hub is None else hub.lease_ttl_s)
+        if hub is not None and hub.keepalive_interval_s is not None and self._connection:
+            self._connection.ping_interval_s = hub.keepalive_interval_s
         # Buildbot's master sends its settings again whenever it is reconfigured; only the first of
         # a connection tell what is to be resumed.
         if self._pump is None:

@@ -32,10 +32,13 @@ from hostler_hub.controller import Controller, hash_of
 from hostler_hub.errors import NotFound
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import events
+from hostler_hub.refusals import Refusals
 from hostler_hub.registry import Entry, Registry
+from hostler_hub.secrets import SecretRefused, Secrets
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
+from hostler_hub.tasks import Tasks
 
 _log = structlog.get_logger(__name__)
 
@@ -74,21 +77,28 @@ class Admission:
         clock: Clock,
         registry: Registry,
         controller: Controller,
+        refusals: Refusals,
+        secrets: Secrets,
         handshakes_per_s: int,
     ) -> None:
         self._store = store
         self._clock = clock
         self._registry = registry
         self._controller = controller
+        self._refusals = refusals
+        self._secrets = secrets
         self._rate = handshakes_per_s
         self._window = (0, 0)
+        self._tasks = Tasks()
 
     async def admit(self, websocket: WebSocket) -> Admitted | None:
         """Who it is; None when the handshake was refused and answered."""
+        name: str | None = None
         try:
             self._throttle()
             _refuse_browsers(websocket)
             handshake = Handshake.parse(websocket.headers)
+            name = handshake.name
             return await self._identify(handshake)
         except CredentialsError as error:
             refusal = Refusal(401, str(error))
@@ -96,13 +106,30 @@ class Admission:
             refusal = Refusal(503, f"the hub cannot look it up: {error}", STORE_RETRY_S)
         except Refusal as caught:
             refusal = caught
-        client = websocket.client.host if websocket.client else None
-        _log.warning("agent refused", client=client, status=refusal.status, reason=refusal.text)
         after_s = refusal.retry_after_s
         headers = {} if after_s is None else {"Retry-After": str(after_s)}
         answer = PlainTextResponse(refusal.text, refusal.status, headers)
         await websocket.send_denial_response(answer)
+        # After the answer, which so tells nobody whether there is such a worker.
+        self._record(refusal, name, websocket.client.host if websocket.client else "")
         return None
+
+    def _record(self, refusal: Refusal, name: str | None, client: str) -> None:
+        _log.warning("agent refused", client=client, status=refusal.status, reason=refusal.text)
+        if refusal.retry_after_s is not None:
+            return  # let in later: that is no refusal
+        news = self._refusals.note(name or "", client, refusal.text)
+        if news and name is not None and name in self._registry:
+            cause = f"from {client or 'this machine'}: {refusal.text}"
+            event = events.Refused(at=self._clock.now(), cause=cause)
+            self._tasks.spawn(self._tell(name, event), f"refusal {name}")
+
+    async def _tell(self, worker: str, event: events.Refused) -> None:
+        with contextlib.suppress(NotFound):
+            await self._controller.handle(worker, event)
+
+    async def aclose(self) -> None:
+        await self._tasks.aclose()
 
     def _throttle(self) -> None:
         second, count = self._window
@@ -145,14 +172,26 @@ class Admission:
             await self._controller.handle(worker, event)
 
     async def _identify_permanent(self, entry: Entry | None, handshake: Handshake) -> Admitted:
-        stored = entry.password_hash if entry is not None else None
-        right = await asyncio.to_thread(verify_password, handshake.password, stored)
+        right = await self._is_password(entry, handshake.password)
         if not right or entry is None:
             raise Refusal(401, "unknown worker or wrong token")
         life = entry.life
         if life.instance is not None and life.policy.permanent:
             return Admitted(handshake.name, life.instance.id, life.epoch)
         return Admitted(handshake.name, new_ulid(int(self._clock.now() * 1000)), None)
+
+    async def _is_password(self, entry: Entry | None, given: str) -> bool:
+        """The same work for every name: none, one with a hash, and one with a reference."""
+        ref = entry.definition.password_ref if entry is not None else None
+        stored = entry.password_hash if entry is not None and ref is None else None
+        right = await asyncio.to_thread(verify_password, given, stored)
+        try:
+            secret = _NO_ONE if ref is None else self._secrets.resolve(ref)
+        except SecretRefused as error:
+            _log.error("worker's password is not to be had", reason=str(error))
+            return False
+        same = hmac.compare_digest(hash_of(secret), hash_of(given))
+        return same if ref is not None else right
 
 
 def _refuse_browsers(websocket: WebSocket) -> None:

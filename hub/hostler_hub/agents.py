@@ -2,38 +2,30 @@
 
 Theory of operation. An agent dials in, is admitted (``admission``) or refused before the upgrade,
 tells what it is, is told the hub's terms, and only then is the controller told that it attached:
-whoever is attached can be given work. What it reports is routed by command id to the one who runs
-that command, and only if the command belongs to this connection's instance (faults 3.1: a worker
-that is not to be trusted speaks for nobody else).
+whoever is attached can be given work. While it is attached its pulse is taken; who is silent for
+three beats is disconnected. Of two agents that claim to be one worker, the one that came first and
+still answers stays (A5).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import structlog
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError, RemoteError, WireError
-from hostler_agent.wire.extension import (
-    GO_AWAY_CLOSE_CODE,
-    LEAVE_CLOSE_CODE,
-    AgentReport,
-    HubSettings,
-)
-from hostler_agent.wire.session import Answered, Failed, Rejected, Requested, Role, Session
-from hostler_hub.admission import Admission, Admitted
+from hostler_agent.wire.extension import GO_AWAY_CLOSE_CODE, AgentReport, HubSettings
+from hostler_hub.admission import Admission
+from hostler_hub.agent_session import AgentSession, CommandSink, ConnectionLost
 from hostler_hub.clock import Clock
 from hostler_hub.controller import Also, Controller
 from hostler_hub.errors import NotFound
 from hostler_hub.facts import facts_of
-from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import events
+from hostler_hub.pulse import Pulse
 from hostler_hub.registry import Registry
 from hostler_hub.settings import Settings
 from hostler_hub.store import workers
@@ -41,6 +33,8 @@ from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.tasks import Tasks
 from hostler_hub.waiters import Waiters
+
+__all__ = ["AgentSession", "Agents", "CommandSink", "ConnectionLost"]
 
 _log = structlog.get_logger(__name__)
 
@@ -51,159 +45,6 @@ MAX_LINE_LENGTH = 4096
 NEWLINE_RE = r"(\r\n|\r(?=.)|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+)"
 
 TRY_AGAIN_CLOSE_CODE = 1013
-
-
-class ConnectionLost(Exception):
-    """The agent's connection ended before it answered. It may have done what it was asked."""
-
-
-class CommandSink(Protocol):
-    """Who runs a command and hears of it."""
-
-    @property
-    def instance(self) -> str: ...
-    def update(self, pairs: Sequence[Sequence[Any]]) -> Awaitable[None]: ...
-    def complete(self, error: str | None) -> Awaitable[None]: ...
-    def carry(self, message: messages.Message) -> Awaitable[Any]:
-        """A message of the file transfer that was opened for the command; its answer."""
-
-
-@dataclass
-class AgentSession:
-    """One attached agent."""
-
-    websocket: WebSocket
-    admitted: Admitted
-    sinks: Mapping[str, CommandSink]
-    deadline_s: float
-    id: str = field(default_factory=new_ulid)
-    wire: Session = field(default_factory=lambda: Session(Role.HUB))
-    info: Mapping[str, Any] = field(default_factory=dict)
-    report: AgentReport | None = None
-    resumes: bool = True
-    leaves: bool = False
-    closed: asyncio.Event = field(default_factory=asyncio.Event)
-    tasks: Tasks = field(default_factory=Tasks)
-    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
-
-    @property
-    def instance(self) -> str:
-        return self.admitted.instance
-
-    @property
-    def process(self) -> str | None:
-        """Which agent process it is; None for a stock peer, which does not say."""
-        return None if self.report is None else self.report.process[:100]
-
-    @property
-    def basedir(self) -> str:
-        return str(self.info.get("basedir", "."))
-
-    async def request(self, message: messages.Message) -> Any:
-        """Ask the agent and wait for its answer.
-
-        Raises RemoteError (it refused), ConnectionLost, TimeoutError after the deadline.
-        """
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        async with self.room:
-            if self.closed.is_set():
-                raise ConnectionLost("the agent's connection is closed")
-            await self._send(self.wire.request(message, answer))
-            try:
-                async with asyncio.timeout(self.deadline_s):
-                    return await answer
-            finally:
-                self.wire.abandon(answer)
-
-    async def read(self) -> None:
-        """Take frames until the connection ends; returns then."""
-        try:
-            while True:
-                self._take(await self.websocket.receive_bytes())
-                while self.wire.unanswered >= 64:  # stop reading: it is the peer that must wait
-                    await self._one_answered()
-        except WebSocketDisconnect as end:
-            self.leaves = end.code == LEAVE_CLOSE_CODE
-        except (KeyError, RuntimeError):
-            pass  # Starlette's ways to say: a text frame, closed while we sent
-        except WireError as error:
-            _log.warning("agent broke the protocol", worker=self.admitted.worker, reason=str(error))
-            await self.close(1002, str(error)[:100])
-        finally:
-            self._lose()
-
-    async def close(self, code: int, reason: str) -> None:
-        self.closed.set()
-        if self.websocket.application_state is not WebSocketState.DISCONNECTED:
-            with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # it was faster
-                await self.websocket.close(code, reason)
-
-    def _take(self, frame: bytes) -> None:
-        event = self.wire.receive(frame)
-        if isinstance(event, Answered):
-            _settle(event.token, result=event.result)
-        elif isinstance(event, Failed):
-            _settle(event.token, error=event.error)
-        elif isinstance(event, Rejected):
-            self.tasks.spawn(self._reply(event.frame), "reject")
-        elif isinstance(event, Requested):
-            self.tasks.spawn(self._serve(event.seq_number, event.message), "serve")
-
-    async def _serve(self, seq_number: int, message: messages.Message) -> None:
-        """Answer one request. Tasks start in the order of the frames, so sinks hear in order."""
-        try:
-            frame = self.wire.answer(seq_number, await self._route(message))
-        except (WireError, ValueError) as error:
-            frame = self.wire.refuse(seq_number, str(error))
-        self._answered.set()
-        await self._reply(frame)
-
-    async def _reply(self, frame: bytes) -> None:
-        with contextlib.suppress(ConnectionLost):  # what it reported it will report again
-            await self._send(frame)
-
-    async def _route(self, message: messages.Message) -> Any:
-        if isinstance(message, messages.Keepalive):
-            return None
-        command_id = getattr(message, "command_id", "")
-        sink = self.sinks.get(command_id)
-        if sink is None or sink.instance != self.instance:
-            raise ProtocolError(f"unknown command_id {command_id[:100]!r}")
-        if isinstance(message, messages.Update):
-            await sink.update(message.args)
-        elif isinstance(message, messages.Complete):
-            await sink.complete(message.args)
-        else:
-            return await sink.carry(message)
-        return None
-
-    async def _send(self, frame: bytes) -> None:
-        try:
-            await self.websocket.send_bytes(frame)
-        except (RuntimeError, WebSocketDisconnect) as error:
-            raise ConnectionLost("the agent's connection is closed") from error
-
-    async def _one_answered(self) -> None:
-        self._answered.clear()
-        await self._answered.wait()
-
-    def _lose(self) -> None:
-        self.closed.set()
-        for token in self.wire.lose():
-            _settle(token, error=ConnectionLost("the agent's connection is gone"))
-
-    def __post_init__(self) -> None:
-        self._answered = asyncio.Event()
-
-
-def _settle(token: object, *, result: Any = None, error: Exception | None = None) -> None:
-    assert isinstance(token, asyncio.Future)
-    if token.done():
-        return
-    if error is not None:
-        token.set_exception(error)
-    else:
-        token.set_result(result)
 
 
 class Agents:
@@ -259,6 +100,7 @@ class Agents:
     async def aclose(self) -> None:
         """The hub stops: close every connection; agents reconnect to the next hub."""
         sessions = list(self._by_connection.values())
+        # Side by side, and each within CLOSE_S: a peer that is stopped holds up nobody (V18).
         await asyncio.gather(*(session.close(1012, "the hub restarts") for session in sessions))
         await self._tasks.aclose()
 
@@ -276,7 +118,7 @@ class Agents:
         reading = asyncio.create_task(session.read(), name=f"agent {admitted.worker}")
         try:
             if await self._attach(session):
-                await session.closed.wait()
+                await self._pulse(session).run()
         finally:
             await self._detach(session)
             reading.cancel()
@@ -292,6 +134,8 @@ class Agents:
             reason = str(error) or "no answer in time"
             _log.warning("agent not prepared", worker=session.admitted.worker, reason=reason)
             await session.close(1002, reason[:100])
+            return False
+        if not await self._outlives_rival(session):
             return False
         self._by_connection[session.id] = session
         event = events.Attached(
@@ -316,6 +160,38 @@ class Agents:
         self._by_instance[session.instance] = session
         self._arrivals.wake(session.instance)
         return True
+
+    def _pulse(self, session: AgentSession) -> Pulse:
+        interval_s = self._keepalive_interval_s(session) or self._settings.ping_interval_s
+        return Pulse(session, interval_s, self._controller.stalls)
+
+    def _keepalive_interval_s(self, session: AgentSession) -> float | None:
+        """The worker's own; None where the hub's will do."""
+        entry = self._registry.find(session.admitted.worker)
+        own = entry.definition.keepalive_interval if entry is not None else None
+        return None if own is None else float(own)
+
+    async def _outlives_rival(self, session: AgentSession) -> bool:
+        """A5: another machine, or another agent of the same, that comes while one is attached.
+
+        A reconnect of the same process is none (A4). The one that is there is asked whether it
+        lives; if so, the one that comes is refused and people are told.
+        """
+        entry = self._registry.find(session.admitted.worker)
+        old = self._by_connection.get((entry and entry.life.connection) or "")
+        if entry is None or old is None or _same_agent(old, session):
+            return True
+        if not await _answers(old, self._settings.rival_deadline_s):
+            _log.warning("attached agent is dead", worker=entry.life.name, connection=old.id)
+            return True
+        cause = f"a second agent, at {session.client}, came while the one at {old.client} lives"
+        event = events.Refused(at=self._clock.now(), cause=cause, alarm=True)
+        with contextlib.suppress(NotFound):
+            await self._controller.handle(entry.life.name, event)
+        # A permanent worker's other machine may be the right one tomorrow: it may try again.
+        permanent = entry.life.policy.permanent
+        await session.close(1008 if permanent else GO_AWAY_CLOSE_CODE, cause[:100])
+        return False
 
     async def _prepare(self, session: AgentSession) -> None:
         info = await session.request(messages.GetWorkerInfo())
@@ -348,6 +224,7 @@ class Agents:
                 go_away_grace_s=settings.go_away_grace_s,
                 instance=session.instance,
                 epoch=session.admitted.epoch,
+                keepalive_interval_s=self._keepalive_interval_s(session),
             ).body()
         return messages.SetWorkerSettings(
             BUFFER_SIZE_BYTES, BUFFER_TIMEOUT_S, NEWLINE_RE, MAX_LINE_LENGTH, hostler
@@ -364,6 +241,23 @@ class Agents:
             at=self._clock.now(), connection=session.id, cause=cause, leaves=session.leaves
         )
         await self._controller.insist(session.admitted.worker, event)
+
+
+def _same_agent(old: AgentSession, new: AgentSession) -> bool:
+    known = old.boot_id is not None and old.process is not None
+    return known and (old.boot_id, old.process) == (new.boot_id, new.process)
+
+
+async def _answers(session: AgentSession, deadline_s: float) -> bool:
+    """Whether the agent lives, whatever it says to it."""
+    try:
+        async with asyncio.timeout(deadline_s):
+            await session.request(messages.Keepalive())
+    except RemoteError:
+        return True
+    except (ConnectionLost, TimeoutError):
+        return False
+    return True
 
 
 def _note_process(session: AgentSession) -> Also | None:

@@ -44,6 +44,7 @@ from hostler_hub.opening import open_store
 from hostler_hub.process import write_json
 from hostler_hub.queue import Queue
 from hostler_hub.reconcile import Reconciler
+from hostler_hub.refusals import Refusals
 from hostler_hub.registry import Registry
 from hostler_hub.secrets import ENV_PREFIX, Secrets
 from hostler_hub.services import Services
@@ -181,9 +182,12 @@ async def _assemble(
     registry = Registry()
     logs = Logs(store, settings.log_step_size_bytes)
     controller = Controller(store, clock, registry, drivers, settings.lease_ttl_s)
-    notifier = Notifier(settings, store, clock, hub_id, _secrets(settings))
+    secrets, refusals = _secrets(settings), Refusals(store, clock)
+    notifier = Notifier(settings, store, clock, hub_id, secrets)
     controller.alarms = notifier.alarms
-    admission = Admission(store, clock, registry, controller, settings.handshakes_per_s)
+    admission = Admission(
+        store, clock, registry, controller, refusals, secrets, settings.handshakes_per_s
+    )
     agents = Agents(settings, store, clock, registry, controller, admission)
     dispatching = assemble(settings, store, clock, registry, controller, logs)
     queue, dispatcher = dispatching.queue, dispatching.dispatcher
@@ -193,7 +197,7 @@ async def _assemble(
         store, clock, controller, agents, logs, exchange, queue.finished, queue.forfeit
     )
     definitions = Definitions(
-        store, clock, registry, controller, drivers, _secrets(settings), dispatching.changed
+        store, clock, registry, controller, drivers, secrets, dispatching.changed
     )
     fleet = Fleet(store, clock, registry, controller, queue, definitions, dispatching.reasons)
     incidents = Incidents(store, clock, registry, notifier.defaults, notifier.outbox.wake)
@@ -203,6 +207,9 @@ async def _assemble(
     stack.callback(_note_what_is_left, settings, clock, registry, closing)
     stack.push_async_callback(closing.within, "outbox", notifier.outbox.aclose)
     stack.push_async_callback(closing.within, "controller", controller.aclose)
+    await refusals.load()
+    stack.push_async_callback(closing.within, "refusals", refusals.aclose)
+    stack.push_async_callback(closing.within, "admission", admission.aclose)
     stack.push_async_callback(closing.within, "agents", agents.aclose)
     stack.push_async_callback(closing.within, "queue", queue.aclose)
     await dispatching.groups.load()
@@ -215,6 +222,7 @@ async def _assemble(
     stop = functools.partial(controller.stop, settings.shutdown_deadline_s)
     stack.push_async_callback(closing.within, "idle instances", stop)
     stack.push_async_callback(closing.within, "background tasks", tasks.aclose)
+    tasks.spawn(controller.stalls.watch(), "stalls")
     dispatching.start(tasks)
     tasks.spawn(notifier.outbox.run(), "outbox")
     interval_s = settings.reconcile_interval_s
@@ -229,6 +237,7 @@ async def _assemble(
         fleet=fleet,
         queue=queue,
         agents=agents,
+        refusals=refusals,
         exchange=exchange,
         reconciler=reconciler,
         evidence=Evidence(store, clock),

@@ -31,6 +31,7 @@ from hostler_hub.lifecycle.model import Policy, Presence, State, Timer
 from hostler_hub.oversight import Oversight, Unattended
 from hostler_hub.registry import Entry, Origin, Registry, columns_of, life_of, policy_of
 from hostler_hub.specs import WorkerDefinition
+from hostler_hub.stalls import Stalls
 from hostler_hub.store import builds, incidents, people, workers
 from hostler_hub.store import decisions as decision_rows
 from hostler_hub.store import events as event_rows
@@ -44,6 +45,8 @@ _log = structlog.get_logger(__name__)
 RETRY_S = 1.0
 
 Also = Callable[[Connection], None]
+
+_FOR_AGENTS = frozenset({Timer.ATTACH, Timer.RECONNECT, Timer.MISSING})
 
 T = TypeVar("T", bound=commands.Command)
 DriverCall = Callable[[Entry, T], Awaitable[events.Event]]
@@ -103,6 +106,7 @@ class Controller:
         self.alarms = Alarms(nobody, lambda: None)
         self.oversight: Oversight = Unattended()
         self._tasks = Tasks()
+        self.stalls = Stalls(clock.monotonic)
         self._verbs: dict[type[commands.Command], Callable[[Entry, Any], None]] = {
             commands.Create: self._create,
             commands.Inspect: self._inspect,
@@ -263,7 +267,8 @@ class Controller:
     async def _commit(self, decided: Sequence[_Advance], also: Also | None) -> None:
         changed = [each for each in decided if also is not None or _persists(each)]
         if changed or also is not None:
-            await self._store.write(_write_all, changed, also)
+            with self.stalls.waiting():
+                await self._store.write(_write_all, changed, also)
         written = set(changed)
         for each in decided:
             self._adopt(each, written=each in written)
@@ -316,17 +321,27 @@ class Controller:
     def _set_timer(self, entry: Entry, timer: Timer, after_s: float) -> None:
         """What the core waits for are durations: a clock that is set ends none of them (A9)."""
         self._cancel_timer(entry, commands.CancelTimer(timer))
-        name = entry.life.name
-        entry.timers[timer] = self._clock.call_after(after_s, lambda: self._fire(name, timer))
+        self._arm(entry, timer, after_s)
+
+    def _arm(self, entry: Entry, timer: Timer, after_s: float) -> None:
+        name, stalled_s = entry.life.name, self.stalls.total_s()
+        entry.timers[timer] = self._clock.call_after(
+            after_s, lambda: self._fire(name, timer, stalled_s)
+        )
 
     def _cancel_timer(self, entry: Entry, command: commands.CancelTimer) -> None:
         handle = entry.timers.pop(command.timer, None)
         if handle is not None:
             handle.cancel()
 
-    def _fire(self, name: str, timer: Timer) -> None:
+    def _fire(self, name: str, timer: Timer, stalled_s: float) -> None:
         entry = self._registry.find(name)
         if entry is None:
+            return
+        owed_s = self.stalls.total_s() - stalled_s
+        if timer in _FOR_AGENTS and owed_s > 0:
+            # The hub stood still meanwhile: the agent gets that time for coming (V12, A10).
+            self._arm(entry, timer, owed_s)
             return
         # The clock may have been set back meanwhile; the timer's own instant is what counts.
         at = max(self._clock.now(), entry.life.timers.get(timer, 0.0))

@@ -31,6 +31,7 @@ _log = structlog.get_logger(__name__)
 
 # Long polls and followed logs would keep a stop waiting for as long as they please.
 _GRACE_S = 3
+_DEAD_PEER_S = 120
 _HEADER_SIZE_BYTES = 16 * 1024
 _WS_MESSAGE_SIZE_BYTES = 1024 * 1024
 _WS_QUEUE = 8
@@ -98,11 +99,11 @@ async def _serve(settings: Settings, outer: socket.socket, inner: socket.socket)
     app = create_app(settings)
     certificate = tls.Certificate.of(settings)
     if certificate is None:
-        servers = [(_Server(_config(settings, app, None), settings), [outer, inner])]
+        servers = [(_Server(_config(app, None), settings), [outer, inner])]
     else:
         servers = [
-            (_Server(_config(settings, app, None), None), [inner]),
-            (_Server(_config(settings, app, certificate), settings), [outer]),
+            (_Server(_config(app, None), None), [inner]),
+            (_Server(_config(app, certificate), settings), [outer]),
         ]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -121,9 +122,7 @@ def _ask_to_stop(servers: list[_Server]) -> None:
         server.ask_to_stop()
 
 
-def _config(
-    settings: Settings, app: ASGIApp, certificate: tls.Certificate | None
-) -> uvicorn.Config:
+def _config(app: ASGIApp, certificate: tls.Certificate | None) -> uvicorn.Config:
     config = uvicorn.Config(
         agents_socket.AgentsOnly(app),
         # Not by uvicorn's: a failure to start must arrive at our caller as what it is.
@@ -133,8 +132,7 @@ def _config(
         ws_max_size=_WS_MESSAGE_SIZE_BYTES,
         ws_max_queue=_WS_QUEUE,
         ws_per_message_deflate=False,
-        ws_ping_interval=settings.ping_interval_s,
-        ws_ping_timeout=settings.ping_timeout_s,
+        ws_ping_interval=None,  # agents have a pulse of their own
         log_config=None,
         access_log=False,
         server_header=False,
@@ -174,5 +172,9 @@ def _bind(settings: Settings) -> socket.socket:
     # Accepted sockets inherit it. asyncio sets it only where the protocol number is given, which
     # create_server() leaves 0; with Nagle's algorithm every answer to an agent waits 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A peer that acknowledges nothing, or whose window stays shut: the kernel ends it, since its
+    # socket would wait for it for ever.
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER_S * 1000)
     listener.setblocking(False)
     return listener

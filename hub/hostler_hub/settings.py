@@ -55,8 +55,8 @@ class Settings:
     docker_allow: str = ""
 
     lease_ttl_s: float = 300.0
-    ping_interval_s: float = 20.0
-    ping_timeout_s: float = 20.0
+    ping_interval_s: float = 10.0
+    rival_deadline_s: float = 10.0
     request_deadline_s: float = 60.0
     unauthenticated_s: float = 10.0
     handshakes_per_s: int = 200

@@ -55,7 +55,7 @@ async def test_a_token_is_good_for_one_session_only(shared_hub: HubProcess, api:
     """faults 3.3: the second use of a bootstrap token is refused, told, and ends the instance."""
     own = await up(shared_hub, api, "one-session")
     assert await answer(shared_hub, own.handshake.headers()) == 401
-    await shared_hub.logged(event="worker incident", worker="one-session", incident="compromised")
+    await shared_hub.logged(event="incident opened", worker="one-session", incident="compromised")
     await shared_hub.latent(api, "one-session")
     assert "second time" in (await api.worker("one-session"))["quarantine"]["reason"]
     assert await answer(shared_hub, own.handshake.headers()) == 410

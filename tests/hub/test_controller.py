@@ -202,6 +202,18 @@ async def test_P8_an_instance_whose_agent_never_comes_is_stopped_and_missing(hub
     assert hub.provider.instances == {}
 
 
+async def test_A10_an_agent_gets_the_time_that_the_hub_stood_still(hub: Hub) -> None:
+    await hub.define()
+    await hub.want()
+    await hub.pass_time(60)
+    with hub.controller.stalls.waiting():  # for a store that answers after 100 s
+        hub.clock.advance(100)
+    await hub.pass_time(59)
+    assert hub.life().state is State.SUBSTANTIATING
+    await hub.pass_time(2)
+    assert hub.life().missing_since is not None
+
+
 async def test_P7_a_vanished_instance_is_seen_at_the_next_check(hub: Hub) -> None:
     await hub.define()
     instance = await hub.want()

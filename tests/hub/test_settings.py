@@ -22,7 +22,7 @@ def test_environment_and_overrides(tmp_path: Path) -> None:
     settings = Settings.from_environment(environ, port=9001, host=None)
     assert settings.state_dir == tmp_path
     assert (settings.host, settings.port, settings.url) == ("::1", 9001, "http://[::1]:9001")
-    assert (settings.lease_ttl_s, settings.ping_interval_s) == (90.5, 20)
+    assert (settings.lease_ttl_s, settings.ping_interval_s) == (90.5, 10)
     assert settings.database_url == f"sqlite:///{tmp_path}/hub.sqlite3"
 
 

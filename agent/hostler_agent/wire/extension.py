@@ -164,6 +164,7 @@ class HubSettings(Record):
     Commands not in `resume` are killed; of those in it, everything unacknowledged is sent again.
     The agent kills its jobs when the hub has not been heard of for `lease_ttl_s` less a margin.
     `go_away_grace_s` is how long commands may take to end when the agent is told to go away.
+    `keepalive_interval_s` is between pings, where its owner wants another one than the agent's.
     """
 
     lease_ttl_s: float
@@ -171,6 +172,7 @@ class HubSettings(Record):
     go_away_grace_s: float = 10.0
     instance: Optional[str] = None
     epoch: Optional[int] = None
+    keepalive_interval_s: Optional[float] = None
 
     _keys: ClassVar[Keys] = {
         "lease_ttl_s": DURATION,
@@ -178,6 +180,7 @@ class HubSettings(Record):
         "go_away_grace_s": optional(DURATION),
         "instance": optional(TEXT),
         "epoch": optional(INTEGER),
+        "keepalive_interval_s": optional(DURATION),
     }
 
     def body(self) -> dict[str, Any]:

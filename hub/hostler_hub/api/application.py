@@ -21,6 +21,7 @@ from hostler_hub.api import (
     leases,
     problems,
     reconcile,
+    refusals,
     security,
     system,
     tokens,
@@ -34,6 +35,7 @@ from hostler_hub.page.sessions import Sessions
 ROUTERS: tuple[APIRouter, ...] = (
     system.router,
     reconcile.router,
+    refusals.router,
     workers.router,
     builds.router,
     decisions.router,

@@ -171,6 +171,13 @@ class Agents(Protocol):
         """Authenticates the handshake and serves the connection until it ends."""
 
 
+class Refusals(Protocol):
+    """Who tried to attach and was not let in."""
+
+    def page(self, limit: int) -> list[View]:
+        """The latest attempts, latest first."""
+
+
 @dataclass(frozen=True)
 class Hub:
     """The running hub's parts; `app.state.hub` while the application lives. `id` is a ULID."""
@@ -183,6 +190,7 @@ class Hub:
     fleet: Fleet
     queue: Queue
     agents: Agents
+    refusals: Refusals
     exchange: Exchange
     reconciler: Reconciler
     evidence: Evidence

@@ -239,6 +239,23 @@ class Event(_View):
     )
 
 
+class Refusal(_View):
+    """Attempts to attach, all alike, that were refused."""
+
+    name: str
+    client: str
+    reason: str
+    first_at: str
+    last_at: str
+    count: int
+
+
+class RefusalList(_View):
+    """Refused attempts, latest first."""
+
+    items: list[Refusal]
+
+
 class EventList(_View):
     """Transitions, newest first."""
 

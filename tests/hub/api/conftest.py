@@ -40,6 +40,7 @@ from hostler_hub.incidents import Incidents
 from hostler_hub.journal import Journal
 from hostler_hub.overseer import Overseer
 from hostler_hub.reconcile import Reconciler
+from hostler_hub.refusals import Refusals
 from hostler_hub.registry import Registry
 from hostler_hub.selection import Select
 from hostler_hub.settings import Settings
@@ -328,6 +329,7 @@ async def api(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Api]:
             queue=queue,
             agents=FakeAgents(),
             exchange=exchange,
+            refusals=Refusals(store, clock),
             reconciler=Reconciler(store, clock, registry, controller, drivers, 300.0),
             evidence=Evidence(store, clock),
             leases=leasing.leases,

@@ -1,0 +1,93 @@
+"""An agent's end of a connection, in memory: the wire as it is, and a peer that can misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.websockets import WebSocket
+
+from hostler_agent.wire import messages
+from hostler_agent.wire.extension import AgentReport, Handshake
+from hostler_agent.wire.session import Requested, Role, Session
+
+
+@dataclass
+class Peer:
+    """Speaks ASGI on one side, as a server would, and the agents' protocol on the other.
+
+    `silent` answers nothing any more; `stuck` takes nothing any more, as a stopped process whose
+    buffers are full.
+    """
+
+    handshake: Handshake
+    boot_id: str | None = "boot"
+    process: str = "process"
+    client: str = "192.0.2.7"
+    silent: bool = False
+    stuck: bool = False
+    status: int | None = None
+    close_code: int | None = None
+    asked: list[str] = field(default_factory=list)
+    wire: Session = field(default_factory=lambda: Session(Role.AGENT))
+
+    def __post_init__(self) -> None:
+        self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.incoming.put_nowait({"type": "websocket.connect"})
+        self.settled = asyncio.Event()  # told the hub's terms, or refused
+        self.closed = asyncio.Event()
+        self.was_asked = asyncio.Event()
+        self.unstuck = asyncio.Event()
+
+    def websocket(self) -> WebSocket:
+        headers = [(k.lower().encode(), v.encode()) for k, v in self.handshake.headers().items()]
+        scope = {
+            "type": "websocket",
+            "path": "/",
+            "headers": headers,
+            "client": (self.client, 4711),
+            "extensions": {"websocket.http.response": {}},
+        }
+        return WebSocket(scope, self.incoming.get, self.send)
+
+    async def send(self, message: Any) -> None:
+        """What the hub sends."""
+        if self.stuck:
+            await self.unstuck.wait()
+        kind = message["type"]
+        if kind == "websocket.http.response.start":
+            self.status = message["status"]
+            self.settled.set()
+        elif kind == "websocket.accept":
+            self.status = 101
+        elif kind == "websocket.close":
+            self.close_code = message["code"]
+            self.closed.set()
+            self.settled.set()
+            self.incoming.put_nowait({"type": "websocket.disconnect", "code": message["code"]})
+        elif kind == "websocket.send" and not self.silent:
+            self._answer(message["bytes"])
+
+    def hang_up(self) -> None:
+        self.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
+
+    def _answer(self, frame: bytes) -> None:
+        event = self.wire.receive(frame)
+        if not isinstance(event, Requested):
+            return
+        self.asked.append(event.message.op)
+        answer = self._result(event.message)
+        data = self.wire.answer(event.seq_number, answer)
+        self.incoming.put_nowait({"type": "websocket.receive", "bytes": data})
+        if isinstance(event.message, messages.SetWorkerSettings):
+            self.settled.set()
+        self.was_asked.set()
+
+    def _result(self, message: messages.Message) -> Any:
+        if not isinstance(message, messages.GetWorkerInfo):
+            return None
+        info: dict[str, Any] = {"system": "posix", "basedir": "/w", "worker_commands": {}}
+        if self.boot_id is not None:
+            info["hostler"] = AgentReport(self.boot_id, self.process).body()
+        return info
