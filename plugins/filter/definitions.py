@@ -73,14 +73,20 @@ OBSERVED = (
     "effective_properties",
     "epoch",
     "facts",
+    "incidents",
     "instance",
     "last_error",
     "lease",
     "missing",
     "mode",
+    "mode_by",
     "mode_reason",
+    "mode_until",
     "quarantine",
+    "retiring",
     "state",
+    "up_since",
+    "uses",
 )
 KNOWN = frozenset(PREFIX + word for word in DEFINED + OBSERVED)
 # Variables of the role hostler.fleet.missing.

@@ -33,11 +33,11 @@ options:
   group_by:
     description:
       - What groups there are without further ado, such as C(state_latent), C(mode_active), C(driver_local) and
-        C(label_linux).
+        C(label_linux), and for V(trouble) the groups C(missing) and C(quarantined).
     type: list
     elements: str
-    choices: [state, mode, driver, label]
-    default: [state, mode, driver, label]
+    choices: [state, mode, driver, label, trouble]
+    default: [state, mode, driver, label, trouble]
 author:
   - The Hostler developers (@hostler)
 """
@@ -107,10 +107,15 @@ DEFINED = (
 OBSERVED = (
     "mode",
     "mode_reason",
+    "mode_by",
+    "mode_until",
     "state",
     "attached",
     "instance",
     "epoch",
+    "up_since",
+    "uses",
+    "retiring",
     "quarantine",
     "missing",
     "incidents",
@@ -162,8 +167,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         for key, value in variables.items():
             self.inventory.set_variable(name, key, value)
         for word in self.get_option("group_by"):
-            for value in view["labels"] if word == "label" else [view[word]]:
-                group = self._sanitize_group_name("%s_%s" % (word, value))
+            for words in groups_of(view, word):
+                group = self._sanitize_group_name(words)
                 self.inventory.add_child(self.inventory.add_group(group), name)
         strict = self.get_option("strict")
         self._set_composite_vars(self.get_option("compose"), variables, name, strict=strict)
@@ -182,6 +187,16 @@ def pages(client):
         if not page["next"]:
             return
         query["after"] = page["next"]
+
+
+def groups_of(view, word):
+    """The groups that a worker is in by this word of group_by."""
+    if word == "trouble":
+        signs = {"missing": "missing", "quarantined": "quarantine"}
+        return [group for group, key in sorted(signs.items()) if view.get(key)]
+    return [
+        "%s_%s" % (word, value) for value in (view["labels"] if word == "label" else [view[word]])
+    ]
 
 
 def host_variables(view):

@@ -18,6 +18,7 @@ description:
     first is changed.
 extends_documentation_fragment:
   - hostler.fleet.hub
+  - hostler.fleet.select
 attributes:
   check_mode:
     support: full
@@ -187,6 +188,13 @@ EXAMPLES = r"""
     state: substantiated
     deadline_s: 60
 
+- name: End the instances of idle workers that have been patched
+  hostler.fleet.worker:
+    select:
+      labels: [linux]
+      state: [substantiated]
+    state: latent
+
 - name: Remove a worker, even if it builds
   hostler.fleet.worker:
     name: local-1
@@ -226,7 +234,13 @@ left:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hostler.fleet.plugins.module_utils import batch, hub, numbers, waiting
+from ansible_collections.hostler.fleet.plugins.module_utils import (
+    batch,
+    hub,
+    numbers,
+    selection,
+    waiting,
+)
 
 DEFINITION = {
     "driver": {"type": "str"},
@@ -291,6 +305,8 @@ def names(module):
         module.fail_json(
             msg="%s: only for state=present; state=%s takes name or names" % (stray[0], state)
         )
+    if module.params["select"] is not None:
+        return []
     given = module.params["names"]
     return [module.params["name"]] if given is None else list(dict.fromkeys(given))
 
@@ -341,7 +357,9 @@ def order(module, client):
     path, left_undone = ORDERS[state]
     wanted = names(module)
     rest = {"force": module.params["force"]} if state == "absent" else {}
-    results = batch.post(client, path, "names", wanted, module.check_mode, **rest)
+    results, wanted = selection.order(
+        client, path, wanted, module.params["select"], module.check_mode, **rest
+    )
     answer = summarise(results)
     if module._diff:  # noqa: SLF001  (Ansible has no other way to ask)
         answer["diff"] = [state_diff(one, state) for one in results if one["changed"]]
@@ -363,8 +381,11 @@ def state_diff(result, state):
 
 def work(module, client):
     if module.params["state"] == "present":
-        if module.params["names"] is not None:
-            module.fail_json(msg="names: not for state=present; give name with driver, or workers")
+        for option in ("names", "select"):
+            if module.params[option] is not None:
+                module.fail_json(
+                    msg="%s: not for state=present; give name with driver, or workers" % option
+                )
         define(module, client)
     order(module, client)
 
@@ -380,15 +401,16 @@ def main():
             },
             name={"type": "str"},
             names={"type": "list", "elements": "str"},
+            select=selection.OPTION,
             workers={"type": "list", "elements": "dict", "options": dict(options, **DEFINITION)},
             force={"type": "bool", "default": False},
             wait={"type": "bool", "default": True},
             deadline_s={"type": "float", "default": 120},
             **DEFINITION,
         ),
-        mutually_exclusive=[("name", "names", "workers")]
+        mutually_exclusive=[("name", "names", "workers", "select")]
         + [("workers", option) for option in DEFINITION],
-        required_one_of=[("name", "names", "workers")],
+        required_one_of=[("name", "names", "workers", "select")],
         supports_check_mode=True,
     )
     hub.run(module, work)

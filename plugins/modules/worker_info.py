@@ -13,6 +13,7 @@ description:
   - Asks the hub for its workers, all of them or those selected.
 extends_documentation_fragment:
   - hostler.fleet.hub
+  - hostler.fleet.select
 attributes:
   check_mode:
     support: full
@@ -45,6 +46,11 @@ options:
     description: Only workers that should be attached and are not.
     type: bool
     default: false
+  refusals:
+    description:
+      - Tell also who tried to attach and was refused, in RV(refusals). It needs the role of an operator.
+    type: bool
+    default: false
   fields:
     description:
       - Return only these of the keys of RV(workers), beside C(name). It saves a second for a thousand workers.
@@ -58,6 +64,19 @@ EXAMPLES = r"""
 - name: Ask for every worker
   hostler.fleet.worker_info:
   register: fleet
+
+- name: Ask for those that need somebody
+  hostler.fleet.worker_info:
+    select:
+      driver: [docker, ec2]
+      quarantined: true
+  register: fleet
+
+- name: Ask who knocked with a wrong name or password
+  hostler.fleet.worker_info:
+    names: []
+    refusals: true
+  register: strangers
 
 - name: Ask for those that are missing
   hostler.fleet.worker_info:
@@ -89,6 +108,14 @@ workers:
       description: Why, in the operator's words.
       type: str
       returned: always
+    mode_by:
+      description: Who said so, by the token's name.
+      type: str
+      returned: always
+    mode_until:
+      description: When it is active again by itself.
+      type: str
+      returned: always
     state:
       description: How its instance is, V(latent), V(substantiating), V(substantiated) or V(insubstantiating).
       type: str
@@ -104,6 +131,18 @@ workers:
     lease:
       description: Which person has it (C(holder), C(reason), C(until)) or waits for it (C(state) is V(waiting)).
       type: dict
+      returned: always
+    up_since:
+      description: When its instance attached first.
+      type: str
+      returned: always
+    uses:
+      description: How many builds its instance has had.
+      type: int
+      returned: always
+    retiring:
+      description: Why its instance gets no new builds and is replaced when it is idle.
+      type: str
       returned: always
     quarantine:
       description: Until when and why it gets no builds.
@@ -134,6 +173,18 @@ workers:
       type: dict
       returned: always
   sample: [{name: local-1, driver: local, mode: active, state: latent}]
+refusals:
+  description: Attempts to attach that were refused, latest first, as they were given and counted where they are alike.
+  returned: with O(refusals)
+  type: list
+  elements: dict
+  sample:
+    - name: build-07
+      client: 192.0.2.7
+      reason: unknown worker or wrong token
+      first_at: "2026-11-21T08:00:00.000Z"
+      last_at: "2026-11-21T09:30:00.000Z"
+      count: 12
 unknown:
   description: Names of O(names) that the hub does not know.
   returned: success
@@ -143,7 +194,7 @@ unknown:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hostler.fleet.plugins.module_utils import batch, hub
+from ansible_collections.hostler.fleet.plugins.module_utils import batch, hub, selection
 
 FILTERS = ("state", "mode", "driver", "label")
 
@@ -180,32 +231,44 @@ def pages(client, wanted, missing):
         query["after"] = page["next"]
 
 
+def selected(client, select):
+    """The workers that the hub selects, and no unknown ones."""
+    answer = client.post("/workers/query", {"select": selection.given(select)})
+    return answer["items"], answer["unknown"]
+
+
 def work(module, client):
     wanted = {key: module.params[key] for key in FILTERS}
     missing = module.params["missing"]
     names = module.params["names"]
-    fields = module.params["fields"]
-    if names is None:
-        module.exit_json(workers=trim(pages(client, wanted, missing), fields), unknown=[])
-    views, unknown = batch.query(client, list(dict.fromkeys(names)))
+    unknown = []
+    if module.params["select"] is not None:
+        views, unknown = selected(client, module.params["select"])
+    elif names is None:
+        views = pages(client, wanted, missing)
+    else:
+        views, unknown = batch.query(client, list(dict.fromkeys(names)))
     chosen = [view for view in views if matches(view, wanted, missing)]
-    module.exit_json(workers=trim(chosen, fields), unknown=unknown)
+    answer = {"workers": trim(chosen, module.params["fields"]), "unknown": unknown}
+    if module.params["refusals"]:
+        answer["refusals"] = client.get("/refusals", {"limit": 500})["items"]
+    module.exit_json(**answer)
 
 
 def main():
     module = AnsibleModule(
         argument_spec=hub.argument_spec(
             names={"type": "list", "elements": "str", "aliases": ["name"]},
-            state={
-                "type": "str",
-                "choices": ["latent", "substantiating", "substantiated", "insubstantiating"],
-            },
-            mode={"type": "str", "choices": ["active", "paused", "draining", "stopped"]},
+            select=selection.OPTION,
+            state={"type": "str", "choices": selection.STATES},
+            mode={"type": "str", "choices": selection.MODES},
             driver={"type": "str"},
             label={"type": "str"},
             missing={"type": "bool", "default": False},
+            refusals={"type": "bool", "default": False},
             fields={"type": "list", "elements": "str"},
         ),
+        mutually_exclusive=[("names", "select")],
         supports_check_mode=True,
     )
     hub.run(module, work)

@@ -11,9 +11,10 @@ short_description: Pause, resume, drain or stop build workers
 version_added: 0.1.0
 description:
   - Sets what an operator wants of workers, one or a thousand in one call.
-  - The hub keeps who did it (the token's name), when and why, and shows it wherever the worker is shown.
+  - The hub keeps who did it (the token's name), when, why and until when, and shows it wherever the worker is shown.
 extends_documentation_fragment:
   - hostler.fleet.hub
+  - hostler.fleet.select
 attributes:
   check_mode:
     support: full
@@ -23,14 +24,13 @@ attributes:
     description: The mode before and after, for each worker that changes.
 options:
   names:
-    description: The workers.
+    description: The workers. Give this or O(select).
     type: list
     elements: str
-    required: true
     aliases: [name]
   mode:
     description:
-      - V(active) takes builds.
+      - V(active) takes builds. It ends a quarantine too, whose doubling is kept until a build finishes.
       - V(paused) takes no new builds; what runs goes on and the instance stays for its time.
       - V(draining) takes no new builds, finishes what runs, then ends its instance.
       - V(stopped) ends its instance now; what runs is retried elsewhere.
@@ -39,6 +39,13 @@ options:
     required: true
   reason:
     description: Why, for the people who wonder later.
+    type: str
+  until:
+    description:
+      - When the worker is to be V(active) again, also if the hub was restarted meanwhile. Without it, when somebody
+        says so.
+      - An instant with its time zone, such as V(2026-11-21T18:00:00+01:00), or a time from now, such as V(90m) (with
+        C(s), C(m), C(h) or C(d)). A time from now begins again, and so is a change, whenever it is given.
     type: str
   wait:
     description:
@@ -61,6 +68,15 @@ EXAMPLES = r"""
     mode: paused
     reason: new compiler
 
+- name: Pause all Docker workers for the time the registry is moved
+  hostler.fleet.worker_state:
+    select:
+      driver: [docker]
+      mode: [active]
+    mode: paused
+    reason: the registry moves
+    until: 2h
+
 - name: Let a worker finish and end its instance
   hostler.fleet.worker_state:
     name: local-3
@@ -74,7 +90,11 @@ workers:
   returned: success
   type: list
   elements: dict
-  sample: [{name: local-1, changed: true, before: active, after: paused}]
+  sample:
+    - name: local-1
+      changed: true
+      before: {mode: active, reason: null, until: null}
+      after: {mode: paused, reason: new compiler, until: "2026-11-21T17:00:00.000Z"}
 changed_workers:
   description: Names of the workers that were in another mode.
   returned: success
@@ -88,13 +108,30 @@ left:
   sample: {local-3: "substantiated, 1 build running"}
 """
 
+import re
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hostler.fleet.plugins.module_utils import batch, hub, waiting
+from ansible_collections.hostler.fleet.plugins.module_utils import hub, selection, waiting
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def mode_word(entry):
-    """The mode of a result's before or after, which the hub may give with reason and author."""
-    return entry["mode"] if isinstance(entry, dict) else entry
+def end(module):
+    """When the mode ends, as the hub takes it: an instant, a time from now, or never."""
+    until = module.params["until"]
+    if until is None:
+        return {}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", until.strip())
+    if found is None:
+        return {"until": until.strip()}
+    return {"for_s": float(found.group(1)) * SECONDS[found.group(2)]}
+
+
+def lines(order):
+    """A mode with its reason and its end, as the diff shows it."""
+    if not isinstance(order, dict):
+        return "mode: %s\n" % order
+    return "".join("%s: %s\n" % (key, order[key]) for key in sorted(order) if order[key])
 
 
 def diff(results):
@@ -102,8 +139,8 @@ def diff(results):
         {
             "before_header": one["name"],
             "after_header": one["name"],
-            "before": "%s\n" % mode_word(one["before"]),
-            "after": "%s\n" % mode_word(one["after"]),
+            "before": lines(one["before"]),
+            "after": lines(one["after"]),
         }
         for one in results
         if one["changed"]
@@ -111,10 +148,12 @@ def diff(results):
 
 
 def work(module, client):
-    names = list(dict.fromkeys(module.params["names"]))
+    names = list(dict.fromkeys(module.params["names"] or ()))
     mode = module.params["mode"]
-    rest = {"mode": mode, "reason": module.params["reason"]}
-    results = batch.post(client, "/workers/mode", "names", names, module.check_mode, **rest)
+    rest = dict(end(module), mode=mode, reason=module.params["reason"])
+    results, names = selection.order(
+        client, "/workers/mode", names, module.params["select"], module.check_mode, **rest
+    )
     changed = [one["name"] for one in results if one["changed"]]
     answer = {"changed": bool(changed), "changed_workers": changed, "workers": results}
     if module._diff:  # noqa: SLF001  (Ansible has no other way to ask)
@@ -130,16 +169,16 @@ def work(module, client):
 def main():
     module = AnsibleModule(
         argument_spec=hub.argument_spec(
-            names={"type": "list", "elements": "str", "required": True, "aliases": ["name"]},
-            mode={
-                "type": "str",
-                "choices": ["active", "paused", "draining", "stopped"],
-                "required": True,
-            },
+            names={"type": "list", "elements": "str", "aliases": ["name"]},
+            select=selection.OPTION,
+            mode={"type": "str", "choices": selection.MODES, "required": True},
             reason={"type": "str"},
+            until={"type": "str"},
             wait={"type": "bool", "default": True},
             deadline_s={"type": "float", "default": 60},
         ),
+        mutually_exclusive=[("names", "select")],
+        required_one_of=[("names", "select")],
         supports_check_mode=True,
     )
     hub.run(module, work)

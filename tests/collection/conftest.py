@@ -36,6 +36,7 @@ class StandIn:
         self.logs = {}
         self.tokens = {}
         self.new_token = None
+        self.refusals = []
         self.replies = {}  # what to answer to a POST to a path, as it is
         self.settle_after = 0
         self.next_result = "success"
@@ -86,6 +87,15 @@ class StandIn:
             "looks": 0,
         }
 
+    def targets(self, body):
+        """The names of those an order is about; of a selection only its driver counts here."""
+        if "select" not in body:
+            return body["names"]
+        drivers = body["select"].get("driver")
+        return sorted(
+            name for name, one in self.workers.items() if not drivers or one["driver"] in drivers
+        )
+
     def pick(self, names):
         for index, name in enumerate(names):
             if name not in self.workers:
@@ -94,7 +104,7 @@ class StandIn:
 
     def order(self, body, goal):
         results = []
-        for worker in self.pick(body["names"]):
+        for worker in self.pick(self.targets(body)):
             if goal == "substantiated" and worker["mode"] != "active":
                 raise Refused(
                     409, f"{worker['name']} is {worker['mode']}; resume it first", "/names/0"
@@ -107,7 +117,7 @@ class StandIn:
 
     def remove(self, body):
         results = []
-        for name in body["names"]:
+        for name in self.targets(body):
             known = name in self.workers
             if known and self.workers[name]["builds"] and not body["force"]:
                 raise Refused(409, f"{name} runs a build; wait, or force", "/names/0")
@@ -118,7 +128,7 @@ class StandIn:
 
     def set_mode(self, body):
         results = []
-        for worker in self.pick(body["names"]):
+        for worker in self.pick(self.targets(body)):
             before = worker["mode"]
             changed = before != body["mode"]
             results.append(
@@ -236,8 +246,12 @@ class Handler(BaseHTTPRequestHandler):
             return 200, hub.replies[path]
         if path in orders:
             return 200, {"results": orders[path](body)}
-        if path == "/workers/query":
-            return 200, hub.look(body["names"])
+        looks = {
+            "/workers/query": lambda: hub.look(hub.targets(body)),
+            "/refusals": lambda: {"items": hub.refusals},
+        }
+        if path in looks:
+            return 200, looks[path]()
         if path == "/workers":
             names = sorted(name for name in hub.workers if name > query.get("after", ""))
             page = names[: int(query["limit"])]

@@ -171,12 +171,91 @@ def test_modes_are_set_once_with_a_reason(hub, play):
     assert hub.workers["a"]["mode_reason"] == "lunch"
 
 
+def orders(hub, path):
+    """The bodies of the requests to that path."""
+    return [body for _, where, body, _ in hub.requests if where.endswith(path)]
+
+
+def test_a_selection_is_one_request_and_what_it_chose_is_waited_for(hub, play):
+    define(hub, "a", "b")
+    hub.define({"workers": [{"name": "c", "driver": "docker"}], "dry_run": False})
+    select = {"driver": ["local"], "mode": ["active"], "quarantined": False}
+    order = {"select": select, "mode": "stopped", "reason": "fire"}
+    code, output = play([task("worker_state", **order), show("result.changed_workers")])
+    assert code == 0, output
+    assert shown(output) == [["a", "b"]]
+    (body,) = orders(hub, "/workers/mode")
+    assert body["select"] == {**select, "all": False}
+    assert "names" not in body
+    assert hub.workers["c"]["mode"] == "active"
+
+
+def test_until_is_a_time_from_now_or_what_the_hub_takes(hub, play):
+    define(hub, "a")
+    ends = ["90m", "1.5 h", "2d", "2026-11-21T18:00:00+01:00", "tomorrow"]
+    tasks = [task("worker_state", name="a", mode="paused", until=each) for each in ends]
+    code, output = play(tasks)
+    assert code == 0, output
+    sent = [(body.get("for_s"), body.get("until")) for body in orders(hub, "/workers/mode")]
+    assert sent == [
+        (5400, None),
+        (5400, None),
+        (172800, None),
+        (None, "2026-11-21T18:00:00+01:00"),
+        (None, "tomorrow"),
+    ]
+
+
+def test_workers_are_named_or_selected_and_not_both(hub, play):
+    for target in ({}, {"name": "a", "select": {"all": True}}):
+        code, output = play([task("worker_state", mode="paused", **target)])
+        assert code == 2, output
+    code, output = play([task("worker", select={"all": True})])
+    assert code == 2
+    assert "select: not for state=present" in output
+    assert hub.requests == []
+
+
+def test_a_selection_is_asked_about_and_brought_to_rest(hub, play):
+    define(hub, "a")
+    hub.define({"workers": [{"name": "c", "driver": "docker"}], "dry_run": False})
+    select = {"driver": ["docker"]}
+    tasks = [
+        task("worker_info", select=select),
+        show("result.workers | map(attribute='name')"),
+        task("worker", "rest", select=select, state="absent"),
+        show("rest.changed_workers"),
+    ]
+    code, output = play(tasks)
+    assert code == 0, output
+    assert shown(output) == [["c"], ["c"]]
+    assert set(hub.workers) == {"a"}
+
+
+def test_who_was_refused_is_told_when_asked(hub, play):
+    hub.refusals = [{"name": "x", "client": "192.0.2.7", "count": 3}]
+    ask = task("worker_info", names=[], refusals=True)
+    code, output = play([ask, show("[result.workers, result.refusals]")])
+    assert code == 0, output
+    assert shown(output) == [[[], hub.refusals]]
+
+
+def test_a_password_is_given_or_referred_to(hub, play):
+    owned = {"name": "p", "driver": "permanent"}
+    code, output = play([task("worker", **owned, password_ref={"file": "p"})])
+    assert code == 0, output
+    assert hub.requests[0][2]["workers"] == [{**owned, "password": {"file": "p"}}]
+    code, output = play([task("worker", **owned, password="x", password_ref={"file": "p"})])
+    assert code == 2
+    assert "give password or password_ref" in output
+
+
 def test_modes_in_check_mode_show_the_difference_only(hub, play):
     define(hub, "a")
     code, output = play([task("worker_state", name="a", mode="paused")], "--check", "--diff")
     assert code == 0, output
-    assert "-active" in output
-    assert "+paused" in output
+    assert "-mode: active" in output
+    assert "+mode: paused" in output
     assert hub.workers["a"]["mode"] == "active"
 
 

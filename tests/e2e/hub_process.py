@@ -128,6 +128,16 @@ class HubProcess:
         (directory,) = (self.state_dir / "instances" / "local" / worker).iterdir()
         return directory
 
+    def agent_of(self, worker: str) -> int:
+        """The pid of the worker's agent, by its mark."""
+        instance = self.instance_of(worker).name
+        (pid,) = (
+            process.pid
+            for process in psutil.process_iter(["cmdline"])
+            if any(f":{instance}:" in word for word in process.info["cmdline"] or ())
+        )
+        return int(pid)
+
     def leftovers(self) -> list[str]:
         """Living processes and cgroups that belong to this hub's instances."""
         own = None if self._process is None else self._process.pid

@@ -7,8 +7,6 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-import psutil
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -29,7 +27,7 @@ async def test_E9_a_killed_agent_is_noticed_swept_and_its_build_retried(
     # Where the build goes now; the first worker is quarantined for its loss.
     await api.define("loss-2", labels=["loss"])
     first = await api.worker("loss-1")
-    os.kill(_agent(shared_hub, "loss-1"), signal.SIGKILL)
+    os.kill(shared_hub.agent_of("loss-1"), signal.SIGKILL)
 
     # Seen by a look at the instance, long before its lease would have run out (300 s).
     await shared_hub.latent(api, "loss-1")
@@ -53,7 +51,7 @@ async def test_A14_a_build_that_kills_its_agents_ends_as_an_exception(
     await api.define("poison-1", labels=["poison"])
     build = await api.submit(gate.command, requires={"labels": ["poison"]}, retry={"on_loss": 0})
     await gate.entered()
-    os.kill(_agent(shared_hub, "poison-1"), signal.SIGKILL)
+    os.kill(shared_hub.agent_of("poison-1"), signal.SIGKILL)
     view = await api.ended(build)
     assert (view["state"], view["attempts"]) == ("exception", 1)
     assert "lost its worker" in view["result_text"]
@@ -67,7 +65,7 @@ async def test_A6_a_stopped_agent_keeps_its_build(
     await api.define("quiet")
     build = await api.submit(gate.command, worker="quiet")
     await gate.entered()
-    agent = _agent(shared_hub, "quiet")
+    agent = shared_hub.agent_of("quiet")
     os.kill(agent, signal.SIGSTOP)
     writing = asyncio.create_task(gate.send(b"meanwhile\n"))
     os.kill(agent, signal.SIGCONT)
@@ -76,14 +74,3 @@ async def test_A6_a_stopped_agent_keeps_its_build(
     view = await api.ended(build)
     assert (view["state"], view["attempts"]) == ("success", 1)
     assert await api.output(build) == b"meanwhile\n"
-
-
-def _agent(hub: HubProcess, worker: str) -> int:
-    """The pid of the worker's agent, by its mark."""
-    instance = hub.instance_of(worker).name
-    (pid,) = (
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if any(f":{instance}:" in word for word in process.info["cmdline"] or ())
-    )
-    return int(pid)

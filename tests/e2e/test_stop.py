@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -59,6 +61,28 @@ async def test_V9_a_leased_instance_outlives_the_hub_and_is_taken_up_by_the_next
         await hub.latent(api, "busy")
     assert hub.stop() == 0
     assert hub.leftovers() == []
+
+
+async def test_V18_agents_that_are_stopped_hold_up_neither_their_workers_nor_the_hub(
+    make_hub: Callable[..., HubProcess],
+) -> None:
+    """SIGSTOP: the connection stands, and nobody answers on it any more."""
+    hub = make_hub()
+    hub.start()
+    async with Api(hub.url, hub.token) as api:
+        await api.define("frozen", "colder")
+        for worker in ("frozen", "colder"):
+            await api.ended(await api.submit("true", worker=worker))
+            os.kill(hub.agent_of(worker), signal.SIGSTOP)
+        started = time.monotonic()
+        await api.mode("frozen", "draining")
+        await hub.latent(api, "frozen")
+        assert time.monotonic() - started < DEADLINE_S
+    code, took_s = await _stop(hub)
+    assert code == 0
+    assert took_s < DEADLINE_S
+    assert hub.leftovers() == []
+    assert json.loads((hub.state_dir / "last-stop.json").read_text())["instances"] == []
 
 
 async def _stop(hub: HubProcess) -> tuple[int, float]:

@@ -28,6 +28,7 @@ NEEDED = {
     ("GET", "/api/v1/whoami"): Role.VIEWER,
     ("GET", "/api/v1/status"): Role.VIEWER,
     ("GET", "/api/v1/openapi.json"): Role.VIEWER,
+    ("GET", "/api/v1/refusals"): Role.OPERATOR,
     ("GET", "/api/v1/workers"): Role.VIEWER,
     ("POST", "/api/v1/workers/query"): Role.VIEWER,
     ("POST", "/api/v1/workers/define"): Role.OPERATOR,
