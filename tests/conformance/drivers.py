@@ -6,10 +6,11 @@ Subclass ``Conformance`` in a test module and give it fixtures ``driver`` and ``
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from hostler_hub.drivers.contract import Driver, InstanceRef, InstanceSpec
+from hostler_hub.drivers.contract import Driver, InstanceRef, InstanceSpec, Witness
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle.model import Presence
 
@@ -84,3 +85,40 @@ class Conformance:
         await other_hub_driver.destroy(ref_of(theirs, their_handle))
         assert len(await driver.list_owned([options])) == 1
         await driver.destroy(ref_of(mine, mine_handle))
+
+    async def test_V2_what_is_listed_says_what_it_is_and_is_listed_once(
+        self, driver: Driver, options: Mapping[str, Any]
+    ) -> None:
+        spec = spec_of(options, epoch=7)
+        handle = await driver.create(spec)
+        (owned,) = await driver.list_owned([options, dict(options)])
+        assert (owned.instance, owned.epoch) == (spec.instance, 7)
+        assert owned.name
+        assert owned.worker in ("", spec.worker)
+        assert owned.created_at is None or abs(owned.created_at - time.time()) < 600
+        json.dumps(dict(owned.handle))
+        await driver.destroy(ref_of(spec, handle))
+
+    async def test_V2_the_handle_that_was_listed_is_enough_to_destroy(
+        self, driver: Driver, options: Mapping[str, Any]
+    ) -> None:
+        """The ledger may know nothing of it, and its definition be gone."""
+        await driver.create(spec_of(options))
+        (owned,) = await driver.list_owned([options])
+        handle = json.loads(json.dumps(dict(owned.handle)))
+        await driver.destroy(InstanceRef(owned.worker, owned.instance, owned.epoch, handle, {}))
+        assert list(await driver.list_owned([options])) == []
+
+    async def test_evidence_is_text_within_its_limit_and_harms_nobody(
+        self, driver: Driver, options: Mapping[str, Any]
+    ) -> None:
+        if not isinstance(driver, Witness):
+            return
+        spec = spec_of(options)
+        handle = await driver.create(spec)
+        for witnessed in (ref_of(spec, handle), ref_of(spec_of(options), None)):
+            texts = await driver.evidence(witnessed)
+            assert all(len(text.encode()) <= 64 * 1024 for text in texts.values())
+            assert not any(spec.token in text for text in texts.values())
+        assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.RUNNING
+        await driver.destroy(ref_of(spec, handle))
