@@ -27,7 +27,6 @@ from hostler_agent.host.errors import (
     HostError,
     of_system,
 )
-from hostler_agent.host.install import install
 from hostler_agent.host.places import Place, read_json, write_private
 from hostler_agent.host.processes import Identity, Mark
 from hostler_agent.host.reply import text, ulid
@@ -48,6 +47,8 @@ EVIDENCE_BYTES = 60 * 1024
 
 def install_(request: Request) -> Reply:
     """{"directory", "sha256"}: unpack the archive that this is running from."""
+    from hostler_agent.host.install import install  # noqa: PLC0415 - rarely needed, and heavy
+
     place = Place(text(request, "directory"))
     return {"agent": str(install(Path(sys.argv[0]), text(request, "sha256"), place))}
 
