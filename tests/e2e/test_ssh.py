@@ -236,7 +236,6 @@ async def test_G2_a_machine_that_refuses_us_quarantines_its_worker_with_the_reas
 
 
 POINTS = {
-    "K2": "before start of it",
     "K2, agent on its way": "before push",
     "K2, agent there": "after push",
     "K3, order on its way": "before answer to start",
@@ -244,10 +243,8 @@ POINTS = {
     "K5": "before attach",
     "K11, before the call": "before destroy",
     "K11, order on its way": "before answer to stop",
-    "K11, after it": "after destroy",
 }
 PAIRS = (
-    ("before answer to start", "before end"),
     ("after start of it", "after end"),
     ("before answer to start", "before answer to stop"),
 )
