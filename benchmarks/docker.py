@@ -27,7 +27,7 @@ from benchmarks.substantiate import COMMAND, first_byte
 WORKER = "latent"
 LISTED = "listed"
 MANY = 20
-ROUNDS = 3
+ROUNDS = 2
 FIRST_GOAL = Goal("ratio", "at most", 1.5)
 MANY_GOAL = Goal("ratio", "at most", 2)
 
