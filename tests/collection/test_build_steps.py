@@ -7,6 +7,8 @@ import pytest
 from collection.test_modules import show, shown, task
 from e2e.hub_process import HubProcess
 
+from hostler_agent.jobs import mounts
+
 WORKER = {"requires": {"worker": "local-1"}}
 
 
@@ -92,9 +94,28 @@ def test_artifacts_that_are_there_are_left_alone_and_others_replaced(run, tmp_pa
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
+@pytest.mark.skipif(
+    not os.access(mounts.own_cgroups().get("memory", "/none"), os.W_OK),
+    reason="needs the memory controller of cgroup version 1, and to be root",
+)
+def test_limits_of_the_build_and_of_its_steps(run):
+    steps = [
+        {"name": "within", "command": ["true"], "batch_files": True},
+        {"name": "own", "command": ["true"], "limits": {"memory_mb": 128}},
+    ]
+    limits = {"memory_mb": 64, "processes": 50}
+    build = task("build", steps=steps, limits=limits, log_tail_lines=20, **WORKER)
+    code, output = run(build, show("[result.log_tail]"))
+    assert code == 0, output
+    ((log,),) = shown(output)
+    assert any("(limits: memory 128 MiB, processes 50)" in line for line in log), log
+
+
 @pytest.mark.parametrize(
     ("step", "text"),
     [
+        ({"command": "x", "limits": {"memory_mb": 8}}, "/steps/0/limits/memory_mb"),
+        ({"stat": "a", "batch_files": True}, "batch_files is for steps with a command"),
         ({}, "one of the following is required: command, mkdir"),
         ({"command": "x", "remove": "y"}, "mutually exclusive"),
         ({"download": {"to": "a"}}, "one of the following is required: content, src, file"),
