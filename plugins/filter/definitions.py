@@ -57,6 +57,7 @@ DEFINED = (
     "max_uptime",
     "priority",
     "weight",
+    "group",
     "build_wait_timeout",
     "missing_timeout",
     "notify_on_missing",

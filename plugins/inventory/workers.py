@@ -33,11 +33,12 @@ options:
   group_by:
     description:
       - What groups there are without further ado, such as C(state_latent), C(mode_active), C(driver_local) and
-        C(label_linux), and for V(trouble) the groups C(missing) and C(quarantined).
+        C(label_linux), C(group_docker) for workers that are of a group, and for V(trouble) the groups C(missing) and
+        C(quarantined).
     type: list
     elements: str
-    choices: [state, mode, driver, label, trouble]
-    default: [state, mode, driver, label, trouble]
+    choices: [state, mode, driver, label, group, trouble]
+    default: [state, mode, driver, label, group, trouble]
 author:
   - The Hostler developers (@hostler)
 """
@@ -95,6 +96,7 @@ DEFINED = (
     "max_uptime",
     "priority",
     "weight",
+    "group",
     "build_wait_timeout",
     "missing_timeout",
     "notify_on_missing",
@@ -194,9 +196,11 @@ def groups_of(view, word):
     if word == "trouble":
         signs = {"missing": "missing", "quarantined": "quarantine"}
         return [group for group, key in sorted(signs.items()) if view.get(key)]
-    return [
-        "%s_%s" % (word, value) for value in (view["labels"] if word == "label" else [view[word]])
-    ]
+    if word == "group":
+        values = [view["definition"]["group"]] if view["definition"].get("group") else []
+    else:
+        values = view["labels"] if word == "label" else [view[word]]
+    return ["%s_%s" % (word, value) for value in values]
 
 
 def host_variables(view):

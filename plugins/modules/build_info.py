@@ -89,6 +89,10 @@ builds:
       description: Why it still waits.
       type: str
       returned: always
+    why_workers:
+      description: With O(id), for each worker all reasons why it does not run the build, and a remedy for each.
+      type: list
+      returned: while it waits
     steps:
       description: Its steps with their results.
       type: list

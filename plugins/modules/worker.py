@@ -89,6 +89,9 @@ options:
       priority: &priority
         description: Of several workers that fit a build, one of the highest priority is taken. The hub's default is 0.
         type: int
+      group: &group
+        description: The group that the worker is of; see M(hostler.fleet.group). The hub's default is none.
+        type: str
       weight: &weight
         description: The worker's share of the builds among those of the same priority. The hub's default is 1.
         type: float
@@ -140,6 +143,7 @@ options:
   max_uses: *max_uses
   max_uptime: *max_uptime
   priority: *priority
+  group: *group
   weight: *weight
   build_wait_timeout: *build_wait_timeout
   missing_timeout: *missing_timeout
@@ -252,6 +256,7 @@ DEFINITION = {
     "max_uses": {"type": "int"},
     "max_uptime": {"type": "float"},
     "priority": {"type": "int"},
+    "group": {"type": "str"},
     "weight": {"type": "float"},
     "build_wait_timeout": {"type": "float"},
     "missing_timeout": {"type": "float"},

@@ -168,6 +168,10 @@ workers:
       description: Words that builds can require.
       type: list
       returned: always
+    why:
+      description: Why it is C(not_started), C(not_used) and C(not_stopped) now; none for what it is.
+      type: dict
+      returned: always
     definition:
       description: What its owner defined, without the password.
       type: dict
