@@ -127,7 +127,12 @@ class SshTransport:
         async with self._opening:
             if self._connection is None or not self._connection.is_connected:
                 self._drop()
-                self._connection = await self._in_thread(self._log_in)
+                login = asyncio.get_running_loop().run_in_executor(self._threads, self._log_in)
+                try:
+                    self._connection = await asyncio.shield(login)
+                except asyncio.CancelledError:
+                    login.add_done_callback(_log_out_late)
+                    raise
             return self._connection
 
     def _log_in(self) -> fabric.Connection:
@@ -149,6 +154,13 @@ class SshTransport:
         if connection is not None:
             # Closing waits for paramiko's thread, which may wait for the network.
             threading.Thread(target=log_out, args=(connection,), daemon=True, name="logout").start()
+
+
+def _log_out_late(future: asyncio.Future[fabric.Connection]) -> None:
+    """Nobody waits any more for a login that a thread has gone on with."""
+    if not future.cancelled() and future.exception() is None:
+        late = future.result()
+        threading.Thread(target=log_out, args=(late,), daemon=True, name="logout").start()
 
 
 @dataclass

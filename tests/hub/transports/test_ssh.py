@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from peers.sshd import make_key
 
+from hostler_hub.transports import ssh
 from hostler_hub.transports.contract import (
     AuthenticationFailed,
     Command,
@@ -195,6 +197,46 @@ async def test_G2_a_connection_that_dropped_is_opened_again(
     await transport.run(Command(["true"]))
     sshd.drop()
     assert (await transport.run(Command(["echo", "again"]))).stdout == b"again\n"
+
+
+async def test_an_idle_connection_is_closed_and_opened_again(
+    make_sshd: MakeSshd, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "IDLE_S", 0.0)
+    transport = make_transport(make_sshd())
+    with transport.hold():
+        connection = await transport.connected()
+        assert (await transport.run(Command(["echo", "held"]))).stdout == b"held\n"
+        assert await transport.connected() is connection
+    await asyncio.to_thread(connection.join, 20)  # it is a thread
+    assert not connection.is_active()
+    assert (await transport.run(Command(["echo", "again"]))).stdout == b"again\n"
+
+
+async def test_a_login_that_nobody_waits_for_any_more_is_ended(
+    make_sshd: MakeSshd, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    log_in, log_out = ssh.log_in, ssh.log_out
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        go_on.wait(20)
+        return log_in(*arguments)
+
+    def noted(connection: Any) -> None:
+        log_out(connection)
+        ended.set()
+
+    monkeypatch.setattr(ssh, "log_in", slow)
+    monkeypatch.setattr(ssh, "log_out", noted)
+    transport = make_transport(make_sshd())
+    waiting = asyncio.create_task(transport.connected())
+    await asyncio.to_thread(begun.wait, 20)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    go_on.set()
+    assert await asyncio.to_thread(ended.wait, 20)
 
 
 async def test_G2_a_drop_during_a_command_says_that_it_was_sent(
