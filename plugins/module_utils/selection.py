@@ -40,3 +40,11 @@ def order(client, path, names, select, dry_run, **rest):
     else:
         results = batch.post(client, path, "names", names, dry_run, **rest)
     return results, [one["name"] for one in results]
+
+
+def trim(views, fields):
+    """The views with only the fields wanted, or as they are."""
+    if fields is None:
+        return views
+    kept = {"name", *fields}
+    return [{key: value for key, value in view.items() if key in kept} for view in views]

@@ -153,6 +153,12 @@ options:
   password: *password
   password_ref: *password_ref
   description: *description
+  fields:
+    description:
+      - For O(state=present), tell also how the workers are, in RV(workers), with only these keys beside C(name). It saves
+        a call of M(hostler.fleet.worker_info).
+    type: list
+    elements: str
   force:
     description:
       - For O(state=absent), remove a worker also while it builds. Its builds are retried elsewhere.
@@ -230,6 +236,12 @@ definition:
   returned: success
   type: dict
   sample: {name: local-1, driver: local, max_builds: 1}
+workers:
+  description: How the workers are. In check mode new ones are not among them.
+  returned: when O(fields) is given
+  type: list
+  elements: dict
+  sample: [{name: local-1, mode: active, state: latent}]
 left:
   description: What is left undone at the deadline, in a few words per worker.
   returned: failure after waiting
@@ -344,6 +356,9 @@ def define(module, client):
     answer["created"] = [one["name"] for one in results if one["created"]]
     if module.params["name"] is not None:
         answer["definition"] = results[0]["after"]
+    if module.params["fields"] is not None:
+        views = batch.query(client, [one["name"] for one in wanted])[0]
+        answer["workers"] = selection.trim(views, module.params["fields"])
     if module._diff:  # noqa: SLF001  (Ansible has no other way to ask)
         answer["diff"] = diff(results)
     module.exit_json(**answer)
@@ -408,6 +423,7 @@ def main():
             names={"type": "list", "elements": "str"},
             select=selection.OPTION,
             workers={"type": "list", "elements": "dict", "options": dict(options, **DEFINITION)},
+            fields={"type": "list", "elements": "str"},
             force={"type": "bool", "default": False},
             wait={"type": "bool", "default": True},
             deadline_s={"type": "float", "default": 120},

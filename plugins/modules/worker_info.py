@@ -212,14 +212,6 @@ def matches(view, wanted, missing):
     return all(view[key] == wanted[key] for key in ("state", "mode", "driver") if wanted.get(key))
 
 
-def trim(views, fields):
-    """The views with only the fields wanted, or as they are."""
-    if fields is None:
-        return views
-    kept = {"name", *fields}
-    return [{key: value for key, value in view.items() if key in kept} for view in views]
-
-
 def pages(client, wanted, missing):
     """Every worker that matches, page after page."""
     query = {key: value for key, value in wanted.items() if value is not None}
@@ -253,7 +245,7 @@ def work(module, client):
     else:
         views, unknown = batch.query(client, list(dict.fromkeys(names)))
     chosen = [view for view in views if matches(view, wanted, missing)]
-    answer = {"workers": trim(chosen, module.params["fields"]), "unknown": unknown}
+    answer = {"workers": selection.trim(chosen, module.params["fields"]), "unknown": unknown}
     if module.params["refusals"]:
         answer["refusals"] = client.get("/refusals", {"limit": 500})["items"]
     module.exit_json(**answer)

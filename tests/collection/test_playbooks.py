@@ -102,7 +102,9 @@ def test_a_shutdown_says_what_is_left_and_force_ends_it(site, play, tmp_path):
     assert code == 0, output
     assert set(worker_lines(output).values()) == {("stopped", "latent")}
 
-    code, output = site("resume.yml")
+    # By what they are; a survey's empty answer is no answer.
+    survey = {"select": {"mode": ["stopped"]}, "reason": ""}
+    code, output = site("resume.yml", "-e", json.dumps(survey))
     assert code == 0, output
     assert {mode for mode, _state in worker_lines(output).values()} == {"active"}
 
