@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 import uvicorn
 
-from hostler_hub import __version__, agents_socket, log, process, tls
+from hostler_hub import __version__, agents_socket, log, process, systemd, tls
 from hostler_hub.app import create_app
 from hostler_hub.errors import SettingsError
 
@@ -86,6 +86,7 @@ class _Server(uvicorn.Server):
             },
         )
         process.announce("ready")
+        systemd.notify("READY=1")
         _log.info("hub started", url=self._settings.url, version=__version__)
 
     def ask_to_stop(self) -> None:
@@ -109,11 +110,14 @@ async def _serve(settings: Settings, outer: socket.socket, inner: socket.socket)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, [server for server, _ in servers])
     async with app.router.lifespan_context(app), asyncio.TaskGroup() as tasks:
-        renewing = None if certificate is None else tasks.create_task(certificate.watch())
+        watching = [tasks.create_task(systemd.keep_alive(), name="watchdog")]
+        if certificate is not None:
+            watching.append(tasks.create_task(certificate.watch(), name="certificate"))
         await asyncio.gather(*(server.serve(sockets=sockets) for server, sockets in servers))
         _log.info("hub stopping")
-        if renewing is not None:
-            renewing.cancel()
+        systemd.notify("STOPPING=1")
+        for task in watching:
+            task.cancel()
     _log.info("hub stopped")
 
 
