@@ -5,7 +5,7 @@ STATE := .state
 export PYTHONSAFEPATH :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup provision down test check lint sanity docs bench clean
+.PHONY: help setup provision down test check lint sanity molecule docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ lint:
 
 sanity: setup ## ansible-test sanity on the collection as it is built
 	scripts/ansible-test
+
+molecule: setup ## Molecule's scenarios: the roles on this machine and on one with systemd (needs Docker)
+	scripts/molecule
 
 docs: setup ## generate what in docs/ is generated
 	$(BIN)/python scripts/state-diagram
