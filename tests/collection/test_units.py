@@ -15,6 +15,7 @@ HUB = {
     "hub_home": "/var/lib/hostler",
     "hub_config_dir": "/etc/hostler",
     "hub_secrets": {"rack": "swordfish"},
+    "hub_load_credentials": True,
     "hub_memory_max": "2G",
     "hub_local_workers": False,
     "hub_private_users": True,
