@@ -57,6 +57,11 @@ class HubProcess:
         return f"ws://127.0.0.1:{self.port}/api/v1/agents/connect"
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def token(self) -> str:
         return (self.state_dir / "admin.token").read_text().strip()
 

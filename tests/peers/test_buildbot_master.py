@@ -105,6 +105,20 @@ async def test_I08_uploads_are_equal_to_their_sources(master: Master, tmp_path: 
     assert digests(target / "plain") == digests(target / "gz") == digests(source)
 
 
+async def test_I08_100_MB_are_equal_to_their_source(master: Master, tmp_path: Path) -> None:
+    """Uploads only: what this master answers to reads is null (see N4 below)."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    (source / "large").write_bytes(os.urandom(1_000_000) * 100)
+    build = await master.build(
+        ("FileUpload", {"workersrc": str(source / "large"), "masterdest": str(target / "large")}),
+        ("DirectoryUpload", {"workersrc": str(source), "masterdest": str(target / "all")}),
+    )
+    assert [step.results for step in build.steps] == [SUCCESS] * 2
+    assert digests(target / "all") == digests(source)
+    assert digests(target)["large"] == digests(source)["large"]
+
+
 async def test_I09_several_uploads_by_glob(master: Master, tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     (source / "c.d").mkdir(parents=True)
@@ -193,6 +207,35 @@ async def test_log_files_are_watched(master: Master) -> None:
     (step,) = build.steps
     assert step.lines("o") == ["stdio"]
     assert step.lines("o", log="app") == ["first", "second"]
+
+
+async def test_a_followed_log_file_brings_only_what_is_new(master: Master) -> None:
+    logfiles = {
+        "whole": {"filename": "whole.log"},
+        "rest": {"filename": "rest.log", "follow": True},
+    }
+    build = await master.build(
+        shell("sh", "-c", "echo before | tee whole.log > rest.log", workdir="build/followed"),
+        shell(
+            *("sh", "-c", "echo now | tee -a whole.log >> rest.log"),
+            logfiles=logfiles,
+            workdir="build/followed",
+        ),
+    )
+    assert build.results == SUCCESS
+    assert build.steps[1].lines("o", log="whole") == ["before", "now"]
+    assert build.steps[1].lines("o", log="rest") == ["now"]
+
+
+async def test_a_terminal_and_initial_input(master: Master) -> None:
+    build = await master.build(
+        shell("sh", "-c", "test -t 0 && test -t 1 && tty", usePTY=True),
+        shell("sh", "-c", "test ! -t 0 && sha256sum", initialStdin="gr\N{SNOWMAN}n\n" * 10_000),
+    )
+    assert [step.results for step in build.steps] == [SUCCESS] * 2
+    assert build.steps[0].lines("o")[0].startswith("/dev/pts/")
+    digest = hashlib.sha256(("gr\N{SNOWMAN}n\n" * 10_000).encode()).hexdigest()
+    assert build.steps[1].lines("o") == [f"{digest}  -"]
 
 
 async def test_A16_a_lost_connection_ends_the_commands_and_the_build_is_run_again(

@@ -145,6 +145,11 @@ def test_jobs_side_by_side(windows: Windows) -> None:
     assert windows.call("jobs.side_by_side", 8)["stdout"] == [str(each) for each in range(8)]
 
 
+def test_no_handle_but_the_three_is_inherited(windows: Windows) -> None:
+    seen = windows.call("jobs.inherited_handles")
+    assert seen == {"plain": "known: True\r\n", "ours": "known: False\r\n"}
+
+
 def test_no_handle_is_lost(windows: Windows) -> None:
     assert windows.call("jobs.lost_handles") == 0
 

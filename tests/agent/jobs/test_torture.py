@@ -6,10 +6,12 @@ What a job leaves is counted here by its marks in /proc, never by what the conta
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pwd
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,64 @@ async def test_v10_processes_of_another_user_die_with_the_command(runner, sink, 
     outcome = await running
     assert living(sink.pids) == []
     assert outcome.receipt.survivors == ()
+
+
+UNPRIVILEGED = """
+import asyncio, json, os, sys
+sys.path.insert(0, {tests!r})
+from jobkit import RecordingSink, Runner
+from hostler_agent.jobs import choose_containment, run
+from hostler_agent.jobs.receipt import Ended
+from pathlib import Path
+
+run.KILL_DEADLINE_S = 1
+
+async def main():
+    containment = choose_containment({name!r}, {root!r})
+    runner, sink = Runner(containment, Path("/")), RecordingSink()
+    job = runner.job(runner.plan({argv!r}), sink)
+    running = asyncio.ensure_future(job.run())
+    await sink.until("Ready")
+    job.interrupt(Ended.KILLED, "enough")
+    outcome = await running
+    survivors = [(one.pid, one.name) for one in outcome.receipt.survivors]
+    print(json.dumps([outcome.receipt.ended.value, survivors]), flush=True)
+    # It would go on trying for a while.
+    os.kill(containment.spawner.pid, 9)
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process to another user")
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv: apt install util-linux")
+async def test_v10_who_may_not_be_killed_stands_in_the_receipt(containment):
+    """`sudo` below an agent that is no root: for the kernel, a user whose processes we may not
+    signal. Only version 2 of cgroups kills them all the same."""
+    nobody = pwd.getpwnam("nobody")
+    argv = ["setpriv", f"--reuid={nobody.pw_uid}", "/bin/sh", "-c", "echo Ready; exec sleep 1000"]
+    source = UNPRIVILEGED.format(
+        tests=str(Path(__file__).parent),
+        name=containment.name,
+        root=containment.root_name,
+        argv=argv,
+    )
+    agent = await asyncio.create_subprocess_exec(
+        *("setpriv", "--bounding-set=-kill", sys.executable, "-c", source),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert agent.stdout is not None
+    ended, survivors = json.loads(await asyncio.wait_for(agent.stdout.readline(), 30))
+    await agent.wait()
+    assert ended == "killed"
+    if containment.name == "cgroup2":
+        assert survivors == []
+        return
+    ((pid, name),) = survivors
+    assert name == "sleep"
+    # We may; and whoever starts the agent again as somebody who may is rid of it.
+    assert [one.pid for one in await containment.sweep()] == [pid]
 
 
 async def test_e1_all_sorts_of_stubborn_children_end_within_one_deadline(runner):

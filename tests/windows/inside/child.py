@@ -122,6 +122,14 @@ def words(*arguments):
     say(json.dumps(arguments))
 
 
+def knows_handle(value):
+    """Whether the number is a handle of ours that is open."""
+    kernel32 = ctypes.WinDLL("kernel32")
+    flags = ctypes.c_ulong()
+    known = kernel32.GetHandleInformation(ctypes.c_void_p(int(value)), ctypes.byref(flags))
+    say(f"known: {bool(known)}")
+
+
 def is_in_job():
     kernel32 = ctypes.WinDLL("kernel32")
     answer = ctypes.c_int()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -134,6 +135,22 @@ async def run(command, options=None):
 
 async def run_child(words, options=None):
     return await run(child(*words), options)
+
+
+async def inherited_handles():
+    """An agent's other handles, inheritable by mistake of whoever made them: does a job get one?
+
+    Their numbers are high, so that the child has no handle of its own there.
+    """
+    held = [win32.create_file("NUL", win32.GENERIC_READ, 3, 0, win32.inheritable())]
+    while held[-1].value < 0x2000:
+        held.append(win32.create_file("NUL", win32.GENERIC_READ, 3, 0, win32.inheritable()))
+    value = held[-1].value
+    plain = subprocess.run(
+        child("knows_handle", value), stdout=subprocess.PIPE, close_fds=False, check=True
+    )
+    ours = await run_child(["knows_handle", value])
+    return {"plain": plain.stdout.decode(), "ours": ours["stdout"]}
 
 
 async def too_large():
