@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, Self
 
 import httpx2
@@ -95,6 +96,17 @@ class Api:
                 if seen >= size_bytes:
                     return
         raise AssertionError(f"the log ended at {seen} of {size_bytes} bytes")
+
+    async def log_says(self, build: str, pattern: bytes, step: int = 0) -> re.Match[bytes]:
+        """Follow the step's log until this is in it."""
+        url = f"/api/v1/builds/{build}/steps/{step}/log?follow=true"
+        said = b""
+        async with self.client.stream("GET", url) as answer:
+            async for data in answer.aiter_bytes():
+                said += data
+                if found := re.search(pattern, said):
+                    return found
+        raise AssertionError(said)
 
 
 def sha256(data: bytes) -> str:

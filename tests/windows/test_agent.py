@@ -90,18 +90,6 @@ def python(windows: wine.Windows, program: str) -> list[str]:
     return [wine.windows_path(windows.python), "-c", program]
 
 
-async def log_says(api: Api, build: str, words: bytes) -> None:
-    """Follows the first step's log until these words are in it."""
-    said = b""
-    url = f"/api/v1/builds/{build}/steps/0/log?follow=true"
-    async with api.client.stream("GET", url) as answer:
-        async for data in answer.aiter_bytes():
-            said += data
-            if words in said:
-                return
-    raise AssertionError(said)
-
-
 async def test_builds_of_cmd(api: Api, attach: Callable[[str], Agent]) -> None:
     """Steps share a workspace; each has its output, its code and an empty receipt."""
     agent = await attach("win-builds")
@@ -194,7 +182,7 @@ async def test_a_cancelled_build_leaves_nothing(
     agent = await attach("win-cancel")
     program = "import time; print('Rea' + 'dy', flush=True); time.sleep(1000)"
     build = await api.submit(python(windows, program), worker="win-cancel")
-    await log_says(api, build, b"Ready")
+    await api.log_says(build, b"Ready")
     await api.cancel(build)
     view = await api.ended(build)
     assert view["state"] == "cancelled"
@@ -227,7 +215,7 @@ async def test_a_killed_agent_s_build_runs_again(
     exists = f"os.path.exists({wine.windows_path(marker)!r})"
     program = f"import os, time; print('Rea' + 'dy', flush=True); {exists} or time.sleep(1000)"
     build = await api.submit(python(windows, program), worker="win-killed")
-    await log_says(api, build, b"Ready")
+    await api.log_says(build, b"Ready")
     first.process.kill()
     marker.touch()
     second = Agent(windows, hub, tmp_path / "again", "win-killed")

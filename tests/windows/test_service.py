@@ -77,3 +77,23 @@ async def test_a_service_runs_builds_and_drains(
         assert view["steps"][0]["state"] == "success"
     log = (installed / ".hostler" / "agent.log").read_text()
     assert "stopping when the running commands have ended" in log
+
+
+async def test_a_service_waits_for_its_commands_until_a_deadline(
+    windows: Windows, hub: HubProcess, installed: Path
+) -> None:
+    """Then what still runs is killed, and the build is the hub's to run elsewhere."""
+    assert windows.call("service.make_hasty", NAME)
+    async with Api(hub.url, hub.token) as api:
+        await api.define("served", driver="permanent", password="secret password")
+        await asyncio.to_thread(windows.call, "service.start", NAME)
+        program = "import os, time; print('pid', os.getpid(), flush=True); time.sleep(1000)"
+        command = [windows_path(windows.python), "-c", program]
+        build = await api.submit(command, worker="served", retry={"on_loss": 0})
+        said = await api.log_says(build, rb"\npid (\d+)\r\n")
+        pid = int(said[1])
+        await asyncio.to_thread(windows.call, "service.stop", NAME)
+        assert await asyncio.to_thread(windows.call, "service.stopped", NAME) == 0
+        assert windows.call("jobs.living_of", [pid]) == []
+        view = await api.ended(build)
+        assert (view["state"], view["attempts"]) == ("exception", 1)

@@ -146,8 +146,12 @@ async def inherited_handles():
     while held[-1].value < 0x2000:
         held.append(win32.create_file("NUL", win32.GENERIC_READ, 3, 0, win32.inheritable()))
     value = held[-1].value
-    plain = subprocess.run(
-        child("knows_handle", value), stdout=subprocess.PIPE, close_fds=False, check=True
+    plain = await asyncio.to_thread(
+        subprocess.run,
+        child("knows_handle", value),
+        stdout=subprocess.PIPE,
+        close_fds=False,
+        check=True,
     )
     ours = await run_child(["knows_handle", value])
     return {"plain": plain.stdout.decode(), "ours": ours["stdout"]}

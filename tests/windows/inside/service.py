@@ -23,6 +23,19 @@ def configuration(name):
     return {"start": found[1], "command": found[3], "account": found[7], "shown": found[8]}
 
 
+def make_hasty(name):
+    """Has it run `hasty` instead."""
+    known = configuration(name)["command"]
+    changed = known.replace("-m hostler_agent service run", "-m hasty")
+    manager = win32service.OpenSCManager(None, None, win32service.SC_MANAGER_CONNECT)
+    handle = win32service.OpenService(manager, name, win32service.SERVICE_CHANGE_CONFIG)
+    keep = win32service.SERVICE_NO_CHANGE
+    win32service.ChangeServiceConfig(
+        handle, keep, keep, keep, changed, None, 0, None, None, None, None
+    )
+    return changed != known
+
+
 def start(name):
     win32serviceutil.StartService(name)
     win32serviceutil.WaitForServiceStatus(name, win32service.SERVICE_RUNNING, 60)

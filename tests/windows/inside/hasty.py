@@ -1,0 +1,10 @@
+"""`hostler-agent service run`, whose patience with running commands is short."""
+
+import sys
+
+from hostler_agent import cli, service
+
+service.STOP_DEADLINE_S = 2.0
+
+if __name__ == "__main__":
+    sys.exit(cli.main(["service", "run", *sys.argv[1:]]))
