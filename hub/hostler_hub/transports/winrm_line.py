@@ -1,0 +1,187 @@
+"""The HTTP(S) connections below pywinrm: certificates pinned, answers bounded, cut at any moment.
+
+pywinrm would verify certificates by its own rules, and gives no way to end a call that hangs. So
+requests gets an adapter of ours, whose sockets can be shut down from another thread: whoever waits
+in one of them then returns at once, with an error (G3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+ANSWER_BYTES = 2 * 1024 * 1024
+"""Of one message. Windows sends what we say it may, 150 KiB; others may send what they like."""
+
+POOL = 1
+"""NTLM authenticates connections, so each session keeps to one."""
+
+
+class AnswerTooLarge(requests.RequestException):
+    """Whoever answers is no WinRM, or means us no good."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whom to believe: a certificate of this SHA-256, or of these authorities (PEM), or both."""
+
+    fingerprint: str | None = None
+    authorities: str | None = None
+
+    @property
+    def verifies(self) -> bool:
+        """Whether a certificate's issuer and name count."""
+        return self.authorities is not None or self.fingerprint is None
+
+    def context(self) -> ssl.SSLContext:
+        """Raises ValueError when the authorities are no certificates."""
+        try:
+            context = ssl.create_default_context(cadata=self.authorities)
+        except ssl.SSLError as error:
+            raise ValueError(f"these are no certificates: {error}") from error
+        if not self.verifies:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+class Line:
+    """Every socket of one session. Safe to use from other threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: list[socket.socket] = []
+        self._is_cut = False
+
+    def hold(self, made: socket.socket) -> None:
+        """Another descriptor of it is ours, for TLS takes the first for itself."""
+        with self._lock:
+            if self._is_cut:
+                made.close()
+                raise ConnectionAbortedError("the deadline has passed")
+            self._held.append(made.dup())
+
+    def cut(self) -> None:
+        """For good: whoever waits for one of them has waited enough."""
+        with self._lock:
+            self._is_cut = True
+            for each in self._held:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of them."""
+        with self._lock:
+            held, self._held = self._held, []
+            for each in held:
+                each.close()
+
+
+class Adapter(HTTPAdapter):
+    """One session's."""
+
+    def __init__(self, trust: Trust, line: Line) -> None:
+        self._trust = trust
+        self._line = line
+        super().__init__(pool_connections=POOL, pool_maxsize=POOL, max_retries=0)
+
+    def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
+        """Called by requests, once."""
+        super().init_poolmanager(
+            *arguments,
+            **keywords,
+            ssl_context=self._trust.context(),
+            assert_fingerprint=self._trust.fingerprint,
+        )
+        self.poolmanager.pool_classes_by_scheme = _pools(self._line)
+
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> Any:
+        """Our context decides; requests would add authorities of its own."""
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {"cert_reqs": self._requirement}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """As above."""
+        del url, verify, cert
+        conn.cert_reqs = self._requirement
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        """No answer is larger than it may be."""
+        response: requests.Response = super().build_response(req, resp)
+        response.iter_content = _bounded(response.iter_content)  # type: ignore[method-assign]
+        return response
+
+    @property
+    def _requirement(self) -> str:
+        return "CERT_REQUIRED" if self._trust.verifies else "CERT_NONE"
+
+
+def _bounded(read: Callable[..., Iterator[bytes]]) -> Callable[..., Iterator[bytes]]:
+    def bounded(*arguments: Any, **keywords: Any) -> Iterator[bytes]:
+        size = 0
+        for chunk in read(*arguments, **keywords):
+            size += len(chunk)
+            if size > ANSWER_BYTES:
+                raise AnswerTooLarge(f"an answer of more than {ANSWER_BYTES} bytes")
+            yield chunk
+
+    return bounded
+
+
+def _pools(line: Line) -> dict[str, type[HTTPConnectionPool]]:
+    """Pools whose connections tell the line of their sockets."""
+
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            made = super()._new_conn()
+            line.hold(made)
+            return made
+
+    class Secure(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            made = super()._new_conn()
+            line.hold(made)
+            return made
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+def fingerprint_of(host: str, port: int, timeout_s: float) -> str:
+    """The SHA-256 of the certificate that whoever answers there shows; empty when none does."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, port), timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=host) as secure,
+        ):
+            shown = secure.getpeercert(binary_form=True) or b""
+    except OSError:
+        return ""
+    return digest(shown) if shown else ""
+
+
+def digest(certificate: bytes) -> str:
+    """As openssl prints it."""
+    return ":".join(f"{byte:02X}" for byte in sha256(certificate).digest())
