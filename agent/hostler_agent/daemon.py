@@ -23,7 +23,7 @@ from hostler_agent.context import CommandContext, Reporting
 from hostler_agent.deadman import DeadMan
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
 from hostler_agent.info import machine_facts, worker_info
-from hostler_agent.interruption import Interruption
+from hostler_agent.interruption import Interruption, Notice
 from hostler_agent.lease import Lease
 from hostler_agent.link import Dial, Endpoint, Link
 from hostler_agent.outbox import Outbox
@@ -60,7 +60,7 @@ class Surroundings:
 
     clock: Clock = field(default_factory=SystemClock)
     random: Callable[[], float] = random.random
-    look: Callable[[], Optional[str]] = interruption.look
+    look: Callable[[], Optional[Notice]] = interruption.look
     dial: Optional[Dial] = None
 
 

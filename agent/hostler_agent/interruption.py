@@ -1,16 +1,21 @@
 """The notice that a spot instance gets two minutes before it is taken away (P16).
 
-EC2 tells it at the instance's own metadata service. From then on the agent takes no new command;
-those that run may end within the time that is left, less a margin in which the hub gives the rest
-to other workers.
+EC2 tells it at the instance's own metadata service, with the instant. From then on the agent takes
+no new command; those that run may end within the time that is left, less a margin in which the hub
+gives the rest to other workers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import logging
+import time
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Callable, Optional
 
 if TYPE_CHECKING:
@@ -25,10 +30,18 @@ _ANSWER_S = 2.0
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Notice:
+    """What is about to be done to the instance, and in how many seconds."""
+
+    action: str
+    left_s: float
+
+
 class Interruption:
     """Watches for the notice."""
 
-    def __init__(self, clock: Clock, look: Callable[[], Optional[str]]) -> None:
+    def __init__(self, clock: Clock, look: Callable[[], Optional[Notice]]) -> None:
         """`look` says what EC2 is about to do, None for nothing; it may block."""
         self._clock = clock
         self._look = look
@@ -37,18 +50,18 @@ class Interruption:
         """Calls `noticed` when the notice comes, `late` when what still runs must be given up."""
         loop = asyncio.get_running_loop()
         while True:
-            action = await loop.run_in_executor(None, self._look)
-            if action is not None:
+            notice = await loop.run_in_executor(None, self._look)
+            if notice is not None:
                 break
             await self._clock.sleep(LOOK_EVERY_S)
-        log.warning("EC2 will %s this instance", action)
+        log.warning("EC2 will %s this instance in %.0f s", notice.action, notice.left_s)
         noticed()
-        await self._clock.sleep(NOTICE_S - LOOK_EVERY_S - MARGIN_S)
+        await self._clock.sleep(max(0.0, notice.left_s - MARGIN_S))
         late()
 
 
-def look(service: str = _SERVICE) -> Optional[str]:
-    """What the metadata service says: terminate, stop, hibernate, or None. Never raises OSError."""
+def look(service: str = _SERVICE) -> Optional[Notice]:
+    """What the metadata service says, None for no notice. Never raises OSError."""
     try:
         lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
         token = _ask("PUT", f"{service}/latest/api/token", lifetime)
@@ -56,10 +69,28 @@ def look(service: str = _SERVICE) -> Optional[str]:
         answer = _ask("GET", f"{service}/latest/meta-data/spot/instance-action", known)
     except OSError:  # among them 404: there is no notice
         return None
-    for action in ("terminate", "stop", "hibernate"):
-        if f'"{action}"' in answer:
-            return action
-    return "interrupt"
+    return _parsed(answer)
+
+
+def _parsed(answer: str) -> Notice:
+    """`{"action": "terminate", "time": "2017-09-18T08:22:00Z"}`; what is not so is a notice too."""
+    told: object = None
+    with contextlib.suppress(ValueError):
+        told = json.loads(answer)
+    if not isinstance(told, dict):
+        told = {}
+    action = told.get("action")
+    return Notice(action if isinstance(action, str) else "interrupt", _left_s(told.get("time")))
+
+
+def _left_s(instant: object) -> float:
+    """Never more than a notice is given: the instance's clock may be wrong."""
+    longest_s = NOTICE_S - LOOK_EVERY_S
+    try:
+        end = datetime.strptime(str(instant), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return longest_s
+    return min(longest_s, max(0.0, end.timestamp() - time.time()))
 
 
 def _ask(method: str, url: str, headers: Mapping[str, str]) -> str:

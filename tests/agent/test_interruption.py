@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from hostler_agent.interruption import LOOK_EVERY_S, Interruption, look
+from hostler_agent.interruption import (
+    LOOK_EVERY_S,
+    NOTICE_S,
+    Interruption,
+    Notice,
+    look,
+)
 
 
 class Metadata(BaseHTTPRequestHandler):
@@ -59,23 +67,46 @@ def test_no_notice_and_no_service_are_nothing(metadata: str) -> None:
     assert look("http://127.0.0.1:9") is None
 
 
+def in_s(seconds: float) -> str:
+    return datetime.fromtimestamp(time.time() + seconds, timezone.utc).strftime(
+        "%Y-%m-%dT%H:%M:%SZ"
+    )
+
+
 @pytest.mark.parametrize(
     ("notice", "action"),
     [
-        ('{"action": "terminate", "time": "2026-01-02T03:04:05Z"}', "terminate"),
-        ('{"action": "stop", "time": "2026-01-02T03:04:05Z"}', "stop"),
+        (f'{{"action": "terminate", "time": "{in_s(3600)}"}}', "terminate"),
+        ('{"action": "stop"}', "stop"),
+        ('{"action": "hibernate", "time": "soon"}', "hibernate"),
+        ('["something", "new"]', "interrupt"),
         ("something new", "interrupt"),
     ],
 )
 def test_a_notice_is_read(
     metadata: str, monkeypatch: pytest.MonkeyPatch, notice: str, action: str
 ) -> None:
+    """Where it does not say when, or a wrong clock makes it hours, it has the usual time left."""
     monkeypatch.setattr(Metadata, "notice", notice)
-    assert look(metadata) == action
+    assert look(metadata) == Notice(action, NOTICE_S - LOOK_EVERY_S)
 
 
-async def test_P16_first_no_more_work_then_what_runs_is_given_up(clock) -> None:
-    answers: list[object] = [None, None, "terminate"]
+def test_a_notice_that_says_when_is_taken_at_its_word(
+    metadata: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given_s, left_s in ((60, 60), (-60, 0)):
+        notice = f'{{"action": "terminate", "time": "{in_s(given_s)}"}}'
+        monkeypatch.setattr(Metadata, "notice", notice)
+        seen = look(metadata)
+        assert seen is not None
+        assert seen.left_s == pytest.approx(left_s, abs=10)
+
+
+@pytest.mark.parametrize(("left_s", "patience_s"), [(115, 85), (31, 1), (10, 0)])
+async def test_P16_first_no_more_work_then_what_runs_is_given_up(
+    clock, left_s: float, patience_s: float
+) -> None:
+    answers: list[object] = [None, None, Notice("terminate", left_s)]
     said: list[str] = []
     interruption = Interruption(clock, lambda: answers.pop(0))
     watching = asyncio.create_task(
@@ -85,10 +116,9 @@ async def test_P16_first_no_more_work_then_what_runs_is_given_up(clock) -> None:
         await clock.waiting(LOOK_EVERY_S)
         assert said == []
         await clock.advance(LOOK_EVERY_S)
-    await clock.waiting(85)
-    assert said == ["noticed"]
-    await clock.advance(84)
-    assert said == ["noticed"]
-    await clock.advance(1)
-    assert said == ["noticed", "late"]
+    if patience_s:
+        await clock.waiting(patience_s)
+        assert said == ["noticed"]
+        await clock.advance(patience_s)
     await watching
+    assert said == ["noticed", "late"]
