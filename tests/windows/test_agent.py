@@ -159,6 +159,17 @@ async def test_batch_files_run_where_a_step_asks_for_them(
     assert "ask for it with 'batch_files'" in view["result_text"]
 
 
+async def test_a_step_on_a_terminal(api: Api, attach: Callable[[str], Agent]) -> None:
+    """To CON, since Wine does not make a pseudo console a program's standard output."""
+    await attach("win-terminal")
+    step = {"name": "shown", "command": "echo on a terminal>CON", "use_pty": True}
+    build = await api.submit(step, worker="win-terminal")
+    assert (await api.ended(build))["state"] == "success"
+    log = await api.log(build)
+    _, _, told = log.partition(b" using PTY: True\n")
+    assert b"on a terminal" in told
+
+
 async def test_limits_reach_the_job_object(api: Api, attach: Callable[[str], Agent]) -> None:
     """That they are set is all that Wine can show: it enforces none of them, and the rate of the
     processors it does not know, which is refused as by an old Windows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -135,6 +136,39 @@ def test_standard_input_is_written_and_closed(windows: Windows) -> None:
     assert windows.call("jobs.run_child", ["echo"], {"stdin": 300_000})["stdout"] == "300000\r\n"
     # One that does not read all of it is no failure.
     assert windows.call("jobs.run_child", ["exits", 4], {"stdin": 300_000})["rc"] == 4
+
+
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+
+
+def shown(told: dict[str, Any]) -> list[str]:
+    """The lines on a terminal."""
+    return CONTROL.sub("", told["stdout"]).split("\r\n")
+
+
+def test_a_terminal_is_the_jobs_own(windows: Windows) -> None:
+    told = windows.call("jobs.run_child", ["terminal"], {"use_pty": True})
+    assert shown(told)[:2] == ["True True 200x50", "in job: True"]
+    assert (told["ended"], told["rc"], told["held_output"]) == ("exited", 0, [])
+    assert_empty(told)
+
+
+def test_what_is_written_last_to_a_terminal_is_not_lost(windows: Windows) -> None:
+    told = windows.call("jobs.run", "for /l %i in (1,1,40) do @echo line %i>CON", {"use_pty": True})
+    assert shown(told)[:40] == [f"line {number}" for number in range(1, 41)]
+
+
+def test_a_job_on_a_terminal_is_killed_like_any_other(windows: Windows) -> None:
+    told = windows.call("jobs.interrupt", ["terminal_tree", 6], {}, True)
+    assert told["told_pids"] == 7
+    assert (told["ended"], told["rc"]) == ("killed", -1)
+    assert told["took_s"] < 5
+    assert_empty(told)
+
+
+def test_what_cannot_start_on_a_terminal_says_why(windows: Windows) -> None:
+    told = windows.call("jobs.run", ["nope"], {"use_pty": True})
+    assert told == {"error": "StartFailed", "text": "No such file or directory: nope"}
 
 
 def test_a_cancelled_job_is_emptied(windows: Windows) -> None:

@@ -13,12 +13,19 @@ import ntpath
 import os
 import sys
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Optional
 
 assert sys.platform == "win32"
 
 from hostler_agent import win32
-from hostler_agent.jobs import windows_break, windows_port, windows_quoting, windows_spawn
+from hostler_agent.jobs import (
+    windows_break,
+    windows_port,
+    windows_quoting,
+    windows_spawn,
+    windows_terminal,
+)
 from hostler_agent.jobs.errors import (
     ContainmentUnavailable,
     LimitUnavailable,
@@ -30,6 +37,7 @@ from hostler_agent.jobs.receipt import Exit, Leftovers, ProcessName, Usage
 from hostler_agent.jobs.windows_job import KILL_CODE, JobObject, exit_code
 from hostler_agent.jobs.windows_pipes import PipeReader, PipeWriter, Stdio, open_stdio
 from hostler_agent.jobs.windows_port import Port
+from hostler_agent.jobs.windows_terminal import PseudoConsole
 
 MAX_PROCESSES = 4096
 """Of a job that says nothing else, as on Linux (E3)."""
@@ -102,11 +110,15 @@ class JobObjectEnclosure:
         block = windows_quoting.environment_block(plan.environment)
         self._job = _job_object(plan.resources)
         self._job.report_to(self._port.handle, self._key)
-        stdio = open_stdio(plan.stdin is not None)
+        console = None
+        if plan.use_pty:
+            stdio, console = windows_terminal.open_terminal()
+        else:
+            stdio = open_stdio(plan.stdin is not None)
         workdir = ntpath.normpath(plan.workdir)
         start = windows_spawn.Start(program, line, block, workdir, stdio.child)
         loop = asyncio.get_running_loop()
-        self._spawning = loop.run_in_executor(None, _spawn, start, self._job, stdio)
+        self._spawning = loop.run_in_executor(None, _spawn, start, self._job, stdio, console)
         try:
             # Shielded: a process that is being made cannot be called back. empty() waits for it.
             started = await asyncio.shield(self._spawning)
@@ -117,7 +129,7 @@ class JobObjectEnclosure:
         except BaseException:
             stdio.close_ours()
             raise
-        self._main = JobProcess(started, stdio)
+        self._main = JobProcess(started, stdio, console)
         return self._main
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
@@ -174,8 +186,11 @@ class JobObjectEnclosure:
 class JobProcess:
     """A main process; see containment.Process."""
 
-    def __init__(self, started: windows_spawn.Started, stdio: Stdio) -> None:
+    def __init__(
+        self, started: windows_spawn.Started, stdio: Stdio, console: Optional[PseudoConsole]
+    ) -> None:
         self._handle = started.handle
+        self._console = console
         self.pid = started.pid
         self.readers: Mapping[str, PipeReader] = stdio.readers
         self.writer: Optional[PipeWriter] = stdio.writer
@@ -194,6 +209,8 @@ class JobProcess:
         if win32.is_signaled(self._handle):
             self.exited.set_result(_exit(self._handle))
             self._handle.close()
+            if self._console is not None:
+                self._console.close()
         else:
             self._later = self._loop.call_later(_LOOK_S, self.look)
 
@@ -233,9 +250,14 @@ def _job_object(resources: Resources) -> JobObject:
         raise LimitUnavailable("the command", "Job Object", why) from error
 
 
-def _spawn(start: windows_spawn.Start, job: JobObject, stdio: Stdio) -> windows_spawn.Started:
+def _spawn(
+    start: windows_spawn.Start, job: JobObject, stdio: Stdio, console: Optional[PseudoConsole]
+) -> windows_spawn.Started:
     try:
-        return windows_spawn.spawn(start, job)
+        if console is None:
+            return windows_spawn.spawn(start, job)
+        with console.opened() as handle:
+            return windows_spawn.spawn(replace(start, console=handle), job)
     finally:
         stdio.close_child()
 

@@ -113,9 +113,10 @@ class PipeWriter(asyncio.BaseProtocol):
 
 @dataclass(frozen=True)
 class Stdio:
-    """Both ends: `child` goes to the job (input, output, error) and is closed after the start."""
+    """Both ends: `child` goes to the job (input, output, error; or to its terminal) and is closed
+    after the start."""
 
-    child: tuple[Handle, Handle, Handle]
+    child: tuple[Handle, ...]
     readers: dict[str, PipeReader]
     writer: Optional[PipeWriter]
 
@@ -143,8 +144,8 @@ def open_stdio(with_stdin: bool) -> Stdio:
                 undo.callback(handle.close)
             return handles
 
-        out, out_child = keep(*_pipe(_ACCESS_INBOUND, win32.GENERIC_WRITE))
-        err, err_child = keep(*_pipe(_ACCESS_INBOUND, win32.GENERIC_WRITE))
+        out, out_child = keep(*output_pipe())
+        err, err_child = keep(*output_pipe())
         writer = None
         if with_stdin:
             # The Proactor learns that the reader is gone by reading, so it needs both directions.
@@ -155,6 +156,16 @@ def open_stdio(with_stdin: bool) -> Stdio:
         undo.pop_all()
     readers = {"stdout": PipeReader(out), "stderr": PipeReader(err)}
     return Stdio((in_child, out_child, err_child), readers, writer)
+
+
+def output_pipe() -> tuple[Handle, Handle]:
+    """(ours to read, the job's to write)"""
+    return _pipe(_ACCESS_INBOUND, win32.GENERIC_WRITE)
+
+
+def silent_pipe() -> tuple[Handle, Handle]:
+    """(ours, into which nothing is written; the job's to read)"""
+    return _pipe(_ACCESS_DUPLEX, win32.GENERIC_READ)
 
 
 def _pipe(access: int, child_access: int) -> tuple[Handle, Handle]:

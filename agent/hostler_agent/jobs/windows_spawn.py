@@ -1,11 +1,14 @@
-"""Starts a process that is in its job from its first instruction, and has three handles of ours.
+"""Starts a process that is in its job from its first instruction, and has three handles of ours,
+or a terminal.
 
 Buildbot's worker, Buildkite, GitLab and BK-CI assign the job after the start, so that a quick child
 escapes. Here the job is an attribute of CreateProcess itself (PROC_THREAD_ATTRIBUTE_JOB_LIST); on a
 Windows before 10, which does not know it, the process is started suspended, assigned, and resumed.
 
 The process gets a console without a window of its own (CREATE_NO_WINDOW): what it does to it, its
-code page and Ctrl events included, stays between the job and its console.
+code page and Ctrl events included, stays between the job and its console. With a pseudo console it
+is given no handles at all: Windows then takes the console's own, and only then (with none named, a
+process gets those of its parent, even if that is an agent whose output is a file).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ctypes import wintypes
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Union
 
 assert sys.platform == "win32"
 
@@ -31,6 +34,7 @@ _CREATE_NO_WINDOW = 0x08000000
 _STARTF_USESTDHANDLES = 0x00000100
 _ATTRIBUTE_HANDLE_LIST = 0x00020002
 _ATTRIBUTE_JOB_LIST = 0x0002000D
+_ATTRIBUTE_PSEUDO_CONSOLE = 0x00020016
 _TICKS_PER_S = 10_000_000
 
 
@@ -137,13 +141,15 @@ _memory_info = function(
 
 @dataclass(frozen=True)
 class Start:
-    """What CreateProcess is told. `handles` are the job's input, output and error, inheritable."""
+    """What CreateProcess is told. `handles` are the job's input, output and error, inheritable;
+    with a `console`, which is a pseudo console's handle, there are none."""
 
     program: str
     command_line: str
     environment_block: str
     workdir: str
-    handles: tuple[Handle, Handle, Handle]
+    handles: tuple[Handle, ...]
+    console: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -188,21 +194,26 @@ def _born_in(start: Start, job: JobObject) -> Started:
 
 def _create(start: Start, flags: int, job: JobObject | None) -> tuple[Started, Handle]:
     """The process and its first thread."""
-    unique = list(dict.fromkeys(handle.value for handle in start.handles))
-    values: dict[int, ctypes.Array[wintypes.HANDLE]] = {
-        _ATTRIBUTE_HANDLE_LIST: (wintypes.HANDLE * len(unique))(*unique)
-    }
+    values: _Attributes = {}
+    if start.console is None:
+        unique = list(dict.fromkeys(handle.value for handle in start.handles))
+        values[_ATTRIBUTE_HANDLE_LIST] = (wintypes.HANDLE * len(unique))(*unique)
+        flags |= _CREATE_NO_WINDOW
+    else:
+        # Of this one attribute the value itself is passed, not its address.
+        values[_ATTRIBUTE_PSEUDO_CONSOLE] = ctypes.c_void_p(start.console)
     if job is not None:
         values[_ATTRIBUTE_JOB_LIST] = (wintypes.HANDLE * 1)(job.handle.value)
-    flags |= _CREATE_NO_WINDOW | _CREATE_UNICODE_ENVIRONMENT | _EXTENDED_STARTUPINFO_PRESENT
+    flags |= _CREATE_UNICODE_ENVIRONMENT | _EXTENDED_STARTUPINFO_PRESENT
     made = _ProcessInformation()
     with _attributes(values) as attributes:
         startup = _StartupInfoEx()
         startup.StartupInfo.cb = ctypes.sizeof(startup)
         startup.StartupInfo.dwFlags = _STARTF_USESTDHANDLES
-        startup.StartupInfo.hStdInput = start.handles[0].value
-        startup.StartupInfo.hStdOutput = start.handles[1].value
-        startup.StartupInfo.hStdError = start.handles[2].value
+        if start.console is None:
+            startup.StartupInfo.hStdInput = start.handles[0].value
+            startup.StartupInfo.hStdOutput = start.handles[1].value
+            startup.StartupInfo.hStdError = start.handles[2].value
         startup.lpAttributeList = attributes
         _create_process(
             start.program,
@@ -210,7 +221,7 @@ def _create(start: Start, flags: int, job: JobObject | None) -> tuple[Started, H
             ctypes.create_unicode_buffer(start.command_line),
             None,
             None,
-            True,
+            start.console is None,
             flags,
             ctypes.create_unicode_buffer(start.environment_block),
             start.workdir,
@@ -220,8 +231,11 @@ def _create(start: Start, flags: int, job: JobObject | None) -> tuple[Started, H
     return Started(Handle(made.hProcess), made.dwProcessId), Handle(made.hThread)
 
 
+_Attributes = dict[int, Union["ctypes.Array[wintypes.HANDLE]", ctypes.c_void_p]]
+
+
 @contextmanager
-def _attributes(values: dict[int, ctypes.Array[wintypes.HANDLE]]) -> Iterator[int]:
+def _attributes(values: _Attributes) -> Iterator[int]:
     """The address of an attribute list. It only points to the values, which must live as long."""
     size = ctypes.c_size_t()
     with suppress(OSError):  # That is how it tells the size.

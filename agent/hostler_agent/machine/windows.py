@@ -25,7 +25,8 @@ from hostler_agent import win32
 from hostler_agent.machine.console import ConsoleDecoder
 from hostler_agent.win32 import KERNEL32, function
 
-HAS_TERMINALS = False
+HAS_TERMINALS = hasattr(KERNEL32, "CreatePseudoConsole")
+"""From Windows 10, version 1809, on."""
 
 READ_FLAGS = os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT
 """To open a file for reading."""

@@ -5,6 +5,7 @@ there.
 """
 
 import ctypes
+import msvcrt
 import os
 import subprocess
 import sys
@@ -128,6 +129,30 @@ def knows_handle(value):
     flags = ctypes.c_ulong()
     known = kernel32.GetHandleInformation(ctypes.c_void_p(int(value)), ctypes.byref(flags))
     say(f"known: {bool(known)}")
+
+
+def terminal():
+    """Asks the console itself: Wine gives a process on a pseudo console no standard handles."""
+    kernel32 = ctypes.WinDLL("kernel32")
+    with open("CONIN$", "rb") as keys, open("CONOUT$", "w", encoding="utf-8") as screen:
+        size = (ctypes.c_short * 11)()  # CONSOLE_SCREEN_BUFFER_INFO begins with it
+        handle = ctypes.c_void_p(msvcrt.get_osfhandle(screen.fileno()))
+        kernel32.GetConsoleScreenBufferInfo(handle, size)
+        screen.write(f"{keys.isatty()} {screen.isatty()} {size[0]}x{size[1]}\n")
+        answer = ctypes.c_int()
+        kernel32.IsProcessInJob(ctypes.c_void_p(-1), None, ctypes.byref(answer))
+        screen.write(f"in job: {bool(answer.value)}\n")
+
+
+def terminal_tree(count):
+    """Processes on the terminal, and some that have left it."""
+    sys.stdout = open("CONOUT$", "w", encoding="utf-8")  # noqa: SIM115
+    say(f"pid {os.getpid()}")
+    for number in range(int(count)):
+        flags = DETACHED if number % 2 else 0
+        say(f"pid {start('wait', creationflags=flags, quiet=True).pid}")
+    say("Ready")
+    forever()
 
 
 def is_in_job():

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import gc
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -57,7 +59,7 @@ class Sink:
 
     @property
     def pids(self):
-        lines = self.text.splitlines()
+        lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.text).splitlines()
         return [int(line.split()[1]) for line in lines if line.startswith("pid ")]
 
 
@@ -168,11 +170,11 @@ async def too_large():
     return [await run(*one) for one in tried]
 
 
-async def interrupt(words, limits):
+async def interrupt(words, limits, use_pty=False):
     """One job that is interrupted as soon as it says Ready."""
     sink = Sink()
     async with containment() as chosen:
-        job = Job(plan_of(child(*words), limits=limits), chosen, sink)
+        job = Job(plan_of(child(*words), limits=limits, use_pty=use_pty), chosen, sink)
         running = asyncio.create_task(job.run())
         await sink.until(b"Ready")
         begun = time.monotonic()
@@ -259,8 +261,13 @@ def lost_handles():
         async with containment() as chosen:
             for _ in range(20):
                 await Job(plan_of(["cmd", "/c", "echo x"], stdin=b"y"), chosen, Sink()).run()
+            for _ in range(5):
+                await Job(plan_of("echo x>CON", use_pty=True), chosen, Sink()).run()
 
     asyncio.run(some())
+    for thread in threading.enumerate():
+        if thread.name == "close pseudo console":
+            thread.join()
     return sum(isinstance(one, win32.Handle) and one.is_open for one in gc.get_objects())
 
 
