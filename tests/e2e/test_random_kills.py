@@ -1,0 +1,149 @@
+"""kill -9 of the hub ten times at random moments under load.
+
+What is left is one result for each build that was accepted, run once, and no process, no lease and
+no lock. The moments are drawn from a seed that a failure names; HOSTLER_SEED=N draws them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+import sqlalchemy as sa
+from e2e.api import Api
+
+from hostler_hub.store import tables
+from hostler_hub.store.engine import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from e2e.hub_process import HubProcess
+
+KILLS = 10
+KILLS_ON_POSTGRESQL = 3  # what differs there is the store
+CHAINS = 8
+# Agents come back the later the more often they had no hub, so a life lasts until something has
+# happened in it, or for so long; and then for a while that is drawn.
+PROGRESS_S = 3.0
+LONGEST_MORE_S = 1.0
+# Some end their instances at once, some soon, some never: starts and stops are under way too.
+WAITS = {"w1": 0.0, "w2": 0.0, "w3": 0.3, "w4": 0.3, "w5": 600.0}
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@dataclass
+class Signs:
+    """What those who submit and the one who kills tell each other."""
+
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: bool = False
+
+
+class Client:
+    """Submits one build after the other, and asks again whenever the hub was away (K1)."""
+
+    def __init__(self, name: str, hub: HubProcess, signs: Signs, runs: Path) -> None:
+        self._name = name
+        self._hub = hub
+        self._signs = signs
+        self._runs = runs
+        self.ended: dict[str, dict[str, Any]] = {}
+
+    async def run(self) -> None:
+        number = 0
+        while not self._signs.stopping:
+            number += 1
+            key = f"{self._name}-{number}"
+            build = (await self._insist("POST", "/builds", self._spec(key), key))["id"]
+            view: dict[str, Any] = {"finished_at": None}
+            while view["finished_at"] is None:
+                view = await self._insist("GET", f"/builds/{build}?wait_s=30")
+            self.ended[key] = view
+            self._signs.progress.set()
+
+    def _spec(self, key: str) -> dict[str, Any]:
+        """It says that it ran, and leaves a daemon behind, which must die with it."""
+        command = f"echo run >>{self._runs}/{key}; setsid sleep 600 >/dev/null 2>&1 & sleep 0.2"
+        return {"steps": [{"name": "run", "command": command}]}
+
+    async def _insist(self, method: str, path: str, body: Any = None, key: str = "") -> Any:
+        while True:
+            await self._signs.up.wait()
+            try:
+                async with Api(self._hub.url, self._hub.token) as api:
+                    headers = {"Idempotency-Key": key} if key else {}
+                    path_ = f"/api/v1{path}"
+                    answer = await api.client.request(method, path_, json=body, headers=headers)
+            except httpx2.TransportError:
+                await asyncio.sleep(0)  # it has been killed: `up` was cleared before that
+                continue
+            assert answer.is_success, answer.text
+            return answer.json()
+
+
+async def _kill_at_random(hub: HubProcess, signs: Signs, dice: random.Random, times: int) -> None:
+    for _ in range(times):
+        signs.progress.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(signs.progress.wait(), PROGRESS_S)
+        await asyncio.sleep(dice.uniform(0, LONGEST_MORE_S))  # the moment is what is tried
+        signs.up.clear()
+        await asyncio.to_thread(hub.kill)
+        await asyncio.to_thread(hub.start)
+        signs.up.set()
+
+
+def _open_leases(connection: sa.Connection) -> int:
+    leases = tables.leases
+    count = sa.select(sa.func.count()).select_from(leases).where(leases.c.ended_at.is_(None))
+    return connection.execute(count).scalar_one()
+
+
+async def test_K1_to_K11_ten_kills_at_random_moments_under_load(
+    make_hub: Callable[..., HubProcess], database_url: str | None, tmp_path: Path
+) -> None:
+    seed = int(os.environ.get("HOSTLER_SEED") or random.SystemRandom().randrange(1_000_000))
+    print(f"HOSTLER_SEED={seed}")
+    times = KILLS if database_url is None else KILLS_ON_POSTGRESQL
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    hub, signs = make_hub(database_url), Signs()
+    await asyncio.to_thread(hub.start)
+    async with Api(hub.url, hub.token) as api:
+        for name, wait_s in WAITS.items():
+            await api.define(name, max_builds=2, build_wait_timeout=wait_s)
+    signs.up.set()
+    clients = [Client(f"c{number}", hub, signs, runs) for number in range(CHAINS)]
+    async with asyncio.TaskGroup() as group:
+        for client in clients:
+            group.create_task(client.run(), name="client")
+        dice = random.Random(seed)
+        await _kill_at_random(hub, signs, dice, times)
+        signs.stopping = True
+    ended = {key: view for client in clients for key, view in client.ended.items()}
+    assert len(ended) > times
+    outcomes = {key: (view["state"], view["attempts"]) for key, view in ended.items()}
+    assert set(outcomes.values()) == {("success", 1)}, outcomes
+    assert {path.name: path.read_text() for path in runs.iterdir()} == dict.fromkeys(ended, "run\n")
+    async with Api(hub.url, hub.token) as api:
+        page = await api.get("/builds?limit=500")
+        assert len(page["items"]) == len(ended), "one build for each key, none beside them"
+        # A slot is cleaned after its build has its result, and a hub that stops leaves it leased.
+        await api.post("/workers/mode", {"select": {"all": True}, "mode": "draining"})
+        for name in WAITS:
+            await hub.latent(api, name)
+    assert await asyncio.to_thread(hub.stop) == 0
+    assert hub.leftovers() == []
+    url = database_url or f"sqlite:///{hub.state_dir / 'hub.sqlite3'}"
+    async with Store(url, exclusive=True) as store:  # the hub's lock is free
+        assert await store.read(_open_leases) == 0
