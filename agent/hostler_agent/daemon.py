@@ -25,6 +25,7 @@ from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, Order
 from hostler_agent.info import machine_facts, worker_info
 from hostler_agent.interruption import Interruption, Notice
 from hostler_agent.lease import Lease
+from hostler_agent.leftovers import remove_workspaces
 from hostler_agent.link import Dial, Endpoint, Link
 from hostler_agent.outbox import Outbox
 from hostler_agent.pump import Pump
@@ -111,6 +112,8 @@ class Daemon:
     async def run(self) -> None:
         """Serve the hub until it, or a signal, says to stop; then nothing of ours runs any more."""
         await self._toolbox.containment.sweep()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, remove_workspaces, self._config.workdir)
         if self._config.instance is not None:
             # A latent worker was started because a build waits for it.
             self._toolbox.containment.warm_up()

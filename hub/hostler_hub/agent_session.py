@@ -98,8 +98,8 @@ class AgentSession:
         async with self.room:
             if self.closed.is_set():
                 raise ConnectionLost("the agent's connection is closed")
-            await self._send(self.wire.request(message, answer))
             try:
+                await self._send(self.wire.request(message, answer))
                 async with asyncio.timeout(self.deadline_s):
                     return await answer
             finally:

@@ -12,6 +12,7 @@ import bisect
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -43,6 +44,16 @@ RETRY_LONGEST_S = 60.0
 RELEASE_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """A lease that was lost. ``not_before``: when its build may run again; None: never."""
+
+    lease: Lease
+    reason: str
+    at: float
+    not_before: float | None
+
+
 class Queue:
     """The use cases on builds. ``services`` and ``dispatcher`` are set before load()."""
 
@@ -62,6 +73,7 @@ class Queue:
         self._order: list[tuple[int, str]] = []
         self._runners: dict[str, tuple[Runner, asyncio.Task[Any]]] = {}  # by lease
         self._leases: dict[str, dict[str, Lease]] = {}  # by worker, then by id
+        self._cleaning: dict[str, asyncio.Future[str | None]] = {}  # by lease that is given back
         self._ended: Waiters[str] = Waiters()
         self._tasks = Tasks()
 
@@ -260,27 +272,63 @@ class Queue:
 
     async def _forfeit(self, lease: Lease, reason: str, clean: bool) -> None:
         running = self._runners.get(lease.id)
-        await self._lose(lease.id, reason)
-        if clean and running is not None:  # V10: what its commands left must not meet the next
-            trouble = await running[0].clean_workspace()
-            clean, reason = trouble is None, trouble or reason
+        if running is None:
+            return
+        runner, task = running
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        trouble = await self._clean(runner) if clean else reason
+        loss = self._loss(runner, reason)
+        outcome: list[str | None] = []
         event = events.Released(
-            at=self._clock.now(), lease=lease.id, finished=False, clean=clean, cause=reason
+            at=self._clock.now(),
+            lease=lease.id,
+            finished=False,
+            clean=trouble is None,
+            cause=trouble or reason,
         )
-        await self.services.controller.insist(lease.worker, event)
+
+        def give_back(c: Connection) -> None:
+            outcome[:] = [_give_back(c, loss)]
+
+        # One transaction: between the two a dead hub would leave a slot that nobody has cleaned.
+        if not await self.services.controller.insist(lease.worker, event, give_back):
+            await self._store.insist(give_back)
+        self._lost(runner, loss, outcome[0])
+
+    async def _clean(self, runner: Runner) -> str | None:
+        """V10: what the build left in the slot goes; why it does not, or None."""
+        cleaning = asyncio.ensure_future(runner.clean_workspace())
+        self._cleaning[runner.lease.id] = cleaning
+        try:
+            await asyncio.wait({cleaning})
+            return "its worker was lost" if cleaning.cancelled() else cleaning.result()
+        finally:
+            cleaning.cancel()
+            del self._cleaning[runner.lease.id]
 
     async def _lose(self, lease_id: str, reason: str) -> None:
+        if lease_id in self._cleaning:
+            self._cleaning[lease_id].cancel()  # whoever waits for it gives the build back
         running = self._runners.pop(lease_id, None)
         if running is None:
             return
         runner, task = running
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        lease, spec = runner.lease, runner.spec
-        now = self._clock.now()
+        loss = self._loss(runner, reason)
+        self._lost(runner, loss, await self._store.insist(_give_back, loss))
+
+    def _loss(self, runner: Runner, reason: str) -> _Loss:
+        now, lease = self._clock.now(), runner.lease
         not_before = now + min(RETRY_FIRST_S * 2 ** (lease.attempt - 1), RETRY_LONGEST_S)
-        retry = lease.attempt <= spec.retry.on_loss
-        outcome = await self._store.insist(_give_back, lease, retry, not_before, reason, now)
+        retry = lease.attempt <= runner.spec.retry.on_loss
+        return _Loss(lease, reason, now, not_before if retry else None)
+
+    def _lost(self, runner: Runner, loss: _Loss, outcome: str | None) -> None:
+        """The build has been given back, with that outcome."""
+        lease, spec, reason = runner.lease, runner.spec, loss.reason
+        not_before = loss.not_before or 0.0
         _log.warning("lease lost", build=lease.build, worker=lease.worker, reason=reason)
         if outcome == "queued":
             self._put(Waiting(lease.build, spec, lease.attempt, spec.priority, not_before))
@@ -395,10 +443,9 @@ def _cancel(c: Connection, build_id: str, reason: str, at: float) -> str | None:
     return "asked"
 
 
-def _give_back(
-    c: Connection, lease: Lease, retry: bool, not_before: float, reason: str, at: float
-) -> str | None:
+def _give_back(c: Connection, loss: _Loss) -> str | None:
     """The build's next state after its worker was lost; None when it had a result already."""
+    lease, reason, at = loss.lease, loss.reason, loss.at
     builds.end_lease(c, lease.id, at, reason)
     row = builds.get(c, lease.build)
     attempt = lease.attempt
@@ -408,8 +455,8 @@ def _give_back(
         )
         return "cancelled" if ended else None
     text = f"attempt {attempt}: {reason}"
-    if retry:
-        again = builds.requeue(c, lease.build, not_before, text, attempt=attempt)
+    if loss.not_before is not None:
+        again = builds.requeue(c, lease.build, loss.not_before, text, attempt=attempt)
         return "queued" if again else None
     text = f"lost its worker {attempt} times, last: {reason}"
     ended = builds.finish(c, lease.build, "exception", text, at, attempt=attempt)

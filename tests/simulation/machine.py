@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulation.loop import Process
 
-from hostler_agent.commands import Command
+from hostler_agent.commands import Command, RemoveDirectories
 from hostler_agent.config import Config
 from hostler_agent.daemon import Daemon, Surroundings, Toolbox
 from hostler_agent.wire import messages
@@ -109,7 +109,6 @@ class Machine:
     starts: int = 0
     went_away: bool = False
     running: list[Run] = field(default_factory=list)
-    workspaces: set[str] = field(default_factory=set)
 
     @property
     def id(self) -> str:
@@ -117,6 +116,14 @@ class Machine:
 
     def handle(self) -> dict[str, Any]:
         return {"version": 1, "instance": self.instance}
+
+    @property
+    def workspaces(self) -> set[str]:
+        """The builds that have a directory on it."""
+        directory = self.site.directory / self.id / "builds"
+        if not directory.is_dir():
+            return set()
+        return {path.name.partition(".")[0] for path in directory.iterdir()}
 
     @property
     def attached(self) -> bool:
@@ -208,7 +215,6 @@ class Machine:
         loop = self.site.network.loop
         run = Run(self, command_id, loop.now)
         self.running.append(run)
-        self.workspaces.add(run.build)
         self.site.truth.runs.append(run)
         self.site.truth.began(run)
         try:
@@ -245,6 +251,7 @@ class Scripted(Command):
         todo = json.loads(self.arguments.get("command")[1])
         machine = MACHINE.get()
         self._interrupted = asyncio.Event()
+        Path(self.arguments.path("workdir")).mkdir(parents=True, exist_ok=True)
         with machine.run(self.context.command_id) as run:
             ended = await self._work(run, todo)
         survivors = tuple(Survivor(n + 2, "daemon") for n in range(todo["survivors"]))
@@ -276,21 +283,14 @@ class Scripted(Command):
             self._interrupted.set()
 
 
-class ScriptedRemoval(Command):
-    """`rmdir`: what the hub cleans a slot with."""
-
-    name = "rmdir"
+class Removal(RemoveDirectories):
+    """`rmdir`, the real one, unless the machine cannot."""
 
     async def execute(self) -> None:
-        machine = MACHINE.get()
-        build = self.context.command_id.split(".")[0]
-        rc = 1 if "reset" in machine.faults else 0
-        if rc == 0:
-            machine.workspaces.discard(build)
-        await self.output.pair("rc", rc)
-
-    def interrupt(self, why: str) -> None:
-        pass
+        if "reset" in MACHINE.get().faults:
+            await self.output.pair("rc", 1)
+        else:
+            await super().execute()
 
 
 @dataclass
@@ -312,5 +312,5 @@ class _Containment:
 
 
 def _toolbox(_faults: set[str]) -> Toolbox:
-    commands = {"shell": Scripted, "rmdir": ScriptedRemoval}
+    commands = {"shell": Scripted, "rmdir": Removal}
     return Toolbox(commands, dict.fromkeys(commands, "3.3"), _Containment())

@@ -283,8 +283,9 @@ class HubEnd:
     async def _send(self, message: Any) -> None:
         kind = message["type"]
         if self.close_code is not None:
-            raise OSError("the connection is closed")
-        if kind == "websocket.accept":
+            if kind == "websocket.send":
+                raise OSError("the connection is closed")
+        elif kind == "websocket.accept":
             self._accept()
         elif kind == "websocket.send":
             agent = self._connection.agent

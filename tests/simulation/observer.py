@@ -52,12 +52,12 @@ class Observer:
         self._check_results()
         self._check_leases()
         self._check_instances()
-        if self.violations:
-            raise Violated(self.violations[0])
 
     def _violation(self, text: str) -> None:
+        """Whoever is at it goes on, since it is he who is wrong; the simulation ends for it."""
         self._world.note(f"VIOLATED {text}")
         self.violations.append(text)
+        self._world.fail(Violated(text))
 
     def _check_results(self) -> None:
         """V6, V8: a result is the first one, for ever."""

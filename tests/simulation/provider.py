@@ -70,6 +70,7 @@ class Provider:
     launch: Callable[[InstanceSpec, SimulatedOptions], Machine]
     latency_s: Callable[[], float]
     machines: dict[str, Machine] = field(default_factory=dict)
+    creating: set[str] = field(default_factory=set)  # asked for, and not decided yet
     calls: list[tuple[float, str, str]] = field(default_factory=list)
     script: dict[str, deque[Outcome]] = field(default_factory=lambda: defaultdict(deque))
     choose: Callable[[str, str], Outcome] = lambda _verb, _worker: Outcome.OK
@@ -91,14 +92,18 @@ class Provider:
         options = SimulatedOptions.model_validate(dict(spec.options))
 
         def make() -> Mapping[str, Any]:
+            self.creating.discard(spec.instance)
             if spec.instance not in self.machines:
                 self.machines[spec.instance] = self.launch(spec, options)
             return self.machines[spec.instance].handle()
 
+        self.creating.add(spec.instance)
         return await self._call("create", spec.worker, spec.instance, make)
 
     async def destroy(self, ref: InstanceRef) -> None:
         def remove() -> Mapping[str, Any]:
+            if ref.instance in self.creating:  # it may still come: not found is not gone (P3)
+                raise ProviderFailed("simulated: not to be seen yet")
             self.take_away(ref.instance)
             return {}
 
@@ -108,6 +113,8 @@ class Provider:
         seen: list[Inspection] = []
 
         def look() -> Mapping[str, Any]:
+            if ref.instance in self.creating:
+                raise _NotListed
             machine = self.machines.get(ref.instance)
             if machine is None:
                 seen.append(Inspection(Presence.GONE, "no such instance"))
@@ -145,12 +152,11 @@ class Provider:
         with outside():
             if outcome is Outcome.LATE:
                 done = do()
-                self.loop.call_later(
-                    self.slow_s, self._answer, Outcome.OK, verb, lambda: done, answer
-                )
-            else:
-                latency_s = self.slow_s if outcome is Outcome.SLOW else self.latency_s()
-                self.loop.call_later(latency_s, self._answer, outcome, verb, do, answer)
+                outcome, do = Outcome.SLOW, lambda: done
+            latency_s = self.slow_s if outcome is Outcome.SLOW else self.latency_s()
+            self.loop.call_later(latency_s, self._answer, outcome, verb, do, answer)
+            if verb == "create":
+                self.loop.call_later(latency_s, self.creating.discard, instance)
         return await answer
 
     def _answer(
@@ -161,15 +167,20 @@ class Provider:
         answer: asyncio.Future[Mapping[str, Any]],
     ) -> None:
         result: Mapping[str, Any] = {}
+        error: Exception | None = None
         if outcome in {Outcome.OK, Outcome.SLOW, Outcome.FAILED_DONE, Outcome.HANGS_DONE}:
-            result = do()
+            try:
+                result = do()
+            except ProviderFailed as failure:
+                error = failure
+        if outcome in _ERRORS:
+            error = _ERRORS[outcome](f"simulated: {verb} {outcome.value}")
         if answer.cancelled() or outcome in {Outcome.HANGS, Outcome.HANGS_DONE}:
             return
-        error = _ERRORS.get(outcome)
         if error is None:
             answer.set_result(result)
         else:
-            answer.set_exception(error(f"simulated: {verb} {outcome.value}"))
+            answer.set_exception(error)
             answer.exception()  # whoever asked may be dead
 
 

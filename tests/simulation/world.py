@@ -102,6 +102,7 @@ class World:
         self.run: HubRun | None = None
         self.hubs = 0
         self.builds: list[str] = []
+        self.failed: asyncio.Future[None] = self.loop.create_future()
         self.traps = Traps(self)
         self.observer = Observer(self)
         self.storage.on_commit = self._committing
@@ -113,6 +114,12 @@ class World:
 
     def note(self, text: str) -> None:
         self.trace.append(f"{self.loop.now - START_S:9.3f} {text}")
+
+    def fail(self, error: Exception) -> None:
+        """End the simulation with an error, whatever is under way."""
+        if not self.failed.done():
+            with outside():
+                self.failed.set_exception(error)
 
     def digest(self) -> str:
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
@@ -167,13 +174,14 @@ class World:
 
     async def stop_hub(self) -> float:
         """SIGTERM; returns how long it took."""
-        assert self.run is not None
-        self.note(f"{self.run.process.name} stops")
+        run = self.run
+        assert run is not None
+        self.note(f"{run.process.name} stops")
         began = self.loop.now
-        self.run.stop.set()
-        self.network.unlisten(self.run.process)
-        await self.run.ended.wait()
-        self.run.process.kill()
+        run.stop.set()
+        self.network.unlisten(run.process)
+        await run.ended.wait()
+        run.process.kill()
         return self.loop.now - began
 
     async def restart_hub(self) -> None:
@@ -395,6 +403,15 @@ def simulate(scenario: Scenario, seed: int = 0, **settings: Any) -> World:
 
 
 async def _live(world: World, scenario: Scenario) -> None:
+    life = asyncio.ensure_future(_whole(world, scenario))
+    await asyncio.wait({life, world.failed}, return_when=asyncio.FIRST_COMPLETED)
+    if world.failed.done():
+        life.cancel()
+        world.failed.result()
+    await life
+
+
+async def _whole(world: World, scenario: Scenario) -> None:
     await world.start_hub()
     await scenario(world)
     await world.converge()
