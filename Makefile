@@ -5,7 +5,7 @@ STATE := .state
 export PYTHONSAFEPATH :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup provision down test check lint sanity molecule docs bench clean
+.PHONY: help setup provision down test simulate check lint sanity molecule docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ lint:
 	$(BIN)/ruff format --check .
 	$(BIN)/ansible-lint --offline -q
 	git diff --exit-code --stat -- collections
+
+simulate: setup ## random scenarios on virtual time: SEEDS=1000, or SEED=7 to replay one
+	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) $(if $(FIRST),--first $(FIRST)))
 
 sanity: setup ## ansible-test sanity on the collection as it is built
 	scripts/ansible-test

@@ -17,18 +17,19 @@ class Waiters(Generic[K]):
     """Who waits for what; nothing is kept of a name that nobody waits for."""
 
     def __init__(self) -> None:
-        self._events: dict[K, set[asyncio.Event]] = {}
+        # In the order of their coming, in which they are woken: the same history each time.
+        self._events: dict[K, dict[asyncio.Event, None]] = {}
 
     @contextlib.contextmanager
     def waiting(self, key: K) -> Iterator[asyncio.Event]:
         """An event that wake(key) sets, from now until the context ends."""
         event = asyncio.Event()
-        self._events.setdefault(key, set()).add(event)
+        self._events.setdefault(key, {})[event] = None
         try:
             yield event
         finally:
             left = self._events[key]
-            left.discard(event)
+            del left[event]
             if not left:
                 del self._events[key]
 

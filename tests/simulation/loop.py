@@ -124,14 +124,33 @@ def _say_nothing(_: object) -> None:
 def _close(coroutine: Any) -> None:
     """From the inside out: what ignores its end may otherwise be left behind, suspended."""
     for _ in range(50):  # each await in a `finally` needs one more
-        chain = [coroutine]
-        while hasattr(inner := getattr(chain[-1], "cr_await", None), "close"):
-            chain.append(inner)
-        for each in reversed(chain):
+        for each in reversed(_chain(coroutine)):
             with contextlib.suppress(BaseException):  # the dead may say what they like
                 each.close()
         if coroutine.cr_frame is None:
             return
+
+
+def _close_generator(generator: Any) -> None:
+    for _ in range(50):
+        for each in reversed(_chain(generator)[1:]):
+            with contextlib.suppress(BaseException):
+                each.close()
+        with contextlib.suppress(BaseException):
+            generator.aclose().send(None)
+        if generator.ag_frame is None:
+            return
+
+
+def _chain(awaiting: Any) -> list[Any]:
+    """Who waits for whom, from the outside in."""
+    chain = [awaiting]
+    while True:
+        last = chain[-1]
+        inner = getattr(last, "cr_await", None) or getattr(last, "ag_await", None)
+        if not hasattr(inner, "close"):
+            return chain
+        chain.append(inner)
 
 
 class _Handle(asyncio.Handle):
@@ -217,8 +236,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
         return self.call_soon(callback, *args, context=context)
 
-    def schedule_again(self, handle: asyncio.TimerHandle, after_s: float) -> None:
-        handle._when = self.now + after_s  # type: ignore[attr-defined]
+    def schedule_again(self, handle: asyncio.TimerHandle, by_s: float) -> None:
+        handle._when += by_s  # type: ignore[attr-defined]
         self._schedule(handle)
 
     def postpone(self, process: Process, by_s: float) -> None:
@@ -270,6 +289,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         asyncio._set_running_loop(self)  # what closes may start something, and is closed in turn
         try:
             with mock.patch.object(sys, "unraisablehook", _say_nothing):
+                for generator in list(self._asyncgens):  # type: ignore[attr-defined]
+                    _close_generator(generator)
                 for process in self.processes:
                     process.bury()
         finally:

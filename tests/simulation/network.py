@@ -42,7 +42,7 @@ class Network:
     hub_process: Process | None = None
     ping_interval_s: float = 20.0
     ping_timeout_s: float = 20.0
-    partitioned: set[str] = field(default_factory=set)  # machines, by instance
+    partitioned: dict[str, None] = field(default_factory=dict)  # machines, by instance
     connections: list[Connection] = field(default_factory=list)
     pings: list[tuple[float, str]] = field(default_factory=list)  # when, from which process
     on_accept: Callable[[Connection], None] = lambda _: None
@@ -63,10 +63,10 @@ class Network:
         return [each for each in self.connections if each.machine == machine and each.lives]
 
     def partition(self, machine: str) -> None:
-        self.partitioned.add(machine)
+        self.partitioned[machine] = None
 
     def heal(self, machine: str) -> None:
-        self.partitioned.discard(machine)
+        self.partitioned.pop(machine, None)
         for connection in self.connections:
             if connection.machine == machine:
                 connection.flush()

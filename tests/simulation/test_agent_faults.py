@@ -312,3 +312,47 @@ async def test_A15_a_slot_with_a_live_process_is_not_used_again(world: World) ->
     await world.ended(second)
     machines = [world.truth.of(build)[0].machine for build in (first, second)]
     assert machines[0] is not machines[1]
+
+
+@pytest.mark.parametrize("order", ["redefined", "drained", "left alone"])
+@simulated()
+async def test_E9_V17_an_agent_that_restarts_with_a_build_holds_nothing_up(
+    world: World, order: str
+) -> None:
+    """Kept for its lease only, an instance goes when the lease is lost with the agent's process."""
+    await world.define("w", build_wait_timeout=-1)
+    build = await world.submit(*script(60))
+    machine = await world.running(build)
+    machine.exits = False
+    if order == "redefined":
+        await world.define("w", build_wait_timeout=-1, driver_options={"note": "new"})
+    elif order == "drained":
+        await world.set_mode("draining", "w")
+    machine.kill_agent()
+    with outside():
+        machine.start_agent()
+    if order == "drained":
+        await world.state("latent")
+        await world.set_mode("active", "w")
+    row = await world.ended(build)
+    assert (row["state"], row["attempts"]) == ("success", 2)
+    assert world.life().epoch == (1 if order == "left alone" else 2)
+    assert machine.workspaces <= {build}
+
+
+@simulated(**HASTY)
+async def test_A7_V10_a_slot_whose_lease_ran_out_is_cleaned_before_it_is_used_again(
+    world: World,
+) -> None:
+    """The agent is back after it has ended its jobs, and before the hub has given it up."""
+    await world.define("w")
+    build = await world.submit(*script(300, lines=3), retry={"on_loss": 0})
+    machine = await world.running(build)
+    world.network.partition(machine.id)
+    await world.until(lambda: not machine.running, 100)
+    world.network.heal(machine.id)
+    next_one = await world.submit()
+    assert (await world.ended(build))["state"] == "exception"
+    assert (await world.ended(next_one))["state"] == "success"
+    assert machine.workspaces == set()
+    assert world.life().epoch == 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from simulation.cases import simulated
 from simulation.machine import script
 from simulation.world import World
+from sqlalchemy import Connection
 
 from hostler_hub.errors import Conflict, InvalidRequest
 from hostler_hub.store.errors import StoreFull, StoreUnavailable
@@ -66,3 +69,21 @@ async def test_D8_a_bad_definition_leaves_the_old_one(world: World) -> None:
     definition = world.hub.fleet._registry.get("w").definition  # type: ignore[attr-defined]
     assert definition.driver_options == {"note": "good"}
     assert (await world.ended(await world.submit()))["state"] == "success"
+
+
+@simulated()
+async def test_D6_what_is_acknowledged_is_on_the_disk(world: World) -> None:
+    """SQLite is told to wait for the disk at each commit, and the answer waits for the commit."""
+
+    def how(c: Connection) -> int:
+        return int(c.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
+    full = 2
+    assert await world.ask(lambda hub: hub.store.insist(how)) == full
+    await world.define("w")
+    world.storage.frozen = True
+    asked = asyncio.ensure_future(world.submit())
+    await world.sleep(10)
+    assert not asked.done()
+    world.storage.frozen = False
+    await world.ended(await asked)

@@ -32,6 +32,7 @@ from simulation.observer import Observer
 from simulation.provider import Provider, SimulatedOptions, driver_for
 from simulation.storage import Storage
 
+from hostler_agent import info
 from hostler_hub import app, identifiers
 from hostler_hub.api.ports import Hub
 from hostler_hub.clock import SystemClock
@@ -101,6 +102,7 @@ class World:
         self.permanents: dict[str, Machine] = {}
         self.run: HubRun | None = None
         self.hubs = 0
+        self.over = False
         self.builds: list[str] = []
         self.failed: asyncio.Future[None] = self.loop.create_future()
         self.traps = Traps(self)
@@ -113,7 +115,8 @@ class World:
         return EPOCH_S + self.loop.now + self.jump_s
 
     def note(self, text: str) -> None:
-        self.trace.append(f"{self.loop.now - START_S:9.3f} {text}")
+        if not self.over:
+            self.trace.append(f"{self.loop.now - START_S:9.3f} {text}")
 
     def fail(self, error: Exception) -> None:
         """End the simulation with an error, whatever is under way."""
@@ -396,6 +399,7 @@ def simulate(scenario: Scenario, seed: int = 0, **settings: Any) -> World:
                 error.add_note("\n".join(world.trace[-60:]))
                 raise
             finally:
+                world.over = True
                 world.observer.close()
                 world.loop.bury_all()
                 world.loop.close()
@@ -438,6 +442,7 @@ def _determined(world: World) -> Iterator[None]:
             mock.patch.object(secrets, "token_bytes", lambda n=32: chance.randbytes(n)),
             mock.patch.object(identifiers, "_ulids", identifiers._Ulids()),
             mock.patch.object(identifiers, "time", time),
+            mock.patch.object(info, "disk_mb", return_value=(100_000, 50_000)),
             world.traps.installed(),
         ):
             yield

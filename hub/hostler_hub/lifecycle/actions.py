@@ -14,6 +14,7 @@ from hostler_hub.lifecycle.model import (
     Presence,
     State,
     Timer,
+    Worker,
     why_no_instance,
     why_not_leasable,
     why_retiring,
@@ -103,6 +104,8 @@ def reattach(draft: Draft, event: events.Attached) -> State:
     if not (continues and (old is None or draft.worker.resumable)):
         draft.lose_leases("the agent came back without the commands it had (E9)")
     _connect(draft, event)
+    if (reason := _why_over(draft.worker)) is not None:
+        return wind_down(draft, reason)
     if not draft.worker.in_use and Timer.IDLE not in draft.worker.timers:
         draft.idle(at_least_s=FIRST_LEASE_S)
     draft.order(commands.OfferSlots())
@@ -167,6 +170,15 @@ def _distrust(draft: Draft, cause: str) -> None:
         draft.set(tainted=True)
 
 
+def _why_over(worker: Worker) -> str | None:
+    """Why an instance that was kept for its leases only has to go now that they are over."""
+    if worker.in_use:
+        return None
+    if worker.tainted:
+        return "a slot did not come back clean"
+    return "drained" if worker.mode is Mode.DRAINING else why_retiring(worker)
+
+
 def after_release(draft: Draft) -> State:
     """What becomes of an instance when a slot of it, or all of it, was given back."""
     worker = draft.worker
@@ -201,6 +213,8 @@ def detach(draft: Draft, event: events.Detached) -> State:
         return leave_permanent(draft)
     if event.leaves and not draft.worker.in_use:
         return wind_down(draft, "its agent has left")
+    if (reason := _why_over(draft.worker)) is not None:
+        return wind_down(draft, reason)
     draft.cancel(Timer.IDLE)
     # 30 s more than the agent gives itself, which kills its jobs 30 s early (A7).
     draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
@@ -538,6 +552,8 @@ def recover_up(draft: Draft, _event: events.Recovered) -> State:
     """K5 to K9: the agent reconnects by itself; its leases wait for it."""
     _recover_deadlines(draft)
     draft.set(connection=None, resumable=True)
+    if (reason := _why_over(draft.worker)) is not None:
+        return wind_down(draft, reason)
     draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
     draft.expect()
     _limit_uptime(draft)

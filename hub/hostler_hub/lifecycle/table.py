@@ -102,7 +102,13 @@ ROWS: tuple[Row, ...] = (
         (SUBSTANTIATED,),
         why="failed but done: the attached agent proves it (P1)",
     ),
-    Row(SUBSTANTIATED, ev.Attached, do.reattach, (SUBSTANTIATED,)),
+    Row(
+        SUBSTANTIATED,
+        ev.Attached,
+        do.reattach,
+        (SUBSTANTIATED, INSUBSTANTIATING),
+        why="insubstantiating: the leases it was kept for are lost with the agent's process (E9)",
+    ),
     Row(
         SUBSTANTIATED,
         ev.Detached,
@@ -123,7 +129,7 @@ ROWS: tuple[Row, ...] = (
     Row(SUBSTANTIATED, ev.ModeSet, do.set_mode_up, (SUBSTANTIATED, INSUBSTANTIATING)),
     Row(SUBSTANTIATED, ev.Redefined, do.redefine, (SUBSTANTIATED, INSUBSTANTIATING)),
     Row(SUBSTANTIATED, ev.Removed, do.remove_up, (INSUBSTANTIATING,)),
-    Row(SUBSTANTIATED, ev.Recovered, do.recover_up, (SUBSTANTIATED,)),
+    Row(SUBSTANTIATED, ev.Recovered, do.recover_up, (SUBSTANTIATED, INSUBSTANTIATING)),
     Row(
         SUBSTANTIATED,
         ev.HubStopping,
