@@ -169,7 +169,8 @@ class Machine:
         surroundings = Surroundings(
             AgentClock(process),
             self.site.random,
-            lambda: network.dial(self.id, process, headers),
+            look=lambda: None,
+            dial=lambda: network.dial(self.id, process, headers),
         )
         daemon = Daemon(self._config(), _toolbox(self.faults), surroundings)
         headers.update(daemon._link._headers)
