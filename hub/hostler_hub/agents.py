@@ -28,7 +28,7 @@ from hostler_hub.lifecycle import events
 from hostler_hub.pulse import Pulse
 from hostler_hub.registry import Registry
 from hostler_hub.settings import Settings
-from hostler_hub.store import workers
+from hostler_hub.store import builds, workers
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.tasks import Tasks
@@ -200,8 +200,9 @@ class Agents:
         session.info = info
         session.report = AgentReport.parse(info)
         if session.process is not None:
-            known = await self._store.read(workers.process, session.instance)
-            session.resumes = known in {None, session.process}
+            session.resumes = not await self._store.read(
+                builds.are_leases_stranded, session.instance, session.process
+            )
         await session.request(self._terms(session))
         facts = facts_of(info, session.report)
         entry = self._registry.get(session.admitted.worker)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from hostler_hub.store.errors import StaleRow
-from hostler_hub.store.tables import builds, leases
+from hostler_hub.store.tables import builds, instances, leases
 from hostler_hub.store.tables import steps as step_rows
 
 if TYPE_CHECKING:
@@ -56,7 +56,16 @@ _REQUEUE = sa.update(builds).where(builds.c.id == _ID, _RUNNING)
 _REQUEUE_ATTEMPT = _REQUEUE.where(builds.c.attempts == _ATTEMPT)
 _CANCEL = sa.update(builds).where(builds.c.id == _ID, _OPEN, builds.c.cancel_reason.is_(None))
 
-_OPEN_LEASE = sa.insert(leases)
+_OPEN_LEASE = sa.insert(leases).values(
+    process=sa.select(instances.c.process)
+    .where(instances.c.id == sa.bindparam("b_instance"))
+    .scalar_subquery()
+)
+_STRANDED = sa.select(leases.c.id).where(
+    leases.c.instance == sa.bindparam("b_instance"),
+    leases.c.ended_at.is_(None),
+    leases.c.process != sa.bindparam("b_process"),
+)
 _OPEN_LEASES = sa.select(leases).where(leases.c.ended_at.is_(None)).order_by(leases.c.id)
 _END_LEASE = sa.update(leases).where(leases.c.id == _ID, leases.c.ended_at.is_(None))
 
@@ -122,7 +131,7 @@ def start(c: Connection, build_id: str, worker: str, lease_row: dict[str, Any]) 
     started |= {"started_at": lease_row["acquired_at"], "b_id": build_id, "b_attempts": attempt - 1}
     if c.execute(_START, started).rowcount != 1:
         raise StaleRow("build", build_id, f"queued after {attempt - 1} attempts")
-    c.execute(_OPEN_LEASE, lease_row)
+    c.execute(_OPEN_LEASE, {**lease_row, "b_instance": lease_row["instance"]})
 
 
 def finish(
@@ -171,6 +180,15 @@ def request_cancel(c: Connection, build_id: str, reason: str) -> bool:
 def open_leases(c: Connection) -> Sequence[RowMapping]:
     """Every unexpired lease, oldest first."""
     return c.execute(_OPEN_LEASES).mappings().all()
+
+
+def are_leases_stranded(c: Connection, instance_id: str, process_id: str) -> bool:
+    """Whether an instance has an unexpired lease that began with another agent process.
+
+    It stays so until the lease has ended, whatever attaches or dies meanwhile (E9, K7).
+    """
+    key = {"b_instance": instance_id, "b_process": process_id}
+    return c.execute(_STRANDED, key).first() is not None
 
 
 def end_lease(c: Connection, lease_id: str, at: float, reason: str) -> bool:

@@ -172,6 +172,7 @@ leases = sa.Table(
     sa.Column("build", sa.Text, nullable=False),
     sa.Column("worker", sa.Text, nullable=False),
     sa.Column("instance", sa.Text, nullable=False),
+    sa.Column("process", sa.Text),  # which agent process was attached when it began
     sa.Column("epoch", sa.Integer, nullable=False),  # the build's attempt: 1, 2, ...
     sa.Column("acquired_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),

@@ -38,7 +38,6 @@ _BIND = sa.update(instances).where(
         instances.c.session_hash == sa.bindparam("b_session_hash"),
     ),
 )
-_PROCESS = sa.select(instances.c.process).where(instances.c.id == _ID)
 _NOTE_PROCESS = sa.update(instances).where(instances.c.id == _ID)
 _INSTANCE = sa.select(instances).where(instances.c.id == _ID)
 _LIVE = sa.select(instances).where(instances.c.ended_at.is_(None)).order_by(instances.c.id)
@@ -116,12 +115,6 @@ def bind_session(c: Connection, instance_id: str, session_hash: str) -> bool:
     """
     bound = {"b_id": instance_id, "session_hash": session_hash, "b_session_hash": session_hash}
     return c.execute(_BIND, bound).rowcount == 1
-
-
-def process(c: Connection, instance_id: str) -> str | None:
-    """Which agent process of an instance attached last; None when none has."""
-    known: str | None = c.execute(_PROCESS, {"b_id": instance_id}).scalar_one_or_none()
-    return known
 
 
 def note_process(c: Connection, instance_id: str, process_id: str) -> None:

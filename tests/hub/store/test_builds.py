@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from hostler_hub.identifiers import new_ulid
-from hostler_hub.store import builds
+from hostler_hub.store import builds, workers
 from hostler_hub.store.errors import RowRefused, StaleRow
 
 
@@ -48,7 +48,8 @@ async def test_start_takes_the_build_once(store, build, lease_row):
     row = await store.read(builds.get, build)
     assert (row["state"], row["worker"], row["attempts"]) == ("running", "w1", 1)
     assert row["started_at"] == 2.0
-    assert [dict(lease) for lease in await store.read(builds.open_leases)] == [lease]
+    begun = [dict(lease) for lease in await store.read(builds.open_leases)]
+    assert begun == [lease | {"process": None}]
 
 
 async def test_v5_database_refuses_a_second_unexpired_lease(store, build, lease_row):
@@ -64,6 +65,25 @@ async def test_v5_database_refuses_a_second_unexpired_lease(store, build, lease_
     assert not await store.write(builds.end_lease, first["id"], 4.0, "again")
     await store.write(builds.start, build, "w2", lease_row(build, epoch=2))
     assert len(await store.read(builds.open_leases)) == 1
+
+
+async def test_E9_K7_a_lease_knows_the_agent_process_it_began_with(
+    store, build, lease_row, instance_row
+):
+    instance = instance_row()
+    lease = lease_row(build, instance=instance["id"])
+
+    async def stranded(process):
+        return await store.read(builds.are_leases_stranded, instance["id"], process)
+
+    await store.write(workers.open_instance, instance)
+    await store.write(workers.note_process, instance["id"], "a")
+    await store.write(builds.start, build, "w1", lease)
+    assert (await stranded("a"), await stranded("b")) == (False, True)
+    await store.write(workers.note_process, instance["id"], "b")
+    assert await stranded("b"), "until it has ended, whoever dies in between"
+    await store.write(builds.end_lease, lease["id"], 3.0, "lost")
+    assert not await stranded("b")
 
 
 async def test_v5_two_dispatchers_racing_in_one_group(store, build, lease_row):

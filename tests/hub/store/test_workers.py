@@ -112,15 +112,6 @@ async def test_first_session_is_bound_for_good(store, instance_row):
     assert not await store.write(workers.bind_session, "no such", "session-0")
 
 
-async def test_E9_the_last_agent_process_is_known(store, instance_row):
-    row = instance_row()
-    await store.write(workers.open_instance, row)
-    assert await store.read(workers.process, row["id"]) is None
-    await store.write(workers.note_process, row["id"], "a")
-    await store.write(workers.note_process, row["id"], "b")
-    assert await store.read(workers.process, row["id"]) == "b"
-
-
 async def test_events_newest_first(store):
     def event(worker, number):
         row = {"at": float(number), "worker": worker, "instance": None, "epoch": 1, "event": "e"}

@@ -17,6 +17,7 @@ def upgrade() -> None:
     op.add_column(
         "instances", sa.Column("driver_options", sa.JSON(none_as_null=True), nullable=True)
     )
+    op.add_column("leases", sa.Column("process", sa.Text(), nullable=True))
     _incidents()
     _evidence()
     _workers()
