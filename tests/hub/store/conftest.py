@@ -76,6 +76,7 @@ def worker_row():
             "mode_reason": None,
             "mode_by": None,
             "mode_at": None,
+            "mode_until": None,
             "state": "latent",
             "state_since": 1.0,
             "epoch": 0,
@@ -87,11 +88,16 @@ def worker_row():
             "last_error": None,
             "missing_since": None,
             "missing_reason": None,
+            "failed_starts": 0,
+            "up_since": None,
+            "uses": 0,
+            "retiring": None,
             "tainted": False,
             "removing": False,
             "destroy_attempts": 0,
             "facts": {},
             "revision": 1,
+            "person": None,
         }
         return row | values
 
