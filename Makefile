@@ -40,7 +40,7 @@ simulate: setup ## random scenarios on virtual time: SEEDS=1000, or SEED=7 to re
 sanity: setup ## ansible-test sanity on the collection as it is built
 	scripts/ansible-test
 
-molecule: setup ## Molecule's scenarios: the roles on this machine and on one with systemd (needs Docker)
+molecule: setup ## Molecule: the roles, here and on a machine with systemd, and a fleet on Docker (root)
 	scripts/molecule
 
 docs: setup ## generate what in docs/ is generated

@@ -1,5 +1,7 @@
 """A Docker daemon and an image with Python: no registry is needed, nothing else is ever stopped.
 
+The image has systemd too, for machines that Molecule tries roles on; nobody else starts it.
+
 A daemon that answers is used as it is; else one is started for the tests, in a directory of its
 own. `Daemon` is such a private one, for tests that freeze or kill it.
 """
@@ -24,10 +26,11 @@ from docker.errors import ImageNotFound
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-IMAGE = "hostler-test:bookworm"
+IMAGE = "hostler-test:debian12"
 USUAL = "unix:///var/run/docker.sock"
 READY_S = 60.0
 SUITE = "bookworm"
+PACKAGES = "python3,python3-apt,python3-packaging,python3-venv,systemd-sysv,dbus"
 
 _INSTALL = "Docker is missing: apt-get install docker.io debootstrap (dockerd needs root)"
 
@@ -152,7 +155,7 @@ def client_of(url: str) -> Iterator[APIClient]:
 
 
 def provide_image(url: str) -> None:
-    """See to it that the daemon has IMAGE: a minimal Debian with its Python 3."""
+    """See to it that the daemon has IMAGE: a small Debian with its Python 3 and systemd."""
     with client_of(url) as client:
         try:
             client.inspect_image(IMAGE)
@@ -169,8 +172,10 @@ def _root_file_system() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not tarball.exists():
             with tempfile.TemporaryDirectory(dir="/var/tmp") as root:
-                made = ["debootstrap", "--variant=minbase", "--include=python3", SUITE, root]
+                made = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root]
                 subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
+                for place in ("var/cache/apt", "var/lib/apt/lists"):
+                    shutil.rmtree(Path(root, place))
                 fresh = tarball.with_suffix(".new")
                 subprocess.run(["tar", "-C", root, "-cf", fresh, "."], check=True)
                 fresh.replace(tarball)
@@ -179,7 +184,7 @@ def _root_file_system() -> Path:
 
 def _tarball() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "hostler-tests" / f"{SUITE}.tar"
+    return Path(cache) / "hostler-tests" / "debian12.tar"
 
 
 def _answers(url: str) -> bool:
