@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket
 
-from hostler_agent.wire import messages
+from hostler_agent.wire import extension, messages
 from hostler_agent.wire.extension import AgentReport, Handshake
 from hostler_agent.wire.session import Requested, Role, Session
 
@@ -27,6 +27,13 @@ class Peer:
     client: str = "192.0.2.7"
     silent: bool = False
     stuck: bool = False
+    clock_s: float | None = None
+    version: str = "4.3.0"
+    facts: dict[str, Any] = field(default_factory=dict)
+    tools: Any = None
+    """What tool_versions is answered with; None: it is no command of this peer's."""
+    completes: bool = True
+    """whether a command ever ends"""
     status: int | None = None
     close_code: int | None = None
     asked: list[str] = field(default_factory=list)
@@ -38,6 +45,7 @@ class Peer:
         self.settled = asyncio.Event()  # told the hub's terms, or refused
         self.closed = asyncio.Event()
         self.was_asked = asyncio.Event()
+        self.was_started = asyncio.Event()  # a command
         self.unstuck = asyncio.Event()
 
     def websocket(self) -> WebSocket:
@@ -79,15 +87,33 @@ class Peer:
         self.asked.append(event.message.op)
         answer = self._result(event.message)
         data = self.wire.answer(event.seq_number, answer)
-        self.incoming.put_nowait({"type": "websocket.receive", "bytes": data})
+        self._tell(data)
+        if isinstance(event.message, messages.StartCommand):
+            self.was_started.set()
+            if self.completes:
+                self.complete(event.message.command_id)
         if isinstance(event.message, messages.SetWorkerSettings):
             self.settled.set()
         self.was_asked.set()
 
+    def complete(self, command_id: str) -> None:
+        """The command is over, and was tool_versions."""
+        update = messages.Update(command_id, [[extension.TOOL_VERSIONS, self.tools], ["rc", 0]])
+        for message in (update, messages.Complete(command_id)):
+            self._tell(self.wire.request(message, object()))
+
+    def _tell(self, frame: bytes) -> None:
+        self.incoming.put_nowait({"type": "websocket.receive", "bytes": frame})
+
     def _result(self, message: messages.Message) -> Any:
         if not isinstance(message, messages.GetWorkerInfo):
             return None
-        info: dict[str, Any] = {"system": "posix", "basedir": "/w", "worker_commands": {}}
+        commands = {} if self.tools is None else {extension.TOOL_VERSIONS: "3.3"}
+        info: dict[str, Any] = {"system": "posix", "basedir": "/w", "worker_commands": commands}
+        info["version"] = self.version
         if self.boot_id is not None:
-            info["hostler"] = AgentReport(self.boot_id, self.process).body()
+            report = AgentReport(
+                self.boot_id, self.process, facts=dict(self.facts), clock_s=self.clock_s
+            )
+            info["hostler"] = report.body()
         return info

@@ -15,10 +15,13 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """Durations only: nothing here knows what day it is."""
+    """Durations only; nothing here acts on what day it is."""
 
     def now(self) -> float:
         """Seconds that only ever grow, and grow while the machine is suspended too (A8, A9)."""
+
+    def wall(self) -> float:
+        """Seconds since 1970 as the machine has them, for the hub to compare with its own."""
 
     async def sleep(self, seconds: float) -> None: ...
 
@@ -38,6 +41,9 @@ class SystemClock:
 
     def now(self) -> float:
         return self._read()
+
+    def wall(self) -> float:
+        return time.time()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

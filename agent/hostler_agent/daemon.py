@@ -209,6 +209,7 @@ class Daemon:
             process=self._process,
             commands=self._roster.reports(),
             facts=machine_facts(self._config.workdir),
+            clock_s=self._surroundings.clock.wall(),
         )
         return {**worker_info(self._config.workdir, versions), extension.NAME: report.body()}
 

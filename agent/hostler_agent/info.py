@@ -100,6 +100,7 @@ def machine_facts(workdir: Path) -> dict[str, Any]:
         "hostname": host,
         "architecture": architecture,
         "platform": sys.platform,
+        "long_paths": machine.has_long_paths(),
         "python_version": "{}.{}.{}".format(*sys.version_info[:3]),
     }
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 from starlette.websockets import WebSocket
@@ -88,6 +90,29 @@ class Agents:
                 return session
             with self._arrivals.waiting(instance) as arrived:
                 await arrived.wait()
+
+    # --- for the gate, and as an agent comes ------------------------------------------------------
+
+    def by_connection(self, connection: str) -> AgentSession | None:
+        """The session of that connection, while there is one."""
+        return self._by_connection.get(connection)
+
+    async def ask(self, session: AgentSession) -> None:
+        """Ask an agent what it is. Raises WireError, ConnectionLost, TimeoutError."""
+        info = await session.request(messages.GetWorkerInfo())
+        if not isinstance(info, dict):
+            raise ProtocolError("get_worker_info was not answered with a map")
+        session.info = info
+        session.report = AgentReport.parse(info)
+
+    async def note(self, session: AgentSession) -> Mapping[str, Any]:
+        """The facts it has told, written down. Raises NotFound, StoreUnavailable."""
+        facts = facts_of(session.info, session.report)
+        entry = self._registry.get(session.admitted.worker)
+        if facts != entry.facts:
+            await self._store.write(workers.set_facts, entry.life.name, facts)
+            entry.facts = facts
+        return facts
 
     # --- for the controller -----------------------------------------------------------------------
 
@@ -194,21 +219,13 @@ class Agents:
         return False
 
     async def _prepare(self, session: AgentSession) -> None:
-        info = await session.request(messages.GetWorkerInfo())
-        if not isinstance(info, dict):
-            raise ProtocolError("get_worker_info was not answered with a map")
-        session.info = info
-        session.report = AgentReport.parse(info)
+        await self.ask(session)
         if session.process is not None:
             session.resumes = not await self._store.read(
                 builds.are_leases_stranded, session.instance, session.process
             )
         await session.request(self._terms(session))
-        facts = facts_of(info, session.report)
-        entry = self._registry.get(session.admitted.worker)
-        if facts != entry.facts:
-            await self._store.write(workers.set_facts, entry.life.name, facts)
-            entry.facts = facts
+        await self.note(session)
 
     def _terms(self, session: AgentSession) -> messages.SetWorkerSettings:
         hostler = None

@@ -35,9 +35,11 @@ from hostler_hub.evidence import Evidence
 from hostler_hub.exchange import Exchange
 from hostler_hub.files import Files
 from hostler_hub.fleet import Fleet
+from hostler_hub.gate import Gate
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.incidents import Incidents
 from hostler_hub.leases import Leases
+from hostler_hub.lifecycle import commands
 from hostler_hub.logs import Logs
 from hostler_hub.notify.notifier import Notifier
 from hostler_hub.opening import open_store
@@ -79,6 +81,7 @@ class _Outlets:
     queue: Queue
     dispatcher: Dispatcher
     leases: Leases
+    gate: Gate
 
     def send_away(self, connection: str, reason: str) -> None:
         self.agents.send_away(connection, reason)
@@ -92,6 +95,9 @@ class _Outlets:
 
     def tell_person(self, lease: str) -> None:
         self.leases.tell(lease)
+
+    def examine(self, worker: str, order: commands.Examine) -> None:
+        self.gate.examine(worker, order)
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,8 @@ async def _assemble(
     dispatching = assemble(settings, store, clock, registry, controller, logs)
     queue, dispatcher = dispatching.queue, dispatching.dispatcher
     leases = Leases(store, clock, registry, controller)
-    controller.outlets = _Outlets(agents, queue, dispatcher, leases)
+    gate = Gate(clock, registry, controller, agents)
+    controller.outlets = _Outlets(agents, queue, dispatcher, leases, gate)
     queue.services = Services(
         store, clock, controller, agents, logs, exchange, queue.finished, queue.forfeit
     )
@@ -211,6 +218,7 @@ async def _assemble(
     stack.push_async_callback(closing.within, "refusals", refusals.aclose)
     stack.push_async_callback(closing.within, "admission", admission.aclose)
     stack.push_async_callback(closing.within, "agents", agents.aclose)
+    stack.push_async_callback(closing.within, "gate", gate.aclose)
     stack.push_async_callback(closing.within, "queue", queue.aclose)
     await dispatching.groups.load()
     await queue.load()

@@ -59,6 +59,7 @@ class Outlets(Protocol):
     def lose_leases(self, leases: Sequence[str], reason: str) -> None: ...
     def offer_slots(self) -> None: ...
     def tell_person(self, lease: str) -> None: ...
+    def examine(self, worker: str, order: commands.Examine) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +114,7 @@ class Controller:
             commands.Destroy: self._destroy,
             commands.CancelTimer: self._cancel_timer,
             commands.SendAway: self._send_away,
+            commands.Examine: self._examine,
             commands.LoseLeases: self._lose_leases,
             commands.OfferSlots: self._offer_slots,
             commands.TellPerson: self._tell_person,
@@ -350,6 +352,9 @@ class Controller:
 
     def _send_away(self, _entry: Entry, command: commands.SendAway) -> None:
         self.outlets.send_away(command.connection, command.reason)
+
+    def _examine(self, entry: Entry, command: commands.Examine) -> None:
+        self.outlets.examine(entry.life.name, command)
 
     def _lose_leases(self, _entry: Entry, command: commands.LoseLeases) -> None:
         self.outlets.lose_leases(command.leases, command.reason)

@@ -145,6 +145,7 @@ _EVENTS: dict[type[events.Event], str] = {
     events.CreateFailed: "create_failed",
     events.Inspected: "gone",
     events.Compromised: "compromised",
+    events.Examined: "not_as_expected",
     events.Removed: "removed",
     events.Redefined: "redefined",
     events.HubStopping: "hub_stops",

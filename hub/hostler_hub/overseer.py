@@ -16,7 +16,7 @@ from hostler_hub.decisions import Decision, Kind, Step, of_step
 from hostler_hub.group_spec import GroupDefinition
 from hostler_hub.journal import Journal
 from hostler_hub.lifecycle import commands, events
-from hostler_hub.lifecycle.model import State, Timer, why_not_usable
+from hostler_hub.lifecycle.model import Gate, State, Timer, why_not_usable
 from hostler_hub.planning import Budget
 from hostler_hub.pools import FORCED_EVERY_S, MINUTE_S, Census, Pool, census
 from hostler_hub.registry import Entry, Registry
@@ -248,10 +248,12 @@ def _is_lost(step: Step) -> bool:
 
 def _breaker_after(pool: Pool, step: Step) -> Breaker:
     before, after = step.before, step.after
-    if before.state is not State.SUBSTANTIATING:
+    examined = before.gate is Gate.ASKING and isinstance(step.event, events.Examined)
+    if before.state is not State.SUBSTANTIATING and not (examined and not before.uses):
         return pool.breaker
     if after.state is State.SUBSTANTIATED:
-        return pool.breaker.succeeded()
+        # Who attaches may still differ from what is expected: that is known when it was looked at.
+        return pool.breaker if after.gate is not Gate.OPEN else pool.breaker.succeeded()
     failed = after.quarantine_until not in {None, before.quarantine_until}
     if not failed:
         return pool.breaker

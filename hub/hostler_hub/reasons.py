@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from hostler_hub.errors import InvalidRequest
 from hostler_hub.lifecycle.model import (
+    Gate,
     Mode,
     State,
     Timer,
@@ -183,6 +184,7 @@ _REMEDIES = {
 # From what lets the build through soonest to what needs somebody's doing.
 _NEAR = (
     "free",
+    "being_compared",
     "starting",
     "busy",
     "max_starting",
@@ -208,6 +210,8 @@ def _rule_of_instance(life: Worker) -> str:
         return "stopping"
     if not life.attached:
         return "detached"
+    if life.gate is not Gate.OPEN:
+        return "being_compared"
     if why_not_leasable(life) is None:
         return "free"
     return "worn_out" if life.free_slots or life.tainted else "busy"
@@ -227,6 +231,12 @@ def remedy(life: Worker) -> str:
         return "start its agent"
     if why_not_usable(life) is not None or life.state is State.INSUBSTANTIATING:
         return "nothing: a new instance is started when the old one is proven gone"
+    return _remedy_of_instance(life)
+
+
+def _remedy_of_instance(life: Worker) -> str:
+    if life.gate is not Gate.OPEN:
+        return "wait a minute: its agent is being asked"
     if life.state is State.SUBSTANTIATED and life.attached:
         return "wait for a slot, or define more workers like it"
     return "wait until its agent is attached"

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from hostler_hub.drivers.contract import Capabilities
 from hostler_hub.errors import NotFound
+from hostler_hub.expectations import Exam
 from hostler_hub.lifecycle.model import Instance, Mode, PersonLease, Policy, State, Timer, Worker
 from hostler_hub.specs import WorkerDefinition
 
@@ -47,6 +48,7 @@ class Entry:
     driver_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     timers: dict[Timer, TimerHandle] = field(default_factory=dict)
     incidents: dict[str, str] = field(default_factory=dict)  # ids of those that are open, by kind
+    exam: Exam | None = None  # how its machine compared the last time; asked anew at each attach
 
     @property
     def origin(self) -> Origin:
@@ -109,6 +111,7 @@ def policy_of(
         max_uptime_s=None if definition.max_uptime is None else float(definition.max_uptime),
         lease_ttl_s=lease_ttl_s,
         permanent=capabilities.permanent,
+        expects=definition.expects if definition.expects and definition.expects.any else None,
     )
 
 

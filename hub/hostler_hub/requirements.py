@@ -34,7 +34,7 @@ _TOKEN = re.compile(
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _WORDS: dict[str, Value] = {"true": True, "false": False, "null": None}
-_ORDER: dict[str, Callable[[Any, Any], bool]] = {
+ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -59,27 +59,27 @@ class Condition:
     values: tuple[Value, ...]
 
     def __str__(self) -> str:
-        shown = ", ".join(map(_shown, self.values))
-        return f"{self.fact} {self.operator} {f'[{shown}]' if self.operator == 'in' else shown}"
+        values = ", ".join(map(shown, self.values))
+        return f"{self.fact} {self.operator} {f'[{values}]' if self.operator == 'in' else values}"
 
     def refusal(self, facts: Mapping[str, Any]) -> str | None:
         """Why a worker with these facts does not satisfy it, or None if it does."""
         if self.fact not in facts:
             return f"it has no fact {self.fact}"
         has = facts[self.fact]
-        if self.operator in _ORDER:
+        if self.operator in ORDER:
             if not _is_number(has):
                 return f"its fact {self.fact} is {_kind(has)}, which has no order to {self}"
-            met = _ORDER[self.operator](has, self.values[0])
+            met = ORDER[self.operator](has, self.values[0])
         else:
             met = any(_equal(has, value) for value in self.values) is not (self.operator == "!=")
         if met:
             return None
-        return f"its fact {self.fact} is {_shown(has)}, not {self._wanted()}{self._hint(has)}"
+        return f"its fact {self.fact} is {shown(has)}, not {self._wanted()}{self._hint(has)}"
 
     def _wanted(self) -> str:
         if self.operator == "==":
-            return _shown(self.values[0])
+            return shown(self.values[0])
         return str(self).removeprefix(self.fact).lstrip()
 
     def _hint(self, has: Any) -> str:
@@ -98,7 +98,7 @@ def parse(text: str) -> Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
+class Token:
     kind: str
     text: str
     position: int
@@ -107,7 +107,7 @@ class _Token:
 class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens = _tokens(text)
+        self._tokens = tokens(text)
         self._next = 0
 
     def condition(self) -> Condition:
@@ -144,10 +144,10 @@ class _Parser:
         if (token.kind, token.text) != ("mark", wanted):
             raise self._error(token, f'"{wanted}"')
 
-    def _value(self, sign: _Token) -> Value:
+    def _value(self, sign: Token) -> Value:
         token = self._tokens[self._next]
         value = self._member()
-        if sign.text in _ORDER and not _is_number(value):
+        if sign.text in ORDER and not _is_number(value):
             raise ConditionError(
                 f"{sign.text} compares numbers, and {token.text} is {_kind(value)}", token.position
             )
@@ -163,18 +163,20 @@ class _Parser:
             return _WORDS.get(token.text, token.text)
         raise self._error(token, "a value (a number, a word, or a text in quotes)")
 
-    def _take(self) -> _Token:
+    def _take(self) -> Token:
         token = self._tokens[self._next]
         self._next = min(self._next + 1, len(self._tokens) - 1)
         return token
 
-    def _error(self, token: _Token, wanted: str) -> ConditionError:
+    def _error(self, token: Token, wanted: str) -> ConditionError:
         found = f"not {token.text}" if token.kind != "end" else "but the text ends"
         return ConditionError(f"here should be {wanted}, {found}", token.position)
 
 
-def _tokens(text: str) -> list[_Token]:
-    tokens, at = [], 0
+def tokens(text: str) -> list[Token]:
+    """What a condition is made of; the last one is the end. Raises ConditionError."""
+    made: list[Token] = []
+    at = 0
     end = len(text.rstrip())
     while at < end:
         found = _TOKEN.match(text, at)
@@ -183,9 +185,9 @@ def _tokens(text: str) -> list[_Token]:
             what = "this quote has no end" if text[start] in "\"'" else f"what is {text[start]!r}?"
             raise ConditionError(what, start + 1)
         kind = found.lastgroup or ""
-        tokens.append(_Token(kind, found[kind], found.start(kind) + 1))
+        made.append(Token(kind, found[kind], found.start(kind) + 1))
         at = found.end()
-    return [*tokens, _Token("end", "", end + 1)]
+    return [*made, Token("end", "", end + 1)]
 
 
 def _number(text: str) -> int | float:
@@ -209,10 +211,10 @@ def _equal(has: Any, value: Value) -> bool:
 def _kind(value: Any) -> str:
     if value is None:
         return "null"
-    return "true or false" if isinstance(value, bool) else f"the text {_shown(value)}"
+    return "true or false" if isinstance(value, bool) else f"the text {shown(value)}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f'"{value}"' if isinstance(value, str) else str(value)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Discriminator, Field, StrictInt, Tag, model_validator
 
+from hostler_hub.expectations import Expectations
 from hostler_hub.fields import (
     ENTRIES,
     MONTH_S,
@@ -78,7 +79,8 @@ class WorkerDefinition(_Spec):
 
     `default_properties` lose against the facts an agent reports, `properties` win over them.
     `build_wait_timeout`: idle time until the instance is stopped; 0 at once, below 0 only when the
-    hub stops. `missing_timeout` and `keepalive_interval`: null is the driver's, and the hub's.
+    hub stops. `expects` is compared with the machine at each attach, before the first lease.
+    `missing_timeout` and `keepalive_interval`: null is the driver's, and the hub's.
     `max_uses` builds and `max_uptime` seconds are what one instance is good for. `password` is
     write-only and belongs to workers that run without the hub's doing: itself, or where the hub
     finds it; null keeps the one that is stored.
@@ -101,6 +103,7 @@ class WorkerDefinition(_Spec):
     notify_on_missing: Addresses = ()
     keepalive_interval: Interval | None = None
     check_instance_interval: PositiveSeconds = 10
+    expects: Expectations | None = None
     password: PasswordOrRef | None = None
     description: Text | None = None
 

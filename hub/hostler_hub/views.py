@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import RowMapping
 
 from hostler_hub.instants import instant
 from hostler_hub.lease_views import lease_brief
-from hostler_hub.lifecycle.model import why_retiring
+from hostler_hub.lifecycle.model import Gate, why_retiring
 from hostler_hub.reasons import BuildReasons
 from hostler_hub.reconcile import Outcome, Report
 from hostler_hub.registry import Entry
@@ -54,6 +55,7 @@ def worker_view(entry: Entry, builds: Sequence[str]) -> dict[str, Any]:
         "uses": life.uses,
         "retiring": why_retiring(life),
         "failed_starts": life.failed_starts,
+        "admission": admission_view(entry),
         "quarantine": quarantine,
         "missing": missing,
         "lease": None if life.person is None else lease_brief(life.person),
@@ -67,6 +69,26 @@ def worker_view(entry: Entry, builds: Sequence[str]) -> dict[str, Any]:
         "facts": dict(entry.facts),
         "removing": life.removing,
         "revision": entry.revision,
+    }
+
+
+def admission_view(entry: Entry) -> dict[str, Any] | None:
+    """How its machine compares with what is expected of it; None where nothing is."""
+    expects, exam, gate = entry.definition.expects, entry.exam, entry.life.gate
+    if expects is None or not expects.any:
+        return None
+    if exam is not None and exam.expects != expects:
+        exam = None  # it says nothing about what is expected now
+    state = "unknown" if exam is None else "met" if exam.met else "unmet"
+    return {
+        "state": "asking" if gate is Gate.ASKING else state,
+        "at": None if exam is None else instant(exam.at),
+        "differences": [asdict(each) for each in exam.differences] if exam else [],
+        "clock_skew_s": exam.findings.clock_skew_s if exam and exam.findings else None,
+        "tools": {
+            name: asdict(tool)
+            for name, tool in ((exam and exam.findings and exam.findings.tools) or {}).items()
+        },
     }
 
 

@@ -63,12 +63,14 @@ DEFINED = (
     "notify_on_missing",
     "keepalive_interval",
     "check_instance_interval",
+    "expects",
     "password_ref",
     "password",
     "description",
 )
 # Variables of the inventory plugin that tell how a worker is; no definition, and no mistake.
 OBSERVED = (
+    "admission",
     "attached",
     "builds",
     "effective_properties",

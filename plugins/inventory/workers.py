@@ -102,6 +102,7 @@ DEFINED = (
     "notify_on_missing",
     "keepalive_interval",
     "check_instance_interval",
+    "expects",
     "password_ref",
     "description",
 )
@@ -118,6 +119,7 @@ OBSERVED = (
     "up_since",
     "uses",
     "retiring",
+    "admission",
     "quarantine",
     "missing",
     "incidents",

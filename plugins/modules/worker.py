@@ -118,6 +118,33 @@ options:
       check_instance_interval: &check_instance_interval
         description: Seconds between looks at the instance. The hub's default is 10.
         type: float
+      expects: &expects
+        description:
+          - What the machine must be and have. It is compared at each attach, before the first build; what differs
+            quarantines the worker, with what was expected and what was found as the reason.
+          - A worker that is resumed is compared again.
+        type: dict
+        suboptions:
+          clock_skew_s:
+            description: Seconds that the machine's clock may be ahead of the hub's, or behind it.
+            type: float
+          disk_free_mb:
+            description: MiB that must be free on the disk that builds work on.
+            type: int
+          long_paths:
+            description: Paths of more than 260 characters must work, which Windows has to be told.
+            type: bool
+          tools:
+            description:
+              - Executables that must be on the agent's C(PATH), each with a range of versions such as C(>=2.30) or
+                C(>=3.9, <4), or C(*) for any. The agent asks them by C(--version).
+            type: dict
+          facts:
+            description:
+              - Conditions on what the agent tells of its machine, such as C(memory_mb >= 8000) or
+                C(os_id in [debian, ubuntu]), in the words that builds use.
+            type: list
+            elements: str
       password: &password
         description: What a worker of driver V(permanent) attaches with. Never shown again; keep it in Ansible Vault.
         type: str
@@ -150,6 +177,7 @@ options:
   notify_on_missing: *notify_on_missing
   keepalive_interval: *keepalive_interval
   check_instance_interval: *check_instance_interval
+  expects: *expects
   password: *password
   password_ref: *password_ref
   description: *description
@@ -185,6 +213,21 @@ EXAMPLES = r"""
     driver: local
     labels: [linux]
     build_wait_timeout: 60
+
+- name: Define a worker that builds only on a machine that is fit for it
+  hostler.fleet.worker:
+    name: build-7
+    driver: permanent
+    password_ref:
+      file: build-7
+    expects:
+      clock_skew_s: 5
+      disk_free_mb: 20000
+      tools:
+        git: ">=2.30"
+        python3: ">=3.9, <4"
+      facts:
+        - memory_mb >= 8000
 
 - name: Define the fleet of the inventory in one call
   hostler.fleet.worker:
@@ -275,6 +318,16 @@ DEFINITION = {
     "notify_on_missing": {"type": "list", "elements": "str"},
     "keepalive_interval": {"type": "float"},
     "check_instance_interval": {"type": "float"},
+    "expects": {
+        "type": "dict",
+        "options": {
+            "clock_skew_s": {"type": "float"},
+            "disk_free_mb": {"type": "int"},
+            "long_paths": {"type": "bool"},
+            "tools": {"type": "dict"},
+            "facts": {"type": "list", "elements": "str"},
+        },
+    },
     "password": {"type": "str", "no_log": True},
     "password_ref": {
         "type": "dict",
@@ -296,6 +349,9 @@ def definitions(module):
     ]
     for one in wanted:
         refer_to_password(module, one)
+        if "expects" in one:
+            told = one["expects"].items()
+            one["expects"] = {key: numbers.plain(value) for key, value in told if value is not None}
         if "driver" not in one:
             module.fail_json(
                 msg="worker %s: driver is required for state=present, for example driver: local"

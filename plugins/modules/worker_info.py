@@ -144,6 +144,13 @@ workers:
       description: Why its instance gets no new builds and is replaced when it is idle.
       type: str
       returned: always
+    admission:
+      description:
+        - How its machine compares with what its definition expects of it. C(state) is V(unknown) until its agent
+          attaches, V(asking), V(met) or V(unmet); C(differences) is a list of C(what), C(expected) and C(found);
+          C(tools) is what was found of each tool. None where nothing is expected.
+      type: dict
+      returned: always
     quarantine:
       description: Until when and why it gets no builds.
       type: dict

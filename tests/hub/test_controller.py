@@ -16,7 +16,7 @@ from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.fake import FakeDriver, FakeProvider
 from hostler_hub.errors import NotFound
 from hostler_hub.identifiers import new_ulid
-from hostler_hub.lifecycle import Mode, State, Worker, events
+from hostler_hub.lifecycle import Mode, State, Worker, commands, events
 from hostler_hub.registry import Entry, Registry, columns_of
 from hostler_hub.specs import WorkerDefinition
 from hostler_hub.store import events as event_rows
@@ -47,6 +47,9 @@ class Outlets:
 
     def tell_person(self, lease: str) -> None:
         self.told.append(lease)
+
+    def examine(self, worker: str, order: commands.Examine) -> None:
+        raise AssertionError(worker)  # nothing is expected of them
 
 
 @dataclass

@@ -19,7 +19,7 @@ from hostler_hub.drivers.fake import FakeDriver, FakeProvider
 from hostler_hub.errors import Conflict
 from hostler_hub.evidence import Evidence
 from hostler_hub.identifiers import new_ulid
-from hostler_hub.lifecycle import State, Worker, events
+from hostler_hub.lifecycle import State, Worker, commands, events
 from hostler_hub.reconcile import Reconciler, Report
 from hostler_hub.registry import Entry, Registry, columns_of
 from hostler_hub.specs import WorkerDefinition
@@ -39,6 +39,7 @@ class Outlets:
     def offer_slots(self) -> None: ...
 
     def tell_person(self, lease: str) -> None: ...
+    def examine(self, worker: str, order: commands.Examine) -> None: ...
 
 
 @dataclass

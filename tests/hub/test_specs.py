@@ -46,6 +46,7 @@ def test_defaults_are_the_contracts() -> None:
         "notify_on_missing": [],
         "keepalive_interval": None,
         "check_instance_interval": 10,
+        "expects": None,
         "description": None,
         "password_ref": None,
     }

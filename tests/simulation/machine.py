@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from simulation.network import Network
     from simulation.provider import SimulatedOptions
 
+EPOCH_S = 1_800_000_000.0
 URL = "ws://127.0.0.1:9/api/v1/agents/connect"
 INFO = {"system": "posix", "basedir": "/b", "numcpus": 1, "version": "simulated", "environ": {}}
 
@@ -74,6 +75,9 @@ class AgentClock:
 
     def now(self) -> float:
         return self._loop.now
+
+    def wall(self) -> float:
+        return EPOCH_S + self._loop.now
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -26,7 +26,7 @@ import structlog
 from simulation import storage as storage_module
 from simulation.crashes import Traps
 from simulation.loop import Process, Stuck, VirtualLoop, outside
-from simulation.machine import Machine, Site, Truth, script
+from simulation.machine import EPOCH_S, Machine, Site, Truth, script
 from simulation.network import Network
 from simulation.observer import Observer
 from simulation.provider import Provider, SimulatedOptions, driver_for
@@ -44,7 +44,6 @@ from hostler_hub.specs import BuildSpec, WorkerDefinition
 
 T = TypeVar("T")
 
-EPOCH_S = 1_800_000_000.0
 START_S = 1000.0
 CONVERGENCE_S = 300.0
 LOOK_S = 0.05

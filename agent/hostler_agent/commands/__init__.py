@@ -1,4 +1,4 @@
-"""The commands of Buildbot's worker protocol: name -> class."""
+"""The commands of Buildbot's worker protocol, and one of ours: name -> class."""
 
 from hostler_agent.commands.base import Command, Context, Settings
 from hostler_agent.commands.directories import CopyDirectory, MakeDirectories, RemoveDirectories
@@ -6,6 +6,7 @@ from hostler_agent.commands.download import DownloadFile
 from hostler_agent.commands.errors import BadArguments, CommandError
 from hostler_agent.commands.queries import Glob, ListDir, RemoveFile, Stat
 from hostler_agent.commands.shell import Shell
+from hostler_agent.commands.tool_versions import ToolVersions
 from hostler_agent.commands.upload import UploadDirectory, UploadFile
 
 COMMANDS: dict[str, type[Command]] = {
@@ -22,6 +23,7 @@ COMMANDS: dict[str, type[Command]] = {
         UploadFile,
         UploadDirectory,
         DownloadFile,
+        ToolVersions,
     )
 }
 

@@ -65,6 +65,11 @@ def os_release() -> dict[str, Optional[str]]:
     return {}
 
 
+def has_long_paths() -> Optional[bool]:
+    """Whether paths of more than 260 characters work."""
+    return True
+
+
 def guard_against_oom() -> None:
     """Let the kernel take the jobs before the agent, where we may. Whoever starts children from
     this process resets it in them.

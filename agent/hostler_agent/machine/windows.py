@@ -40,6 +40,7 @@ PRIVACY_HINT = (
 """To the owner, the system and its administrators."""
 
 _BOOT_KEY = r"Software\Hostler\Boot"
+_FILE_SYSTEM_KEY = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 _VOLATILE = 1
 _ALL_ACCESS = 0x000F003F
 _DACL_INFORMATION = 4
@@ -153,6 +154,20 @@ def os_release() -> dict[str, Optional[str]]:
     version = sys.getwindowsversion()
     number = f"{version.major}.{version.minor}.{version.build}"
     return {"id": "windows", "id_like": None, "version_id": number, "version_codename": None}
+
+
+def has_long_paths() -> Optional[bool]:
+    """Whether paths of more than 260 characters work: Windows 10 and later, where it was told so.
+
+    Each program must want them too, as Python does. None where it cannot be known.
+    """
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _FILE_SYSTEM_KEY) as key:
+            return bool(winreg.QueryValueEx(key, "LongPathsEnabled")[0] == 1)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
 
 
 def guard_against_oom() -> None:

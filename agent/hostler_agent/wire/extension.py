@@ -4,6 +4,7 @@
   and epoch it is. 410 as its answer, or 4410 as a close code, is the order to go away for good.
 - get_worker_info's result has `hostler` in `worker_commands` and a map `hostler`: AgentReport.
 - set_worker_settings has a map `hostler`: HubSettings.
+- `tool_versions` in `worker_commands` is a command of ours: see TOOL_VERSIONS.
 - start_command's args have a map `hostler`: CommandTerms. With `raw`, output comes as `output`
   pairs of bytes with offsets (Output), and a `receipt` pair (Receipt) tells what the job left.
 """
@@ -59,6 +60,10 @@ STOPPING = "the agent is stopping and takes no more commands"
 
 LOST = "the command was ended when its lease was over"
 """Why start_command is refused for a command that was killed meanwhile: its build was lost."""
+
+TOOL_VERSIONS = "tool_versions"
+"""A command, and the pair it answers with: args `tools` (names) and `timeout`; a map by name of
+`path`, `version` and `problem`, each a text or null."""
 
 OUTPUT = "output"
 RECEIPT = "receipt"
@@ -119,6 +124,7 @@ class CommandReport(Record):
 class AgentReport(Record):
     """`hostler` in the worker's info. `boot_id` changes when the machine restarts (null where it
     cannot be known), `process` when the agent does; `facts` describe the machine.
+    `clock_s` is what its clock says, in seconds since 1970.
     """
 
     boot_id: Optional[str]
@@ -126,9 +132,11 @@ class AgentReport(Record):
     commands: tuple[CommandReport, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     version: int = VERSION
+    clock_s: Optional[float] = None
 
     _keys: ClassVar[Keys] = {
         "version": INTEGER,
+        "clock_s": optional(NUMBER),
         "boot_id": nullable(TEXT),
         "process": TEXT,
         "commands": LIST,

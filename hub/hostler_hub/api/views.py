@@ -85,6 +85,42 @@ class Missing(_View):
     reason: str | None
 
 
+class Difference(_View):
+    """One thing of a worker's machine that is not as its definition expects."""
+
+    what: str
+    expected: str
+    found: str
+
+
+class ToolFound(_View):
+    """What a worker's agent found of a tool."""
+
+    path: str | None
+    version: str | None
+    problem: str | None
+
+
+class AdmissionView(_View):
+    """How a worker's machine compares with what is expected of it; `unknown` until it attaches."""
+
+    state: Literal["unknown", "asking", "met", "unmet"]
+    at: str | None
+    differences: list[Difference]
+    clock_skew_s: float | None
+    tools: dict[str, ToolFound]
+
+
+class Expectations(_View):
+    """What is expected of a worker's machine."""
+
+    clock_skew_s: float | None
+    disk_free_mb: int | None
+    long_paths: bool
+    tools: dict[str, str]
+    facts: list[str]
+
+
 class LeaseBrief(_View):
     """Who has a worker, or waits for it, and why."""
 
@@ -117,6 +153,7 @@ class Definition(_View):
     notify_on_missing: list[str]
     keepalive_interval: float | None
     check_instance_interval: float
+    expects: Expectations | None
     description: str | None
     password_ref: dict[str, str] | None
     has_password: bool
@@ -150,6 +187,7 @@ class WorkerView(_View):
     uses: int
     retiring: str | None
     failed_starts: int
+    admission: AdmissionView | None
     quarantine: Quarantine | None
     missing: Missing | None
     lease: LeaseBrief | None

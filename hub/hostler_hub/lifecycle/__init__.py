@@ -8,6 +8,7 @@ from hostler_hub.lifecycle import commands, events
 from hostler_hub.lifecycle.errors import IllegalTransition, InvariantViolated
 from hostler_hub.lifecycle.invariants import check, check_transition
 from hostler_hub.lifecycle.model import (
+    Gate,
     Instance,
     Mode,
     PersonLease,
@@ -20,6 +21,7 @@ from hostler_hub.lifecycle.model import (
 from hostler_hub.lifecycle.step import step
 
 __all__ = [
+    "Gate",
     "IllegalTransition",
     "Instance",
     "InvariantViolated",

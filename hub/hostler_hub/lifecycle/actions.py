@@ -9,6 +9,7 @@ from hostler_hub.lifecycle import commands, events
 from hostler_hub.lifecycle.draft import Draft
 from hostler_hub.lifecycle.errors import IllegalTransition
 from hostler_hub.lifecycle.model import (
+    Gate,
     Instance,
     Mode,
     Presence,
@@ -28,6 +29,12 @@ INSUBSTANTIATING = State.INSUBSTANTIATING
 # Who attaches waits at least so long for a build: with a build_wait_timeout of 0 an instance would
 # be idle, and stopped, before the build it was started for could take its slot.
 FIRST_LEASE_S = 5.0
+
+# And for so long while its machine is compared with what is expected of it.
+EXAM_S = 120.0
+
+# The incident of a machine that is not what its definition expects.
+UNFIT = "unfit"
 
 # What goes on whatever becomes of the instance.
 _OUTLIVE_INSTANCES = frozenset({Timer.QUARANTINE, Timer.MODE, Timer.PERSON})
@@ -63,7 +70,7 @@ def record_handle(draft: Draft, event: events.Created) -> State:
 def give_up_create(draft: Draft, event: events.CreateFailed) -> State:
     draft.start_failed(event.error)
     draft.quarantine(event.error)
-    return _fail(draft, f"create failed: {event.error}")
+    return fail(draft, f"create failed: {event.error}")
 
 
 def give_up_attach(draft: Draft, _event: events.TimerFired) -> State:
@@ -71,14 +78,16 @@ def give_up_attach(draft: Draft, _event: events.TimerFired) -> State:
     reason = f"its agent did not attach within {wait:g} s"
     draft.start_failed(reason, never_attached=True)
     draft.quarantine(reason)
-    return _fail(draft, reason)
+    return fail(draft, reason)
 
 
 def attach(draft: Draft, event: events.Attached) -> State:
     _connect(draft, event)
-    draft.set(up_since=event.at, failed_starts=0)
+    draft.set(up_since=event.at)
+    if draft.worker.gate is Gate.OPEN:
+        draft.set(failed_starts=0)
     _limit_uptime(draft)
-    draft.idle(at_least_s=FIRST_LEASE_S)
+    draft.idle(at_least_s=first_lease_s(draft))
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
 
@@ -107,7 +116,7 @@ def reattach(draft: Draft, event: events.Attached) -> State:
     if (reason := _why_over(draft.worker)) is not None:
         return wind_down(draft, reason)
     if not draft.worker.in_use and Timer.IDLE not in draft.worker.timers:
-        draft.idle(at_least_s=FIRST_LEASE_S)
+        draft.idle(at_least_s=first_lease_s(draft))
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
 
@@ -119,11 +128,17 @@ def refuse(draft: Draft, event: events.Attached) -> State:
 
 
 def _connect(draft: Draft, event: events.Attached) -> None:
-    draft.cancel(Timer.ATTACH, Timer.RECONNECT)
-    draft.found()
+    draft.cancel(Timer.ATTACH, Timer.RECONNECT, Timer.MISSING)
     draft.set(connection=event.connection, resumable=event.resumable)
+    draft.examine()
+    if draft.worker.gate is Gate.OPEN or not draft.worker.failed_starts:
+        draft.found()  # else it may have failed again, and people were told so already
     if Timer.CHECK not in draft.worker.timers and not draft.worker.policy.permanent:
         draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
+
+
+def first_lease_s(draft: Draft) -> float:
+    return FIRST_LEASE_S if draft.worker.gate is Gate.OPEN else EXAM_S
 
 
 def _limit_uptime(draft: Draft) -> None:
@@ -186,7 +201,7 @@ def after_release(draft: Draft) -> State:
         draft.order(commands.OfferSlots())
         return SUBSTANTIATED
     if worker.tainted:
-        return _fail(draft, "a slot did not come back clean")
+        return fail(draft, "a slot did not come back clean")
     if worker.mode is Mode.DRAINING:
         return wind_down(draft, "drained")
     if (worn := why_retiring(worker)) is not None:
@@ -203,7 +218,7 @@ def after_release(draft: Draft) -> State:
 
 def detach(draft: Draft, event: events.Detached) -> State:
     """The agent is gone; the instance may not be, and its builds may still be running (A6)."""
-    draft.set(connection=None)
+    draft.disconnect()
     draft.order(commands.Resolve("duplicate", "the connection that was contested has ended"))
     if event.leaves:
         draft.lose_leases("its agent has left")
@@ -242,7 +257,7 @@ def give_up_reconnect(draft: Draft, event: events.TimerFired) -> State:
         return leave_permanent(draft)
     draft.missing(reason)
     draft.quarantine(reason)
-    return _fail(draft, reason)
+    return fail(draft, reason)
 
 
 def report_missing(draft: Draft, _event: events.TimerFired) -> State:
@@ -262,7 +277,7 @@ def miss_agent(draft: Draft, event: events.TimerFired) -> State:
     if draft.worker.leases or draft.worker.policy.permanent:
         return SUBSTANTIATED
     draft.quarantine(reason)
-    return _fail(draft, reason)
+    return fail(draft, reason)
 
 
 def leave_permanent(draft: Draft) -> State:
@@ -278,7 +293,8 @@ def leave_permanent(draft: Draft) -> State:
 
 
 def _part_with_instance(draft: Draft) -> None:
-    draft.set(instance=None, connection=None, destroying=False, destroy_attempts=0)
+    draft.disconnect()
+    draft.set(instance=None, destroying=False, destroy_attempts=0)
     draft.set(up_since=None, uses=0, retiring=None, tainted=False)
 
 
@@ -299,7 +315,7 @@ def inspected_booting(draft: Draft, event: events.Inspected) -> State:
         if draft.worker.instance.handle is not None:
             draft.start_failed(reason)
             draft.quarantine(reason)
-            return _fail(draft, reason)
+            return fail(draft, reason)
         # Else the hub died before the create (K2), which is no fault of the worker's (V12).
         return wind_down(draft, reason)
     if event.presence is Presence.RUNNING and event.handle is not None:
@@ -317,13 +333,13 @@ def inspected_up(draft: Draft, event: events.Inspected) -> State:
     if draft.worker.leases:
         draft.quarantine(reason)
     draft.lose_leases(reason)
-    return _fail(draft, reason)
+    return fail(draft, reason)
 
 
 # --- going down ----------------------------------------------------------------------------------
 
 
-def _fail(draft: Draft, reason: str) -> State:
+def fail(draft: Draft, reason: str) -> State:
     """Leave for good because something went wrong: what can be known of it is kept."""
     return wind_down(draft, reason, failure=reason)
 
@@ -333,6 +349,7 @@ def wind_down(draft: Draft, reason: str, failure: str | None = None) -> State:
     draft.lose_leases(reason)
     draft.lose_person(reason)
     draft.cancel(*(timer for timer in draft.worker.timers if timer not in _OUTLIVE_INSTANCES))
+    draft.set(gate=Gate.OPEN)
     if draft.worker.connection is not None:
         draft.order(commands.SendAway(draft.worker.connection, reason))
     draft.destroy(failure)
@@ -404,7 +421,7 @@ def rest(draft: Draft, _event: events.Destroyed | events.Forgotten) -> State:
 
 
 def lose_connection(draft: Draft, _event: events.Detached) -> State:
-    draft.set(connection=None)
+    draft.disconnect()
     return INSUBSTANTIATING
 
 
@@ -464,7 +481,10 @@ def set_mode_down(draft: Draft, event: events.ModeSet) -> State:
 
 
 def redefine(draft: Draft, event: events.Redefined) -> State:
+    expected = draft.worker.policy.expects
     draft.set(policy=event.policy)
+    if expected is not None and event.policy.expects is None:
+        draft.order(commands.Resolve(UNFIT, "nothing is expected of it any more"))
     worker = draft.worker
     up = worker.state in {SUBSTANTIATING, SUBSTANTIATED}
     if up and event.restart and not worker.in_use:
@@ -473,6 +493,9 @@ def redefine(draft: Draft, event: events.Redefined) -> State:
         draft.set(retiring="it was defined anew")
     if worker.state is SUBSTANTIATED:
         _limit_uptime(draft)
+        if event.policy.expects != expected:
+            draft.examine()
+            draft.order(commands.OfferSlots())
         if not worker.in_use and (worn := why_retiring(worker)) is not None:
             return wind_down(draft, worn)
     if worker.state is SUBSTANTIATED and worker.attached and not worker.in_use:
@@ -551,7 +574,8 @@ def recover_starting(draft: Draft, _event: events.Recovered) -> State:
 def recover_up(draft: Draft, _event: events.Recovered) -> State:
     """K5 to K9: the agent reconnects by itself; its leases wait for it."""
     _recover_deadlines(draft)
-    draft.set(connection=None, resumable=True)
+    draft.disconnect()
+    draft.set(resumable=True)
     if (reason := _why_over(draft.worker)) is not None:
         return wind_down(draft, reason)
     draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from hostler_hub.lifecycle.model import PersonLease, Timer
 
@@ -47,6 +48,16 @@ class SetTimer(Command):
 @dataclass(frozen=True, slots=True)
 class CancelTimer(Command):
     timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Examine(Command):
+    """Compare the machine of the agent on this connection with what is expected; answered by
+    Examined, or not at all when the connection is lost meanwhile."""
+
+    connection: str
+    exam: int
+    expects: Any
 
 
 @dataclass(frozen=True, slots=True)

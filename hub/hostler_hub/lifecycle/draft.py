@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hostler_hub.lifecycle import commands
-from hostler_hub.lifecycle.model import Mode, Timer, Worker
+from hostler_hub.lifecycle.model import Gate, Mode, Timer, Worker
 
 QUARANTINE_FIRST_S = 10.0
 QUARANTINE_LONGEST_S = 3600.0
@@ -58,6 +58,21 @@ class Draft:
     def leave_quarantine(self) -> None:
         self.set(quarantine_until=None, quarantine_reason=None)
         self.cancel(Timer.QUARANTINE)
+        if self.worker.gate is Gate.SHUT:
+            self.examine()  # somebody says that it was mended, or nobody does: look
+
+    def examine(self) -> None:
+        """Have the attached agent's machine looked at before anybody gets a slot of it."""
+        connection, expects = self.worker.connection, self.worker.policy.expects
+        if connection is None or expects is None:
+            self.set(gate=Gate.OPEN)
+            return
+        exam = self.worker.exam + 1
+        self.set(gate=Gate.ASKING, exam=exam)
+        self.order(commands.Examine(connection, exam, expects))
+
+    def disconnect(self) -> None:
+        self.set(connection=None, gate=Gate.OPEN)
 
     def missing(self, reason: str) -> None:
         """One incident is told once: while it lasts nothing more is said (V16)."""

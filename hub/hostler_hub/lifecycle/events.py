@@ -83,6 +83,18 @@ class Detached(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Examined(Event):
+    """The attached agent's machine was compared with what is expected of it; ``cause``: with what
+    outcome. ``exam`` says which Examine this answers."""
+
+    exam: int
+    met: bool
+    cause: str
+
+    noteworthy: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Compromised(Event):
     """The instance's one-time token was used by somebody else too: neither can be trusted."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hostler_hub.lifecycle.errors import InvariantViolated
-from hostler_hub.lifecycle.model import Mode, State, Timer, Worker
+from hostler_hub.lifecycle.model import Gate, Mode, State, Timer, Worker
 
 _UP = {State.SUBSTANTIATING, State.SUBSTANTIATED}
 
@@ -19,7 +19,10 @@ def check(worker: Worker) -> None:
 
 
 def check_transition(before: Worker, after: Worker) -> None:
-    """V4 and V3 over one step: a new instance means a new epoch, and none is skipped over."""
+    """V4 and V3 over one step: a new instance means a new epoch, and none is skipped over. V11: no
+    lease of a machine that was not looked at."""
+    if before.gate is not Gate.OPEN and set(after.leases) - set(before.leases):
+        raise InvariantViolated(f"V11 worker {after.name}: leased before it was looked at")
     if after.epoch < before.epoch:
         raise InvariantViolated(f"V4 worker {after.name}: epoch fell to {after.epoch}")
     changed = before.instance is None or (
@@ -65,6 +68,12 @@ def _connection_has_instance(worker: Worker) -> str | None:
     return None
 
 
+def _gate_is_of_an_agent(worker: Worker) -> str | None:
+    if worker.gate is not Gate.OPEN and not worker.attached:
+        return "V11 its machine is looked at, and no agent is attached"
+    return None
+
+
 def _orders_are_obeyed(worker: Worker) -> str | None:
     if worker.mode is Mode.STOPPED and worker.state in _UP:
         return "V11 stopped, and up"
@@ -100,6 +109,7 @@ def _something_will_happen(worker: Worker) -> str | None:
         and worker.retiring is None
         and Timer.UPTIME not in timers,
         "holds an order beyond its end": worker.mode_until is not None and Timer.MODE not in timers,
+        "is shut out for ever": worker.gate is Gate.SHUT and worker.quarantine_until is None,
         "is quarantined for ever": worker.quarantine_until is not None
         and Timer.QUARANTINE not in timers,
     }
@@ -114,6 +124,7 @@ _RULES: tuple[Callable[[Worker], str | None], ...] = (
     _leases_are_held,
     _a_person_is_alone,
     _connection_has_instance,
+    _gate_is_of_an_agent,
     _orders_are_obeyed,
     _something_will_happen,
 )

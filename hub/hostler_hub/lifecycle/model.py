@@ -33,6 +33,14 @@ class State(StrEnum):
     INSUBSTANTIATING = "insubstantiating"
 
 
+class Gate(StrEnum):
+    """Whether the attached agent's machine is what its worker's definition expects."""
+
+    OPEN = "open"  # it is, or nothing is expected
+    ASKING = "asking"  # it is being looked at
+    SHUT = "shut"  # it is not; looked at again when the quarantine is over
+
+
 class Presence(StrEnum):
     """What a driver saw of an instance. UNKNOWN is never taken for GONE (P3, V3)."""
 
@@ -68,6 +76,7 @@ class Policy:
     max_uptime_s: float | None = None  # and for how long it gets new ones
     lease_ttl_s: float = 300.0
     permanent: bool = False  # its owner starts it; it attaches by itself
+    expects: Any = None  # of its machine; the core only sees whether that has changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,8 @@ class Worker:
     instance: Instance | None = None
     connection: str | None = None
     resumable: bool = False  # the attached agent can take up its commands after a reconnect
+    gate: Gate = Gate.OPEN
+    exam: int = 0  # which look at its machine was the last; answers to older ones are late
     leases: tuple[str, ...] = ()
     up_since: float | None = None  # when the instance's agent attached first
     uses: int = 0  # leases that the instance has given
@@ -126,7 +137,7 @@ class Worker:
     backoff_s: float = 0.0  # the last quarantine's length; kept until a build finishes
     missing_since: float | None = None
     missing_reason: str | None = None
-    failed_starts: int = 0  # in a row, without an attached agent between them
+    failed_starts: int = 0  # in a row, without an attached and fit agent between them
     last_error: str | None = None
     removing: bool = False
     destroying: bool = False  # a destroy call is under way
@@ -198,6 +209,8 @@ def why_not_up(worker: Worker) -> str | None:
         refusal = f"it is {worker.state}"
     if refusal is None and not worker.attached:
         refusal = "its agent is not attached"
+    if refusal is None and worker.gate is not Gate.OPEN:
+        refusal = "its machine is being compared with what is expected of it"
     return refusal
 
 

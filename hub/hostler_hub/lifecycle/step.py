@@ -6,7 +6,7 @@ from hostler_hub.lifecycle import events, people
 from hostler_hub.lifecycle.commands import Command, SendAway
 from hostler_hub.lifecycle.draft import Draft
 from hostler_hub.lifecycle.errors import IllegalTransition
-from hostler_hub.lifecycle.model import Timer, Worker
+from hostler_hub.lifecycle.model import Gate, Timer, Worker
 from hostler_hub.lifecycle.table import TABLE
 
 _OF_AN_INSTANCE = (
@@ -53,6 +53,8 @@ def _is_stale(worker: Worker, event: events.Event) -> bool:
         )
     if isinstance(event, events.Detached):
         return event.connection != worker.connection
+    if isinstance(event, events.Examined):
+        return worker.gate is not Gate.ASKING or event.exam != worker.exam
     if isinstance(event, events.TimerFired):
         return worker.timers.get(event.timer, event.at + 1) > event.at
     return False

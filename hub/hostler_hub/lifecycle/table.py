@@ -11,7 +11,7 @@ from typing import Any
 
 from hostler_hub.lifecycle import actions as do
 from hostler_hub.lifecycle import events as ev
-from hostler_hub.lifecycle import people
+from hostler_hub.lifecycle import gate, people
 from hostler_hub.lifecycle.actions import INSUBSTANTIATING, LATENT, SUBSTANTIATED, SUBSTANTIATING
 from hostler_hub.lifecycle.draft import Draft
 from hostler_hub.lifecycle.model import State, Timer
@@ -122,6 +122,13 @@ ROWS: tuple[Row, ...] = (
         do.stop_compromised,
         (INSUBSTANTIATING,),
         why="leased or not: who has its token could have its builds",
+    ),
+    Row(
+        SUBSTANTIATED,
+        ev.Examined,
+        gate.pass_or_shut,
+        (SUBSTANTIATED, INSUBSTANTIATING),
+        why="stays also when it is unfit, while builds run on it or where it is its owner's",
     ),
     Row(SUBSTANTIATED, ev.Leased, do.lease, (SUBSTANTIATED,)),
     Row(SUBSTANTIATED, ev.Released, do.release, (SUBSTANTIATED, INSUBSTANTIATING)),

@@ -98,4 +98,5 @@ def _in_words(kind: str) -> str:
         "stop_failed": "its instance cannot be stopped",
         "group_lost": "most of its group is lost",
         "compromised": "compromised",
+        "unfit": "its machine is not as expected",
     }.get(kind, kind.replace("_", " "))

@@ -10,7 +10,7 @@ from hostler_hub.controller import Controller
 from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.fake import FakeDriver, FakeProvider
 from hostler_hub.leases import Leases
-from hostler_hub.lifecycle import Worker, events
+from hostler_hub.lifecycle import Worker, commands, events
 from hostler_hub.registry import Entry, Registry, columns_of
 from hostler_hub.specs import WorkerDefinition
 from hostler_hub.store import workers
@@ -81,3 +81,6 @@ class Leasing:
 
     def tell_person(self, lease: str) -> None:
         self.leases.tell(lease)
+
+    def examine(self, worker: str, order: commands.Examine) -> None:
+        raise AssertionError(worker)  # nothing is expected of them

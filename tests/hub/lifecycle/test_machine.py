@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hostler_hub.lifecycle import (
+    Gate,
     Instance,
     Mode,
     PersonLease,
@@ -39,6 +40,8 @@ POLICIES = st.builds(
     max_uses=st.sampled_from([None, 1, 2]),
     max_uptime_s=st.sampled_from([None, 0.5, 3600.0]),
     lease_ttl_s=st.just(300.0),
+    permanent=st.just(False),
+    expects=st.sampled_from([None, None, "git", "svn"]),
 )
 
 
@@ -56,6 +59,7 @@ class WorkerLife(RuleBasedStateMachine):
         self.agents: dict[str, tuple[str, int]] = {}  # connection: (instance, epoch)
         self.builds: set[str] = set()  # leases given and neither lost nor released
         self.forgotten = False
+        self.asked: list[commands.Examine] = []  # looks at a machine that nobody has answered
 
     # --- the shell ------------------------------------------------------------------------------
 
@@ -74,6 +78,8 @@ class WorkerLife(RuleBasedStateMachine):
             self.creating = command.instance
         elif isinstance(command, commands.Destroy):
             self.destroying = command.instance
+        elif isinstance(command, commands.Examine):
+            self.asked.append(command)
         elif isinstance(command, commands.SendAway):
             self.agents.pop(command.connection, None)
         elif isinstance(command, commands.LoseLeases):
@@ -153,9 +159,20 @@ class WorkerLife(RuleBasedStateMachine):
         del self.agents[connection]
         self.happen(events.Detached(at=self.tick(), connection=connection, cause="cut"))
 
+    @precondition(lambda self: self.asked)
+    @rule(met=st.booleans(), late=st.booleans())
+    def examine(self, met: bool, late: bool) -> None:
+        """Whichever was asked: also the one that a reconnect or a redefinition has overtaken."""
+        asked = self.asked.pop(0 if late else -1)
+        before = self.worker
+        self.happen(events.Examined(at=self.tick(), exam=asked.exam, met=met, cause="looked"))
+        if asked.exam != before.exam:
+            assert self.worker is before, "a late answer changed something"
+
     @precondition(lambda self: why_not_leasable(self.worker) is None)
     @rule()
     def lease(self) -> None:
+        assert self.worker.gate is Gate.OPEN, "V11: leased before it was looked at"
         lease = self.new("L")
         self.builds.add(lease)
         assert self.worker.uses_left > 0, "an instance is used more often than it is good for"
@@ -255,12 +272,15 @@ class WorkerLife(RuleBasedStateMachine):
             self.exists.add(self.creating)
         self.creating = self.destroying = None
         self.agents.clear()
+        self.asked.clear()
         instance = self.worker.instance
         kept = None if instance is None else Instance(instance.id, instance.epoch, instance.handle)
         self.worker = replace(
             self.worker,
             instance=kept,
             connection=None,
+            gate=Gate.OPEN,
+            exam=0,
             resumable=False,
             timers={},
             destroying=False,

@@ -1,0 +1,170 @@
+"""`tool_versions`, a command of ours: which executables there are, and which versions they say.
+
+A tool is looked for where builds would find it, on the agent's PATH, and asked by `--version` in a
+job of its own, so that one which hangs, floods or leaves something running is ended as any command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from typing import Optional
+
+from hostler_agent.commands.base import Command
+from hostler_agent.jobs.errors import JobError
+from hostler_agent.jobs.plan import (
+    COMMAND_VARIABLE,
+    INSTANCE_VARIABLE,
+    JobLimits,
+    JobPlan,
+    job_environment,
+)
+from hostler_agent.jobs.receipt import Ended
+from hostler_agent.jobs.run import Job
+from hostler_agent.wire.extension import TOOL_VERSIONS
+
+MAX_TOOLS = 64
+TOOL_S = 10.0
+ALL_S = 45.0
+HEARD_BYTES = 16 * 1024
+
+_POINTED = re.compile(r"\d{1,9}(?:\.\d{1,9})+")
+_WHOLE = re.compile(r"(?<![\w.-])\d{1,9}(?![\w.-])")
+
+
+class ToolVersions(Command):
+    """Arguments: `tools`, a list of names without a path; in seconds `timeout` of each, and
+    `maxTime` of all, after which the rest is not asked.
+
+    The pair `tool_versions` is a map by name of `path`, `version` and `problem`, null where there
+    is none.
+    """
+
+    name = TOOL_VERSIONS
+
+    _job: Optional[Job] = None
+    _interrupted = False
+    _skipping: Optional[str] = None
+
+    async def execute(self) -> None:
+        names = self._names()
+        timeout_s = self.arguments.seconds("timeout", TOOL_S) or TOOL_S
+        max_time_s = self.arguments.seconds("maxTime", ALL_S) or ALL_S
+        ends_at = self.clock.monotonic() + max_time_s
+        found: dict[str, dict[str, Optional[str]]] = {}
+        for index, name in enumerate(names):
+            left_s = ends_at - self.clock.monotonic()
+            if left_s <= 0:
+                self._skipping = self._skipping or f"not asked: {max_time_s:g} s were over"
+            found[name] = await self._look(name, index, min(timeout_s, left_s))
+        await self.output.pair(TOOL_VERSIONS, found)
+        await self.output.pair("rc", -1 if self._interrupted else 0)
+
+    def interrupt(self, why: str) -> None:
+        self._skipping = f"command interrupted: {why}"
+        self._interrupted = True
+        if self._job is not None:
+            self._job.interrupt(Ended.KILLED, self._skipping)
+
+    def _names(self) -> Sequence[str]:
+        names = self.arguments.get("tools")
+        if (
+            not isinstance(names, (list, tuple))
+            or len(names) > MAX_TOOLS
+            or not all(isinstance(name, str) and _is_bare(name) for name in names)
+        ):
+            raise self.arguments.wrong("tools", "a list of executables' names", names)
+        return names
+
+    async def _look(self, name: str, index: int, timeout_s: float) -> dict[str, Optional[str]]:
+        path = await asyncio.get_running_loop().run_in_executor(None, find, name)
+        version, problem = None, None
+        if path is not None and self._skipping is not None:
+            problem = self._skipping
+        elif path is not None:
+            version, problem = await self._ask(path, index, timeout_s)
+        return {"path": path, "version": version, "problem": problem}
+
+    async def _ask(
+        self, path: str, index: int, timeout_s: float
+    ) -> tuple[Optional[str], Optional[str]]:
+        heard = _Ear()
+        plan = self._plan(path, index, timeout_s)
+        try:
+            self._job = Job(plan, self.context.containment, heard, (), self.clock)
+            outcome = await self._job.run()
+        except (JobError, OSError) as error:
+            return None, f"cannot be started: {error}"
+        finally:
+            self._job = None
+        version = heard.version()
+        if version is not None:
+            return version, None
+        if outcome.receipt.ended in (Ended.TIMEOUT, Ended.KILLED):
+            return None, heard.stopped or "it was ended"
+        return None, None
+
+    def _plan(self, path: str, index: int, timeout_s: float) -> JobPlan:
+        context = self.context
+        markers = {
+            INSTANCE_VARIABLE: context.containment.root_name,
+            COMMAND_VARIABLE: context.command_id,
+        }
+        return JobPlan(
+            command_id=f"{context.command_id}.{index}",
+            argv=(path, "--version"),
+            workdir=context.workdir,
+            # Half of Windows' tools are batch files; nothing of this command line is a stranger's.
+            allow_batch=True,
+            environment=job_environment(os.environ, {}, markers),
+            limits=JobLimits(max_time_s=timeout_s),
+        )
+
+
+class _Ear:
+    """Hears a tool (jobs.run.Sink); what it says beyond the beginning is dropped."""
+
+    def __init__(self) -> None:
+        self.stopped: Optional[str] = None
+        self._said = {"stdout": b"", "stderr": b""}
+
+    async def take_output(self, stream: str, data: bytes) -> None:
+        room = HEARD_BYTES - len(self._said[stream])
+        if room > 0:
+            self._said[stream] += data[:room]
+
+    async def take_log(self, name: str, data: bytes) -> None:
+        """There is none."""
+
+    async def stopping(self, why: str) -> None:
+        self.stopped = why
+
+    def version(self) -> Optional[str]:
+        """Some tools say it where errors go."""
+        for stream in ("stdout", "stderr"):
+            version = version_in(self._said[stream].decode("utf-8", "replace"))
+            if version is not None:
+                return version
+        return None
+
+
+def find(name: str) -> Optional[str]:
+    """Where the executable is; None where there is none on PATH.
+
+    Not in the current directory, where a build may have left anything.
+    """
+    path = shutil.which(name)
+    return path if path is not None and os.path.isabs(path) else None  # noqa: PTH117 - a text
+
+
+def version_in(text: str) -> Optional[str]:
+    """The first digits with points between them; without any, the first whole number."""
+    found = _POINTED.search(text) or _WHOLE.search(text)
+    return None if found is None else found.group()
+
+
+def _is_bare(name: str) -> bool:
+    return bool(name) and not set(name) & set('/\\:"\0') and name not in (".", "..")
