@@ -23,6 +23,7 @@ from benchmarks import (
     ssh,
     substantiate,
     survivors,
+    windows,
     worker,
 )
 from benchmarks.processes import BenchmarkFailed
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "agent": agent.measure,
     "worker": worker.measure,
     "survivors": survivors.measure,
+    "windows": windows.measure,
 }
 
 

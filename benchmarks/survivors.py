@@ -137,7 +137,7 @@ async def _escapes(plan: Plan, torture: Torture, samples: Samples) -> None:
             await command.end()
             if command.rc != 0:
                 raise BenchmarkFailed(f"an escape ended with {command.rc}")
-            incomplete += not _is_whole(command)
+            incomplete += not is_whole(command)
 
     turns = [len(range(number, count, IN_FLIGHT)) for number in range(IN_FLIGHT)]
     await asyncio.gather(*map(lane, turns))
@@ -146,7 +146,7 @@ async def _escapes(plan: Plan, torture: Torture, samples: Samples) -> None:
         samples.add(RECEIPTS, incomplete)
 
 
-def _is_whole(command: Command) -> bool:
+def is_whole(command: Command) -> bool:
     receipt = command.receipt
     return (
         receipt is not None

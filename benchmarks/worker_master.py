@@ -36,6 +36,7 @@ _RAW = messages.SetWorkerSettings(
 _ANYTHING = Limits(message_size_bytes=512 * MEBIBYTE, items=1 << 30, in_flight=1 << 20)
 
 DEADLINE_S = 180.0
+SAID = 4096
 
 
 @dataclass(eq=False)
@@ -44,6 +45,8 @@ class Command:
 
     command_id: str
     size_bytes: int = 0
+    said: str = ""
+    """the beginning of its output"""
     rc: int | None = None
     receipt: dict[str, Any] | None = None
     heard: asyncio.Event = field(default_factory=asyncio.Event)
@@ -57,15 +60,20 @@ class Command:
     def receive(self, pairs: Sequence[Sequence[Any]]) -> None:
         for name, value in pairs:
             if name == "stdout":
-                self.size_bytes += len(value[0])
-                self.heard.set()
+                self._hear(value[0])
             elif name == "output" and value["stream"] == "stdout":
-                self.size_bytes += len(value["data"])
-                self.heard.set()
+                self._hear(value["data"])
             elif name == "rc":
                 self.rc = value
             elif name == "receipt":
                 self.receipt = value
+
+    def _hear(self, output: str | bytes) -> None:
+        self.size_bytes += len(output)
+        if len(self.said) < SAID:
+            begin = output[:SAID]
+            self.said += begin if isinstance(begin, str) else begin.decode("ascii", "replace")
+        self.heard.set()
 
 
 class Worker:

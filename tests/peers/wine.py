@@ -100,7 +100,7 @@ class Windows:
 def windows() -> Windows:
     """The one of this checkout; makes it the first time (a minute or so)."""
     made = Windows(CACHE)
-    with _lock():
+    with lock():
         recipe = CACHE / "recipe"
         if not recipe.exists() or recipe.read_text() != _RECIPE:
             for path in (CACHE / "prefix", CACHE / "python", CACHE / "site"):
@@ -159,8 +159,12 @@ def _make(made: Windows) -> None:
     version = ["HKCU\\Software\\Wine", "/v", "Version", "/d", "win10", "/f"]
     made.run("reg", "add", *version)
     _pip("--no-deps", "--target", str(CACHE / "python"), PYTHON)
+    install_for_windows(CACHE / "site", PACKAGES)
+
+
+def install_for_windows(site: Path, packages: Sequence[str]) -> None:
     for_windows = ["--platform", "win_amd64", "--python-version", "3.11", "--only-binary=:all:"]
-    _pip("--target", str(CACHE / "site"), *for_windows, *PACKAGES)
+    _pip("--target", str(site), *for_windows, *packages)
 
 
 def _write_paths() -> None:
@@ -184,7 +188,7 @@ def _pip(*arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def _lock() -> Iterator[None]:
+def lock() -> Iterator[None]:
     """Two test runs make one Windows."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as file:

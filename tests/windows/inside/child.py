@@ -1,7 +1,7 @@
 """What the jobs in the tests run in Windows: processes that try to get away.
 
 Each line `pid N` names a process that must be dead when the job is over; Ready says that all are
-there.
+there. A `mark` does nothing: it is for whoever looks for such processes from outside.
 """
 
 import ctypes
@@ -40,7 +40,7 @@ def simple():
     forever()
 
 
-def wait():
+def wait(*mark):
     forever()
 
 
@@ -48,9 +48,9 @@ def exits(code):
     ctypes.WinDLL("kernel32").ExitProcess(ctypes.c_uint(int(code)))
 
 
-def escape():
+def escape(*mark):
     """Leaves a detached process behind, and ends."""
-    started = start("wait", creationflags=DETACHED, quiet=True)
+    started = start("wait", *mark, creationflags=DETACHED, quiet=True)
     say(f"pid {started.pid}")
     os._exit(0)
 
@@ -71,13 +71,13 @@ def hold_output():
     say(f"pid {started.pid}")
 
 
-def tree(count):
+def tree(count, *mark):
     """`count` processes, each the parent of the next."""
     say(f"pid {os.getpid()}")
     left = int(count) - 1
     if left:
         flags = DETACHED if left % 3 == 0 else 0
-        start("tree", left, creationflags=flags)
+        start("tree", left, *mark, creationflags=flags)
     else:
         say("Ready")
     forever()
