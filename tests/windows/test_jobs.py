@@ -105,7 +105,8 @@ def test_held_output_delays_the_end_and_is_named(windows: Windows) -> None:
 )
 def test_limits_of_time(windows: Windows, limits: dict[str, float], ended: str) -> None:
     told = windows.call("jobs.run_child", ["simple"], {"limits": limits})
-    assert (told["ended"], told["rc"], told["told_pids"]) == (ended, -1, 1)
+    # Whether it had come to say anything by then depends on the machine.
+    assert (told["ended"], told["rc"], told["pids_seen"] >= 1) == (ended, -1, True)
     assert len(told["stops"]) == 1
     assert_empty(told)
 
