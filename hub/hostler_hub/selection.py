@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, StrictBool, model_validator
 
-from hostler_hub.fields import STRICT, DriverName, Labels, Properties, refuse
+from hostler_hub.fields import STRICT, DriverName, Labels, Properties, WorkerName, refuse
 from hostler_hub.lifecycle.model import Mode, State
 from hostler_hub.registry import Entry
 
@@ -22,6 +22,7 @@ def _one_or_many(value: object) -> object:
 
 _OneOrMany = BeforeValidator(_one_or_many)
 _Drivers = Annotated[tuple[DriverName, ...], Field(min_length=1, max_length=64), _OneOrMany]
+_Groups = Annotated[tuple[WorkerName, ...], Field(min_length=1, max_length=64), _OneOrMany]
 _States = Annotated[tuple[State, ...], Field(min_length=1, max_length=len(State)), _OneOrMany]
 _Modes = Annotated[tuple[Mode, ...], Field(min_length=1, max_length=len(Mode)), _OneOrMany]
 _Labels = Annotated[Labels, Field(min_length=1), _OneOrMany]
@@ -38,6 +39,7 @@ class Select(BaseModel):
 
     all: StrictBool = False
     driver: _Drivers | None = None
+    group: _Groups | None = None
     labels: _Labels | None = None
     state: _States | None = None
     mode: _Modes | None = None
@@ -68,6 +70,7 @@ def _has(wanted: Mapping[str, Any], entry: Entry) -> bool:
 
 _FITS: dict[str, Callable[[Any, Entry], bool]] = {
     "driver": lambda wanted, entry: entry.definition.driver in wanted,
+    "group": lambda wanted, entry: entry.definition.group in wanted,
     "labels": lambda wanted, entry: set(wanted) <= set(entry.definition.labels),
     "state": lambda wanted, entry: entry.life.state in wanted,
     "mode": lambda wanted, entry: entry.life.mode in wanted,

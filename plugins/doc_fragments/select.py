@@ -23,6 +23,10 @@ options:
         description: One of these drivers.
         type: list
         elements: str
+      group:
+        description: One of these groups.
+        type: list
+        elements: str
       labels:
         description: All of these labels.
         type: list

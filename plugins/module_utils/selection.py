@@ -15,6 +15,7 @@ OPTION = {
     "options": {
         "all": {"type": "bool", "default": False},
         "driver": {"type": "list", "elements": "str"},
+        "group": {"type": "list", "elements": "str"},
         "labels": {"type": "list", "elements": "str"},
         "state": {"type": "list", "elements": "str", "choices": STATES},
         "mode": {"type": "list", "elements": "str", "choices": MODES},

@@ -33,6 +33,7 @@ def unsafe(text):
 def test_workers_are_hosts_in_groups_by_what_they_are(hub, ansible, tmp_path):
     define(hub, {"name": "a", "labels": ["linux", "big-disk"]}, {"name": "b"})
     hub.workers["b"].update(mode="paused", state="substantiated", mode_reason="lunch")
+    hub.workers["b"].update(missing={"since": "2026-11-21T08:00:00.000Z", "reason": "gone"})
     found = listed(ansible, write(tmp_path, hub))
     groups = {name: group["hosts"] for name, group in found.items() if "hosts" in group}
     assert groups == {
@@ -40,6 +41,7 @@ def test_workers_are_hosts_in_groups_by_what_they_are(hub, ansible, tmp_path):
         "driver_local": ["a", "b"],
         "label_big_disk": ["a"],
         "label_linux": ["a"],
+        "missing": ["b"],
         "mode_active": ["a"],
         "mode_paused": ["b"],
         "state_latent": ["a"],

@@ -75,6 +75,10 @@ async def test_A2_A3_an_instance_that_is_over_is_ordered_away(
     assert await answer(shared_hub, stolen.headers()) == 410
     view = await api.worker("replaced")
     assert (view["attached"], view["epoch"]) == (True, 2)
+    events = (await api.get("/workers/replaced/events"))["items"]
+    told = [each["cause"] for each in events if each["event"] == "Refused"]
+    assert len(told) == 1, "of what nobody asked for people are told once"
+    assert "is over" in told[0]
 
 
 async def test_A3_a_stale_agent_obeys_and_ends(

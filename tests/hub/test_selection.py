@@ -16,6 +16,7 @@ from hostler_hub.specs import WorkerDefinition
 DEFINITION = {
     "name": "w",
     "driver": "docker",
+    "group": "nightly",
     "labels": ["linux", "big"],
     "properties": {"zone": "a"},
 }
@@ -34,6 +35,8 @@ def entry(**life: Any) -> Entry:
         ({"driver": "docker"}, {}, True),
         ({"driver": ["local", "docker"]}, {}, True),
         ({"driver": "local"}, {}, False),
+        ({"group": ["nightly", "other"]}, {}, True),
+        ({"group": "other"}, {}, False),
         ({"labels": ["linux"]}, {}, True),
         ({"labels": ["linux", "big"]}, {}, True),
         ({"labels": ["linux", "small"]}, {}, False),

@@ -86,7 +86,7 @@ def attach(draft: Draft, event: events.Attached) -> State:
     draft.set(up_since=event.at)
     if draft.worker.gate is Gate.OPEN:
         draft.set(failed_starts=0)
-    _limit_uptime(draft)
+    limit_uptime(draft)
     draft.idle(at_least_s=first_lease_s(draft))
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
@@ -113,7 +113,7 @@ def reattach(draft: Draft, event: events.Attached) -> State:
     if not (continues and (old is None or draft.worker.resumable)):
         draft.lose_leases("the agent came back without the commands it had (E9)")
     _connect(draft, event)
-    if (reason := _why_over(draft.worker)) is not None:
+    if (reason := why_over(draft.worker)) is not None:
         return wind_down(draft, reason)
     if not draft.worker.in_use and Timer.IDLE not in draft.worker.timers:
         draft.idle(at_least_s=first_lease_s(draft))
@@ -141,7 +141,7 @@ def first_lease_s(draft: Draft) -> float:
     return FIRST_LEASE_S if draft.worker.gate is Gate.OPEN else EXAM_S
 
 
-def _limit_uptime(draft: Draft) -> None:
+def limit_uptime(draft: Draft) -> None:
     """Counted from when the agent attached first: an instance that boots slowly is as good."""
     draft.cancel(Timer.UPTIME)
     limit, since = draft.worker.policy.max_uptime_s, draft.worker.up_since
@@ -185,7 +185,7 @@ def _distrust(draft: Draft, cause: str) -> None:
         draft.set(tainted=True)
 
 
-def _why_over(worker: Worker) -> str | None:
+def why_over(worker: Worker) -> str | None:
     """Why an instance that was kept for its leases only has to go now that they are over."""
     if worker.in_use:
         return None
@@ -228,7 +228,7 @@ def detach(draft: Draft, event: events.Detached) -> State:
         return leave_permanent(draft)
     if event.leaves and not draft.worker.in_use:
         return wind_down(draft, "its agent has left")
-    if (reason := _why_over(draft.worker)) is not None:
+    if (reason := why_over(draft.worker)) is not None:
         return wind_down(draft, reason)
     draft.cancel(Timer.IDLE)
     # 30 s more than the agent gives itself, which kills its jobs 30 s early (A7).
@@ -425,171 +425,10 @@ def lose_connection(draft: Draft, _event: events.Detached) -> State:
     return INSUBSTANTIATING
 
 
-# --- orders --------------------------------------------------------------------------------------
-
-
-def _note_mode(draft: Draft, event: events.ModeSet) -> None:
-    if event.mode is Mode.ACTIVE:
-        draft.leave_quarantine()  # its doubling stays until a build finishes
-        draft.order(commands.OfferSlots())
-    if event.mode is not Mode.ACTIVE:
-        draft.cancel(Timer.MISSING)
-    draft.set(mode=event.mode, mode_reason=event.reason, mode_by=event.by, mode_at=event.at)
-    draft.cancel(Timer.MODE)
-    draft.set(mode_until=event.until)
-    if event.until is not None:
-        draft.timer(Timer.MODE, max(0.0, event.until - event.at))
-
-
-def set_mode_latent(draft: Draft, event: events.ModeSet) -> State:
-    _note_mode(draft, event)
-    _expect_again(draft)
-    return LATENT
-
-
-def _expect_again(draft: Draft) -> None:
-    """An agent that was not expected while its worker was not active is, from now on."""
-    worker = draft.worker
-    awaited = worker.policy.permanent if worker.state is LATENT else worker.state is SUBSTANTIATED
-    if awaited and not worker.attached and Timer.MISSING not in worker.timers:
-        draft.expect()
-
-
-def end_mode(draft: Draft, event: events.TimerFired) -> State:
-    """The time that the order was given for is over. A quarantine is no order: it stays."""
-    was, by = draft.worker.mode, draft.worker.mode_by
-    draft.set(mode=Mode.ACTIVE, mode_reason=f"{was} by {by} until now", mode_by="hub")
-    draft.set(mode_at=event.at, mode_until=None)
-    _expect_again(draft)
-    draft.order(commands.OfferSlots())
-    return draft.worker.state
-
-
-def set_mode_up(draft: Draft, event: events.ModeSet) -> State:
-    _note_mode(draft, event)
-    _expect_again(draft)
-    stop_now = event.mode is Mode.STOPPED
-    drained = event.mode is Mode.DRAINING and not draft.worker.in_use
-    if stop_now or drained:
-        return wind_down(draft, f"{event.mode} by {event.by}: {event.reason or 'no reason given'}")
-    return draft.worker.state
-
-
-def set_mode_down(draft: Draft, event: events.ModeSet) -> State:
-    _note_mode(draft, event)
-    return INSUBSTANTIATING
-
-
-def redefine(draft: Draft, event: events.Redefined) -> State:
-    expected = draft.worker.policy.expects
-    draft.set(policy=event.policy)
-    if expected is not None and event.policy.expects is None:
-        draft.order(commands.Resolve(UNFIT, "nothing is expected of it any more"))
-    worker = draft.worker
-    up = worker.state in {SUBSTANTIATING, SUBSTANTIATED}
-    if up and event.restart and not worker.in_use:
-        return wind_down(draft, "redefined")
-    if up and event.restart:
-        draft.set(retiring="it was defined anew")
-    if worker.state is SUBSTANTIATED:
-        _limit_uptime(draft)
-        if event.policy.expects != expected:
-            draft.examine()
-            draft.order(commands.OfferSlots())
-        if not worker.in_use and (worn := why_retiring(worker)) is not None:
-            return wind_down(draft, worn)
-    if worker.state is SUBSTANTIATED and worker.attached and not worker.in_use:
-        # Also where no countdown was under way: it was to be kept until the hub stops (V17).
-        draft.cancel(Timer.IDLE)
-        draft.idle()
-    return worker.state
-
-
-def remove_latent(draft: Draft, _event: events.Removed) -> State:
-    draft.cancel(*draft.worker.timers)
-    draft.leave_quarantine()
-    draft.set(removing=True)
-    draft.order(commands.Forget())
-    return LATENT
-
-
-def remove_up(draft: Draft, event: events.Removed) -> State:
-    draft.set(removing=True)
-    return wind_down(draft, f"removed by {event.by}")
-
-
-def remove_down(draft: Draft, _event: events.Removed) -> State:
-    draft.set(removing=True)
-    return INSUBSTANTIATING
-
-
-# --- a quarantine's end, and the hub's start --------------------------------------------------
+# --- a quarantine's end ------------------------------------------------------------------------
 
 
 def end_quarantine(draft: Draft, _event: events.TimerFired) -> State:
     draft.leave_quarantine()
     draft.order(commands.OfferSlots())
     return draft.worker.state
-
-
-def _recover_deadlines(draft: Draft) -> None:
-    """What was stored as an instant goes on from now. A clock that was set back meanwhile makes
-    nothing longer than it was to be in all (A9); set forward, it is as if the hub had been away.
-    """
-    worker = draft.worker
-    if worker.quarantine_until is not None:
-        left = min(max(0.0, worker.quarantine_until - draft.at), worker.backoff_s)
-        draft.set(quarantine_until=draft.at + left)
-        draft.timer(Timer.QUARANTINE, left)
-    if worker.mode_until is not None:
-        asked_at = draft.at if worker.mode_at is None else worker.mode_at
-        left = min(max(0.0, worker.mode_until - draft.at), max(0.0, worker.mode_until - asked_at))
-        draft.set(mode_until=draft.at + left)
-        draft.timer(Timer.MODE, left)
-    if worker.up_since is not None:
-        draft.set(up_since=min(worker.up_since, draft.at))
-
-
-def recover_latent(draft: Draft, _event: events.Recovered) -> State:
-    _recover_deadlines(draft)
-    worker = draft.worker
-    if worker.removing:
-        draft.order(commands.Forget())
-    elif worker.policy.permanent:
-        draft.expect()
-    return LATENT
-
-
-def recover_starting(draft: Draft, _event: events.Recovered) -> State:
-    """K2 to K4: whether the create happened is for the driver to see. The wait starts anew, so
-    that the time the hub was down is not the worker's (V12)."""
-    _recover_deadlines(draft)
-    assert draft.worker.instance is not None
-    draft.timer(Timer.ATTACH, draft.worker.policy.missing_timeout_s)
-    draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
-    draft.order(commands.Inspect(draft.worker.instance.id))
-    return SUBSTANTIATING
-
-
-def recover_up(draft: Draft, _event: events.Recovered) -> State:
-    """K5 to K9: the agent reconnects by itself; its leases wait for it."""
-    _recover_deadlines(draft)
-    draft.disconnect()
-    draft.set(resumable=True)
-    if (reason := _why_over(draft.worker)) is not None:
-        return wind_down(draft, reason)
-    draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
-    draft.expect()
-    _limit_uptime(draft)
-    if not draft.worker.policy.permanent:
-        assert draft.worker.instance is not None
-        draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
-        draft.order(commands.Inspect(draft.worker.instance.id))
-    return SUBSTANTIATED
-
-
-def recover_down(draft: Draft, _event: events.Recovered) -> State:
-    """K11: destroying is idempotent."""
-    _recover_deadlines(draft)
-    draft.destroy()
-    return INSUBSTANTIATING

@@ -11,7 +11,7 @@ from typing import Any
 
 from hostler_hub.lifecycle import actions as do
 from hostler_hub.lifecycle import events as ev
-from hostler_hub.lifecycle import gate, people
+from hostler_hub.lifecycle import gate, orders, people, recovery
 from hostler_hub.lifecycle.actions import INSUBSTANTIATING, LATENT, SUBSTANTIATED, SUBSTANTIATING
 from hostler_hub.lifecycle.draft import Draft
 from hostler_hub.lifecycle.model import State, Timer
@@ -37,10 +37,10 @@ ROWS: tuple[Row, ...] = (
     Row(LATENT, ev.Unwanted, do.stay, (LATENT,)),
     Row(LATENT, ev.Attached, do.attach_permanent, (SUBSTANTIATED, LATENT), why="permanent only"),
     Row(LATENT, ev.Released, do.stay, (LATENT,), why="the lease was lost before it was released"),
-    Row(LATENT, ev.ModeSet, do.set_mode_latent, (LATENT,)),
-    Row(LATENT, ev.Redefined, do.redefine, (LATENT,)),
-    Row(LATENT, ev.Removed, do.remove_latent, (LATENT,)),
-    Row(LATENT, ev.Recovered, do.recover_latent, (LATENT,)),
+    Row(LATENT, ev.ModeSet, orders.set_mode_latent, (LATENT,)),
+    Row(LATENT, ev.Redefined, orders.redefine, (LATENT,)),
+    Row(LATENT, ev.Removed, orders.remove_latent, (LATENT,)),
+    Row(LATENT, ev.Recovered, recovery.recover_latent, (LATENT,)),
     Row(LATENT, ev.HubStopping, do.stay, (LATENT,)),
     Row(LATENT, ev.TimerFired, do.end_quarantine, (LATENT,), Timer.QUARANTINE),
     Row(LATENT, ev.TimerFired, do.report_missing, (LATENT,), Timer.MISSING, "permanent only"),
@@ -48,7 +48,7 @@ ROWS: tuple[Row, ...] = (
     Row(LATENT, ev.PersonRenewed, people.renew, (LATENT,)),
     Row(LATENT, ev.PersonLeft, people.leave, (LATENT,)),
     Row(LATENT, ev.TimerFired, people.expire, (LATENT,), Timer.PERSON),
-    Row(LATENT, ev.TimerFired, do.end_mode, (LATENT,), Timer.MODE),
+    Row(LATENT, ev.TimerFired, orders.end_mode, (LATENT,), Timer.MODE),
     Row(LATENT, ev.Refused, do.note_refused, (LATENT,)),
     # -- substantiating: intended, perhaps created, not attached ----------------------------------
     Row(SUBSTANTIATING, ev.Wanted, do.stay, (SUBSTANTIATING,), why="one create serves all (P12)"),
@@ -71,10 +71,10 @@ ROWS: tuple[Row, ...] = (
     Row(SUBSTANTIATING, ev.Compromised, do.stop_compromised, (INSUBSTANTIATING,)),
     Row(SUBSTANTIATING, ev.Inspected, do.inspected_booting, (SUBSTANTIATING, INSUBSTANTIATING)),
     Row(SUBSTANTIATING, ev.Released, do.stay, (SUBSTANTIATING,), why="a lease lost earlier"),
-    Row(SUBSTANTIATING, ev.ModeSet, do.set_mode_up, (SUBSTANTIATING, INSUBSTANTIATING)),
-    Row(SUBSTANTIATING, ev.Redefined, do.redefine, (SUBSTANTIATING, INSUBSTANTIATING)),
-    Row(SUBSTANTIATING, ev.Removed, do.remove_up, (INSUBSTANTIATING,)),
-    Row(SUBSTANTIATING, ev.Recovered, do.recover_starting, (SUBSTANTIATING,)),
+    Row(SUBSTANTIATING, ev.ModeSet, orders.set_mode_up, (SUBSTANTIATING, INSUBSTANTIATING)),
+    Row(SUBSTANTIATING, ev.Redefined, orders.redefine, (SUBSTANTIATING, INSUBSTANTIATING)),
+    Row(SUBSTANTIATING, ev.Removed, orders.remove_up, (INSUBSTANTIATING,)),
+    Row(SUBSTANTIATING, ev.Recovered, recovery.recover_starting, (SUBSTANTIATING,)),
     Row(SUBSTANTIATING, ev.HubStopping, do.stop_for_hub, (INSUBSTANTIATING,)),
     Row(SUBSTANTIATING, ev.TimerFired, do.give_up_attach, (INSUBSTANTIATING,), Timer.ATTACH),
     Row(SUBSTANTIATING, ev.TimerFired, do.look, (SUBSTANTIATING,), Timer.CHECK),
@@ -83,7 +83,7 @@ ROWS: tuple[Row, ...] = (
     Row(SUBSTANTIATING, ev.PersonRenewed, people.renew, (SUBSTANTIATING,)),
     Row(SUBSTANTIATING, ev.PersonLeft, people.leave, (SUBSTANTIATING,)),
     Row(SUBSTANTIATING, ev.TimerFired, people.expire, (SUBSTANTIATING,), Timer.PERSON),
-    Row(SUBSTANTIATING, ev.TimerFired, do.end_mode, (SUBSTANTIATING,), Timer.MODE),
+    Row(SUBSTANTIATING, ev.TimerFired, orders.end_mode, (SUBSTANTIATING,), Timer.MODE),
     Row(SUBSTANTIATING, ev.Refused, do.note_refused, (SUBSTANTIATING,)),
     # -- substantiated: attached, or lost and expected back ---------------------------------------
     Row(SUBSTANTIATED, ev.Wanted, do.stay, (SUBSTANTIATED,)),
@@ -133,10 +133,10 @@ ROWS: tuple[Row, ...] = (
     Row(SUBSTANTIATED, ev.Leased, do.lease, (SUBSTANTIATED,)),
     Row(SUBSTANTIATED, ev.Released, do.release, (SUBSTANTIATED, INSUBSTANTIATING)),
     Row(SUBSTANTIATED, ev.Inspected, do.inspected_up, (SUBSTANTIATED, INSUBSTANTIATING)),
-    Row(SUBSTANTIATED, ev.ModeSet, do.set_mode_up, (SUBSTANTIATED, INSUBSTANTIATING)),
-    Row(SUBSTANTIATED, ev.Redefined, do.redefine, (SUBSTANTIATED, INSUBSTANTIATING)),
-    Row(SUBSTANTIATED, ev.Removed, do.remove_up, (INSUBSTANTIATING,)),
-    Row(SUBSTANTIATED, ev.Recovered, do.recover_up, (SUBSTANTIATED, INSUBSTANTIATING)),
+    Row(SUBSTANTIATED, ev.ModeSet, orders.set_mode_up, (SUBSTANTIATED, INSUBSTANTIATING)),
+    Row(SUBSTANTIATED, ev.Redefined, orders.redefine, (SUBSTANTIATED, INSUBSTANTIATING)),
+    Row(SUBSTANTIATED, ev.Removed, orders.remove_up, (INSUBSTANTIATING,)),
+    Row(SUBSTANTIATED, ev.Recovered, recovery.recover_up, (SUBSTANTIATED, INSUBSTANTIATING)),
     Row(
         SUBSTANTIATED,
         ev.HubStopping,
@@ -179,7 +179,7 @@ ROWS: tuple[Row, ...] = (
         Timer.PERSON,
         "the wait for it is over, or the lease is",
     ),
-    Row(SUBSTANTIATED, ev.TimerFired, do.end_mode, (SUBSTANTIATED,), Timer.MODE),
+    Row(SUBSTANTIATED, ev.TimerFired, orders.end_mode, (SUBSTANTIATED,), Timer.MODE),
     Row(
         SUBSTANTIATED,
         ev.TimerFired,
@@ -234,10 +234,10 @@ ROWS: tuple[Row, ...] = (
         why="a person's word is the only other proof (P13)",
     ),
     Row(INSUBSTANTIATING, ev.DestroyFailed, do.note_destroy_failed, (INSUBSTANTIATING,)),
-    Row(INSUBSTANTIATING, ev.ModeSet, do.set_mode_down, (INSUBSTANTIATING,)),
-    Row(INSUBSTANTIATING, ev.Redefined, do.redefine, (INSUBSTANTIATING,)),
-    Row(INSUBSTANTIATING, ev.Removed, do.remove_down, (INSUBSTANTIATING,)),
-    Row(INSUBSTANTIATING, ev.Recovered, do.recover_down, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.ModeSet, orders.set_mode_down, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.Redefined, orders.redefine, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.Removed, orders.remove_down, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.Recovered, recovery.recover_down, (INSUBSTANTIATING,)),
     Row(INSUBSTANTIATING, ev.HubStopping, do.stay, (INSUBSTANTIATING,)),
     Row(
         INSUBSTANTIATING,
@@ -251,7 +251,7 @@ ROWS: tuple[Row, ...] = (
     Row(INSUBSTANTIATING, ev.PersonRenewed, people.renew, (INSUBSTANTIATING,)),
     Row(INSUBSTANTIATING, ev.PersonLeft, people.leave, (INSUBSTANTIATING,)),
     Row(INSUBSTANTIATING, ev.TimerFired, people.expire, (INSUBSTANTIATING,), Timer.PERSON),
-    Row(INSUBSTANTIATING, ev.TimerFired, do.end_mode, (INSUBSTANTIATING,), Timer.MODE),
+    Row(INSUBSTANTIATING, ev.TimerFired, orders.end_mode, (INSUBSTANTIATING,), Timer.MODE),
     Row(INSUBSTANTIATING, ev.Refused, do.note_refused, (INSUBSTANTIATING,)),
 )
 
