@@ -28,6 +28,10 @@ STOP_S = 60.0
 MORTAL = Path(__file__).parent / "mortal_hub.py"
 
 
+class HubDied(Exception):
+    """It came to the point it was given before it was ready."""
+
+
 class HubProcess:
     """The hub of one state directory. After a kill, start() takes the same state and port again.
 
@@ -90,13 +94,20 @@ class HubProcess:
             assert select.select([pipe], [], [], READY_S)[0], "the hub is not ready in time"
             said = pipe.readline().decode().strip()
         if said != "ready":
+            if dies_at is not None and self.kill() == -signal.SIGKILL and not said:
+                raise HubDied
             self.kill()
             raise RuntimeError(f"the hub did not start: {said or self.log[-5:]}")
         self.port = int(self._run_file()["url"].rpartition(":")[2])
 
-    def kill(self) -> None:
-        """SIGKILL: it gets to finish nothing."""
-        self._end(signal.SIGKILL)
+    def kill(self) -> int:
+        """SIGKILL: it gets to finish nothing. Its exit code."""
+        return self._end(signal.SIGKILL)
+
+    def shoot(self) -> None:
+        """SIGKILL, from any thread; who calls died() sees to the rest."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
 
     def stop(self) -> int:
         """SIGTERM: the end in order; its exit code."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import sys
 import threading
 import time
 import urllib.error
@@ -229,6 +230,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+class _Proxy(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # hubs are killed here
+            super().handle_error(request, client_address)
+
+
 def _error(code: str) -> bytes:
     return _ERROR.format(code=code, message=f"as ordered: {code}").encode()
 
@@ -308,8 +317,7 @@ def region() -> Iterator[str]:
 @contextlib.contextmanager
 def proxied(behind: str) -> Iterator[Ec2]:
     """A way into a cloud, with faults of its own."""
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    proxy.daemon_threads = True
+    proxy = _Proxy(("127.0.0.1", 0), _Handler)
     ec2 = Ec2(url=f"http://127.0.0.1:{proxy.server_port}", behind=behind)
     proxy.ec2 = ec2  # type: ignore[attr-defined]
     thread = threading.Thread(target=proxy.serve_forever, args=[0.01], name="ec2 proxy")
