@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import (
     agent,
+    decisions,
     definitions,
     dispatch,
     docker,
@@ -33,6 +34,7 @@ Benchmark = Callable[[Plan, Path], list[Row]]
 
 BENCHMARKS: dict[str, Benchmark] = {
     "dispatch": dispatch.measure,
+    "decisions": decisions.measure,
     "substantiate": substantiate.measure,
     "docker": docker.measure,
     "ssh": ssh.measure,

@@ -121,7 +121,7 @@ class Dispatcher:
 
     def _look(self, now: float) -> Look:
         matcher = self._roster.matcher()
-        candidates = [_candidate(entry, matcher) for entry in self._registry]
+        candidates = [candidate(entry, matcher) for entry in self._registry]
         budgets = self._overseer.budgets(now)
         return Look(candidates, matcher, budgets, self._shares, self._turn)
 
@@ -185,7 +185,7 @@ class Dispatcher:
         self._on_leased(lease, build.spec, steps)
 
 
-def _candidate(entry: Entry, matcher: Matcher) -> Candidate:
+def candidate(entry: Entry, matcher: Matcher) -> Candidate:
     definition, life = entry.definition, entry.life
     traits = matcher.traits(life.name)
     return Candidate(life, traits, pool_of(entry), definition.priority, float(definition.weight))

@@ -6,7 +6,7 @@ so the answer is kept for each kind of build until one of them does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,12 +97,19 @@ def _wrong_facts(requires: Requirements, traits: Traits) -> Iterator[Reason]:
 
 
 class Matcher:
-    """Answers for one fleet as it is; a new one is made when a worker's traits change."""
+    """Answers for one fleet as it is; a new one is made when a worker's traits change.
+
+    Builds differ as a whole more than in what they ask one by one, and machines have few different
+    values of a fact. So each single demand is answered once, a condition once for each value.
+    """
 
     def __init__(self, fleet: Sequence[Traits]) -> None:
         self.fleet = fleet
         self._by_name = {each.name: each for each in fleet}
+        self._everyone = frozenset(self._by_name)
         self._answers: dict[str, frozenset[str]] = {}
+        self._parts: dict[tuple[str, str], frozenset[str]] = {}
+        self._holders: dict[str, list[tuple[Any, frozenset[str]]]] = {}
         self._remembered = 0
 
     def traits(self, name: str) -> Traits:
@@ -112,22 +119,66 @@ class Matcher:
         """The names of the workers that fit builds of this kind."""
         known = self._answers.get(kind)
         if known is None:
-            known = frozenset(each.name for each in self._asked(requires) if fits(requires, each))
-            self._remember(kind, known)
+            known = self._answers[kind] = self._find(requires)
+            self._remember(known)
         return known
 
-    def _asked(self, requires: Requirements) -> Sequence[Traits]:
-        if requires.worker is None:
-            return self.fleet
-        only = self._by_name.get(requires.worker)
-        return [] if only is None else [only]
+    def _find(self, requires: Requirements) -> frozenset[str]:
+        if requires.worker is not None:
+            only = self._by_name.get(requires.worker)
+            fit = only is not None and fits(requires, only)
+            return frozenset({requires.worker} if fit else ())
+        found = self._everyone
+        for text in requires.facts:
+            found &= self._part(self._meeting, text)
+        for label in requires.labels:
+            found &= self._part(self._labelled, label)
+        if requires.driver is not None or requires.properties:
+            rest = requires.model_copy(update={"facts": (), "labels": ()})
+            found &= self._part(self._otherwise, rest.model_dump_json())
+        return found
 
-    def _remember(self, kind: str, answer: frozenset[str]) -> None:
-        if self._remembered + len(answer) + 1 > REMEMBERED:
-            self._answers.clear()
-            self._remembered = 0
-        self._answers[kind] = answer
+    def _part(self, find: Callable[[str], frozenset[str]], text: str) -> frozenset[str]:
+        """The answer to one demand, as a text; asked once."""
+        known = self._parts.get((find.__name__, text))
+        if known is None:
+            known = self._parts[find.__name__, text] = find(text)
+            self._remember(known)
+        return known
+
+    def _labelled(self, label: str) -> frozenset[str]:
+        return frozenset(each.name for each in self.fleet if label in each.labels)
+
+    def _otherwise(self, text: str) -> frozenset[str]:
+        requires = Requirements.model_validate_json(text)
+        return frozenset(each.name for each in self.fleet if fits(requires, each))
+
+    def _meeting(self, text: str) -> frozenset[str]:
+        condition = requirements.parse(text)
+        fact = condition.fact
+        if fact not in self._holders:
+            self._holders[fact] = self._group(fact)
+        holders = self._holders[fact]
+        met = (names for value, names in holders if condition.refusal({fact: value}) is None)
+        return frozenset().union(*met)
+
+    def _group(self, fact: str) -> list[tuple[Any, frozenset[str]]]:
+        """Each value of a fact and who has it; of what is equal in Python, 8 and 8.0 stay two."""
+        values: dict[str, Any] = {}
+        names: dict[str, list[str]] = {}
+        for each in self.fleet:
+            if fact in each.properties:
+                value = each.properties[fact]
+                values[repr(value)] = value
+                names.setdefault(repr(value), []).append(each.name)
+        return [(value, frozenset(names[text])) for text, value in values.items()]
+
+    def _remember(self, answer: frozenset[str]) -> None:
         self._remembered += len(answer) + 1
+        if self._remembered > REMEMBERED:
+            self._answers.clear()
+            self._parts.clear()
+            self._remembered = 0
 
 
 class Roster:

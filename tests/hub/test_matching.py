@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -70,6 +71,17 @@ TRAITS = st.builds(
 def test_what_fits_lacks_nothing_and_the_other_way_round(asked: Requirements, has: Traits) -> None:
     assert fits(asked, has) == (not mismatches(asked, has))
     assert Matcher([has]).fitting("k", asked) == ({"w1"} if fits(asked, has) else frozenset())
+
+
+@given(asked=st.lists(REQUIREMENTS, max_size=4), fleet=st.lists(TRAITS, max_size=6))
+def test_a_fleet_is_asked_as_each_of_its_workers(
+    asked: list[Requirements], fleet: list[Traits]
+) -> None:
+    named = [replace(each, name=f"w{number}") for number, each in enumerate(fleet)]
+    matcher = Matcher(named)
+    for number, each in enumerate(asked):
+        fitting = {worker.name for worker in named if fits(each, worker)}
+        assert matcher.fitting(f"k{number}", each) == fitting
 
 
 def test_V15_what_is_remembered_is_bounded(monkeypatch: Any) -> None:
