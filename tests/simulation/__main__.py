@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from simulation.generator import Plan, run
+from simulation.world import World
 
 REPLAY = "make simulate SEED="
 
@@ -28,13 +29,15 @@ def attempt(seed: int) -> str | None:
 
 
 def replay(seed: int) -> int:
-    """One seed with its history."""
+    """One seed with its whole history."""
+    worlds: list[World] = []
     try:
-        world = run(seed)
+        run(seed, worlds.append)
     except Exception as error:  # noqa: BLE001 - see attempt()
-        print(*getattr(error, "__notes__", []), sep="\n")
+        print(*(line for world in worlds for line in world.trace), sep="\n")
         print(f"{type(error).__name__}: {error}")
         return 1
+    (world,) = worlds
     print(*world.trace, sep="\n")
     print(f"all invariants hold; {world.observer.checks} commits, {world.hubs} hubs")
     return 0

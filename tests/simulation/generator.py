@@ -43,6 +43,7 @@ FATES = (
 COMMITS = ("Wanted", "Created", "Attached", "Leased", "append", "Runner._finish", "Released")
 POINTS = (*crash_points.POINTS, *(f"{w} commit {c}" for w in ("before", "after") for c in COMMITS))
 MODES = ("active", "active", "paused", "draining", "stopped")
+UNCLOSED = "part did not close in time"
 REFUSALS = (HubDied, HubError, StoreUnavailable)
 
 
@@ -284,14 +285,20 @@ class _Actors:
     async def _fate_stops(self) -> None:
         async def strike() -> None:
             if self._world.hub_lives:
-                took_s = await self._world.stop_hub()
-                limit_s = self._world.settings.shutdown_deadline_s + 10
-                stands_still = self._plan.fates & {"disk", "stalls"}
-                if took_s > limit_s and not stands_still:
-                    raise Violated(f"V18 the hub took {took_s:.0f} s to stop")
+                await self._stop()
                 await self._back()
 
         await self._often(60, strike)
+
+    async def _stop(self) -> None:
+        """V18; what waits for a disk or for a hub that stands still itself may take longer."""
+        errors = len(self._world.errors)
+        took_s = await self._world.stop_hub()
+        if self._plan.fates & {"disk", "stalls"}:
+            said = self._world.errors[errors:]
+            self._world.errors[errors:] = [each for each in said if UNCLOSED not in each]
+        elif took_s > self._world.settings.shutdown_deadline_s + 10:
+            raise Violated(f"V18 the hub took {took_s:.0f} s to stop")
 
     async def _fate_stalls(self) -> None:
         async def strike() -> None:

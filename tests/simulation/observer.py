@@ -89,9 +89,20 @@ class Observer:
                 self._violation(f"V4 a lease on an instance that is over: {dict(row)}")
             if row["tainted"]:
                 self._violation(f"V10 a lease on an instance that is not clean: {dict(row)}")
+            self._check_room(row["worker"])
         for build, count in held.items():
             if count > 1:
                 self._violation(f"V5 build {build} has {count} leases")
+
+    def _check_room(self, worker: str) -> None:
+        """V10: when a lease begins there is a slot for it; fewer slots may be defined later."""
+        sql = (
+            "SELECT (SELECT COUNT(*) FROM leases WHERE worker = w.name AND ended_at IS NULL),"
+            " json_extract(definition, '$.max_builds') FROM workers w WHERE name = ?"
+        )
+        for leases, slots in self._db.execute(sql, (worker,)):
+            if leases > slots:
+                self._violation(f"V10 {worker} has {leases} leases for {slots} slots")
 
     def _check_instances(self) -> None:
         """V3, V4: what is recorded as gone is gone; one instance per worker is not."""
@@ -134,16 +145,22 @@ class Observer:
             each.command_id for each in self._world.truth.runs if each is not run
         }:
             self._violation(f"K7 {run.command_id} was started twice")
-        slots = self._slots(machine.worker)
-        if slots is not None and len({each.build for each in machine.running}) > slots:
-            self._violation(f"V10 {machine.worker} runs more builds than it has slots")
-        if slots == 1 and machine.workspaces - {run.build}:
-            self._violation(f"V10 {machine.worker} has another build's workspace: {run.build}")
+        self._check_slots(run)
 
-    def _slots(self, worker: str) -> int | None:
-        sql = "SELECT json_extract(definition, '$.max_builds') FROM workers WHERE name = ?"
-        row = self._db.execute(sql, (worker,)).fetchone()
-        return None if row is None else int(row[0])
+    def _check_slots(self, run: Run) -> None:
+        """Whatever else is on the machine holds a lease too, or nobody gets a new one on it."""
+        sql = "SELECT build FROM leases WHERE instance = ? AND ended_at IS NULL"
+        machine = run.machine
+        holders = {row[0] for row in self._db.execute(sql, (machine.instance,))}
+        if run.build not in holders:
+            return
+        for build in sorted({each.build for each in machine.running} - holders):
+            self._violation(f"V10 {machine.worker} still runs {build} beside {run.build}")
+        sql = "SELECT tainted FROM workers WHERE instance_id = ?"
+        if any(row[0] for row in self._db.execute(sql, (machine.instance,))):
+            return
+        for build in sorted(machine.workspaces - holders):
+            self._violation(f"V10 {machine.worker} has {build}'s workspace beside {run.build}")
 
     # --- at the end ------------------------------------------------------------------------------
 

@@ -226,11 +226,10 @@ class World:
                 answer.set_exception(HubDied("it died over the request"))
 
         def answered(task: asyncio.Task[T]) -> None:
+            error = HubDied("it stopped over it") if task.cancelled() else task.exception()
             if answer.done():
-                return
-            if task.cancelled():
-                answer.set_exception(HubDied("it stopped over the request"))
-            elif (error := task.exception()) is not None:
+                return  # nobody hears any more
+            if error is not None:
                 answer.set_exception(error)
             else:
                 answer.set_result(task.result())
@@ -418,8 +417,8 @@ async def _whole(world: World, scenario: Scenario) -> None:
     await world.start_hub()
     await scenario(world)
     await world.converge()
-    assert world.errors == [], world.errors
-    assert world.loop.failures == [], world.loop.failures
+    assert world.errors == [], list(world.errors)
+    assert world.loop.failures == [], list(world.loop.failures)
     await world.stop_hub()
 
 
