@@ -86,8 +86,8 @@ class _Outlets:
     def send_away(self, connection: str, reason: str) -> None:
         self.agents.send_away(connection, reason)
 
-    def lose_leases(self, leases: Sequence[str], reason: str) -> None:
-        self.queue.lose(leases, reason)
+    def lose_leases(self, leases: Sequence[str], reason: str, *, still_running: bool) -> None:
+        self.queue.lose(leases, reason, still_running=still_running)
 
     def offer_slots(self) -> None:
         self.dispatcher.wake()
@@ -222,7 +222,7 @@ async def _assemble(
     stack.push_async_callback(closing.within, "queue", queue.aclose)
     await dispatching.groups.load()
     await queue.load()
-    queue.lose(ownerless, "its worker was lost when the last hub ended")
+    queue.lose(ownerless, "its worker was lost when the last hub ended", still_running=True)
     stack.push_async_callback(closing.within, "leases", leases.aclose)
     await controller.recover()
     leases.load()

@@ -10,6 +10,7 @@ was under way (V1, V17).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import secrets
@@ -38,11 +39,15 @@ from hostler_hub.store import events as event_rows
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.tasks import Tasks
+from hostler_hub.waiters import Waiters
 
 _log = structlog.get_logger(__name__)
 
 # How often what could not be stored is tried again, beyond the store's own patience.
 RETRY_S = 1.0
+
+# An agent that has lost its hub kills its jobs 30 s before its leases end; the hub waits 30 s more.
+AGENT_MARGIN_S = 30.0
 
 Also = Callable[[Connection], None]
 
@@ -56,7 +61,7 @@ class Outlets(Protocol):
     """Where the commands go that are not about a driver or a timer."""
 
     def send_away(self, connection: str, reason: str) -> None: ...
-    def lose_leases(self, leases: Sequence[str], reason: str) -> None: ...
+    def lose_leases(self, leases: Sequence[str], reason: str, *, still_running: bool) -> None: ...
     def offer_slots(self) -> None: ...
     def tell_person(self, lease: str) -> None: ...
     def examine(self, worker: str, order: commands.Examine) -> None: ...
@@ -107,6 +112,7 @@ class Controller:
         self.alarms = Alarms(nobody, lambda: None)
         self.oversight: Oversight = Unattended()
         self._tasks = Tasks()
+        self._endings: Waiters[str] = Waiters()  # by instance
         self.stalls = Stalls(clock.monotonic)
         self._verbs: dict[type[commands.Command], Callable[[Entry, Any], None]] = {
             commands.Create: self._create,
@@ -182,6 +188,18 @@ class Controller:
     async def settle(self, deadline_s: float) -> bool:
         """Wait until no driver call and no event is under way; whether it came to that."""
         return await self._tasks.settle(deadline_s)
+
+    async def over(self, worker: str, instance: str) -> None:
+        """Wait until nothing can run on an instance any more that was told to end (V5).
+
+        That is when it is proven gone, or when its agent, should it hear of nobody, has ended its
+        jobs by itself (A7).
+        """
+        with self._endings.waiting(instance) as ended, contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._lease_ttl_s + AGENT_MARGIN_S):
+                entry = self._registry.find(worker)
+                if entry is not None and _has(entry.life, instance):
+                    await ended.wait()
 
     async def aclose(self) -> None:
         for entry in self._registry:
@@ -283,6 +301,8 @@ class Controller:
         entry.life = each.after
         if each.after.instance is None:
             entry.started = None
+            if each.before.instance is not None:
+                self._endings.wake(each.before.instance.id)
         elif each.before.instance is None:
             entry.started = entry.origin
         if each.token is not None:
@@ -357,7 +377,9 @@ class Controller:
         self.outlets.examine(entry.life.name, command)
 
     def _lose_leases(self, _entry: Entry, command: commands.LoseLeases) -> None:
-        self.outlets.lose_leases(command.leases, command.reason)
+        self.outlets.lose_leases(
+            command.leases, command.reason, still_running=command.still_running
+        )
 
     def _offer_slots(self, _entry: Entry, _command: commands.OfferSlots) -> None:
         self.outlets.offer_slots()
@@ -448,6 +470,10 @@ class Controller:
 
 def _with_the_row(_entry: Entry, _command: commands.Command) -> None:
     """Done already: an incident is written with the transition that orders it (K12)."""
+
+
+def _has(life: Worker, instance: str) -> bool:
+    return life.instance is not None and life.instance.id == instance
 
 
 def hash_of(secret: str) -> str:

@@ -261,10 +261,14 @@ class Queue:
         """Wake who waits for the build's end."""
         self._ended.wake(build_id)
 
-    def lose(self, lease_ids: Sequence[str], reason: str) -> None:
-        """The worker of these leases is lost: their builds go back to the queue (V6)."""
+    def lose(self, lease_ids: Sequence[str], reason: str, *, still_running: bool) -> None:
+        """The worker of these leases is lost: their builds go back to the queue (V6).
+
+        ``still_running``: as soon as they cannot run on their instance any more (V5).
+        """
         for lease_id in lease_ids:
-            self._tasks.spawn(self._lose(lease_id, reason), f"lose lease {lease_id}")
+            losing = self._lose(lease_id, reason, still_running)
+            self._tasks.spawn(losing, f"lose lease {lease_id}")
 
     def forfeit(self, lease: Lease, reason: str, *, clean: bool = True) -> None:
         """The worker is well, but this build's commands are gone from it: run it again."""
@@ -307,7 +311,7 @@ class Queue:
             cleaning.cancel()
             del self._cleaning[runner.lease.id]
 
-    async def _lose(self, lease_id: str, reason: str) -> None:
+    async def _lose(self, lease_id: str, reason: str, still_running: bool) -> None:
         if lease_id in self._cleaning:
             self._cleaning[lease_id].cancel()  # whoever waits for it gives the build back
         running = self._runners.pop(lease_id, None)
@@ -316,6 +320,8 @@ class Queue:
         runner, task = running
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        if still_running:  # a hub that dies meanwhile leaves the lease open, for the next to end
+            await self.services.controller.over(runner.lease.worker, runner.lease.instance)
         loss = self._loss(runner, reason)
         self._lost(runner, loss, await self._store.insist(_give_back, loss))
 

@@ -39,7 +39,7 @@ class Outlets:
     def send_away(self, connection: str, reason: str) -> None:
         self.sent_away.append(connection)
 
-    def lose_leases(self, leases: Sequence[str], reason: str) -> None:
+    def lose_leases(self, leases: Sequence[str], reason: str, *, still_running: bool) -> None:
         self.lost.extend(leases)
 
     def offer_slots(self) -> None:

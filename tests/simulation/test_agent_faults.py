@@ -356,3 +356,65 @@ async def test_A7_V10_a_slot_whose_lease_ran_out_is_cleaned_before_it_is_used_ag
     assert (await world.ended(next_one))["state"] == "success"
     assert machine.workspaces == set()
     assert world.life().epoch == 1
+
+
+@pytest.mark.parametrize("order", ["stopped", "removed"])
+@simulated()
+async def test_V5_a_build_runs_elsewhere_only_when_its_stopped_instance_is_gone(
+    world: World, order: str
+) -> None:
+    await world.define("w", "other")
+    build = await world.submit(*script(60))
+    machine = await world.running(build)
+    world.network.partition(machine.id)  # it does not hear that it is to go
+    world.provider.will("destroy", Outcome.SLOW)
+    if order == "stopped":
+        await world.set_mode("stopped", machine.worker)
+    else:
+        await world.remove(machine.worker, force=True)
+    await world.sleep(world.provider.slow_s - 10)
+    assert machine.running, "the test shows nothing"
+    row = await world.ended(build)
+    first, second = world.truth.of(build)
+    assert (row["state"], row["attempts"]) == ("success", 2)
+    assert first.ended_at is not None
+    assert second.started_at >= first.ended_at
+    assert second.machine.worker != machine.worker
+
+
+@simulated(**HASTY)
+async def test_V5_A7_of_an_instance_that_cannot_be_stopped_the_agent_ends_the_build(
+    world: World,
+) -> None:
+    """Nobody waits for ever for a provider: then it is the lease that ends."""
+    await world.define("w", "other")
+    build = await world.submit(*script(600, lines=3), timeout_s=300)
+    machine = await world.running(build)
+    world.network.partition(machine.id)
+    world.provider.will("destroy", *[Outcome.FAILED] * 50)
+    stopped_at = world.loop.now
+    await world.set_mode("stopped", machine.worker)
+    await world.until(lambda: len(world.truth.of(build)) == 2, 180)
+    first, second = world.truth.of(build)
+    assert first.ended_at is not None
+    assert first.ended_at <= second.started_at
+    assert second.started_at - stopped_at < world.settings.lease_ttl_s + 40
+    await world.cancel(build)
+
+
+@simulated()
+async def test_V5_K11_a_hub_that_dies_over_a_forced_stop_does_not_run_the_build_twice(
+    world: World,
+) -> None:
+    await world.define("w", "other")
+    build = await world.submit(*script(60))
+    machine = await world.running(build)
+    world.network.partition(machine.id)
+    world.provider.will("destroy", Outcome.FAILED, Outcome.SLOW, Outcome.SLOW)
+    await world.set_mode("stopped", machine.worker)
+    await world.restart_hub()
+    row = await world.ended(build)
+    first, second = world.truth.of(build)
+    assert (row["state"], row["attempts"]) == ("success", 2)
+    assert first.ended_at is not None
+    assert second.started_at >= first.ended_at

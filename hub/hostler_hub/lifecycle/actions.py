@@ -346,7 +346,7 @@ def fail(draft: Draft, reason: str) -> State:
 
 def wind_down(draft: Draft, reason: str, failure: str | None = None) -> State:
     """Leave for good: leases lost, agent sent away, instance destroyed until proven gone."""
-    draft.lose_leases(reason)
+    draft.lose_leases(reason, still_running=True)
     draft.lose_person(reason)
     draft.cancel(*(timer for timer in draft.worker.timers if timer not in _OUTLIVE_INSTANCES))
     draft.set(gate=Gate.OPEN)

@@ -70,10 +70,14 @@ class SendAway(Command):
 
 @dataclass(frozen=True, slots=True)
 class LoseLeases(Command):
-    """Give the builds of these leases back to the queue."""
+    """Give the builds of these leases back to the queue.
+
+    ``still_running``: nothing says that the builds have ended on the instance, which is to end.
+    """
 
     leases: tuple[str, ...]
     reason: str
+    still_running: bool = False
 
 
 @dataclass(frozen=True, slots=True)

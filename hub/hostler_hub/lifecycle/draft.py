@@ -105,9 +105,9 @@ class Draft:
         if self.worker.mode is Mode.ACTIVE and self.worker.missing_since is None:
             self.timer(Timer.MISSING, self.worker.policy.missing_timeout_s)
 
-    def lose_leases(self, reason: str) -> None:
+    def lose_leases(self, reason: str, *, still_running: bool = False) -> None:
         if self.worker.leases:
-            self.order(commands.LoseLeases(self.worker.leases, reason))
+            self.order(commands.LoseLeases(self.worker.leases, reason, still_running))
             self.set(leases=())
 
     def lose_person(self, reason: str) -> None:
