@@ -1,7 +1,6 @@
 """The units as the roles write them: valid, and confined as far as promised."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -31,9 +30,7 @@ AGENT = {
 }
 
 
-@pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="apt-get install systemd has systemd-analyze"
-)
+@pytest.mark.peer("systemd")
 @pytest.mark.parametrize(
     ("role", "unit", "variables", "threshold"),
     [
