@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from hostler_hub.lifecycle import commands, events
-from hostler_hub.lifecycle.model import Mode, State, Timer, Worker
+from hostler_hub.lifecycle.model import Mode, State, Timer, Worker, why_retiring
 
 _UP = {State.SUBSTANTIATING, State.SUBSTANTIATED}
 _TEXT_SIZE = 1000
@@ -134,14 +134,16 @@ def _stop_text(step: Step) -> str:
     return cause_of(step.event)
 
 
-_TIMERS = {
+# The rules by which instances are stopped, by what happened.
+TIMERS = {
     Timer.IDLE: "idle",
     Timer.ATTACH: "not_attached",
     Timer.RECONNECT: "not_reconnected",
     Timer.MISSING: "not_reconnected",
     Timer.UPTIME: "worn_out",
+    Timer.PERSON: "lease_ended",
 }
-_EVENTS: dict[type[events.Event], str] = {
+EVENTS: dict[type[events.Event], str] = {
     events.CreateFailed: "create_failed",
     events.Inspected: "gone",
     events.Compromised: "compromised",
@@ -150,28 +152,41 @@ _EVENTS: dict[type[events.Event], str] = {
     events.Redefined: "redefined",
     events.HubStopping: "hub_stops",
     events.Unwanted: "order",
+    events.PersonLeft: "lease_ended",
+    # These three end what was kept for its leases only; else:
+    events.Attached: "lost",
+    events.Detached: "agent_left",
+    events.Recovered: "lost",
 }
+_WAS_KEPT = (events.Attached, events.Detached, events.Recovered)
 
 
 def _stop_rule(step: Step) -> str:
     event = step.event
     if isinstance(event, events.TimerFired):
-        return _TIMERS.get(event.timer, str(event.timer))
+        return TIMERS.get(event.timer, str(event.timer))
     if isinstance(event, events.ModeSet):
         return f"mode_{event.mode}"
     if isinstance(event, events.Released):
         return _release_rule(step, event)
-    return _rule_of(event, _EVENTS.get(type(event), type(event).__name__.lower()))
+    kept = _why_over(step.before) if isinstance(event, _WAS_KEPT) else None
+    return kept or _rule_of(event, EVENTS.get(type(event), type(event).__name__.lower()))
 
 
 def _release_rule(step: Step, event: events.Released) -> str:
-    if not event.clean or step.before.tainted:
+    if not event.clean:
         return "not_clean"
-    if step.before.mode is Mode.DRAINING:
+    waits = step.before.policy.build_wait_timeout_s != 0
+    return _why_over(step.before) or ("worn_out" if waits else "build_wait_timeout")
+
+
+def _why_over(before: Worker) -> str | None:
+    """Of an instance that was to go with its last lease."""
+    if before.tainted:
+        return "not_clean"
+    if before.mode is Mode.DRAINING:
         return "drained"
-    if step.before.policy.build_wait_timeout_s == 0:
-        return "build_wait_timeout"
-    return "worn_out"
+    return "worn_out" if why_retiring(before) is not None else None
 
 
 def _rule_of(event: events.Event, default: str) -> str:

@@ -10,7 +10,7 @@ never taken for ours, nor ended.
 
 from __future__ import annotations
 
-from ansible_collections.hostler.fleet.plugins.module_utils import batch
+from ansible_collections.hostler.fleet.plugins.module_utils import batch, waiting
 from ansible_collections.hostler.fleet.plugins.module_utils.errors import HubError, NotFound
 
 SHOWN_BUILDS = 10
@@ -52,10 +52,8 @@ def not_quiet(view):
     """What holds the worker, in a few words, or None when nothing does."""
     if view is None:
         return "not defined"
-    lease = view["lease"]
-    if lease and lease["state"] == "held":
-        why = ": %s" % lease["reason"] if lease["reason"] else ""
-        return "leased by %s until %s%s" % (lease["holder"], lease["until"], why)
+    for words in waiting.leased(view):
+        return words
     if view["builds"]:
         return "build %s" % ", ".join(view["builds"])
     return None

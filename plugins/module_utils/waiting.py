@@ -68,8 +68,17 @@ def not_resting(view):
         count = len(view["builds"])
         return "%s, %d build%s running" % (view["state"], count, "" if count == 1 else "s")
     if view["state"] != "latent":
-        return view["state"]
+        return ", ".join([view["state"], *leased(view)])
     return None
+
+
+def leased(view):
+    """Which person has the worker and why, as a list of one, or none when nobody has."""
+    lease = view.get("lease")
+    if not lease or lease["state"] != "held":
+        return []
+    why = ": %s" % lease["reason"] if lease["reason"] else ""
+    return ["leased by %s until %s%s" % (lease["holder"], lease["until"], why)]
 
 
 def not_attached(view):

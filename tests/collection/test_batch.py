@@ -10,6 +10,9 @@ def definitions(count):
     return [{"name": f"w-{number}", "driver": "fake"} for number in range(count)]
 
 
+LEASE = {"state": "held", "holder": "ann", "until": "16:20", "reason": "debugging"}
+
+
 def test_pieces_hold_everything_in_order_and_stay_below_the_limit():
     items = definitions(1000)
     pieces = batch.cut(items, 4096)
@@ -99,6 +102,11 @@ def test_a_deadline_of_zero_still_looks_once(hub, client):
             "substantiated, 1 build running",
         ),
         (waiting.not_resting, {"state": "insubstantiating", "builds": []}, "insubstantiating"),
+        (
+            waiting.not_resting,
+            {"state": "substantiated", "builds": [], "lease": LEASE},
+            "substantiated, leased by ann until 16:20: debugging",
+        ),
         (waiting.not_attached, {"state": "substantiated", "attached": True}, None),
         (waiting.not_attached, {"state": "substantiated", "attached": False}, "substantiated"),
         (

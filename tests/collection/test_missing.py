@@ -166,6 +166,41 @@ def test_a_rung_is_replaced_and_its_budget_kept(site, play, ansible, tmp_path):
     assert "outlet 7 off and on" in incident["evidence"]["tried"]
 
 
+def test_a_rung_that_hangs_is_left_and_machines_are_rebooted_only_where_allowed(
+    site, play, ansible, tmp_path
+):
+    permanent = {"driver": "permanent", "password": PASSWORD, "missing_timeout": 0.1}
+    access = {"hub_state_dir": str(site.state_dir)}
+    workers = [{"name": "may", **permanent}, {"name": "must-not", **permanent}]
+    code, output = play([task("worker", workers=workers)], defaults=access)
+    assert code == 0, output
+    ladder = [
+        {"name": "ping", "role": "hostler.fleet.missing_ping", "seconds": 20},
+        {"name": "restart", "role": "hostler.fleet.missing_restart", "seconds": 1},
+        {"name": "reboot", "role": "hostler.fleet.missing_reboot", "seconds": 10},
+    ]
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    common = {**here, **permanent_host(), "hostler_missing_ladder": ladder}
+    hosts = {
+        "may": {"missing_reboot_allowed": True, "missing_restart_command": ["sleep", "600"]},
+        "must-not": {"missing_restart_command": ["true"]},
+    }
+    inventory = tmp_path / "hosts.json"
+    inventory.write_text(json.dumps({"workers": {"hosts": hosts, "vars": common}}))
+    where = ["-i", inventory, "-e", f"hub_state_dir={site.state_dir}"]
+    done = ansible("ansible-playbook", "playbooks/missing_check.yml", *where)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert tried(done.stdout) == {
+        "may": [("ping", "looked"), ("restart", "failed"), ("reboot", "failed")],
+        "must-not": [("ping", "looked"), ("restart", "tried"), ("reboot", "skipped")],
+    }
+    said = " ".join(done.stdout.split())
+    # Ansible itself refuses to reboot the machine it runs on: so far it has come.
+    assert "reboot with local connection would reboot the control node" in said
+    assert "not allowed (missing_reboot_allowed)" in said
+    assert re.search(r"may .* restart +1 +failed .*[Tt]ime", done.stdout), done.stdout
+
+
 def permanent_host():
     return {"hostler_driver": "permanent"}
 
@@ -173,7 +208,7 @@ def permanent_host():
 def tried(output):
     """{worker: [(rung, result)]} of the table."""
     rows = re.findall(
-        r"^ +(\w+)  .*?  (ping|restart|reboot|reprovision|notify|power) +\d+ +(\w+) ",
+        r"^ +([\w-]+)  .*?  (ping|restart|reboot|reprovision|notify|power) +\d+ +(\w+) ",
         output,
         re.MULTILINE,
     )

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hostler_hub import decisions
 from hostler_hub.clock import VirtualClock
 from hostler_hub.decisions import Decision, Kind, Step, of_step
 from hostler_hub.journal import PRUNE_S, Journal
-from hostler_hub.lifecycle import Mode, Policy, Timer, Worker, events, step
+from hostler_hub.lifecycle import Mode, Policy, State, Timer, Worker, events, step
+from hostler_hub.lifecycle.model import PersonLease
+from hostler_hub.lifecycle.table import ROWS
 from hostler_hub.store import decisions as rows
 from hostler_hub.store.decisions import Filter
 from hostler_hub.store.engine import Store
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Life:
@@ -52,6 +58,44 @@ def test_a_start_says_for_which_build_and_on_which_numbers() -> None:
     assert (made.kind, made.rule, made.build) == (Kind.START, "queued_work", "B1")
     assert (made.worker, made.group, made.text) == ("w", "g", "build B1")
     assert made.numbers == {"queued": 3, "epoch": 1}
+
+
+def test_what_goes_with_its_last_lease_says_what_it_was_kept_for() -> None:
+    life = Life()
+    life.starts()
+    life.attaches()
+    lease = PersonLease("L", "ann", asked_at=life.at, until=life.at + 60, ttl_s=60)
+    life.happens(events.PersonAsked, lease=lease)
+    assert said(life.happens(events.PersonLeft, lease="L", cause="released", keep=None)) == [
+        ("stop", "lease_ended")
+    ]
+    life = Life()
+    life.starts()
+    life.attaches()
+    left = life.happens(events.Detached, connection="c", cause="closed", leaves=True)
+    assert said(left) == [("stop", "agent_left")]
+    life = Life()
+    life.starts()
+    life.attaches()
+    life.happens(events.Leased, lease="L")
+    life.happens(events.ModeSet, mode=Mode.DRAINING, reason=None, by="ann")
+    left = life.happens(events.Detached, connection="c", cause="closed", leaves=True)
+    assert said(left) == [("stop", "drained")]
+
+
+def test_every_way_to_stop_has_a_rule_that_is_documented() -> None:
+    documented = (ROOT / "docs" / "howto-matching.md").read_text()
+    up = {State.SUBSTANTIATING, State.SUBSTANTIATED}
+    ways = [row for row in ROWS if row.state in up and State.INSUBSTANTIATING in row.to]
+    assert ways
+    for row in ways:
+        if row.timer is not None:
+            rule = decisions.TIMERS[row.timer]
+        elif row.event in {events.ModeSet, events.Released}:
+            continue  # of a mode, and of what the release left
+        else:
+            rule = decisions.EVENTS[row.event]
+        assert f"`{rule}`" in documented, row
 
 
 def test_what_may_not_start_is_no_decision() -> None:
