@@ -203,13 +203,15 @@ class Queue:
         """The builds that hold a lease on the worker, oldest first."""
         return [lease.build for lease in self._leases.get(worker, {}).values()]
 
-    async def released(self, workers: Sequence[str]) -> None:
-        """Wait, within reason, for builds that have their result to give their slots back."""
-        wanted = set(workers)
+    async def released(self, workers: Sequence[str] | None = None) -> None:
+        """Wait, within reason, for builds that have their result to give their slots back.
+
+        Of these workers, or of all.
+        """
         tasks = [
             task
             for runner, task in self._runners.values()
-            if runner.over and runner.lease.worker in wanted
+            if runner.over and (workers is None or runner.lease.worker in workers)
         ]
         if tasks:
             await asyncio.wait(tasks, timeout=RELEASE_S)

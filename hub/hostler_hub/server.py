@@ -23,8 +23,10 @@ from hostler_hub.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fastapi import FastAPI
     from starlette.types import ASGIApp
 
+    from hostler_hub.api.ports import Hub
     from hostler_hub.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -61,8 +63,9 @@ class _Server(uvicorn.Server):
     process before the hub has closed its store. Without settings it announces nothing.
     """
 
-    def __init__(self, config: uvicorn.Config, settings: Settings | None) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings | None) -> None:
         super().__init__(config)
+        self._app = app
         self._settings = settings
 
     @contextlib.contextmanager
@@ -89,6 +92,13 @@ class _Server(uvicorn.Server):
         systemd.notify("READY=1")
         _log.info("hub started", url=self._settings.url, version=__version__)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Slots of builds that are over are given back while their agents are still there: what
+        is leased outlives the hub, and costs money until the next one (V18)."""
+        hub: Hub = self._app.state.hub
+        await hub.queue.released()
+        await super().shutdown(sockets)
+
     def ask_to_stop(self) -> None:
         """The first signal ends in order; the second one stops waiting for connections."""
         self.force_exit = self.should_exit
@@ -100,11 +110,11 @@ async def _serve(settings: Settings, outer: socket.socket, inner: socket.socket)
     app = create_app(settings)
     certificate = tls.Certificate.of(settings)
     if certificate is None:
-        servers = [(_Server(_config(app, None), settings), [outer, inner])]
+        servers = [(_Server(_config(app, None), app, settings), [outer, inner])]
     else:
         servers = [
-            (_Server(_config(app, None), None), [inner]),
-            (_Server(_config(app, certificate), settings), [outer]),
+            (_Server(_config(app, None), app, None), [inner]),
+            (_Server(_config(app, certificate), app, settings), [outer]),
         ]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -36,6 +36,22 @@ async def test_V18_stop_leaves_no_idle_instance(make_hub: Callable[..., HubProce
     assert json.loads((hub.state_dir / "last-stop.json").read_text())["instances"] == []
 
 
+async def test_V18_a_slot_that_is_being_cleaned_when_the_hub_stops_is_given_back(
+    make_hub: Callable[..., HubProcess],
+) -> None:
+    """The build has its result; its workspace, which is large, is still being removed."""
+    hub = make_hub()
+    hub.start()
+    async with Api(hub.url, hub.token) as api:
+        await api.define("littered")
+        build = await api.submit("seq 30000 | xargs touch", worker="littered")
+        assert (await api.ended(build))["state"] == "success"
+        assert (await api.worker("littered"))["builds"] == [build]
+    assert await asyncio.to_thread(hub.stop) == 0
+    assert json.loads((hub.state_dir / "last-stop.json").read_text())["instances"] == []
+    assert hub.leftovers() == []
+
+
 async def test_V9_a_leased_instance_outlives_the_hub_and_is_taken_up_by_the_next(
     make_hub: Callable[..., HubProcess], make_gate: Callable[[], Gate]
 ) -> None:

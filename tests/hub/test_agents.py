@@ -232,6 +232,16 @@ async def test_V14_a_password_by_reference_opens_and_others_do_not(house: House)
     assert (await house.come(password="second", process="other")).status == 401
 
 
+async def test_V14_a_password_in_the_hub_s_environment_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTLER_SECRET_P", "from the environment")
+    async with house_on(tmp_path) as house:
+        await house.define(password={"env": "HOSTLER_SECRET_P"})
+        assert (await house.come(password="another")).status == 401
+        assert (await house.come(password="from the environment")).status == 101
+
+
 async def test_what_was_refused_is_known_to_the_next_hub(tmp_path: Path) -> None:
     async with house_on(tmp_path) as house:
         await house.come("nobody")

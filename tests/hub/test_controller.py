@@ -398,14 +398,19 @@ async def test_modes_quarantines_and_errors_survive_a_restart(
         await hub.define(create="fail")
         await hub.want()
         await hub.controller.settle(10)
-        pause = events.ModeSet(at=START + 1, mode=Mode.PAUSED, reason="patching", by="ann")
+        pause = events.ModeSet(
+            at=START + 1, mode=Mode.PAUSED, reason="patching", by="ann", until=START + 3600
+        )
         await hub.controller.handle("w", pause)
         before = hub.life()
     async with hub_on(database_url, tmp_path, provider, at=START + 5) as hub:
         await hub.controller.recover()
         after = hub.life()
         assert (after.mode, after.mode_reason, after.mode_by) == (Mode.PAUSED, "patching", "ann")
+        assert (after.mode_at, after.mode_until) == (START + 1, START + 3600)
         assert after.quarantine_until == before.quarantine_until
         await hub.pass_time(10)
         assert hub.life().quarantine_until is None
         assert hub.life().backoff_s == 10
+        await hub.pass_time(3600)
+        assert hub.life().mode is Mode.ACTIVE

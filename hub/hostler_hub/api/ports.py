@@ -138,6 +138,9 @@ class Queue(Protocol):
     def follow_log(self, id: str, index: int, offset: int) -> AsyncIterator[bytes]:
         """A step's log from `offset` on as it grows, until the step ends."""
 
+    async def released(self) -> None:
+        """Once the builds that are over have given their slots back, or it takes too long."""
+
 
 class Groups(Protocol):
     """Groups of workers."""
