@@ -166,6 +166,13 @@ class Queue:
             builds.page, state=state, worker=worker, limit=limit, after=after
         )
         items = [build_view(row, []) for row in rows]
+        # Those that are next say why they wait; of the others one can ask by their id.
+        waiting = (
+            self._waiting[one["id"]] for one in reversed(items) if one["id"] in self._waiting
+        )
+        why = self._reasons.in_words(waiting, self._clock.now())
+        for each in items:
+            each["why"] = why.get(each["id"])
         return {"items": items, "next": items[-1]["id"] if len(items) == limit else None}
 
     async def cancel(self, id: str, *, reason: str | None, by: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from hostler_hub.specs import Requirements
 
 # A sentence names so many of the reasons, the commonest first.
 _SHOWN = 5
+# A list of builds explains so many, and looks at so many pairs of a build and a worker.
+_EXPLAINED = 20
+_PAIRS = 20_000
 _UP = {State.SUBSTANTIATING, State.SUBSTANTIATED}
 
 
@@ -83,6 +87,11 @@ class Reasons:
             entry.life.name: self._of_one(build, entry, matcher, now) for entry in self._registry
         }
         return BuildReasons(_summary(build, workers, now), workers)
+
+    def in_words(self, builds: Iterable[Waiting], now: float) -> dict[str, str]:
+        """The sentence for each of them, as far as a list may take time: the first ones."""
+        most = min(_EXPLAINED, max(1, _PAIRS // max(1, len(self._registry))))
+        return {each.id: self.of_build(each, now).text for each in itertools.islice(builds, most)}
 
     def _of_one(self, build: Waiting, entry: Entry, matcher: Matcher, now: float) -> list[Reason]:
         missing = mismatches(build.spec.requires, matcher.traits(entry.life.name))

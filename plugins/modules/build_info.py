@@ -86,7 +86,9 @@ builds:
       type: str
       returned: always
     why:
-      description: Why it still waits.
+      description:
+        - Why it still waits, in a sentence.
+        - A list says it of those builds that are next, 20 at most and fewer in a large fleet; any build's own with O(id).
       type: str
       returned: always
     why_workers:

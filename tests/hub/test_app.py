@@ -82,7 +82,8 @@ async def test_builds_answer_in_their_documented_shapes(client: httpx2.AsyncClie
     assert view.state == "queued"
     waiting = (await client.get(f"{BUILDS}/{view.id}")).json()
     assert views.BuildView.model_validate(waiting).why_workers
-    views.BuildPage.model_validate((await client.get(BUILDS)).json())
+    listed = views.BuildPage.model_validate((await client.get(BUILDS)).json())
+    assert [each.why for each in listed.items] == ["1 of 1 workers: it is paused"]
     cancelled = await post(client, f"{BUILDS}/{view.id}/cancel", {"reason": "enough"})
     assert views.BuildView.model_validate(cancelled).state == "cancelled"
     again = await post(client, f"{BUILDS}/{view.id}/cancel", {"reason": "again"})  # A13
