@@ -84,7 +84,7 @@ def test_what_goes_with_its_last_lease_says_what_it_was_kept_for() -> None:
 
 
 def test_every_way_to_stop_has_a_rule_that_is_documented() -> None:
-    documented = (ROOT / "docs" / "howto-matching.md").read_text()
+    documented = (ROOT / "docs" / "howto-why.md").read_text()
     up = {State.SUBSTANTIATING, State.SUBSTANTIATED}
     ways = [row for row in ROWS if row.state in up and State.INSUBSTANTIATING in row.to]
     assert ways
