@@ -44,54 +44,15 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.hostler.fleet.plugins.module_utils.hosts import (
+    DEFINED,
+    EFFECTIVE,
+    OBSERVED,
+    PREFIX,
+)
 
-PREFIX = "hostler_"
-DEFINED = (
-    "driver",
-    "driver_options",
-    "properties",
-    "default_properties",
-    "labels",
-    "max_builds",
-    "max_uses",
-    "max_uptime",
-    "priority",
-    "weight",
-    "group",
-    "build_wait_timeout",
-    "missing_timeout",
-    "notify_on_missing",
-    "keepalive_interval",
-    "check_instance_interval",
-    "expects",
-    "password_ref",
-    "password",
-    "description",
-)
-# Variables of the inventory plugin that tell how a worker is; no definition, and no mistake.
-OBSERVED = (
-    "admission",
-    "attached",
-    "builds",
-    "effective_properties",
-    "epoch",
-    "facts",
-    "incidents",
-    "instance",
-    "last_error",
-    "lease",
-    "missing",
-    "mode",
-    "mode_by",
-    "mode_reason",
-    "mode_until",
-    "quarantine",
-    "retiring",
-    "state",
-    "up_since",
-    "uses",
-)
-KNOWN = frozenset(PREFIX + word for word in DEFINED + OBSERVED)
+SETTABLE = (*DEFINED, "password")
+KNOWN = frozenset(PREFIX + word for word in (*SETTABLE, *OBSERVED, EFFECTIVE))
 # Variables of the role hostler.fleet.missing.
 LADDER = PREFIX + "missing_"
 
@@ -103,13 +64,13 @@ def definition(host, variables):
     if stray:
         raise AnsibleFilterError(
             "host %s: %s is no option of a worker; there are %s"
-            % (host, ", ".join(stray), ", ".join(PREFIX + word for word in DEFINED))
+            % (host, ", ".join(stray), ", ".join(PREFIX + word for word in SETTABLE))
         )
     if PREFIX + "driver" not in own:
         raise AnsibleFilterError(
             "host %s has no hostler_driver; set it in the inventory, for example to local" % host
         )
-    given = {word: variables[PREFIX + word] for word in DEFINED if PREFIX + word in own}
+    given = {word: variables[PREFIX + word] for word in SETTABLE if PREFIX + word in own}
     return dict(given, name=host)
 
 

@@ -72,7 +72,7 @@ import os
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.unsafe_proxy import wrap_var
-from ansible_collections.hostler.fleet.plugins.module_utils import hub
+from ansible_collections.hostler.fleet.plugins.module_utils import hosts, hub
 from ansible_collections.hostler.fleet.plugins.module_utils.errors import HubError
 
 HUB_OPTIONS = (
@@ -84,50 +84,6 @@ HUB_OPTIONS = (
     "hub_ca_file",
 )
 PAGE = 500
-# What a definition holds, so that playbooks/provision.yml gives a live fleet back as it is.
-DEFINED = (
-    "driver",
-    "driver_options",
-    "properties",
-    "default_properties",
-    "labels",
-    "max_builds",
-    "max_uses",
-    "max_uptime",
-    "priority",
-    "weight",
-    "group",
-    "build_wait_timeout",
-    "missing_timeout",
-    "notify_on_missing",
-    "keepalive_interval",
-    "check_instance_interval",
-    "expects",
-    "password_ref",
-    "description",
-)
-# What the hub sees of a worker.
-OBSERVED = (
-    "mode",
-    "mode_reason",
-    "mode_by",
-    "mode_until",
-    "state",
-    "attached",
-    "instance",
-    "epoch",
-    "up_since",
-    "uses",
-    "retiring",
-    "admission",
-    "quarantine",
-    "missing",
-    "incidents",
-    "last_error",
-    "builds",
-    "lease",
-    "facts",
-)
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -211,7 +167,7 @@ def host_variables(view):
     hostler_effective_properties are the facts with the defined properties over them.
     """
     definition = view["definition"]
-    variables = {"hostler_" + key: definition[key] for key in DEFINED if key in definition}
-    variables.update(("hostler_" + key, view.get(key)) for key in OBSERVED)
-    variables["hostler_effective_properties"] = view["properties"]
+    variables = {hosts.PREFIX + key: definition[key] for key in hosts.DEFINED if key in definition}
+    variables.update((hosts.PREFIX + key, view.get(key)) for key in hosts.OBSERVED)
+    variables[hosts.PREFIX + hosts.EFFECTIVE] = view["properties"]
     return variables
