@@ -73,6 +73,7 @@ def worker_view(definition: WorkerDefinition) -> View:
         "uses": 0,
         "retiring": None,
         "failed_starts": 0,
+        "admission": None,
         "quarantine": None,
         "missing": None,
         "lease": None,
