@@ -49,6 +49,9 @@ class VirtualClock:
     def now(self) -> float:
         return self._now
 
+    def wall(self) -> float:
+        return 1_800_000_000.0 + self.now()
+
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
             await asyncio.sleep(0)
