@@ -108,11 +108,13 @@ def translate(error: Exception, address: str) -> TransportError:
 def _unreachable(error: Exception, address: str) -> TransportError:
     if isinstance(error, NoValidConnectionsError):
         words = "; ".join(sorted({str(each.strerror) for each in error.errors.values()}))
-        return Unreachable(f"{address} cannot be reached: {words}")
+        hint = "is its sshd running, and are the options host and port right?"
+        return Unreachable(f"{address} cannot be reached: {words}; {hint}")
     if isinstance(error, socket.gaierror):
         return Unreachable(f"{address}: {error.strerror} (is option 'host' right?)")
     if isinstance(error, TimeoutError):
-        return Unreachable(f"{address} does not answer in time")
+        hint = "is it up, and are the options host, port and connect_timeout_s right?"
+        return Unreachable(f"{address} does not answer in time; {hint}")
     if isinstance(error, (SSHException, EOFError, OSError)):
         words = str(error) or type(error).__name__
         hint = " (sshd drops logins beyond its MaxStartups)" if "banner" in words else ""

@@ -166,7 +166,10 @@ async def test_G1_a_daemon_that_is_down_says_nothing_of_its_containers(
 
 async def test_a_daemon_that_was_never_there_is_named(driver: DockerDriver, tmp_path: Path) -> None:
     spec = spec_of({"image": "debian", "docker_host": f"unix://{tmp_path}/docker.sock"})
-    with pytest.raises(ProviderFailed, match=rf"unix://{tmp_path}/docker.sock: .*No such file"):
+    with pytest.raises(
+        ProviderFailed,
+        match=rf"unix://{tmp_path}/docker.sock: .*No such file.*run.*driver_options.docker_host",
+    ):
         await driver.create(spec)
 
 
@@ -243,7 +246,7 @@ async def test_an_image_that_is_nowhere_is_told_in_the_daemon_s_words(
 ) -> None:
     image = f"{registry}/nothing:1"
     spec = spec_of({"image": image, "docker_host": docker_url})
-    with pytest.raises(ProviderFailed, match=rf"cannot pull {image}: .*unheard of"):
+    with pytest.raises(ProviderFailed, match=rf"cannot pull {image}: .*unheard of.*s.image"):
         await driver.create(spec)
     never = spec_of({"image": image, "docker_host": docker_url, "pull": "never"})
     with pytest.raises(OptionsRefused, match=f"has no image {image}, and driver_options.pull is n"):

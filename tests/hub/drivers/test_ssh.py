@@ -221,7 +221,9 @@ async def test_V3_of_what_was_never_sent_nothing_is_left_to_end(
     """Or else a host with a wrong name would keep its worker from ever being used again."""
     sshd.stop()
     spec = spec_of(options)
-    with pytest.raises(ProviderFailed, match=r"Connection refused"):
+    with pytest.raises(
+        ProviderFailed, match=r"ssh: .*Connection refused; is its sshd running.*host and port"
+    ):
         await driver.create(spec)
     assert (await driver.inspect(ref_of(spec, None))).presence is Presence.GONE
     await driver.destroy(ref_of(spec, None))

@@ -187,11 +187,21 @@ class Daemon:
             raise OptionsRefused(f"docker: driver_options.tls: {error}") from error
         except (RequestException, DockerException, OSError) as error:
             self._client = None  # another daemon, or another version of it, may come back
-            raise NoAnswer(f"docker: no answer from {where}: {_innermost(error)}") from error
+            text = f"docker: no answer from {where}: {_innermost(error)}{_NOT_REACHED}"
+            raise NoAnswer(text) from error
+
+
+# What the system calls it, wherever in the daemon's sentence.
+_DISK_FULL = "no space left on device"
+_NOT_REACHED = (
+    "; does the daemon run there, and may the hub's user reach it? (driver_options.docker_host)"
+)
 
 
 def _refusal(where: str, error: APIError) -> ProviderFailed | OptionsRefused:
     text = f"docker: {where}: {error.explanation or error}".strip()
+    if _DISK_FULL in text.lower():
+        text += "; free some there (docker system df says what takes it)"
     kinds: dict[int | None, type[ProviderFailed | OptionsRefused]] = {
         400: OptionsRefused,
         404: NotThere,

@@ -82,7 +82,8 @@ class Images:
             )
             _follow(progress, options.pull_timeout_s)
 
-        await _patiently(daemon, pull, options.pull_timeout_s, f"cannot pull {name}")
+        what = f"cannot pull {name}"
+        await _patiently(daemon, pull, options.pull_timeout_s, what, _HINT_OF_PULL)
 
     def _login(self, options: DockerOptions) -> dict[str, str] | None:
         if options.registry is None:
@@ -160,6 +161,12 @@ class Images:
             yield name, root / name
 
 
+_HINT_OF_PULL = (
+    "; see driver_options.image, registry (who may read it) and pull_timeout_s, or put the image "
+    "there and set pull to never"
+)
+
+
 def _look(client: APIClient, name: str) -> Image:
     seen: Mapping[str, Any] = client.inspect_image(name)  # type: ignore[no-untyped-call]
     config = seen.get("Config") or {}
@@ -177,14 +184,18 @@ def _split(name: str) -> tuple[str, str | None]:
 
 
 async def _patiently(
-    daemon: Daemon, question: Callable[[APIClient], None], deadline_s: float, what: str
+    daemon: Daemon,
+    question: Callable[[APIClient], None],
+    deadline_s: float,
+    what: str,
+    hint: str = "",
 ) -> None:
     where = daemon.endpoint.docker_host
     try:
         await daemon.ask(question, deadline_s)
     except ProviderFailed as error:
         reason = str(error).removeprefix(f"docker: {where}: ")
-        raise ProviderFailed(f"docker: {where} {what}: {reason}") from error
+        raise ProviderFailed(f"docker: {where} {what}: {reason}{hint}") from error
 
 
 def _follow(progress: Iterable[Any], deadline_s: float) -> None:
