@@ -171,6 +171,10 @@ async def test_a_daemon_that_was_never_there_is_named(driver: DockerDriver, tmp_
         match=rf"unix://{tmp_path}/docker.sock: .*No such file.*run.*driver_options.docker_host",
     ):
         await driver.create(spec)
+    # Nobody was told of it, so nobody has to prove it gone: a slip in an option holds no worker up.
+    assert await driver.evidence(ref_of(spec, None)) == {}
+    assert (await driver.inspect(ref_of(spec, None))).presence is Presence.GONE
+    await driver.destroy(ref_of(spec, None))
 
 
 async def test_a_daemon_elsewhere_is_reached_by_tls(

@@ -50,9 +50,13 @@ class DockerDriver:
         self._images = Images(environment.directory / "contexts", environment.secrets)
         self._daemons: dict[Endpoint, Daemon] = {}
         self._unanswered: set[str] = set()
+        # Instances of which no daemon was told: there is nothing to end, also where nobody answers.
+        # A new process does not know, and asks the daemon.
+        self._untold: set[str] = set()
 
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
         options = DockerOptions.model_validate(dict(spec.options))
+        self._untold.add(spec.instance)
         grants.check(options, self._environment.grants)
         way = reach.choose(options, self._environment)
         files = self._files(spec, options, way)
@@ -69,6 +73,8 @@ class DockerDriver:
         return sight.handle(daemon.endpoint, seen)
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
+        if ref.instance in self._untold:
+            return Inspection(Presence.GONE, "docker: no daemon was told of it")
         daemon = self._daemon_of(ref)
         try:
             return await daemon.ask(lambda client: self._look(client, daemon.endpoint, ref))
@@ -77,6 +83,9 @@ class DockerDriver:
 
     async def destroy(self, ref: InstanceRef) -> None:
         """SIGQUIT (kill the jobs, go), SIGKILL after ``stop_timeout_s``, then remove."""
+        if ref.instance in self._untold:
+            self._untold.discard(ref.instance)
+            return
         daemon = self._daemon_of(ref)
         hub, instance = self._environment.hub, ref.instance
         found = await daemon.ask(lambda client: containers.marked(client, hub, instance))
@@ -95,6 +104,8 @@ class DockerDriver:
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
         """Witness: the container's log, its state and its processes."""
+        if ref.instance in self._untold:
+            return {}
         hub = self._environment.hub
 
         def testify(client: APIClient) -> dict[str, str]:
@@ -138,6 +149,7 @@ class DockerDriver:
 
     async def _made(self, daemon: Daemon, instance: str, plan: plans.Plan) -> str:
         """The id of a new container, or of the one that an earlier call made."""
+        self._untold.discard(instance)
         self._unanswered.add(instance)  # until we know better, also when we are cancelled
         try:
             made = await daemon.ask(lambda client: containers.make(client, plan))
