@@ -1,0 +1,29 @@
+"""Whoever looks for a page finds it: each is in both indexes, and no link leads nowhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md"), *DOCS.glob("checklists/*.md")])
+
+_LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+
+
+def links(page: Path) -> set[Path]:
+    """The files that a page links to."""
+    return {(page.parent / target).resolve() for target in _LINK.findall(page.read_text())}
+
+
+@pytest.mark.parametrize("index", [ROOT / "README.md", DOCS / "README.md"], ids=["README", "docs"])
+def test_an_index_lists_every_how_to(index: Path) -> None:
+    assert set(DOCS.glob("howto-*.md")) - links(index) == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert [str(target) for target in links(page) if not target.exists()] == []
