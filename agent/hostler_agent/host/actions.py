@@ -8,29 +8,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-assert sys.platform != "win32"
-
-from hostler_agent.host import processes
-from hostler_agent.host.errors import (
-    BUSY,
-    GONE,
-    NOT_PERMITTED,
-    REQUEST,
-    SURVIVES,
-    HostError,
-    of_system,
-)
+from hostler_agent.host.errors import BUSY, GONE, REQUEST, HostError, of_system
+from hostler_agent.host.launch import LOG, Mark, Start
 from hostler_agent.host.places import Place, read_json, write_private
-from hostler_agent.host.processes import Identity, Mark
 from hostler_agent.host.reply import text, ulid
-from hostler_agent.jobs import procfs
+from hostler_agent.host.system import files, processes
 
 Request = Mapping[str, Any]
 Reply = dict[str, Any]
@@ -39,7 +27,6 @@ RUNNING, ENDED, STARTING = "running", "gone", "starting"
 
 GRACE_S = 8.0
 MAX_GRACE_S = 60.0
-SWEEP_DEADLINE_S = 30.0
 LOOK_DEADLINE_S = 2.0
 TAIL_BYTES = 4000
 EVIDENCE_BYTES = 60 * 1024
@@ -63,7 +50,7 @@ def start(request: Request) -> Reply:
     with place.locked(mark.instance) as lock:
         if lock.is_gone:
             raise HostError(GONE, f"instance {mark.instance} was ended before")
-        identity = _find(place, mark.hub, mark.instance)
+        identity = processes.find(place, mark.hub, mark.instance)
         if identity is None:
             identity = _launch(place, mark, request)
         return _running(place, mark.instance, identity)
@@ -75,10 +62,10 @@ def inspect(request: Request) -> Reply:
     hub, instance = ulid(request, "hub"), ulid(request, "instance")
     try:
         with place.locked(instance, LOOK_DEADLINE_S):
-            identity = _find(place, hub, instance)
+            identity = processes.find(place, hub, instance)
             if identity is not None:
                 return _running(place, instance, identity)
-            return {"state": ENDED, "words": _tail(place.instance(instance) / "agent.log")}
+            return {"state": ENDED, "words": _tail(place.instance(instance) / LOG)}
     except HostError as error:
         if error.kind != BUSY:
             raise
@@ -91,21 +78,15 @@ def stop(request: Request) -> Reply:
     hub, instance = ulid(request, "hub"), ulid(request, "instance")
     with place.locked(instance) as lock:
         lock.mark_gone()
-        agents = processes.of_instance(hub, instance)
-        _may_signal(agents)
-        left, clean = processes.end(agents, _grace_s(request))
-        if left:
-            pids = ", ".join(str(each.pid) for each in left)
-            raise HostError(SURVIVES, f"agent {pids} survives SIGKILL")
-        if not (agents and clean):  # an agent that ends by itself takes its jobs with it
-            _sweep(instance, text(request, "containment"))
+        mark = Mark(hub, instance, 0)
+        processes.end_instance(mark, text(request, "containment"), _grace_s(request))
         return {"state": ENDED, "left": place.remove(instance)}
 
 
 def list_(request: Request) -> Reply:
     """{"directory", "hub"}: every instance of the hub that runs, or has left its directory."""
     place, hub = Place(text(request, "directory")), ulid(request, "hub")
-    found = {mark.instance: (mark, identity) for mark, identity in processes.marked(hub)}
+    found = {mark.instance: (mark, identity) for mark, identity in processes.marked(place, hub)}
     listed = [
         {**_about(place, mark), "process": identity.record()} for mark, identity in found.values()
     ]
@@ -121,11 +102,9 @@ def list_(request: Request) -> Reply:
 def evidence(request: Request) -> Reply:
     """{"directory", "hub", "instance"}: texts that say what became of it."""
     place, instance = Place(text(request, "directory")), ulid(request, "instance")
-    texts = {
-        "agent log": _tail(place.instance(instance) / "agent.log", EVIDENCE_BYTES),
-        "processes": _process_list()[:EVIDENCE_BYTES],
-    }
-    return {"texts": {name: content for name, content in texts.items() if content}}
+    log = _tail(place.instance(instance) / LOG, EVIDENCE_BYTES)
+    texts = {"agent log": log, **processes.evidence()}
+    return {"texts": {name: said[:EVIDENCE_BYTES] for name, said in texts.items() if said}}
 
 
 ACTIONS: Mapping[str, Callable[[Request], Reply]] = {
@@ -138,15 +117,24 @@ ACTIONS: Mapping[str, Callable[[Request], Reply]] = {
 }
 
 
-def _launch(place: Place, mark: Mark, request: Request) -> Identity:
-    token, config, extra = text(request, "token"), request.get("config"), _environment(request)
+def _launch(place: Place, mark: Mark, request: Request) -> processes.Identity:
+    token, config = text(request, "token"), request.get("config")
     if not isinstance(config, dict):
         raise HostError(REQUEST, "'config' must be an object")
-    directory, program = place.instance(mark.instance), Path(sys.argv[0]).absolute()
+    wanted = Start(
+        mark=mark,
+        program=Path(sys.argv[0]).absolute(),
+        directory=place.instance(mark.instance),
+        environment=_environment(request),
+        way=text(request, "way") if "way" in request else "",
+    )
+    directory = wanted.directory
     try:
-        (directory / "work").mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (directory, directory / "work"):
+            files.make_private(each)
         about = {"hub": mark.hub, "epoch": mark.epoch, "worker": config.get("name", "")}
-        write_private(directory / "mark.json", json.dumps({**about, "created_at": time.time()}))
+        about |= {"program": str(wanted.program), "created_at": time.time()}
+        write_private(directory / "mark.json", json.dumps(about))
         write_private(directory / "token", token)
         complete = {**config, "workdir": "work", "token_file": "token"}
         if request.get("ca"):
@@ -154,27 +142,13 @@ def _launch(place: Place, mark: Mark, request: Request) -> Identity:
             complete["ca_file"] = "ca.pem"
         write_private(directory / "agent.json", json.dumps(complete))
         with contextlib.suppress(OSError):  # it is in use: see install
-            os.utime(program)
-        argv = [sys.executable, "-I", "-S", str(program), "run"]
-        argv += ["--config", str(directory / "agent.json")]
-        identity = processes.start(argv, directory, mark, extra)
-        write_private(directory / "process.json", json.dumps(identity.record()))
+            os.utime(wanted.program)
+        return processes.start(wanted)
     except OSError as error:
         raise of_system(error, "start the agent in") from error
-    return identity
 
 
-def _find(place: Place, hub: str, instance: str) -> Optional[Identity]:
-    """The instance's living agent: the one on record, or whoever carries its mark."""
-    directory = place.instance(instance)
-    recorded = Identity.parse(read_json(directory / "process.json"))
-    if recorded is not None and recorded.lives():
-        return recorded
-    found = processes.of_instance(hub, instance)
-    return found[0] if found else None
-
-
-def _running(place: Place, instance: str, identity: Identity) -> Reply:
+def _running(place: Place, instance: str, identity: processes.Identity) -> Reply:
     return {
         "state": RUNNING,
         "process": identity.record(),
@@ -182,37 +156,6 @@ def _running(place: Place, instance: str, identity: Identity) -> Reply:
         "hub_url": _hub_url(place, instance),
         "words": f"process {identity.pid} in {place.instance(instance)}",
     }
-
-
-def _may_signal(agents: list[Identity]) -> None:
-    for agent in agents:
-        try:
-            owner = Path(f"/proc/{agent.pid}").stat().st_uid
-        except OSError:
-            continue
-        if os.geteuid() not in (0, owner):
-            raise HostError(NOT_PERMITTED, f"agent {agent.pid} runs as another user (uid {owner})")
-
-
-def _sweep(instance: str, containment: str) -> None:
-    """Let the agent's own code, with all it imports, clear what a killed agent's jobs left."""
-    argv = [sys.executable, "-I", "-S", sys.argv[0], "sweep", "--name", instance]
-    argv += ["--containment", containment]
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=SWEEP_DEADLINE_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise HostError(SURVIVES, "the sweep did not end in time") from error
-    except OSError as error:
-        raise of_system(error, "start the sweep") from error
-    if done.returncode != 0:
-        raise HostError(SURVIVES, done.stderr.decode("utf-8", "replace").strip()[-500:])
 
 
 def _about(place: Place, mark: Mark) -> dict[str, Any]:
@@ -238,12 +181,6 @@ def _tail(path: Path, size: int = TAIL_BYTES) -> str:
             return file.read(size).decode("utf-8", "replace").strip()
     except OSError:
         return ""
-
-
-def _process_list() -> str:
-    found = procfs.all_processes()
-    lines = (f"{each.pid} {each.parent} {each.state} {each.name}" for each in found)
-    return "\n".join(("pid parent state name", *lines))
 
 
 def _grace_s(request: Request) -> float:

@@ -19,6 +19,10 @@ USAGE = "usage: hostler-agent host ACTION --reply NONCE  (the request, as JSON, 
 
 def main(arguments: Sequence[str]) -> int:
     """What comes after `host`; returns the exit code."""
+    if sys.platform == "win32" and arguments[:1] == ["launch"]:
+        from hostler_agent.host.windows_launch import launch  # noqa: PLC0415 - only for this
+
+        return launch(arguments[1:])
     if len(arguments) != 3 or arguments[1] != "--reply" or not NONCE.fullmatch(arguments[2]):
         print(USAGE, file=sys.stderr)
         return EXIT_ARGUMENTS
@@ -39,11 +43,8 @@ def answer(action: str, content: bytes) -> dict[str, Any]:
 
 
 def _act(action: str, request: dict[str, Any]) -> dict[str, Any]:
-    if sys.platform == "win32":
-        raise HostError(SYSTEM, "this is for machines with Linux")
-    else:  # noqa: RET506 - type checkers know platforms by branches
-        from hostler_agent.host.actions import ACTIONS  # noqa: PLC0415 - not on Windows
+    from hostler_agent.host.actions import ACTIONS  # noqa: PLC0415 - not for wrong arguments
 
-        if action not in ACTIONS:
-            raise HostError(REQUEST, f"there is no action {action!r}: {', '.join(ACTIONS)}")
-        return ACTIONS[action](request)
+    if action not in ACTIONS:
+        raise HostError(REQUEST, f"there is no action {action!r}: {', '.join(ACTIONS)}")
+    return ACTIONS[action](request)

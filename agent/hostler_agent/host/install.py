@@ -8,16 +8,13 @@ import hashlib
 import io
 import os
 import shutil
-import sys
 import time
 import zipfile
 from pathlib import Path
 
-assert sys.platform != "win32"
-
 from hostler_agent.host.errors import REQUEST, HostError, of_system
 from hostler_agent.host.places import Place
-from hostler_agent.jobs import procfs
+from hostler_agent.host.system import processes
 
 KEEP_S = 24 * 3600.0
 """An older agent that nobody runs stays that long: another hub may still be about to."""
@@ -66,16 +63,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _remove_unused(place: Place, current: str) -> None:
     before = time.time() - KEEP_S
-    running = b"".join(_command_lines())
     for each in place.agents.iterdir():
         is_old = each.name != current and each.stat().st_mtime < before
-        if is_old and os.fsencode(str(each)) not in running:
+        if is_old and not processes.uses(place, each):
             shutil.rmtree(each, ignore_errors=True)
-
-
-def _command_lines() -> list[bytes]:
-    found = []
-    for pid in procfs.all_pids():
-        with contextlib.suppress(OSError):
-            found.append(Path(f"/proc/{pid}/cmdline").read_bytes())
-    return found

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import shutil
-import stat
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
-from hostler_agent.host.errors import BUSY, NOT_PERMITTED, HostError, of_system
-
-assert sys.platform != "win32"
+from hostler_agent.host.errors import BUSY, HostError, of_system
+from hostler_agent.host.system_files import files
 
 LOCK_DEADLINE_S = 30.0
 _LOCK_PAUSE_S = 0.02
@@ -35,8 +30,7 @@ class Place:
         self.instances = self.root / "instances"
         try:
             for path in (self.root, self.agents, self.instances):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
-                _check_private(path)
+                files.make_private(path)
         except OSError as error:
             raise of_system(error, "make the directory") from error
 
@@ -58,14 +52,22 @@ class Place:
         finally:
             os.close(number)
 
+    def is_gone(self, instance: str) -> bool:
+        """Whether it was ended, for one that does not want to hold the lock."""
+        try:
+            return (self.instances / f"{instance}.lock").read_bytes() == _GONE
+        except FileNotFoundError:
+            return False
+
     def remove(self, instance: str) -> Optional[str]:
         """Remove what an instance has left; returns why something of it had to stay."""
         left = self.instances / f"{_LEFT}{instance}"
         with contextlib.suppress(FileNotFoundError):
-            self.instance(instance).rename(left)
+            files.rename(self.instance(instance), left)
         reason: Optional[str] = None
         for each in self.instances.glob(f"{_LEFT}*"):  # also what earlier ones have left
-            reason = _remove_tree(each) if each == left else (_remove_tree(each) and reason)
+            why = files.remove_tree(each)
+            reason = why if each == left else reason
         return reason
 
     def forget_old(self) -> None:
@@ -86,12 +88,12 @@ class Lock:
     @property
     def is_gone(self) -> bool:
         """Whether the instance was ended, and must not be started any more."""
-        return os.pread(self._number, len(_GONE), 0) == _GONE
+        return files.read_at_start(self._number, len(_GONE)) == _GONE
 
     def mark_gone(self) -> None:
         """From now on no start has an effect; raises HostError."""
         try:
-            os.pwrite(self._number, _GONE, 0)
+            files.write_at_start(self._number, _GONE)
             os.fsync(self._number)
         except OSError as error:
             raise of_system(error, "note the instance's end") from error
@@ -100,9 +102,8 @@ class Lock:
 def write_private(path: Path, content: str) -> None:
     """Whole or not at all, on the disk, and never readable by others; raises OSError."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        with open(os.open(fresh, flags, 0o600), "w", encoding="utf-8") as file:
+        with open(files.create_private(fresh), "w", encoding="utf-8") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -122,44 +123,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _check_private(path: Path) -> None:
-    found = path.stat()
-    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise HostError(
-            NOT_PERMITTED, f"{path} must belong to the user who logs in, and nobody else may write"
-        )
-
-
 def _open_lock(path: Path, deadline: float) -> int:
     """The lock's descriptor, held. A lock that was forgotten meanwhile is opened anew."""
     while True:
         try:
-            number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            number = files.open_lock(path)
         except OSError as error:
             raise of_system(error, "open") from error
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if files.take(number):
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(number), path.stat()):
                     return number
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(number)
-                raise HostError(BUSY, f"{path.name} is held by another") from None
+        elif time.monotonic() >= deadline:
+            os.close(number)
+            raise HostError(BUSY, f"{path.name} is held by another")
+        else:
             time.sleep(_LOCK_PAUSE_S)
         os.close(number)
-
-
-def _remove_tree(path: Path) -> Optional[str]:
-    """Also of directories that a build has made read-only; returns why something stays."""
-    shutil.rmtree(path, ignore_errors=True)
-    if not path.exists():
-        return None
-    for directory, _, _ in os.walk(path):
-        with contextlib.suppress(OSError):
-            Path(directory).chmod(0o700)
-    try:
-        shutil.rmtree(path)
-    except OSError as error:
-        return f"{error.filename}: {error.strerror}"
-    return None

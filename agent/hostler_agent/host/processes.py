@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -17,26 +18,18 @@ from typing import Any, Optional
 assert sys.platform != "win32"
 
 from hostler_agent.host import systemd
+from hostler_agent.host.errors import NOT_PERMITTED, SURVIVES, HostError, of_system
+from hostler_agent.host.launch import LOG, MARK_OPTION, RECORD, Mark, Start
+from hostler_agent.host.places import Place, read_json, write_private
 from hostler_agent.jobs import procfs
 from hostler_agent.jobs.procfs import Patience
 
-MARK_OPTION = "--mark"
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
 """What an agent gets of a login's environment; its jobs get it from there."""
 
-
-@dataclass(frozen=True)
-class Mark:
-    """Whose an instance is; stands in the agent's arguments as HUB:INSTANCE:EPOCH."""
-
-    hub: str
-    instance: str
-    epoch: int
-
-    def __str__(self) -> str:
-        return f"{self.hub}:{self.instance}:{self.epoch}"
+SWEEP_DEADLINE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -103,8 +96,22 @@ def identify(pid: int) -> Optional[Identity]:
     return Identity(pid, found.started, boot_id())
 
 
-def marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
+def find(place: Place, hub: str, instance: str) -> Optional[Identity]:
+    """The instance's living agent: the one on record, or whoever carries its mark."""
+    recorded = Identity.parse(read_json(place.instance(instance) / RECORD))
+    if recorded is not None and recorded.lives():
+        return recorded
+    found = of_instance(hub, instance)
+    return found[0] if found else None
+
+
+def marked(place: Place, hub: str) -> Iterator[tuple[Mark, Identity]]:
     """Every agent on this machine that carries the hub's mark, whoever's process it is."""
+    del place  # also those whose directory is another's
+    yield from _marked(hub)
+
+
+def _marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
     wanted = os.fsencode(f"\0{MARK_OPTION}\0{hub}:")
     for pid in procfs.all_pids():
         try:
@@ -113,7 +120,7 @@ def marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
         except OSError:
             continue
         if wanted in arguments:
-            mark = _mark(arguments.split(b"\0"))
+            mark = _mark_in(arguments.split(b"\0"))
             identity = identify(pid)
             if mark is not None and identity is not None:
                 yield mark, identity
@@ -121,24 +128,57 @@ def marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
 
 def of_instance(hub: str, instance: str) -> list[Identity]:
     """The living agents of one instance: one at most, if nothing went wrong."""
-    return [identity for mark, identity in marked(hub) if mark.instance == instance]
+    return [identity for mark, identity in _marked(hub) if mark.instance == instance]
 
 
-def start(argv: Sequence[str], directory: Path, mark: Mark, extra: Mapping[str, str]) -> Identity:
-    """Start an agent that outlives the login; raises OSError."""
+def start(wanted: Start) -> Identity:
+    """Start an agent that outlives the login, and put it on record. Raises OSError."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    argv = [sys.executable, "-I", "-S", str(wanted.program), "run"]
+    argv += ["--config", str(wanted.directory / "agent.json"), MARK_OPTION, str(wanted.mark)]
     launch = systemd.Launch(
-        name=f"hostler-{mark.instance.lower()}",
-        argv=[*argv, MARK_OPTION, str(mark)],
-        directory=directory,
-        log=directory / "agent.log",
-        environment={**inherited, **extra},
+        name=f"hostler-{wanted.mark.instance.lower()}",
+        argv=argv,
+        directory=wanted.directory,
+        log=wanted.directory / LOG,
+        environment={**inherited, **wanted.environment},
     )
     pid = systemd.start(launch) or _detach(launch)
     identity = identify(pid)
     if identity is None:
         raise ChildProcessError(0, "it ended at once", str(launch.log))
+    write_private(wanted.directory / RECORD, json.dumps(identity.record()))
     return identity
+
+
+def end_instance(mark: Mark, containment: str, grace_s: float) -> None:
+    """Its agent and all that its jobs have started are gone; raises HostError."""
+    agents = of_instance(mark.hub, mark.instance)
+    _may_signal(agents)
+    left, clean = end(agents, grace_s)
+    if left:
+        pids = ", ".join(str(each.pid) for each in left)
+        raise HostError(SURVIVES, f"agent {pids} survives SIGKILL")
+    if not (agents and clean):  # an agent that ends by itself takes its jobs with it
+        _sweep(mark.instance, containment)
+
+
+def evidence() -> dict[str, str]:
+    """What the machine can say."""
+    found = procfs.all_processes()
+    lines = (f"{each.pid} {each.parent} {each.state} {each.name}" for each in found)
+    return {"processes": "\n".join(("pid parent state name", *lines))}
+
+
+def uses(place: Place, program: Path) -> bool:
+    """Whether some process has been started with it."""
+    del place
+    wanted = os.fsencode(str(program))
+    for pid in procfs.all_pids():
+        with contextlib.suppress(OSError):
+            if wanted in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+    return False
 
 
 def end(agents: Sequence[Identity], grace_s: float) -> tuple[list[Identity], bool]:
@@ -162,7 +202,7 @@ def await_end(agents: Sequence[Identity], deadline_s: float) -> list[Identity]:
     return alive
 
 
-def _mark(arguments: Sequence[bytes]) -> Optional[Mark]:
+def _mark_in(arguments: Sequence[bytes]) -> Optional[Mark]:
     text = arguments[arguments.index(MARK_OPTION.encode()) + 1].decode("ascii", "replace")
     hub, _, rest = text.partition(":")
     instance, _, epoch = rest.partition(":")
@@ -190,3 +230,34 @@ def _detach(launch: systemd.Launch) -> int:
     # Ours to reap no more: we end now, and init takes it over.
     process.returncode = 0 if process.returncode is None else process.returncode
     return process.pid
+
+
+def _may_signal(agents: list[Identity]) -> None:
+    for agent in agents:
+        try:
+            owner = Path(f"/proc/{agent.pid}").stat().st_uid
+        except OSError:
+            continue
+        if os.geteuid() not in (0, owner):
+            raise HostError(NOT_PERMITTED, f"agent {agent.pid} runs as another user (uid {owner})")
+
+
+def _sweep(instance: str, containment: str) -> None:
+    """Let the agent's own code, with all it imports, clear what a killed agent's jobs left."""
+    argv = [sys.executable, "-I", "-S", sys.argv[0], "sweep", "--name", instance]
+    argv += ["--containment", containment]
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=SWEEP_DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise HostError(SURVIVES, "the sweep did not end in time") from error
+    except OSError as error:
+        raise of_system(error, "start the sweep") from error
+    if done.returncode != 0:
+        raise HostError(SURVIVES, done.stderr.decode("utf-8", "replace").strip()[-500:])

@@ -12,10 +12,11 @@ import ctypes
 import sys
 from ctypes import wintypes
 from dataclasses import dataclass
+from typing import Optional
 
 assert sys.platform == "win32"
 
-from hostler_agent import win32
+from hostler_agent import win32, win32_security
 from hostler_agent.jobs.plan import Resources
 from hostler_agent.jobs.receipt import ProcessName, Usage
 from hostler_agent.win32 import KERNEL32, Handle, function
@@ -39,6 +40,8 @@ _LIMIT_KILL_ON_JOB_CLOSE = 0x2000
 _CPU_RATE_ENABLE, _CPU_RATE_HARD_CAP = 1, 4
 
 _QUERY_LIMITED_INFORMATION = 0x1000
+_JOB_ALL_ACCESS = 0x1F003F
+_THIS_PROCESS = -1
 
 
 class _Accounting(ctypes.Structure):
@@ -88,6 +91,9 @@ class _CompletionPort(ctypes.Structure):
 
 
 _create = function(KERNEL32, "CreateJobObjectW", ctypes.c_void_p, ctypes.c_void_p, wintypes.LPCWSTR)
+_open = function(
+    KERNEL32, "OpenJobObjectW", ctypes.c_void_p, wintypes.DWORD, wintypes.BOOL, wintypes.LPCWSTR
+)
 _set = function(
     KERNEL32,
     "SetInformationJobObject",
@@ -145,6 +151,39 @@ class JobObject:
 
     def __init__(self, resources: Resources) -> None:
         self.handle = win32.made(_create(None, None))
+        self.limit(resources)
+
+    @classmethod
+    def named(cls, name: str) -> Optional[JobObject]:
+        """A new one that whoever may can find by its name; None when there is one already."""
+        owner_only = win32_security.attributes(win32_security.OBJECT_OWNER_ONLY)
+        ctypes.set_last_error(0)
+        handle = win32.made(_create(ctypes.byref(owner_only), name))
+        if ctypes.get_last_error() == win32.ERROR_ALREADY_EXISTS:
+            handle.close()
+            return None
+        found = cls._of(handle)
+        found.limit(Resources())
+        return found
+
+    @classmethod
+    def find(cls, name: str) -> Optional[JobObject]:
+        """The one of that name: there is one for as long as somebody has it open."""
+        try:
+            return cls._of(win32.made(_open(_JOB_ALL_ACCESS, False, name)))
+        except OSError as error:
+            if error.winerror == win32.ERROR_FILE_NOT_FOUND:
+                return None
+            raise
+
+    @classmethod
+    def _of(cls, handle: Handle) -> JobObject:
+        made = cls.__new__(cls)
+        made.handle = handle
+        return made
+
+    def limit(self, resources: Resources) -> None:
+        """What all its members together may use; also that they end with its last handle."""
         try:
             self._set(_EXTENDED_LIMITS, _limits(resources))
             if resources.cpu_percent is not None:
@@ -153,6 +192,10 @@ class JobObject:
         except BaseException:
             self.close()
             raise
+
+    def enter(self) -> None:
+        """This process, and whatever it starts from now on, is a member."""
+        _assign(self.handle.value, _THIS_PROCESS)
 
     def report_to(self, port: Handle, key: int) -> None:
         """Sends the job's messages (JOB_OBJECT_MSG_*) to a completion port, from now on."""

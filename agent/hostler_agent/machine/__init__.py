@@ -14,7 +14,6 @@ if sys.platform == "win32":
         cpu_count,
         guard_against_oom,
         has_long_paths,
-        is_private,
         keep_owner,
         make_fifo,
         memory_mb,
@@ -28,6 +27,7 @@ if sys.platform == "win32":
         stop_signals,
         variable_name,
     )
+    from hostler_agent.win32_security import is_private
 else:
     from hostler_agent.machine.posix import (
         CREATE_FLAGS,

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import winreg
 from ctypes import wintypes
-from pathlib import Path
 from typing import Callable, Optional
 
 assert sys.platform == "win32"
@@ -43,10 +42,6 @@ _BOOT_KEY = r"Software\Hostler\Boot"
 _FILE_SYSTEM_KEY = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 _VOLATILE = 1
 _ALL_ACCESS = 0x000F003F
-_DACL_INFORMATION = 4
-_FILE_OBJECT = 1
-_EVERYBODY = (";WD)", ";AU)", ";BU)", ";AN)", ";BG)")
-"""Ends of access entries, as text: everyone, authenticated users, users, anonymous, guests."""
 
 
 class _MemoryStatus(ctypes.Structure):
@@ -64,7 +59,6 @@ _ADVAPI32 = ctypes.WinDLL("advapi32", use_last_error=True)
 _memory_status = function(
     KERNEL32, "GlobalMemoryStatusEx", wintypes.BOOL, ctypes.POINTER(_MemoryStatus)
 )
-_local_free = function(KERNEL32, "LocalFree", ctypes.c_void_p, ctypes.c_void_p)
 _oem_code_page = function(KERNEL32, "GetOEMCP", wintypes.UINT)
 _create_key = function(
     _ADVAPI32,
@@ -77,26 +71,6 @@ _create_key = function(
     wintypes.DWORD,
     wintypes.DWORD,
     ctypes.c_void_p,
-    ctypes.POINTER(ctypes.c_void_p),
-    ctypes.c_void_p,
-)
-_security_info = function(
-    _ADVAPI32,
-    "GetNamedSecurityInfoW",
-    wintypes.DWORD,
-    wintypes.LPCWSTR,
-    ctypes.c_int,
-    wintypes.DWORD,
-    *[ctypes.c_void_p] * 4,
-    ctypes.POINTER(ctypes.c_void_p),
-)
-_security_text = function(
-    _ADVAPI32,
-    "ConvertSecurityDescriptorToStringSecurityDescriptorW",
-    wintypes.BOOL,
-    ctypes.c_void_p,
-    wintypes.DWORD,
-    wintypes.DWORD,
     ctypes.POINTER(ctypes.c_void_p),
     ctypes.c_void_p,
 )
@@ -181,25 +155,6 @@ def power_off() -> bool:
     except OSError:
         return False
     return ended.returncode == 0
-
-
-def is_private(path: Path) -> bool:
-    """Whether no access entry of the file is for everybody. Raises OSError."""
-    descriptor, text = ctypes.c_void_p(), ctypes.c_void_p()
-    none = [None] * 4
-    error = _security_info(
-        str(path), _FILE_OBJECT, _DACL_INFORMATION, *none, ctypes.byref(descriptor)
-    )
-    if error:
-        raise ctypes.WinError(error)
-    try:
-        # 1 is the only revision there is.
-        _security_text(descriptor, 1, _DACL_INFORMATION, ctypes.byref(text), None)
-        entries = ctypes.wstring_at(text.value or 0)
-        return not any(end in entries for end in _EVERYBODY) and "(" in entries
-    finally:
-        _local_free(text)
-        _local_free(descriptor)
 
 
 def shell() -> tuple[str, ...]:
