@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from hostler_agent.host.errors import BUSY, GONE, REQUEST, HostError, of_system
-from hostler_agent.host.launch import LOG, Mark, Start
+from hostler_agent.host.launch import LOG, Ending, Mark, Start
 from hostler_agent.host.places import Place, read_json, write_private
 from hostler_agent.host.reply import text, ulid
 from hostler_agent.host.system import files, processes
@@ -79,7 +79,8 @@ def stop(request: Request) -> Reply:
     with place.locked(instance) as lock:
         lock.mark_gone()
         mark = Mark(hub, instance, 0)
-        processes.end_instance(mark, text(request, "containment"), _grace_s(request))
+        ending = Ending(text(request, "containment"), _grace_s(request))
+        processes.end_instance(place, mark, ending)
         return {"state": ENDED, "left": place.remove(instance)}
 
 

@@ -42,3 +42,11 @@ class Start:
     directory: Path
     environment: Mapping[str, str]
     way: str = ""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an instance is to go: what held its jobs together, and how long it may take."""
+
+    containment: str
+    grace_s: float

@@ -19,7 +19,7 @@ assert sys.platform != "win32"
 
 from hostler_agent.host import systemd
 from hostler_agent.host.errors import NOT_PERMITTED, SURVIVES, HostError, of_system
-from hostler_agent.host.launch import LOG, MARK_OPTION, RECORD, Mark, Start
+from hostler_agent.host.launch import LOG, MARK_OPTION, RECORD, Ending, Mark, Start
 from hostler_agent.host.places import Place, read_json, write_private
 from hostler_agent.jobs import procfs
 from hostler_agent.jobs.procfs import Patience
@@ -151,16 +151,17 @@ def start(wanted: Start) -> Identity:
     return identity
 
 
-def end_instance(mark: Mark, containment: str, grace_s: float) -> None:
+def end_instance(place: Place, mark: Mark, ending: Ending) -> None:
     """Its agent and all that its jobs have started are gone; raises HostError."""
+    del place  # wherever it has its directory
     agents = of_instance(mark.hub, mark.instance)
     _may_signal(agents)
-    left, clean = end(agents, grace_s)
+    left, clean = end(agents, ending.grace_s)
     if left:
         pids = ", ".join(str(each.pid) for each in left)
         raise HostError(SURVIVES, f"agent {pids} survives SIGKILL")
     if not (agents and clean):  # an agent that ends by itself takes its jobs with it
-        _sweep(mark.instance, containment)
+        _sweep(mark.instance, ending.containment)
 
 
 def evidence() -> dict[str, str]:

@@ -25,7 +25,7 @@ assert sys.platform == "win32"
 from hostler_agent import win32
 from hostler_agent.host import windows_tasks
 from hostler_agent.host.errors import NOT_PERMITTED, REQUEST, SURVIVES, SYSTEM, HostError
-from hostler_agent.host.launch import LOG, RECORD, Mark, Start
+from hostler_agent.host.launch import LOG, RECORD, Ending, Mark, Start
 from hostler_agent.host.places import Place, read_json, write_private
 from hostler_agent.jobs.windows_job import JobObject
 
@@ -97,15 +97,15 @@ def start(wanted: Start) -> Identity:
     return _await(wanted, way, started)
 
 
-def end_instance(mark: Mark, containment: str, grace_s: float) -> None:
+def end_instance(place: Place, mark: Mark, ending: Ending) -> None:
     """Its agent and all that it has started are gone; raises HostError."""
-    del containment  # there is but one here
-    windows_tasks.remove(mark.instance)
+    if (place.instance(mark.instance) / windows_tasks.DEFINITION).exists():
+        windows_tasks.remove(mark.instance)
     job = _job(mark.hub, mark.instance)
     if job is None:
         return
     with contextlib.closing(job):
-        deadline = time.monotonic() + grace_s
+        deadline = time.monotonic() + ending.grace_s
         while True:
             job.terminate()
             if not job.account().active:

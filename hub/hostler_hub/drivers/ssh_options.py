@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hostler_hub.drivers.contract import DriverOptions
-from hostler_hub.drivers.posix_host import Site
+from hostler_hub.drivers.host_driver import HostOptions
 from hostler_hub.drivers.wake import How
 from hostler_hub.secrets import SecretRef
 from hostler_hub.transports.ssh_access import Hop, Host, HostKey, Port, SshAccess, User
@@ -26,7 +25,7 @@ _LASTING = frozenset(
 )
 
 
-class SshOptions(DriverOptions):
+class SshOptions(HostOptions):
     """Options of an SSH worker."""
 
     host: Host
@@ -67,9 +66,9 @@ class SshOptions(DriverOptions):
         )
 
     @property
-    def site(self) -> Site:
-        """Where agents live on it."""
-        return Site(self.directory, self.python)
+    def address(self) -> str:
+        """As people write it."""
+        return self.access.target.address
 
     def lasting(self) -> dict[str, Any]:
         """What a handle keeps of them; references to secrets, and no secret."""

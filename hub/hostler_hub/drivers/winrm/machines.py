@@ -1,0 +1,42 @@
+"""The machines that the driver reaches: their connections.
+
+Apart from the driver, for what it imports takes memory and time, which a hub without such workers
+need not pay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from hostler_hub.drivers.contract import Environment
+from hostler_hub.drivers.winrm.options import WinrmOptions
+from hostler_hub.transports.winrm import WinrmTransport
+from hostler_hub.transports.winrm_access import WinrmAccess
+
+THREADS = 32
+
+
+class Machines:
+    """Made in the event loop; all methods raise TransportError."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._secrets = environment.secrets
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="winrm")
+        self._transports: dict[WinrmAccess, WinrmTransport] = {}
+
+    def transport(self, options: WinrmOptions) -> WinrmTransport:
+        """One for each machine and user, however many workers are there."""
+        access = options.access
+        if access not in self._transports:
+            self._transports[access] = WinrmTransport(access, self._secrets, self._threads)
+        return self._transports[access]
+
+    async def awake(self, options: WinrmOptions) -> WinrmTransport:
+        """Whether it answers, the first command will tell."""
+        return self.transport(options)
+
+    async def aclose(self) -> None:
+        """Connections end; what they started lives on."""
+        await asyncio.gather(*(each.aclose() for each in self._transports.values()))
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,92 @@
+"""Options of a WinRM worker: which machine, how to log in, where and on what the agent runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from hostler_hub.drivers.host_driver import HostOptions
+from hostler_hub.secrets import SecretRef
+from hostler_hub.transports.ssh_access import Host, Port
+from hostler_hub.transports.winrm_access import (
+    Auth,
+    Fingerprint,
+    WindowsPython,
+    WindowsUser,
+    WinrmAccess,
+)
+
+# In the user's profile, or on a drive; nothing that cmd.exe would take for more than a name.
+DIRECTORY = r"^(~|[A-Za-z]:)[/\\][A-Za-z0-9_.@ +()/\\-]{1,200}$"
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_()]*$"
+
+Directory = Annotated[str, Field(pattern=DIRECTORY)]
+Variable = Annotated[str, Field(pattern=VARIABLE)]
+
+# What it takes to find and to end an instance again, when the definition is gone.
+_LASTING = frozenset(
+    {
+        *("host", "port", "user", "password", "auth", "tls", "fingerprint", "ca"),
+        *("connect_timeout_s", "python", "directory"),
+    }
+)
+
+
+class WinrmOptions(HostOptions):
+    """Options of a WinRM worker."""
+
+    host: Host
+    port: Port | None = None
+    user: WindowsUser
+    password: SecretRef | None = None
+    auth: Auth = "ntlm"
+    tls: bool = True
+    fingerprint: Fingerprint | None = None
+    ca: SecretRef | None = None
+    connect_timeout_s: Annotated[float, Field(gt=0, le=120)] = 10.0
+
+    python: WindowsPython = "python"
+    directory: Directory = "~\\.hostler"
+    start: Literal["task", "detached"] = "task"
+    environment: Mapping[Variable, str] = {}
+    containment: Literal["auto"] = "auto"
+    orphan_timeout_s: Annotated[int, Field(ge=60)] = 1800
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.auth == "basic" and not self.tls:
+            raise ValueError("auth: basic would send the password in the clear; it needs tls")
+        if self.auth != "kerberos" and self.password is None:
+            raise ValueError(f"password: auth {self.auth} needs one")
+        if not self.tls and (self.fingerprint or self.ca):
+            raise ValueError("fingerprint and ca are for tls")
+        return self
+
+    @property
+    def place(self) -> str:
+        """The machine and its directory; a password or a certificate may be corrected."""
+        return f"{self.host}:{self.port or ''} {self.directory}"
+
+    @property
+    def address(self) -> str:
+        """As people write it."""
+        return self.access.address
+
+    @property
+    def access(self) -> WinrmAccess:
+        """How the machine is reached."""
+        return WinrmAccess(**{name: getattr(self, name) for name in WinrmAccess.model_fields})
+
+    def lasting(self) -> dict[str, Any]:
+        """What a handle keeps of them; references to secrets, and no secret."""
+        return self.model_dump(mode="json", include=set(_LASTING), exclude_defaults=True)
+
+    def told(self) -> dict[str, Any]:
+        """What of them the agent's own configuration has."""
+        return {"orphan_timeout_s": self.orphan_timeout_s}
+
+    def asked(self) -> dict[str, Any]:
+        """What of them a start's request has."""
+        return {"way": self.start}

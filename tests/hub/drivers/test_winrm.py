@@ -1,0 +1,333 @@
+"""The WinRM driver, with real agents on Wine behind a WinRM service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from certificates import authority
+from conformance.drivers import Conformance, ref_of, spec_of
+from peers import wine
+from peers.wsman import WsMan
+
+from hostler_hub import archive
+from hostler_hub.drivers.contract import Environment, InstanceRef, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.registry import check_options
+from hostler_hub.drivers.winrm import WinrmDriver
+from hostler_hub.lifecycle.model import Presence
+from hostler_hub.secrets import Secrets
+from hostler_hub.transports.winrm_line import digest
+
+pytestmark = pytest.mark.peer("wsman")
+
+MakeService = Callable[..., WsMan]
+
+
+@pytest.fixture
+def make_service(tmp_path: Path) -> Iterator[MakeService]:
+    made: list[WsMan] = []
+
+    def make(**options: Any) -> WsMan:
+        made.append(WsMan(tmp_path / f"service-{len(made)}", **options))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+@pytest.fixture
+def service(make_service: MakeService) -> WsMan:
+    return make_service()
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The agent as a machine has it after its first start."""
+    made = archive.install(tmp_path_factory.mktemp("archive"))
+    unpacked = tmp_path_factory.mktemp("agents") / made.sha256
+    with zipfile.ZipFile(made.path) as packed:
+        packed.extractall(unpacked)
+    return unpacked
+
+
+@pytest.fixture
+def winrm_environment(environment: Environment, tmp_path: Path) -> Environment:
+    (tmp_path / "secrets").mkdir(exist_ok=True)
+    return replace(
+        environment,
+        archive=archive.install(tmp_path / "archive"),
+        secrets=Secrets(tmp_path / "secrets", {}),
+    )
+
+
+@pytest.fixture
+def machine(installed: Path, tmp_path: Path) -> Path:
+    """The directory of a machine that has the agent already, but for the tests that begin anew."""
+    directory = tmp_path / "hostler"
+    (directory / "agents").mkdir(parents=True)
+    shutil.copytree(installed, directory / "agents" / installed.name, copy_function=os.link)
+    for each in (directory, directory / "agents"):
+        each.chmod(0o700)
+    return directory
+
+
+@pytest.fixture
+def options(service: WsMan, machine: Path, tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "secrets").mkdir(exist_ok=True)
+    (tmp_path / "secrets" / "password").write_text(service.password)
+    return {
+        "host": "127.0.0.1",
+        "port": service.port,
+        "user": service.user,
+        "password": {"file": "password"},
+        "tls": False,
+        "python": wine.windows_path(wine.windows().python),
+        "directory": wine.windows_path(machine),
+        # Wine's scheduler takes tasks, and runs none: see tests/windows/test_host.py.
+        "start": "detached",
+    }
+
+
+async def cleared(driver: WinrmDriver, options: dict[str, Any]) -> AsyncIterator[WinrmDriver]:
+    """The driver; whatever a failed test left of its instances is destroyed."""
+    yield driver
+    for owned in await driver.list_owned([options]):
+        await driver.destroy(InstanceRef("", owned.instance, owned.epoch, owned.handle, {}))
+    await driver.aclose()
+
+
+@pytest.fixture
+async def driver(
+    options: dict[str, Any], winrm_environment: Environment
+) -> AsyncIterator[WinrmDriver]:
+    async for made in cleared(WinrmDriver(winrm_environment), options):
+        yield made
+
+
+@pytest.fixture
+async def other_hub_driver(
+    winrm_environment: Environment, other_environment: Environment, options: dict[str, Any]
+) -> AsyncIterator[WinrmDriver]:
+    theirs = replace(winrm_environment, hub=other_environment.hub)
+    async for made in cleared(WinrmDriver(theirs), options):
+        yield made
+
+
+class TestWinrm(Conformance):
+    """The contract itself."""
+
+
+async def test_V14_the_token_is_in_a_private_file_alone(
+    driver: WinrmDriver, options: dict[str, Any], machine: Path, service: WsMan
+) -> None:
+    spec = spec_of(options)
+    handle = await driver.create(spec)
+    holding = [
+        path
+        for path in machine.rglob("*")
+        if path.is_file() and spec.token.encode() in path.read_bytes()
+    ]
+    assert [path.name for path in holding] == ["token"]
+    assert holding[0].stat().st_mode & 0o007 == 0
+    assert spec.token not in str(handle)
+    assert not [line for line in service.lines if spec.token in line]
+    await driver.destroy(ref_of(spec, handle))
+
+
+async def test_the_agent_is_pushed_once_for_all(
+    driver: WinrmDriver, other_hub_driver: WinrmDriver, options: dict[str, Any], machine: Path
+) -> None:
+    shutil.rmtree(machine)
+    specs = [spec_of(options, worker=f"w-{number}") for number in range(2)]
+    handles = [await driver.create(specs[0]), await other_hub_driver.create(specs[1])]
+    agents = list((machine / "agents").iterdir())
+    assert [each.name for each in agents] == [driver._environment.archive.sha256]  # type: ignore[union-attr]
+    assert machine.stat().st_mode & 0o007 == 0
+    await driver.destroy(ref_of(specs[0], handles[0]))
+    await other_hub_driver.destroy(ref_of(specs[1], handles[1]))
+    assert list((machine / "agents").iterdir()) == agents
+    assert not [each for each in (machine / "instances").iterdir() if each.suffix != ".lock"]
+
+
+async def test_G3_the_agent_outlives_the_shell_and_the_service(
+    driver: WinrmDriver, options: dict[str, Any], service: WsMan
+) -> None:
+    spec = spec_of(options)
+    handle = await driver.create(spec)
+    assert service.shells == set()
+    service.stop()
+    service.start()
+    assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.RUNNING
+    await driver.destroy(ref_of(spec, handle))
+
+
+async def test_G3_a_job_that_lets_nothing_out_says_what_to_do(
+    make_service: MakeService, driver: WinrmDriver, options: dict[str, Any]
+) -> None:
+    strict = make_service(breakaway=False)
+    spec = spec_of({**options, "port": strict.port})
+    with pytest.raises(ProviderFailed, match=r"winrm: .*option 'start': .*use 'task'"):
+        await driver.create(spec)
+    await driver.destroy(ref_of(spec, None))
+    assert await driver.list_owned([options]) == []
+
+
+async def test_G3_a_host_that_does_not_answer_is_unknown_and_never_gone(
+    driver: WinrmDriver, options: dict[str, Any], service: WsMan
+) -> None:
+    spec = spec_of(options)
+    handle = await driver.create(spec)
+    service.stop()
+    for call in (driver.inspect, driver.destroy, driver.evidence):
+        with pytest.raises(ProviderFailed, match=r"winrm: .*Connection refused"):
+            await call(ref_of(spec, handle))
+    with pytest.raises(ProviderFailed, match=r"winrm: "):
+        await driver.list_owned([options])
+    service.start()
+    assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.RUNNING
+    await driver.destroy(ref_of(spec, handle))
+
+
+async def test_V3_of_what_was_never_sent_nothing_is_left_to_end(
+    driver: WinrmDriver, options: dict[str, Any], service: WsMan
+) -> None:
+    service.stop()
+    spec = spec_of(options)
+    with pytest.raises(ProviderFailed, match=r"Connection refused"):
+        await driver.create(spec)
+    assert (await driver.inspect(ref_of(spec, None))).presence is Presence.GONE
+    await driver.destroy(ref_of(spec, None))
+    service.start()
+
+
+async def test_P1_a_start_whose_answer_was_lost_is_found_again(
+    driver: WinrmDriver,
+    options: dict[str, Any],
+    service: WsMan,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its command runs on for as long as its shell, and the hub that would close it is dead."""
+    monkeypatch.setattr("hostler_hub.transports.winrm._end_shell", lambda *_: None)
+    spec = spec_of(options)
+    service.faults["Receive"] = "drop"
+    with pytest.raises(ProviderFailed, match="winrm: "):
+        await driver.create(spec)
+    service.faults.clear()
+    deadline = asyncio.get_running_loop().time() + 30
+    while (await driver.inspect(ref_of(spec, None))).presence is not Presence.RUNNING:
+        assert asyncio.get_running_loop().time() < deadline
+    await driver.destroy(ref_of(spec, None))
+
+
+async def test_wrong_credentials_name_driver_options_and_the_way_out(
+    driver: WinrmDriver, options: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "secrets" / "wrong").write_text("guessed wrong")
+    spec = spec_of({**options, "password": {"file": "wrong"}})
+    wrong = r"winrm: builder@127.0.0.1:\d+ does not let us in: .*options user, password and auth"
+    with pytest.raises(ProviderFailed, match=wrong) as caught:
+        await driver.create(spec)
+    assert "guessed wrong" not in str(caught.value)
+    await driver.destroy(ref_of(spec, None))
+
+
+async def test_G3_a_wrong_certificate_starts_nothing_and_says_what_to_do(
+    make_service: MakeService, driver: WinrmDriver, options: dict[str, Any], tmp_path: Path
+) -> None:
+    secure = make_service(tls=authority(tmp_path).server_context("127.0.0.1"))
+    way = {**options, "port": secure.port, "tls": True}
+    with pytest.raises(ProviderFailed, match=r"winrm: .*somebody may be in between.*the option"):
+        await driver.create(spec_of({**way, "fingerprint": digest(b"another")}))
+    with pytest.raises(ProviderFailed, match=r"winrm: .*set option 'fingerprint' to it") as shown:
+        await driver.create(spec_of(way))
+    fingerprint = str(shown.value).partition("SHA-256 ")[2].partition(",")[0]
+    spec = spec_of({**way, "fingerprint": fingerprint})
+    handle = await driver.create(spec)
+    await driver.destroy(ref_of(spec, handle))
+
+
+async def test_a_host_without_that_python_has_nothing_left_to_end(
+    driver: WinrmDriver, options: dict[str, Any], machine: Path, winrm_environment: Environment
+) -> None:
+    spec = spec_of({**options, "python": "python3.99"})
+    with pytest.raises(ProviderFailed, match=r"option 'python': 'python3.99' does not run there"):
+        await driver.create(spec)
+    await driver.destroy(ref_of(spec, None))
+    reborn = WinrmDriver(winrm_environment)
+    await reborn.destroy(ref_of(spec, None))  # by the machine's own word, which needs no Python
+    (machine / "instances" / spec.instance).mkdir(parents=True)
+    with pytest.raises(ProviderFailed, match="option 'python'"):  # it had one, when it started
+        await reborn.destroy(ref_of(spec, None))
+    await reborn.aclose()
+    shutil.rmtree(machine / "instances")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("a small disk needs root to be mounted")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], check=True)
+    yield small
+    subprocess.run(["umount", "--lazy", small], check=True)
+
+
+async def test_a_full_disk_is_named(
+    driver: WinrmDriver, options: dict[str, Any], small_disk: Path
+) -> None:
+    spec = spec_of({**options, "directory": wine.windows_path(small_disk / "hostler")})
+    with pytest.raises(ProviderFailed, match=r"winrm: .*(disk full|No space)") as caught:
+        await driver.create(spec)
+    assert "small" in str(caught.value)
+    await driver.destroy(ref_of(spec, None))
+    reborn = WinrmDriver(driver._environment)
+    await reborn.destroy(ref_of(spec, None))  # which does not know that nothing was sent
+    await reborn.aclose()
+
+
+async def test_a_hub_that_cannot_be_reached_from_there_is_refused(
+    driver: WinrmDriver, options: dict[str, Any]
+) -> None:
+    with pytest.raises(OptionsRefused, match=r"winrm: .*listens for this machine only.*PUBLIC_URL"):
+        await driver.create(spec_of({**options, "host": "builder.example"}))
+    plain = WinrmDriver(replace(driver._environment, connect_url="ws://hub.example/x"))
+    with pytest.raises(OptionsRefused, match=r"no TLS"):
+        await plain.create(spec_of(options))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"host": "a b"}, "host"),
+        ({"host": "$(id)"}, "host"),
+        ({"user": "a:b"}, "user"),
+        ({"python": "python&whoami"}, "python"),
+        ({"python": 'py" "x'}, "python"),
+        ({"directory": "relative"}, "directory"),
+        ({"directory": "C:\\%TEMP%"}, "directory"),
+        ({"directory": "\\\\server\\share"}, "directory"),
+        ({"password": "open sesame"}, "password"),
+        ({"password": None}, "auth ntlm needs one"),
+        ({"auth": "basic", "tls": False}, "it needs tls"),
+        ({"tls": False, "ca": {"file": "ca"}}, "are for tls"),
+        ({"fingerprint": "AB:CD"}, "fingerprint"),
+        ({"start": "service"}, "start"),
+        ({"environment": {"A=B": "x"}}, "environment"),
+    ],
+)
+def test_options_are_refused_with_their_name(change: dict[str, Any], reason: str) -> None:
+    given = {"host": "builder", "user": "LAB\\build", "password": {"file": "password"}}
+    check_options(WinrmDriver, given)
+    with pytest.raises(OptionsRefused, match=f"driver winrm .*{reason}"):
+        check_options(WinrmDriver, {**given, **change})
