@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 from crash_points import POINTS
 from simulation.cases import simulated
 from simulation.crashes import dies
-from simulation.world import HubDied, World
+from simulation.world import HubDied, World, simulate
+
+from hostler_hub.lifecycle.model import State
 
 COMMITS = [
     "_insert_once",
@@ -27,8 +30,8 @@ COMMITS = [
 """What a build on a latent worker writes, in order."""
 
 
-async def _one_build(world: World, point: str) -> str:
-    """A build whose hub dies at the point; the next hub comes 5 s later."""
+async def _one_build(world: World, point: str, then: str = "") -> str:
+    """A build whose hub dies at the point, and the next one ``then``; hubs come after 5 s."""
     await world.define("w", build_wait_timeout=2)
     with dies(world, point) as trap:
         try:
@@ -40,12 +43,30 @@ async def _one_build(world: World, point: str) -> str:
         except AssertionError:
             raise AssertionError(f"the hub never came to the point {point}") from None
         await asyncio.sleep(5)
-    await world.start_hub()
+    if then:
+        await _dies_again(world, then)
+    else:
+        await world.start_hub()
     return build or await world.submit(key="once")
 
 
-async def _crash(world: World, point: str) -> None:
-    build = await _one_build(world, point)
+async def _dies_again(world: World, point: str) -> None:
+    """Where the first one left little to do, the second does not come to the point."""
+    with dies(world, point) as trap:
+        await world.start_hub()
+        await world.until(lambda: trap.sprung or _is_over(world), 120)
+        await asyncio.sleep(5)
+    if trap.sprung:
+        await world.start_hub()
+
+
+def _is_over(world: World) -> bool:
+    ended = all(world.build(build)["state"] == "success" for build in world.builds)
+    return ended and world.hub_lives and world.life().state is State.LATENT
+
+
+async def _crash(world: World, point: str, then: str = "") -> None:
+    build = await _one_build(world, point, then)
     row = await world.ended(build)
     assert (row["state"], row["attempts"]) == ("success", 1), row["result_text"]
     assert len(world.truth.of(build)) == 1
@@ -67,3 +88,9 @@ async def test_K1_to_K11_the_hub_dies_around_each_commit(
 @simulated()
 async def test_K2_to_K11_the_hub_dies_at_each_named_point(world: World, point: str) -> None:
     await _crash(world, point)
+
+
+@pytest.mark.parametrize("first", POINTS)
+def test_K2_to_K11_the_next_hub_dies_at_each_named_point_too(first: str) -> None:
+    for second in POINTS:
+        simulate(functools.partial(_crash, point=first, then=second))
