@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from simulation.__main__ import replay, sweep
 from simulation.cases import simulated
 from simulation.generator import run
 from simulation.loop import Process, Stuck, VirtualLoop
@@ -20,6 +22,17 @@ from simulation.world import World, simulate
 from hostler_hub.command_run import CommandRun
 
 TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def loses_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that loses a byte of each piece."""
+    whole = CommandRun._append
+
+    def lossy(self: CommandRun, log: object, key: str, value: dict[str, object]) -> object:
+        return whole(self, log, key, {**value, "data": bytes(value["data"])[:-1]})  # type: ignore[call-overload]
+
+    monkeypatch.setattr(CommandRun, "_append", lossy)
 
 
 @pytest.mark.timeout(600)
@@ -34,6 +47,33 @@ def test_V1_to_V18_hold_in_200_random_scenarios() -> None:
 def test_a_seed_has_the_same_history_each_time() -> None:
     assert run(3).digest() == run(3).digest()
     assert run(3).digest() != run(4).digest()
+
+
+def test_a_replay_in_another_process_tells_the_same_history() -> None:
+    def told(hashes: str) -> str:
+        command = [sys.executable, "-m", "simulation", "--seed", "5"]
+        environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTHONHASHSEED": hashes}
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    first = told("1")
+    assert first.splitlines()[-1].startswith("all invariants hold")
+    assert first == told("2")
+
+
+def test_a_seed_that_fails_is_told_with_how_to_replay_it(
+    loses_output: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(range(4), jobs=1) == 1
+    failed = re.search(
+        r"FAILED seed (\d+): .*\n +(.+)\n +replay: make simulate SEED=\1", capsys.readouterr().out
+    )
+    assert failed is not None
+    assert replay(int(failed[1])) == 1
+    history = capsys.readouterr().out.splitlines()
+    assert history[0].endswith("hub 1 starts")
+    assert history[-1] == failed[2]
 
 
 # --- whoever breaks an invariant is caught -------------------------------------------------------
@@ -70,14 +110,7 @@ def test_V3_a_driver_that_lies_now_and_then_is_caught_at_random_too() -> None:
     assert sum(map(is_caught, range(12))) > 3
 
 
-def test_V7_a_hub_that_loses_output_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = CommandRun._append
-
-    def lossy(self: CommandRun, log: object, key: str, value: dict[str, object]) -> object:
-        return whole(self, log, key, {**value, "data": bytes(value["data"])[:-1]})  # type: ignore[call-overload]
-
-    monkeypatch.setattr(CommandRun, "_append", lossy)
-
+def test_V7_a_hub_that_loses_output_is_caught(loses_output: None) -> None:
     async def scenario(world: World) -> None:
         await world.define("w")
         await world.ended(await world.submit(*script(lines=1)))
