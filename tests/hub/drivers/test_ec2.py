@@ -15,8 +15,8 @@ from conformance.drivers import Conformance, ref_of, spec_of
 from peers.ec2 import Ec2, Fault, running
 
 from hostler_hub.drivers.contract import Environment, InstanceRef, OptionsRefused, ProviderFailed
-from hostler_hub.drivers.ec2 import Ec2Driver, cloud, userdata
-from hostler_hub.drivers.ec2 import driver as module
+from hostler_hub.drivers.ec2 import Ec2Driver, cloud, ending, launch, userdata
+from hostler_hub.drivers.ec2 import driver as driver_module
 from hostler_hub.drivers.ec2.throttle import Bucket
 from hostler_hub.drivers.registry import check_options
 from hostler_hub.identifiers import new_ulid
@@ -44,7 +44,8 @@ def ec2(one_ec2: Ec2) -> Ec2:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
+    for module in (launch, ending):
+        monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(cloud, "_PAUSE_FIRST_S", 0.01)
 
 
@@ -224,9 +225,10 @@ async def test_P14_shutting_down_is_not_gone(
     handle = await driver.create(spec)
     current = ["shutting-down"]
     with monkeypatch.context() as context:
-        context.setattr(module, "_state", lambda _found: (current[0], ""))
+        for module in (driver_module, ending):
+            context.setattr(module, "state_of", lambda _found: (current[0], ""))
         assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.UNKNOWN
-        context.setattr(module, "_GONE_WITHIN_S", 0.05)
+        context.setattr(ending, "GONE_WITHIN_S", 0.05)
         with pytest.raises(ProviderFailed, match="shutting-down, not terminated"):
             await driver.destroy(ref_of(spec, handle))
         current[0] = "terminated"
@@ -249,8 +251,7 @@ async def test_P15_terminated_from_outside_is_gone_with_its_reason(
 ) -> None:
     spec = spec_of(options)
     handle = await driver.create(spec)
-    (known,) = driver._clouds.values()
-    await known.call("terminate_instances", "x", InstanceIds=[handle["id"]])
+    ec2.client().terminate_instances(InstanceIds=[handle["id"]])
     seen = await driver.inspect(ref_of(spec, handle))
     assert seen.presence is Presence.GONE
     assert "terminated" in seen.evidence
@@ -313,6 +314,9 @@ async def test_the_newest_image_of_an_owner_is_taken(
         ("AuthFailure", "check the credentials"),
         ("InvalidAMIID.NotFound", "check option ami"),
         ("InvalidSubnetID.NotFound", "check option subnets"),
+        ("UnauthorizedOperation", "give the hub's role or user the permission"),
+        ("InvalidClientTokenId", "check the access key"),
+        ("SignatureDoesNotMatch", "check the secret key"),
     ],
 )
 async def test_a_mistake_is_told_with_what_to_do_and_leaves_nothing(
@@ -323,6 +327,34 @@ async def test_a_mistake_is_told_with_what_to_do_and_leaves_nothing(
     with pytest.raises(OptionsRefused, match=rf"ec2: start an instance: {code}.*{words}"):
         await driver.create(spec)
     await driver.destroy(ref_of(spec, None))
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("VcpuLimitExceeded", r"have AWS raise the quota"),
+        ("InsufficientInstanceCapacity", r"name more in options instance_types and subnets"),
+        ("SpotMaxPriceTooLow", r"raise option spot.max_price"),
+    ],
+)
+async def test_P5_what_is_used_up_is_told_with_what_to_do_and_leaves_nothing(
+    driver: Ec2Driver, ec2: Ec2, options: Mapping[str, Any], code: str, words: str
+) -> None:
+    ec2.faults.append(Fault("RunInstances", code, times=2))
+    spec = spec_of({**options, "instance_types": ["c7i.large", "t3.micro"]})
+    each = rf"{code}: as ordered: {code} \({words}.*\)"
+    told = rf"ec2: no room .*c7i\.large: ec2: start an instance: {each}; t3\.micro: .*{each}"
+    with pytest.raises(ProviderFailed, match=told):
+        await driver.create(spec)
+    await driver.destroy(ref_of(spec, None))
+
+
+async def test_a_profile_that_is_not_there_is_named(
+    driver: Ec2Driver, options: Mapping[str, Any]
+) -> None:
+    plain = {key: value for key, value in options.items() if key != "credentials"}
+    with pytest.raises(OptionsRefused, match=r"nobody.* \(check option profile"):
+        await driver.create(spec_of({**plain, "profile": "nobody"}))
 
 
 async def test_a_secret_that_is_not_there_is_named(

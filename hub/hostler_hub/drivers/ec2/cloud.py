@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from hostler_hub.drivers.contract import OptionsRefused
 from hostler_hub.drivers.ec2.errors import Meaning, meaning, translated
 from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.drivers.ec2.throttle import Bucket
-from hostler_hub.secrets import Secrets
+from hostler_hub.secrets import SecretRefused, Secrets
 
 # AWS refills 2 RunInstances calls a second; describing and ending have more room.
 _RATES = {"run_instances": (2.0, 20)}
@@ -31,7 +31,9 @@ class Cloud:
 
     def __init__(self, options: Ec2Options, secrets: Secrets) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ec2")
-        self._client = _client(options, secrets)
+        self._make = _maker(options, secrets)
+        self._making = threading.Lock()
+        self._client: Any = None
         self._buckets: dict[str, Bucket] = {}
 
     async def call(self, operation: str, doing: str, **arguments: Any) -> Mapping[str, Any]:
@@ -64,12 +66,13 @@ class Cloud:
             more = {"NextToken": str(page["NextToken"])}
 
     async def _once(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        method = getattr(self._client, operation)
-        loop = asyncio.get_running_loop()
-        answer: Mapping[str, Any] = await loop.run_in_executor(
-            self._threads, lambda: method(**arguments)
-        )
-        return answer
+        def ask() -> Mapping[str, Any]:
+            with self._making:  # half a second of a processor's, which the hub has not
+                self._client = self._client or self._make()
+            answer: Mapping[str, Any] = getattr(self._client, operation)(**arguments)
+            return answer
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
 
     def _bucket(self, operation: str) -> Bucket:
         if operation not in self._buckets:
@@ -79,7 +82,8 @@ class Cloud:
 
     def close(self) -> None:
         """Let go of connections; a call under way ends by its own deadline."""
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -93,14 +97,25 @@ class Asked(Exception):
         self.told = translated(error, doing)
 
 
-def _client(options: Ec2Options, secrets: Secrets) -> Any:
-    session = boto3.Session(profile_name=options.profile, region_name=options.region)
+def _maker(options: Ec2Options, secrets: Secrets) -> Callable[[], Any]:
     keys = {}
     if options.credentials is not None:
-        keys = {
-            "aws_access_key_id": secrets.resolve(options.credentials.access_key),
-            "aws_secret_access_key": secrets.resolve(options.credentials.secret_key),
-        }
+        try:
+            keys = {
+                "aws_access_key_id": secrets.resolve(options.credentials.access_key),
+                "aws_secret_access_key": secrets.resolve(options.credentials.secret_key),
+            }
+        except SecretRefused as error:
+            raise OptionsRefused(f"ec2: option credentials: {error}") from error
+    return lambda: _client(options, keys)
+
+
+def _client(options: Ec2Options, keys: Mapping[str, str]) -> Any:
+    # A hub without workers on EC2 need not know of it: that is a second of its start.
+    import boto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+
+    session = boto3.Session(profile_name=options.profile, region_name=options.region)
     config = Config(
         connect_timeout=5,
         read_timeout=30,

@@ -76,6 +76,19 @@ _ADVICE = {
     "InvalidKeyPair.NotFound": "check option key_name",
     "InvalidParameterValue": "check the option that is named",
     "OptInRequired": "subscribe to the image or the region first",
+    "InvalidBlockDeviceMapping": "check option volumes",
+    "InvalidAllocationID.NotFound": "check option elastic_ip",
+    "InvalidInstanceType": "check option instance_types",
+    "NoCredentialsError": "give option credentials or profile, or the hub's machine a role",
+    "PartialCredentialsError": "complete option profile's configuration on the hub's machine",
+    "ProfileNotFound": "check option profile: it is one of the hub's own machine",
+    "VcpuLimitExceeded": "have AWS raise the quota, or lower the group's max_instances",
+    "InstanceLimitExceeded": "have AWS raise the quota, or lower the group's max_instances",
+    "MaxSpotInstanceCountExceeded": "have AWS raise the quota, or lower the group's max_instances",
+    "InsufficientInstanceCapacity": "name more in options instance_types and subnets",
+    "InsufficientFreeAddressesInSubnet": "name more in option subnets",
+    "SpotMaxPriceTooLow": "raise option spot.max_price, or leave it out",
+    "Unsupported": "name other instance_types or subnets",
 }
 
 

@@ -1,0 +1,91 @@
+"""Looks at instances that are due together go out together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from hostler_hub.drivers.ec2 import looks as module
+from hostler_hub.drivers.ec2.looks import MOST, Looks
+
+
+class Region:
+    """Knows all but the missing."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.broken = False
+        self.called = asyncio.Event()
+        self.held = asyncio.Event()
+        self.held.set()
+
+    async def several(self, ids: list[str]) -> Mapping[str, Mapping[str, Any]]:
+        self.asked.append(ids)
+        self.called.set()
+        await self.held.wait()
+        if self.broken:
+            raise ConnectionError("as ordered")
+        return {each: {"InstanceId": each} for each in ids if "missing" not in each}
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GATHER_S", 0)
+
+
+async def test_what_is_wanted_together_is_asked_once_and_each_gets_its_own() -> None:
+    region = Region()
+    looks = Looks(region.several)
+    wanted = ["i-1", "i-2", "i-missing", "i-1"]
+    seen = await asyncio.gather(*(looks.at(each) for each in wanted))
+    assert region.asked == [["i-1", "i-2", "i-missing"]]
+    assert seen == [{"InstanceId": "i-1"}, {"InstanceId": "i-2"}, None, {"InstanceId": "i-1"}]
+    assert await looks.at("i-1") == {"InstanceId": "i-1"}
+    assert len(region.asked) == 2, "nothing is remembered"
+
+
+async def test_a_call_names_as_many_as_a_filter_takes() -> None:
+    region = Region()
+    looks = Looks(region.several)
+    await asyncio.gather(*(looks.at(f"i-{number}") for number in range(2 * MOST + 1)))
+    assert [len(ids) for ids in region.asked] == [MOST, MOST, 1]
+
+
+async def test_who_comes_while_a_call_is_under_way_gets_the_next() -> None:
+    region = Region()
+    looks = Looks(region.several)
+    region.held.clear()
+    first = asyncio.create_task(looks.at("i-1"))
+    await region.called.wait()
+    second = asyncio.create_task(looks.at("i-1"))
+    region.held.set()
+    await asyncio.gather(first, second)
+    assert region.asked == [["i-1"], ["i-1"]], "the first may have been answered before"
+
+
+async def test_a_failure_is_everybodys_and_not_the_next_ones() -> None:
+    region = Region()
+    looks = Looks(region.several)
+    region.broken = True
+    results = await asyncio.gather(looks.at("i-1"), looks.at("i-2"), return_exceptions=True)
+    assert [type(each) for each in results] == [ConnectionError, ConnectionError]
+    region.broken = False
+    assert await looks.at("i-1") is not None
+
+
+async def test_one_who_gives_up_takes_nothing_from_the_others() -> None:
+    region = Region()
+    looks = Looks(region.several)
+    impatient, patient = (asyncio.create_task(looks.at("i-1")) for _ in range(2))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert await patient is not None
+    region.held.clear()
+    late = asyncio.create_task(looks.at("i-1"))
+    await asyncio.sleep(0)
+    await looks.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await late
