@@ -77,12 +77,15 @@ class Master:
         self._reader, self._writer = await asyncio.open_unix_connection(sock=control, limit=1 << 24)
         self.port = (await self._answer())["port"]
 
-    async def build(self, *steps: tuple[str, dict[str, Any]]) -> Build:
+    async def build(
+        self, *steps: tuple[str, dict[str, Any]], patience_s: float = PATIENCE_S
+    ) -> Build:
         """Run a build of these steps (Buildbot's classes and their arguments) and wait for it."""
         number = next(self._numbers)
         self._say(id=number, steps=steps)
-        answer = await self._answer()
-        assert answer["id"] == number
+        answer = await self._answer(patience_s)
+        while answer["id"] != number:  # of a build that somebody gave up waiting for
+            answer = await self._answer(patience_s)
         made = [Step(**step) for step in answer["steps"]]
         return Build(answer["results"], made, answer["builds"], answer["properties"])
 
@@ -101,8 +104,8 @@ class Master:
     def _say(self, **order: Any) -> None:
         self._writer.write(json.dumps(order).encode() + b"\n")
 
-    async def _answer(self) -> dict[str, Any]:
-        async with asyncio.timeout(PATIENCE_S):
+    async def _answer(self, patience_s: float = PATIENCE_S) -> dict[str, Any]:
+        async with asyncio.timeout(patience_s):
             line = await self._reader.readline()
         assert line, f"the master has ended:\n{_tail(self.basedir / 'twistd.log')}"
         answer: dict[str, Any] = json.loads(line)
