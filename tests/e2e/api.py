@@ -57,9 +57,11 @@ class Api:
         build_id: str = made["id"]
         return build_id
 
-    async def ended(self, build: str) -> Any:
+    async def ended(self, build: str, patience_s: float = WAIT_S) -> Any:
         """The build's view once it has ended."""
         view = await self.get(f"/builds/{build}?wait_s={WAIT_S}")
+        while view["finished_at"] is None and (patience_s := patience_s - WAIT_S) > 0:
+            view = await self.get(f"/builds/{build}?wait_s={WAIT_S}")
         assert view["finished_at"] is not None, view
         return view
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from e2e.api import Api
     from e2e.hub_process import HubProcess
@@ -19,6 +21,7 @@ def peak_mib(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
+@pytest.mark.timeout(400)
 async def test_E12_a_line_of_a_gigabyte_is_survived_by_all(
     api: Api, shared_hub: HubProcess
 ) -> None:
@@ -30,7 +33,7 @@ async def test_E12_a_line_of_a_gigabyte_is_survived_by_all(
 
     flood = f"head -c {GIGABYTE} /dev/zero | tr '\\0' x"
     build = await api.submit(flood, "echo after", worker="flooded")
-    view = await api.ended(build)
+    view = await api.ended(build, patience_s=300)
 
     assert view["state"] == "success", view["result_text"]
     assert view["steps"][0]["receipt"]["survivors"] == []
