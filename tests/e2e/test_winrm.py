@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import compileall
 import contextlib
 import os
 import shutil
@@ -111,6 +112,7 @@ def _install(directory: Path, tmp_path: Path) -> None:
         each.mkdir(mode=0o700)
     with zipfile.ZipFile(packed.path) as content:
         content.extractall(directory / "agents" / packed.sha256)
+    compileall.compile_dir(directory / "agents", quiet=2)
 
 
 @pytest.fixture

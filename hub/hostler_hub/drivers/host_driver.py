@@ -34,7 +34,6 @@ from hostler_hub.transports.contract import Transport, TransportError
 
 HANDLE_VERSION = 1
 START_DEADLINE_S = 60.0
-LOOK_DEADLINE_S = 12.0
 END_DEADLINE_S = 90.0
 
 _HINTS = {
@@ -95,6 +94,7 @@ class HostDriver(Generic[Options]):
     of the environment: `transport(options)` is one for each machine and user, however many workers
     are there; `await awake(options)` the same to a machine that answers; `await aclose()`."""
     host_class: ClassVar[type[RemoteHost]]
+    look_deadline_s: ClassVar[float] = 12.0
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -239,10 +239,10 @@ class HostDriver(Generic[Options]):
 
     async def _look(self, action: str, instance: str, host: RemoteHost) -> Mapping[str, Any]:
         request = {"hub": self._environment.hub, "instance": instance}
-        return await host.call(action, request, LOOK_DEADLINE_S)
+        return await host.call(action, request, self.look_deadline_s)
 
     async def _end(self, instance: str, options: Options, host: RemoteHost) -> None:
-        if await host.end(instance, LOOK_DEADLINE_S):
+        if await host.end(instance, self.look_deadline_s):
             return
         request = {
             "hub": self._environment.hub,
@@ -252,13 +252,13 @@ class HostDriver(Generic[Options]):
         try:
             await host.call("stop", request, END_DEADLINE_S)
         except HostFailed as error:
-            if not await host.never_was(instance, error, LOOK_DEADLINE_S):
+            if not await host.never_was(instance, error, self.look_deadline_s):
                 raise
 
     async def _list(self, options: Options) -> list[Owned]:
         with self._told(options):
             host = self._host((await self._reach()).transport(options), options.site)
-            reply = await host.call("list", {"hub": self._environment.hub}, LOOK_DEADLINE_S)
+            reply = await host.call("list", {"hub": self._environment.hub}, self.look_deadline_s)
         return [self._owned(options, each) for each in reply["instances"]]
 
     # --- words and handles ----------------------------------------------------------------------

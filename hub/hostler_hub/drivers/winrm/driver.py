@@ -28,6 +28,8 @@ class WinrmDriver(HostDriver[WinrmOptions]):
     options_model = WinrmOptions
     machines_module = "hostler_hub.drivers.winrm.machines"
     host_class = WindowsHost
+    # Six questions and answers, a shell and Python, on a machine that is perhaps busy building.
+    look_deadline_s = 25.0
 
     def _url(self, options: WinrmOptions) -> str:
         url = self._environment.connect_url
