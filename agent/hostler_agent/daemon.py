@@ -241,10 +241,10 @@ class Daemon:
             return
         if self._is_finishing:
             raise AgentError(extension.STOPPING)
+        if self._roster.is_ending(message.command_id):
+            raise AgentError(extension.ENDING)
         if self._hub is not None and self._roster.has_lost(message.command_id):
             raise AgentError(extension.LOST)
-        if self._roster.is_ending(message.command_id):
-            raise AgentError(f"a command of the id {message.command_id} is still being ended")
         kind = self._toolbox.commands.get(message.command_name)
         if kind is None:
             raise AgentError(f"command {message.command_name!r} does not exist")

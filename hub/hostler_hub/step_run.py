@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from hostler_agent.wire import extension, messages
 from hostler_agent.wire.errors import RemoteError
-from hostler_agent.wire.extension import LOST, STOPPING, CommandTerms
+from hostler_agent.wire.extension import ENDING, LOST, STOPPING, CommandTerms
 from hostler_hub import course
 from hostler_hub.agents import AgentSession, ConnectionLost
 from hostler_hub.command_run import CommandRun, survivors
@@ -34,6 +34,8 @@ from hostler_hub.transfers import TransferRefused
 
 # How long an interrupted command may take beyond its own SIGTERM grace before we give up on it.
 INTERRUPT_MARGIN_S = 30.0
+# How often an agent is asked for a command that it is still ending.
+_ENDING_S = 1.0
 # More output than that is no property's value.
 OUTPUT_SIZE_BYTES = 1024 * 1024
 
@@ -183,7 +185,9 @@ class StepRun:
         if why == LOST:
             self._services.on_lost(self._lease, why)
             await asyncio.Event().wait()  # until we are cancelled for it
-        if why == STOPPING:  # no fault of the build: it is lost with its agent
+        if why == ENDING:  # its slot is nobody's before that (V10)
+            await asyncio.sleep(_ENDING_S)
+        elif why == STOPPING:  # no fault of the build: it is lost with its agent
             await session.closed.wait()
         elif not self.command.outcome.done():
             text = f"the agent refused: {why}"

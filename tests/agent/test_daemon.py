@@ -361,7 +361,7 @@ async def test_without_the_hub_the_jobs_end_before_the_lease(hub, start, clock) 
 
 async def test_after_a_suspension_nothing_is_reported_for_the_old_lease(hub, start, clock) -> None:
     """A8"""
-    await start(hub)
+    agent = await start(hub)
     connection = await hub.attached()
     await talk(connection, "c1", 1, name="wait")
     await hub.until(lambda hub: hub.updates["c1"])
@@ -370,6 +370,7 @@ async def test_after_a_suspension_nothing_is_reported_for_the_old_lease(hub, sta
     await connection.request(messages.Keepalive())
     assert hub.updates["c1"] == lines(1)
     assert not hub.completes["c1"]
+    await asyncio.wait_for(agent.daemon._roster.idle(), 20)
     with pytest.raises(RemoteError, match=extension.LOST):  # the hub learns it when it asks
         await talk(connection, "c1", 1, name="wait")
 

@@ -358,6 +358,28 @@ async def test_A7_V10_a_slot_whose_lease_ran_out_is_cleaned_before_it_is_used_ag
     assert world.life().epoch == 1
 
 
+@simulated(**HASTY)
+async def test_A8_V10_a_job_that_takes_its_time_to_end_is_alone_in_its_slot(world: World) -> None:
+    """The machine wakes when its lease is over: its agent is back before its job has ended."""
+    await world.define("w")
+    build = await world.submit(*script(300, lines=3, term_s=8), retry={"on_loss": 0})
+    machine = await world.running(build)
+    process = machine.process
+    assert process is not None
+    process.suspend()
+    await world.sleep(80)
+    process.wake()
+    (connection,) = world.network.of(machine.id)
+    connection.agent.transport.abort()  # the network has forgotten it meanwhile
+    next_one = await world.submit()
+    assert (await world.ended(build))["state"] == "exception"
+    assert (await world.ended(next_one))["state"] == "success"
+    (first,), (second,) = world.truth.of(build), world.truth.of(next_one)
+    assert first.machine is second.machine
+    assert first.ended_at is not None
+    assert second.started_at >= first.ended_at
+
+
 @pytest.mark.parametrize("order", ["stopped", "removed"])
 @simulated()
 async def test_V5_a_build_runs_elsewhere_only_when_its_stopped_instance_is_gone(

@@ -61,6 +61,9 @@ STOPPING = "the agent is stopping and takes no more commands"
 LOST = "the command was ended when its lease was over"
 """Why start_command is refused for a command that was killed meanwhile: its build was lost."""
 
+ENDING = "the command is still being ended"
+"""Why start_command is refused until a command that was forgotten has ended: to be asked again."""
+
 TOOL_VERSIONS = "tool_versions"
 """A command, and the pair it answers with: args `tools` (names) and `timeout`; a map by name of
 `path`, `version` and `problem`, each a text or null."""
