@@ -98,7 +98,7 @@ async def test_V14_the_token_is_in_a_private_file_alone(
     assert token not in json.dumps(seen)
     assert token not in json.dumps(handle)
     assert seen["Config"]["Env"][0] == "EXTRA=yes"
-    processes = client.top(handle["container"], "-eo pid,args")
+    processes = client.top(handle["container"], "-ww -eo pid,args")
     assert token not in json.dumps(processes)
     assert spec.instance in json.dumps(processes)
     exported = b"".join(client.export(handle["container"]))

@@ -79,14 +79,24 @@ async def tls_url(certificates: Path, docker_url: str) -> AsyncIterator[str]:
                 writer.write(data)
                 await writer.drain()
 
+    relays: set[asyncio.Task[Any] | None] = set()
+    writers: list[asyncio.StreamWriter] = []
+
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        relays.add(asyncio.current_task())
         inner = await asyncio.open_unix_connection(docker_url.removeprefix("unix://"))
+        writers.extend([writer, inner[1]])
         ways = (carry(reader, inner[1]), carry(inner[0], writer))
         await asyncio.gather(*ways, return_exceptions=True)
 
     server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
     yield f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()
+    # Half-closed by one side, a connection would outlive the event loop, and complain of that.
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.gather(*(each for each in relays if each is not None), return_exceptions=True)
+    await asyncio.sleep(0)
 
 
 @pytest.fixture(scope="module")
