@@ -90,6 +90,26 @@ def python(windows: wine.Windows, program: str) -> list[str]:
     return [wine.windows_path(windows.python), "-c", program]
 
 
+async def test_tools_are_found_with_their_extension_and_asked_in_a_job(
+    hub: HubProcess, api: Api, attach: Callable[[str], Agent]
+) -> None:
+    """What a definition expects of a Windows machine is compared before its first build."""
+    await attach("win-fit")
+    expects = {"tools": {"cmd": "*", "no-such-tool": "*"}, "facts": ["os_id == windows"]}
+    given = {"driver": "permanent", "password": "secret password"}
+    await api.define("win-fit", **given, expects=expects)
+    await hub.logged(event="incident opened", worker="win-fit", incident="unfit")
+    admission = (await api.worker("win-fit"))["admission"]
+    assert admission["tools"]["cmd"]["path"].lower().endswith("cmd.exe")
+    assert admission["tools"]["no-such-tool"]["path"] is None
+    assert [each["what"] for each in admission["differences"]] == ["no-such-tool"]
+    await api.define("win-fit", **given, expects={"tools": {"cmd": "*"}})
+    await api.mode("win-fit", "active")
+    build = await api.submit("echo fit", worker="win-fit")
+    assert (await api.ended(build))["state"] == "success"
+    assert (await api.worker("win-fit"))["admission"]["state"] == "met"
+
+
 async def test_builds_of_cmd(api: Api, attach: Callable[[str], Agent]) -> None:
     """Steps share a workspace; each has its output, its code and an empty receipt."""
     agent = await attach("win-builds")
