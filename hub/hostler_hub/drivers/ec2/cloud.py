@@ -13,6 +13,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from hostler_hub.drivers.contract import OptionsRefused
+from hostler_hub.drivers.ec2 import reading
 from hostler_hub.drivers.ec2.errors import Meaning, meaning, translated
 from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.drivers.ec2.throttle import Bucket
@@ -123,4 +124,6 @@ def _client(options: Ec2Options, keys: Mapping[str, str]) -> Any:
         # Ours know what may be asked again and what may have happened (P1).
         retries={"total_max_attempts": 1, "mode": "standard"},
     )
-    return session.client("ec2", endpoint_url=options.endpoint_url, config=config, **keys)
+    client = session.client("ec2", endpoint_url=options.endpoint_url, config=config, **keys)
+    reading.install(client)
+    return client
