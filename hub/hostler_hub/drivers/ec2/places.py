@@ -11,6 +11,8 @@ from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.drivers.ec2.sight import Sight
 from hostler_hub.secrets import Secrets
 
+_WHERE = ("region", "endpoint_url", "profile", "credentials")
+
 
 class Places:
     """Makes what deals with a region when it is needed, once."""
@@ -40,8 +42,10 @@ class Places:
 
     def each(self, places: Sequence[Mapping[str, Any]]) -> list[Ec2Options]:
         """The places that are to be listed, once each; their handles will be understood."""
+        # Thousands of workers name the same few: only these are looked into.
+        few = {repr([place.get(name) for name in _WHERE]): place for place in places}
         found: dict[str, Ec2Options] = {}
-        for place in places:
+        for place in few.values():
             options = Ec2Options.model_validate(dict(place))
             found.setdefault(_key(options), options)
             self._listed[options.endpoint_url, options.region] = options
