@@ -63,13 +63,17 @@ icacls $home_ /inheritance:r /grant 'SYSTEM:(OI)(CI)F' 'Administrators:(OI)(CI)F
 [IO.File]::WriteAllBytes("$home_\\agent.json", [Convert]::FromBase64String('{config}'))
 [IO.File]::WriteAllBytes("$home_\\token", [Convert]::FromBase64String('{token}'))
 {authorities}[Net.ServicePointManager]::SecurityProtocol = [Net.SecurityProtocolType]::Tls12
-foreach ($pause in 1, 2, 4, 8, 16, 32, 60, 60, 60) {{
+$fetched = $false
+foreach ($pause in 1, 2, 4, 8, 16, 32, 60, 60, 60, 0) {{
     try {{
         Invoke-WebRequest -UseBasicParsing -Uri '{archive_url}' -OutFile "$home_\\agent.pyz"
-        if ((Get-FileHash "$home_\\agent.pyz").Hash -eq '{sha256}') {{ break }}
+        $fetched = (Get-FileHash -Algorithm SHA256 "$home_\\agent.pyz").Hash -eq '{sha256}'
+        if ($fetched) {{ break }}
+        Write-Output "hostler: the agent's archive has another digest"
     }} catch {{ Write-Output "hostler: cannot fetch the agent: $_" }}
     Start-Sleep -Seconds $pause
 }}
+if (-not $fetched) {{ throw 'hostler: no agent, giving up' }}
 $run = '"' + $home_ + '\\agent.pyz" run --config "' + $home_ + '\\agent.json" --mark {mark}'
 $action = New-ScheduledTaskAction -Execute '{python}' -Argument $run -WorkingDirectory $home_
 $settings = New-ScheduledTaskSettingsSet -ExecutionTimeLimit 0 -AllowStartIfOnBatteries
@@ -117,7 +121,8 @@ def windows(boot: Boot) -> str:
             'Import-Certificate -FilePath "$home_\\ca.pem" '
             "-CertStoreLocation Cert:\\LocalMachine\\Root | Out-Null\n"
         )
-    return _WINDOWS.format(**_fields(boot, wrap=False), authorities=authorities)
+    fields = {**_fields(boot, wrap=False), "python": boot.python.replace("'", "''")}
+    return _WINDOWS.format(**fields, authorities=authorities)
 
 
 def _fields(boot: Boot, *, wrap: bool) -> Mapping[str, Any]:
