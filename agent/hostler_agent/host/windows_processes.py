@@ -23,7 +23,7 @@ from typing import Any, Optional
 assert sys.platform == "win32"
 
 from hostler_agent import win32
-from hostler_agent.host import windows_tasks
+from hostler_agent.host import windows_programs, windows_tasks
 from hostler_agent.host.errors import NOT_PERMITTED, REQUEST, SURVIVES, SYSTEM, HostError
 from hostler_agent.host.launch import LOG, RECORD, Ending, Mark, Start
 from hostler_agent.host.places import Place, read_json, write_private
@@ -233,13 +233,7 @@ def _events() -> str:
     """The newest of the system's log: a crash, a full disk, a restart."""
     asked = ["wevtutil.exe", "qe", "System", "/c:20", "/rd:true", "/f:text"]
     try:
-        done = subprocess.run(
-            asked,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=EVENTS_DEADLINE_S,
-            check=False,
-        )
+        status, said = windows_programs.ask(asked, EVENTS_DEADLINE_S)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else ""
+    return said if status == 0 else ""

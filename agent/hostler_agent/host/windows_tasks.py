@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+assert sys.platform == "win32"
+
+from hostler_agent.host import windows_programs
 from hostler_agent.host.errors import SYSTEM, HostError
 from hostler_agent.host.launch import MARK_OPTION, Start
 
@@ -85,25 +88,16 @@ def remove(instance: str) -> None:
 
 
 def _ask(*words: str) -> None:
-    done = _call(words)
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
+    status, said = _call(words)
+    if status != 0:
         raise HostError(
-            SYSTEM,
-            f"option 'start': schtasks {words[0]} failed with status {done.returncode}: {said}",
+            SYSTEM, f"option 'start': schtasks {words[0]} failed with status {status}: {said}"
         )
 
 
-def _call(words: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+def _call(words: Sequence[str]) -> tuple[int, str]:
     program = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "schtasks.exe")
     try:
-        return subprocess.run(
-            [str(program), *words],
-            # It would ask for a password that it thinks it needs.
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
+        return windows_programs.ask([str(program), *words], DEADLINE_S)
     except subprocess.TimeoutExpired as error:
         raise HostError(SYSTEM, f"schtasks {words[0]} did not end in {DEADLINE_S:g} s") from error

@@ -1,0 +1,30 @@
+"""Windows' own programs, asked for something."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+
+assert sys.platform == "win32"
+
+
+def ask(argv: Sequence[str], deadline_s: float) -> tuple[int, str]:
+    """(status, what it said). Raises OSError or subprocess.TimeoutExpired.
+
+    It speaks into a file: a service that is started on its behalf may inherit a pipe, whose end
+    would then be waited for without a deadline.
+    """
+    with tempfile.TemporaryFile() as said:
+        done = subprocess.run(
+            argv,
+            # It would ask for a password that it thinks it needs.
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            timeout=deadline_s,
+            check=False,
+        )
+        said.seek(0)
+        return done.returncode, said.read().decode("utf-8", "replace").strip()
