@@ -1,5 +1,7 @@
 """kill -9 of the hub, anywhere: no build is lost or run twice, no byte of a log, no process."""
 
+import pytest
+
 from __future__ import annotations
 
 import asyncio
@@ -72,6 +74,7 @@ CRASHES = {
 }
 
 
+@pytest.mark.timeout(500)  # a dozen crashes and starts
 async def test_K2_to_K11_a_crash_at_any_point_costs_no_build_and_leaves_nothing(
     make_hub: Callable[..., HubProcess], tmp_path: Path
 ) -> None:
