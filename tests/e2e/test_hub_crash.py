@@ -1,13 +1,12 @@
 """kill -9 of the hub, anywhere: no build is lost or run twice, no byte of a log, no process."""
 
-import pytest
-
 from __future__ import annotations
 
 import asyncio
 import os
 from typing import TYPE_CHECKING
 
+import pytest
 from e2e.api import Api, sha256
 
 if TYPE_CHECKING:
