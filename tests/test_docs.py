@@ -19,8 +19,9 @@ def links(page: Path) -> set[Path]:
     return {(page.parent / target).resolve() for target in _LINK.findall(page.read_text())}
 
 
-def test_the_readme_lists_every_how_to() -> None:
-    assert set(DOCS.glob("howto-*.md")) - links(ROOT / "README.md") == set()
+@pytest.mark.parametrize("index", ["README.md", "docs/README.md"])
+def test_an_index_lists_every_how_to(index: str) -> None:
+    assert set(DOCS.glob("howto-*.md")) - links(ROOT / index) == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
