@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # Tests import what they share as `peers.<name>`; pytest's importlib mode adds no path by itself.
 sys.path.insert(0, str(Path(__file__).parent))
 
 # Peers of which there is one on a machine, or that take its names: of tests that run side by side
-# in several processes, those with one of them stay in the same.
+# in several processes, the files that need one of them stay in the same.
 _ALONE = {"wine": "wine", "wsman": "wine", "docker": "docker", "ec2-machines": "ec2"}
+_PEER = re.compile(rf"""\bpeer\("({"|".join(_ALONE)})"\)""")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test a process to be run in (`-n 2 --dist loadgroup`): that of its file's tests, or
-    that of its peer's, which begin since they take longest.
-    """
-    groups: dict[pytest.Item, str] = {}
-    for item in items:
-        peers = (marker.args[0] for marker in item.iter_markers("peer"))
-        alone = next((_ALONE[name] for name in peers if name in _ALONE), None)
-        groups[item] = alone or item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: groups[item] not in _ALONE.values())
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """By file, as `--dist loadfile`; and all files of a peer that is alone are as one."""
+    return _ByPeer(config, log)
+
+
+class _ByPeer(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return _scope(nodeid.partition("::")[0])
+
+
+@functools.cache
+def _scope(file: str) -> str:
+    # The process that hands tests out has not collected them, and knows no marks.
+    found = _PEER.search((Path(__file__).parents[1] / file).read_text())
+    return file if found is None else _ALONE[found[1]]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
