@@ -82,6 +82,7 @@ def in_s(seconds: float) -> str:
         ('["something", "new"]', "interrupt"),
         ("something new", "interrupt"),
     ],
+    ids=["terminate", "stop", "hibernate", "list", "text"],
 )
 def test_a_notice_is_read(
     metadata: str, monkeypatch: pytest.MonkeyPatch, notice: str, action: str

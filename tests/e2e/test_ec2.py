@@ -93,15 +93,16 @@ async def test_a_token_of_the_user_data_is_used_once_and_a_second_use_ends_the_i
     await gate.entered()
     gate.open()
     view = await api.ended(build)
-    assert (view["state"], view["attempts"], view["worker"]) == ("success", 2, "heir")
-    await fleet.hub.latent(api, "victim")
+    # On the heir, or on another instance of the victim where its quarantine was over sooner.
+    assert (view["state"], view["attempts"]) == ("success", 2)
+    for name in ("victim", "heir"):
+        await api.mode(name, "stopped")
+        await fleet.hub.latent(api, name)
     assert not robbed.lives
     (alarm,) = (await api.get("/incidents?worker=victim&kind=compromised"))["items"]
     assert "one-time token was used a second time" in alarm["reason"]
     token = base64.b64decode(re.findall(rb"> token <<'END'\n(.*?)\nEND", user_data, re.DOTALL)[0])
     assert not [line for line in fleet.hub.log if token.decode() in str(line)]
-    await api.mode("heir", "stopped")
-    await fleet.hub.latent(api, "heir")
     assert fleet.living() == {}
     # The thief's own machine has been told to go away, and switched itself off.
     await asyncio.to_thread(elsewhere.switched_off)
