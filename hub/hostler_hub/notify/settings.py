@@ -11,13 +11,13 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
 from hostler_hub.errors import SettingsError
-from hostler_hub.secrets import SecretRef
+
+if TYPE_CHECKING:
+    from hostler_hub.secret_ref import SecretRef
 
 ADDRESS = re.compile(
     r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
@@ -145,6 +145,11 @@ def _secret(environ: Mapping[str, str], name: str) -> SecretRef | None:
     text = environ.get(f"HOSTLER_{name}", "")
     if not text:
         return None
+    # A look at the hub's status need not load what checks it.
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from hostler_hub.secret_ref import SecretRef  # noqa: PLC0415
+
     kind, _, value = text.partition(":")
     try:
         return SecretRef.model_validate({kind: value})
