@@ -113,6 +113,7 @@ async def test_a_worker_that_is_to_go_is_gone(
     await api.define(worker)
     build = await api.submit(gate.command, worker=worker)
     job = await gate.entered()
+    since = len(shared_hub.log)
     await api.mode(worker, mode)
     if mode == "draining":
         gate.open()
@@ -120,6 +121,7 @@ async def test_a_worker_that_is_to_go_is_gone(
         await shared_hub.latent(api, worker)
     else:
         await shared_hub.latent(api, worker)
+        await shared_hub.logged(since, event="lease lost", build=build)
         assert (await api.get(f"/builds/{build}"))["state"] == "queued"
     assert not job.lives()
     await api.cancel(build)
