@@ -113,11 +113,11 @@ class HubProcess:
         """SIGTERM: the end in order; its exit code."""
         return self._end(signal.SIGTERM)
 
-    async def died(self) -> None:
+    async def died(self, patience_s: float = READY_S) -> None:
         """Wait until it has been killed by the point it was given."""
         process = self._process
         assert process is not None
-        async with asyncio.timeout(READY_S):
+        async with asyncio.timeout(patience_s):
             assert await asyncio.to_thread(process.wait) == -signal.SIGKILL
         self.kill()
 

@@ -152,7 +152,8 @@ class Day:
                 if self.deaths == 1:
                     await self._define(api)
                 await self._submit(api, self.deaths)
-            await self.hub.died()
+            # Refusals make a worker wait, each time twice as long.
+            await self.hub.died(patience_s=240)
 
     async def end(self) -> None:
         """Nothing is lost, doubled or left."""

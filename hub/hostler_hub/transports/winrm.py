@@ -126,6 +126,7 @@ class WinrmTransport:
         except BaseException:
             # Also of a thread that still waits, and need not any longer.
             session.cut()
+            self._threads.submit(session.close)
             if session.shell_open:
                 end = functools.partial(_end_shell, self.access, self._secrets, session.shell_open)
                 self._threads.submit(end)
