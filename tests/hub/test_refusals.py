@@ -41,6 +41,7 @@ async def test_V15_the_rows_are_few_however_many_attempts_there_are(
         clock.advance(module.STORE_AFTER_S)
         await refusals._tasks.settle(10)
         for name in ("d", "e", "a\x00\ud800" + "x" * 1000):
+            clock.advance(0.1)
             refusals.note(name, "", "wrong")
         await refusals.aclose()
         again = Refusals(store, clock)
