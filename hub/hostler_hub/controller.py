@@ -220,10 +220,10 @@ class Controller:
         then nothing has happened.
         """
         entry = self._registry.get(name)
-        async with entry.lock:
-            self._registry.get(name)  # it may have been removed while we waited
-            await self._commit([self._decide(entry, event)], also)
-            return entry.life
+        after = await self._happen([(entry, event)], also)
+        if not after:
+            raise NotFound(f"worker {name} was removed meanwhile")
+        return after[0]
 
     async def insist(self, name: str, event: events.Event, also: Also | None = None) -> bool:
         """Let happen what has happened already: through an outage of the store, however long.
@@ -256,19 +256,23 @@ class Controller:
     ) -> None:
         """The same for many workers in one transaction: all of it happens, or none."""
         named = sorted(dict(happened).items())
-        entries = [self._registry.get(name) for name, _ in named]
-        for entry in entries:  # in the order of names, so that two bulk orders cannot deadlock
-            await entry.lock.acquire()
-        try:
+        await self._happen([(self._registry.get(name), event) for name, event in named], also)
+
+    async def _happen(
+        self, happened: Sequence[tuple[Entry, events.Event]], also: Also | None
+    ) -> list[Worker]:
+        """The lives after it, but of workers that were removed before their turn."""
+        async with contextlib.AsyncExitStack() as locks:
+            for entry, _ in happened:  # in the order of names: two bulk orders cannot deadlock
+                await locks.enter_async_context(entry.lock)
             decided = [
                 self._decide(entry, event)
-                for entry, (_, event) in zip(entries, named, strict=True)
+                for entry, event in happened
                 if entry.life.name in self._registry
             ]
-            await self._commit(decided, also)
-        finally:
-            for entry in entries:
-                entry.lock.release()
+            commit = self._commit(decided, also, locks.pop_all())
+        await self._tasks.unbroken(commit, "commit")
+        return [each.after for each in decided]
 
     def _decide(self, entry: Entry, event: events.Event) -> _Advance:
         before = entry.life
@@ -284,17 +288,21 @@ class Controller:
         decided = self.oversight.decisions(entry, made)
         return _Advance(entry, event, before, after, ordered, alarms, token, made, decided)
 
-    async def _commit(self, decided: Sequence[_Advance], also: Also | None) -> None:
-        changed = [each for each in decided if also is not None or _persists(each)]
-        if changed or also is not None:
-            with self.stalls.waiting():
-                await self._store.write(_write_all, changed, also)
-        written = set(changed)
-        for each in decided:
-            self._adopt(each, written=each in written)
-        for each in decided:
-            for command in each.ordered:
-                self._execute(each, command)
+    async def _commit(
+        self, decided: Sequence[_Advance], also: Also | None, locks: contextlib.AsyncExitStack
+    ) -> None:
+        """Row, memory, orders. Whoever cuts it leaves a memory whose every next write is stale."""
+        async with locks:
+            changed = [each for each in decided if also is not None or _persists(each)]
+            if changed or also is not None:
+                with self.stalls.waiting():
+                    await self._store.write(_write_all, changed, also)
+            written = set(changed)
+            for each in decided:
+                self._adopt(each, written=each in written)
+            for each in decided:
+                for command in each.ordered:
+                    self._execute(each, command)
 
     def _adopt(self, each: _Advance, *, written: bool) -> None:
         entry = each.entry

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 class Tasks:
@@ -22,21 +24,28 @@ class Tasks:
         self._running: dict[asyncio.Task[Any], None] = {}  # in the order of their start
         self._closed = False
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+    def spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         """Run ``coroutine`` as a task of that name; after aclose() nothing starts any more."""
+        task = self._start(coroutine, name)
+        task.add_done_callback(_report)
+        return task
+
+    async def unbroken(self, coroutine: Coroutine[Any, Any, T], name: str) -> T:
+        """Run it to its end, even if who waits for it is cancelled; its errors are the waiter's."""
+        return await asyncio.shield(self._start(coroutine, name))
+
+    def _start(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         if self._closed:
             coroutine.close()
             message = f"task {name} was started after its owner had closed"
             raise asyncio.CancelledError(message)
         task = asyncio.create_task(coroutine, name=name)
         self._running[task] = None
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._ended)
         return task
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.pop(task, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("task failed", task=task.get_name(), exc_info=error)
 
     async def settle(self, deadline_s: float) -> bool:
         """Wait until nothing runs any more, also nothing started meanwhile; whether it is so."""
@@ -55,3 +64,8 @@ class Tasks:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _report(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("task failed", task=task.get_name(), exc_info=error)

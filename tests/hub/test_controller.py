@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -142,15 +143,17 @@ async def hub(database_url: str, tmp_path: Path, provider: FakeProvider) -> Asyn
 
 async def test_V1_the_intent_is_in_the_ledger_with_the_token_s_hash_only(hub: Hub) -> None:
     await hub.define()
-    instance = await hub.want()
-    token = hub.registry.get("w").token
+    entry = hub.registry.get("w")
+    async with entry.driver_lock:  # the driver is not asked before
+        instance = await hub.want()
+        token = entry.token
     row = await hub.store.read(workers.instance, instance)
     assert row is not None
     assert (row["worker"], row["epoch"], row["ended_at"]) == ("w", 1, None)
     assert token is not None
     assert row["token_hash"] == hash_of(token)
     assert await hub.controller.settle(10)
-    assert hub.registry.get("w").token is None
+    assert entry.token is None
     assert [call for call in hub.provider.calls if call[0] == "create"] == [("create", instance)]
 
 
@@ -414,3 +417,38 @@ async def test_modes_quarantines_and_errors_survive_a_restart(
         assert hub.life().backoff_s == 10
         await hub.pass_time(3600)
         assert hub.life().mode is Mode.ACTIVE
+
+
+async def test_a_commit_goes_on_when_who_asked_for_it_is_cut_off(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory and row agree afterwards: else every later event of the worker would be stale."""
+    await hub.define()
+    begun, write = asyncio.Event(), hub.store.write
+
+    def noticed(*args: Any) -> Any:
+        begun.set()
+        return write(*args)
+
+    monkeypatch.setattr(hub.store, "write", noticed)
+    asking = asyncio.create_task(hub.want())
+    await begun.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert await hub.controller.settle(10)
+    assert hub.life().instance is not None
+    await hub.attach()
+    assert hub.life().state is State.SUBSTANTIATED
+
+
+async def test_nothing_happens_for_who_is_cut_off_before_his_turn(hub: Hub) -> None:
+    await hub.define()
+    async with hub.registry.get("w").lock:
+        asking = asyncio.create_task(hub.want())
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    assert hub.life().state is State.LATENT
+    await hub.want()
