@@ -75,17 +75,20 @@ def run(config: Config, started: Optional[Callable[[Daemon], None]] = None) -> i
     machine.guard_against_oom()
 
     async def serve() -> bool:
+        """Whether the machine is to be switched off."""
         daemon = Daemon(config, Toolbox(COMMANDS, VERSIONS, containment))
         (started or _obey_signals)(daemon)
         log.info("agent %s of %s serves %s", __version__, config.name, config.hub)
         # What the start has made stays for good: no collection need look at it again.
         gc.freeze()
         await daemon.run()
-        return daemon.is_unwanted
+        if config.at_end == "poweroff_if_orphaned":
+            return daemon.is_orphaned
+        return daemon.is_unwanted and config.at_end == "poweroff"
 
-    is_unwanted = asyncio.run(serve())
+    is_over = asyncio.run(serve())
     log.info("stopped")
-    if is_unwanted and config.at_end == "poweroff" and not machine.power_off():
+    if is_over and not machine.power_off():
         log.error("nothing here would switch the machine off")
         return EXIT_UNEXPECTED
     return EXIT_STOPPED

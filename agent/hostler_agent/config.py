@@ -37,7 +37,7 @@ _OPTIONAL = {
     "interruptions": str,
 }
 
-ENDS = ("exit", "poweroff")
+ENDS = ("exit", "poweroff", "poweroff_if_orphaned")
 PROVIDERS = ("ec2",)
 ORPHAN_TIMEOUT_S = 1800
 
@@ -49,7 +49,7 @@ class Config:
     that leads to the hub, the host in `hub` is a name only, as in a container without a network.
     After `orphan_timeout_s` seconds without a word of its hub an idle agent of a latent worker
     leaves (0: never). `at_end` says what becomes of the machine when it has left for that reason
-    or because it was told to.
+    or because it was told to: `poweroff_if_orphaned` leaves it to a hub that has said something.
     """
 
     hub: str

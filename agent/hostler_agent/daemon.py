@@ -97,6 +97,8 @@ class Daemon:
         self._is_finishing = False
         self.is_unwanted = False
         """whether it left because its hub said so, or has been silent for too long"""
+        self.is_orphaned = False
+        """whether it was the silence"""
         self._farewell: Optional[asyncio.Task[None]] = None
         self._leave = asyncio.Event()
         self._handlers: Mapping[type[messages.Message], Callable[[Any], Any]] = {
@@ -154,7 +156,7 @@ class Daemon:
     async def _await_orphanhood(self) -> None:
         await self._deadman.watch()
         log.warning("going away: no hub for %d s (P17)", self._config.orphan_timeout_s)
-        self.is_unwanted = True
+        self.is_unwanted = self.is_orphaned = True
 
     def _watch_interruptions(self) -> list[asyncio.Task[Any]]:
         if self._config.interruptions is None:

@@ -24,7 +24,13 @@ from sqlalchemy import Connection
 from hostler_hub.alarms import Alarm, Alarms, nobody
 from hostler_hub.clock import Clock
 from hostler_hub.decisions import Decision, Step, cause_of
-from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, InstanceSpec
+from hostler_hub.drivers.contract import (
+    Driver,
+    DriverError,
+    InstanceRef,
+    InstanceSpec,
+    Keeper,
+)
 from hostler_hub.errors import NotFound
 from hostler_hub.evidence import Evidence
 from hostler_hub.lifecycle import Worker, check, check_transition, commands, events, step
@@ -451,14 +457,18 @@ class Controller:
         ref = self._ref(entry, command.instance)
         if command.failure is not None:
             await self._evidence.gather(driver, ref, command.failure)
+        kept = False
         try:
             async with asyncio.timeout(driver.capabilities.destroy_deadline_s):
-                await driver.destroy(ref)
+                if command.keep and isinstance(driver, Keeper):
+                    kept = await driver.keep(ref)
+                else:
+                    await driver.destroy(ref)
         except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
             text = _reason(driver, "destroy", error)
             at = self._clock.now()
             return events.DestroyFailed(at=at, instance=command.instance, error=text)
-        return events.Destroyed(at=self._clock.now(), instance=command.instance)
+        return events.Destroyed(at=self._clock.now(), instance=command.instance, kept=kept)
 
     def _ref(self, entry: Entry, instance: str) -> InstanceRef:
         life = entry.life
@@ -558,7 +568,9 @@ def _write(c: Connection, each: _Advance) -> None:
 
 def _end_instance(c: Connection, each: _Advance) -> None:
     if each.before.instance is not None:
-        workers.end_instance(c, each.before.instance.id, each.event.at, cause_of(each.event))
+        kept = isinstance(each.event, events.Destroyed) and each.event.kept
+        reason = "stopped; its machine is kept" if kept else cause_of(each.event)
+        workers.end_instance(c, each.before.instance.id, each.event.at, reason, kept=kept)
 
 
 def _past_leases(each: _Advance) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
     ABSENT = "absent"
     UNRECORDED = "unrecorded"  # a worker's own, but the answer of its create was lost (K3)
+    SPARE = "spare"  # a stopped machine that no worker would take up any more
 
 
 class Action(StrEnum):
@@ -79,6 +80,8 @@ class Seen:
     expected: Sequence[Expected]
     ended: Mapping[str, float | None]
     """Of listed instances that no worker has: when the ledger says they ended."""
+    kept: Collection[str] = frozenset()
+    """Ended instances whose stopped machines their workers keep for the next ones."""
 
 
 def compare(seen: Seen, since: Mapping[str, float], *, confirmed: bool) -> list[Finding]:
@@ -97,11 +100,16 @@ def compare(seen: Seen, since: Mapping[str, float], *, confirmed: bool) -> list[
 def _foreign(
     seen: Seen, owned: Owned, since: Mapping[str, float], confirmed: bool
 ) -> Finding | None:
+    if owned.instance in seen.kept:
+        return None
     if owned.instance not in seen.ended:
         return _unknown(seen, owned, since, confirmed)
     ended_at = seen.ended[owned.instance]
     if ended_at is None or ended_at >= seen.at:
         return None  # it ended while we looked
+    if owned.spare:
+        reason = "no worker keeps this stopped machine: it is gone, defined anew, or has another"
+        return _finding(Kind.SPARE, Action.DESTROY, owned, reason)
     reason = "the ledger says that it ended"
     return _finding(Kind.ORPHAN, Action.DESTROY, owned, reason)
 

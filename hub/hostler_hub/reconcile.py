@@ -27,6 +27,7 @@ from hostler_hub.evidence import Evidence
 from hostler_hub.lifecycle import State, events
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.registry import Entry, Registry
+from hostler_hub.spares import Spares
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 
@@ -46,13 +47,22 @@ class Outcome:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """How many a driver listed, how many of workers were expected, and the spares beside them."""
+
+    listed: int
+    expected: int
+    spares: int = 0
+
+
 @dataclass(slots=True)
 class Report:
-    """What one pass found: per driver how many were listed and expected, and the differences."""
+    """What one pass found: what was looked at, by driver, and the differences."""
 
     at: float
     outcomes: list[Outcome] = field(default_factory=list)
-    checked: dict[str, tuple[int, int]] = field(default_factory=dict)
+    checked: dict[str, Checked] = field(default_factory=dict)
     unanswered: dict[str, str] = field(default_factory=dict)
 
 
@@ -127,7 +137,7 @@ class Reconciler:
         since = self._since.get(name, {})
         findings = drift.compare(seen, since, confirmed=confirmed)
         self._since[name] = drift.still_waiting(findings, since, seen.at)
-        report.checked[name] = (len(seen.owned), len(seen.expected))
+        report.checked[name] = Checked(len(seen.owned), len(seen.expected), len(seen.kept))
         if dry_run:
             report.outcomes += [Outcome(name, finding) for finding in findings]
             return
@@ -158,13 +168,15 @@ class Reconciler:
 
     async def _look(self, name: str, driver: Driver, report: Report) -> Seen | None:
         before = self._living(name)
+        spares = Spares(name, driver, self._registry, self._store)
         at = self._clock.now()
         try:
             async with asyncio.timeout(LIST_DEADLINE_S):
-                owned = await driver.list_owned(self._places(name))
+                owned = list(await driver.list_owned(self._places(name)))
         except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
             report.unanswered[name] = _reason(name, error)
             return None
+        owned += await self._look_back(name, driver, report, spares, owned)
         # Who came or went while the driver looked is for the next pass.
         now = self._living(name)
         expected = [_expected(entry) for entry in now.values()]
@@ -173,7 +185,25 @@ class Reconciler:
         listed = [each for each in owned if each.instance not in coming]
         foreign = [each.instance for each in listed if each.instance not in now]
         ended = await self._store.read(workers.ended_at, foreign)
-        return Seen(at, listed, steady, ended)
+        return Seen(at, listed, steady, ended, spares.kept(listed))
+
+    async def _look_back(
+        self, name: str, driver: Driver, report: Report, spares: Spares, owned: Sequence[Owned]
+    ) -> Sequence[Owned]:
+        """What is left where no definition leads any more. A place that does not answer (its
+        credentials may have been taken away) keeps nobody from looking at all the others."""
+        former = await spares.former_places(self._places(name))
+        left: list[Owned] = []
+        try:
+            if former:
+                async with asyncio.timeout(LIST_DEADLINE_S):
+                    left = list(await driver.list_owned(former))
+        except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
+            report.unanswered[name] = f"where machines were kept before: {_reason(name, error)}"
+            return ()
+        await spares.note_gone([*owned, *left], report.at)
+        known = {each.name for each in owned}
+        return [each for each in left if each.name not in known]
 
     def _living(self, driver: str) -> dict[str, Entry]:
         return {

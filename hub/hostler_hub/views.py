@@ -184,8 +184,13 @@ def reconcile_view(report: Report) -> dict[str, Any]:
     return {
         "at": instant(report.at),
         "checked": [
-            {"driver": driver, "listed": listed, "expected": expected}
-            for driver, (listed, expected) in report.checked.items()
+            {
+                "driver": driver,
+                "listed": checked.listed,
+                "expected": checked.expected,
+                "spares": checked.spares,
+            }
+            for driver, checked in report.checked.items()
         ],
         "unanswered": [
             {"driver": driver, "reason": reason} for driver, reason in report.unanswered.items()

@@ -92,7 +92,7 @@ findings:
     kind:
       description:
         - V(orphan) should have ended. V(unknown) was never heard of. V(absent) should be there and is not listed.
-          V(unrecorded) was created, but the answer was lost.
+          V(unrecorded) was created, but the answer was lost. V(spare) is a stopped machine that its worker keeps no longer.
       type: str
       returned: always
     action:
@@ -114,7 +114,7 @@ findings:
     cost:
       description: What it has cost at the price given.
       type: float
-      returned: when O(prices) names its driver and the age is known
+      returned: when O(prices) names its driver, the age is known, and it was running (a V(spare) costs its volumes only)
     reason:
       description: Why this is done about it.
       type: str
@@ -135,11 +135,13 @@ summary:
   elements: str
   sample: ["destroy orphan: i-0abc of build-7, 8 d, $41"]
 checked:
-  description: For each driver, how many instances it listed and how many the hub expected.
+  description:
+    - For each driver, how many instances it listed and how many the hub expected, and how many stopped machines are
+      rightly there for the next instances of their workers.
   returned: success
   type: list
   elements: dict
-  sample: [{driver: ec2, listed: 12, expected: 11}]
+  sample: [{driver: ec2, listed: 14, expected: 11, spares: 2}]
 unanswered:
   description: Drivers whose provider did not answer, and why.
   returned: success
@@ -180,8 +182,8 @@ def age(seconds):
 def priced(finding, prices):
     """The finding, with its cost where that is known."""
     price = prices.get(finding["driver"])
-    if price is None or finding["age_s"] is None:
-        return finding
+    if price is None or finding["age_s"] is None or finding["kind"] == "spare":
+        return finding  # the price is that of a machine which runs
     return dict(finding, cost=round(finding["age_s"] / 3600 * price, 2))
 
 

@@ -205,11 +205,22 @@ async def test_A3_told_to_go_away_it_switches_its_machine_off_where_asked(
     assert (code, asked.read_text()) == (0, "poweroff\n")
 
 
-async def test_P17_without_a_hub_it_switches_its_machine_off_where_asked(
+async def test_told_to_go_away_it_leaves_the_machine_to_a_hub_that_will_see_to_it(
     hub, run, write_config, switch
 ) -> None:
     environment, asked = switch
-    config = write_config(hub, instance=INSTANCE, epoch=1, at_end="poweroff", orphan_timeout_s=1)
+    hub.refusals = [(410, {})]
+    config = write_config(hub, instance=INSTANCE, epoch=1, at_end="poweroff_if_orphaned")
+    code, _ = await end(await run("run", "--config", config, env=environment))
+    assert (code, asked.exists()) == (0, False)
+
+
+@pytest.mark.parametrize("at_end", ["poweroff", "poweroff_if_orphaned"])
+async def test_P17_without_a_hub_it_switches_its_machine_off_where_asked(
+    hub, run, write_config, switch, at_end
+) -> None:
+    environment, asked = switch
+    config = write_config(hub, instance=INSTANCE, epoch=1, at_end=at_end, orphan_timeout_s=1)
     process = await run("run", "--config", config, env=environment)
     await hub.attached()
     await hub.stop()

@@ -23,7 +23,7 @@ FINDING = {
     "error": None,
 }
 HELD = {**FINDING, "kind": "unknown", "action": "hold", "worker": None, "done": False}
-CHECKED = [{"driver": "ec2", "listed": 2, "expected": 1}]
+CHECKED = [{"driver": "ec2", "listed": 2, "expected": 1, "spares": 0}]
 
 
 def told(*findings, unanswered=()):
@@ -51,6 +51,13 @@ def test_it_tells_what_an_orphan_has_cost(hub, play):
     assert "+hold" not in output
     assert hub.requests[-1][2] == {"drivers": None, "dry_run": True, "confirmed": False}
     assert "changed=1" in output
+
+
+def test_a_stopped_machine_has_not_cost_what_a_running_one_does(hub, play):
+    hub.replies["/reconcile"] = told({**FINDING, "kind": "spare"})
+    code, output = play([run(prices={"ec2": 0.2136})], "--check", "--diff")
+    assert code == 0, output
+    assert "+destroy spare: i-0abc of build-7, 8 d\n" in output
 
 
 def test_nothing_to_do_is_no_change(hub, play):

@@ -17,8 +17,8 @@ def expected(instance: str, **changes: Any) -> Expected:
     return Expected(f"worker-of-{instance}", instance, 1, **known)
 
 
-def owned(instance: str) -> Owned:
-    return Owned(instance, 1, {"version": 1}, "w", f"name of {instance}")
+def owned(instance: str, spare: str = "") -> Owned:
+    return Owned(instance, 1, {"version": 1}, "w", f"name of {instance}", spare=spare)
 
 
 def look(
@@ -39,6 +39,22 @@ def test_both_sides_agree() -> None:
 
 def test_V2_what_the_ledger_saw_end_is_destroyed() -> None:
     assert look(["a"], [], {"a": AT - 1}) == [("a", Kind.ORPHAN, Action.DESTROY)]
+
+
+def spares(ended: dict[str, float | None], kept: set[str]) -> list[tuple[Kind, Action]]:
+    seen = Seen(AT, [owned("a", spare="recipe")], [], ended, kept)
+    return [(each.kind, each.action) for each in compare(seen, {}, confirmed=False)]
+
+
+def test_V2_a_stopped_machine_is_destroyed_unless_its_worker_keeps_it() -> None:
+    assert spares({"a": AT - 1}, {"a"}) == []
+    assert spares({"a": AT - 1}, set()) == [(Kind.SPARE, Action.DESTROY)]
+    assert spares({"a": AT + 1}, set()) == [], "it was stopped while we looked"
+
+
+def test_P18_a_stopped_machine_of_an_instance_nobody_heard_of_is_held_unless_kept() -> None:
+    assert spares({}, {"a"}) == []
+    assert spares({}, set()) == [(Kind.UNKNOWN, Action.HOLD)]
 
 
 def test_what_ends_while_we_look_is_left_for_the_next_pass() -> None:

@@ -20,7 +20,7 @@ from hostler_hub.errors import Conflict
 from hostler_hub.evidence import Evidence
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import State, Worker, commands, events
-from hostler_hub.reconcile import Reconciler, Report
+from hostler_hub.reconcile import Checked, Reconciler, Report
 from hostler_hub.registry import Entry, Registry, columns_of
 from hostler_hub.specs import WorkerDefinition
 from hostler_hub.store import workers
@@ -142,7 +142,7 @@ async def test_V2_an_orphan_is_destroyed_with_evidence(hub: Hub, provider: FakeP
     report = await hub.settle()
     assert kinds(report) == [(Kind.ORPHAN, Action.DESTROY, True)]
     assert report.outcomes[0].finding.name == f"fake-{instance}"
-    assert report.checked == {"fake": (2, 1)}
+    assert report.checked == {"fake": Checked(listed=2, expected=1)}
     assert list(provider.instances) == [other]
     (kept,) = await hub.evidence.of_worker("w")
     assert kept["texts"] == {"console": f"fake: last words of {instance}\n"}
@@ -327,3 +327,129 @@ async def test_a_routine_end_is_no_incident(hub: Hub, provider: FakeProvider) ->
     await hub.start("w")
     await hub.stop("w")
     assert not [call for call in provider.calls if call[0] == "evidence"]
+
+
+async def rest(hub: Hub, name: str) -> None:
+    """As an idle instance in good order does."""
+    instance = hub.life(name).instance
+    assert instance is not None
+    attached = events.Attached(
+        at=hub.clock.now(),
+        instance=instance.id,
+        epoch=instance.epoch,
+        connection="c",
+        resumable=True,
+    )
+    await hub.controller.handle(name, attached)
+    await hub.stop(name)
+    assert hub.life(name).state is State.LATENT
+    hub.clock.advance(10)
+
+
+async def redefine(hub: Hub, name: str, **options: Any) -> None:
+    entry = hub.registry.get(name)
+    entry.definition = entry.definition.model_copy(update={"driver_options": options})
+
+
+async def remove(hub: Hub, name: str) -> None:
+    await hub.controller.handle(name, events.Removed(at=hub.clock.now(), by="ann"))
+    assert await hub.controller.settle(10)
+
+
+async def test_a_machine_that_its_worker_keeps_is_no_orphan_and_is_taken_up(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    first = await hub.start("w", keep="recipe")
+    await rest(hub, "w")
+    assert list(provider.instances) == [first]
+    report = await hub.settle()
+    assert report.outcomes == []
+    assert report.checked == {"fake": Checked(listed=1, expected=0, spares=1)}
+    wanted = events.Wanted(at=hub.clock.now(), instance=new_ulid(), cause="a test")
+    await hub.controller.handle("w", wanted)
+    assert await hub.controller.settle(10)
+    assert list(provider.instances) == [wanted.instance]
+    assert (await hub.settle()).outcomes == []
+
+
+@pytest.mark.parametrize("now", [{"keep": "other"}, {}, {"region": "far", "keep": "recipe of far"}])
+async def test_V2_a_machine_that_was_kept_goes_when_its_worker_is_defined_otherwise(
+    hub: Hub, provider: FakeProvider, now: dict[str, Any]
+) -> None:
+    await hub.start("w", keep="recipe", region="near")
+    await rest(hub, "w")
+    await redefine(hub, "w", **now)
+    assert kinds(await hub.settle()) == [(Kind.SPARE, Action.DESTROY, True)]
+    assert not provider.instances
+    assert (await hub.settle()).outcomes == []
+
+
+async def test_V2_a_machine_that_was_kept_goes_with_its_worker_wherever_it_is(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    """No definition leads to its region any more: the ledger does."""
+    await hub.start("w", keep="recipe", region="far")
+    await hub.start("v", region="near")
+    await rest(hub, "w")
+    await remove(hub, "w")
+    assert len(provider.instances) == 2
+    assert kinds(await hub.settle()) == [(Kind.SPARE, Action.DESTROY, True)]
+    assert [each.worker for each in provider.instances.values()] == ["v"]
+
+
+async def test_a_place_of_former_times_that_does_not_answer_is_told_and_asked_again(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    await hub.start("w", keep="recipe", region="far")
+    gone = await resurrect_beside(hub, provider, "v")
+    await rest(hub, "w")
+    await remove(hub, "w")
+    provider.mute_regions.add("far")
+    report = await hub.settle()
+    assert "machines were kept before: fake: the provider does not" in report.unanswered["fake"]
+    assert [each.finding.instance for each in report.outcomes] == [gone], "others are settled"
+    provider.mute_regions.clear()
+    assert kinds(await hub.settle()) == [(Kind.SPARE, Action.DESTROY, True)]
+
+
+async def resurrect_beside(hub: Hub, provider: FakeProvider, name: str) -> str:
+    instance = await hub.start(name)
+    left = provider.instances[instance]
+    await hub.stop(name)
+    provider.instances[instance] = left
+    hub.clock.advance(10)
+    return instance
+
+
+async def test_of_two_machines_that_were_kept_the_newer_one_stays(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    await hub.start("w", keep="recipe")
+    await rest(hub, "w")
+    (older,) = provider.instances.values()
+    provider.instances.clear()  # the provider could not start it, say
+    wanted = events.Wanted(at=hub.clock.now(), instance=new_ulid(), cause="a test")
+    await hub.controller.handle("w", wanted)
+    assert await hub.controller.settle(10)
+    await rest(hub, "w")
+    provider.instances[older.instance] = older
+    report = await hub.settle()
+    assert [each.finding.instance for each in report.outcomes] == [older.instance]
+    assert list(provider.instances) == [wanted.instance]
+
+
+async def test_what_was_kept_is_looked_for_until_it_has_long_not_been_listed(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    """Not for ever: the account may be closed some day."""
+    await hub.start("w", keep="recipe", region="far")
+    await rest(hub, "w")
+    await remove(hub, "w")
+    kept = dict(provider.instances)
+    provider.instances.clear()
+    assert (await hub.settle()).outcomes == []
+    provider.instances.update(kept)  # the list had lagged
+    assert kinds(await hub.settle()) == [(Kind.SPARE, Action.DESTROY, True)]
+    hub.clock.advance(3700)
+    await hub.settle()
+    assert await hub.store.read(workers.kept, "fake") == []

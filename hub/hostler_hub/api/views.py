@@ -319,7 +319,7 @@ class Finding(_View):
     """An instance in which a provider's list and the ledger differ, and what came of it."""
 
     driver: str
-    kind: Literal["orphan", "unknown", "absent", "unrecorded"]
+    kind: Literal["orphan", "unknown", "absent", "unrecorded", "spare"]
     action: Literal["destroy", "give_up", "adopt", "wait", "hold"]
     instance: str
     epoch: int
@@ -333,11 +333,12 @@ class Finding(_View):
 
 
 class Checked(_View):
-    """How many instances a driver listed, and how many the hub expected."""
+    """How many instances a driver listed, how many the hub expected, and stopped machines kept."""
 
     driver: str
     listed: int
     expected: int
+    spares: int
 
 
 class Unanswered(_View):

@@ -49,6 +49,14 @@ class DriverOptions(BaseModel):
         """
         return ""
 
+    @property
+    def recipe(self) -> str:
+        """What a machine is known by that was made as these options ask for, and may be kept.
+
+        Empty where none is to be kept: then instances are destroyed at their end (see ``Keeper``).
+        """
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
@@ -123,6 +131,7 @@ class Owned:
 
     ``handle`` alone (with no options of a definition that may be gone) is enough to destroy it;
     ``name`` is what the provider calls it, for people; ``created_at`` in seconds since the epoch.
+    Of a *spare*, the stopped machine that is left of an instance, ``spare`` is its recipe.
     """
 
     instance: str
@@ -131,6 +140,7 @@ class Owned:
     worker: str = ""
     name: str = ""
     created_at: float | None = None
+    spare: str = ""
 
 
 class Driver(Protocol):
@@ -186,4 +196,21 @@ class Witness(Protocol):
 
         Called after a failed start and after a loss, before destroy. What cannot be had is left
         out; raises nothing but DriverError.
+        """
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """The optional power to keep the machine of an instance for its worker's next one.
+
+    What is kept is a *spare*: a machine that is stopped, costs little, and carries the instance's
+    mark and its recipe. ``create`` takes it up where it was made as the options ask for today;
+    reconcile destroys what no worker would take up any more, and all but one of each worker.
+    """
+
+    async def keep(self, ref: InstanceRef) -> bool:
+        """End the instance; whether its machine was kept. Both are as proven as by ``destroy``.
+
+        Called instead of ``destroy``, once, for an instance that ends in good order; should it
+        raise, or never be answered, ``destroy`` is called. Raises DriverError.
         """

@@ -39,10 +39,15 @@ class FakeOptions(DriverOptions):
     inspect: Literal["ok", "unknown", "fail"] = "ok"
     lost_after_s: float | None = None  # the provider takes the instance away (P15)
     region: str = ""  # where it lives; a destroy anywhere else finds nothing
+    keep: str = ""  # keep its machine for the next instance of the same recipe: this one
 
     @property
     def place(self) -> str:
         return self.region
+
+    @property
+    def recipe(self) -> str:
+        return self.keep
 
 
 @dataclass(slots=True)
@@ -55,6 +60,7 @@ class FakeInstance:
     region: str = ""
     agent: FakeAgent | None = None
     ending: asyncio.TimerHandle | None = None
+    spare: str = ""
 
     def handle(self) -> dict[str, Any]:
         return {"version": 1, "instance": self.instance}
@@ -69,6 +75,8 @@ class FakeProvider:
     """instances that lists do not show yet, or not any more (P6)"""
     mute: bool = False
     """whether it answers no lists"""
+    mute_regions: set[str] = field(default_factory=set)
+    """where it answers none"""
     calls: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -95,10 +103,16 @@ class FakeDriver:
             raise ProviderFailed("fake: the provider is out of capacity")
         if options.create == "hang":
             await asyncio.Event().wait()
+        await self._take_up_spare(spec, options)
         made = self._make(spec, options)
         if options.create == "fail_done":
             raise ProviderFailed("fake: gateway timeout (and yet it was done)")
         return made.handle()
+
+    async def _take_up_spare(self, spec: InstanceSpec, options: FakeOptions) -> None:
+        for each in list(self.provider.instances.values()):
+            if options.keep and (each.worker, each.spare) == (spec.worker, options.keep):
+                await self.take_away(each.instance)
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
         options = FakeOptions.model_validate(dict(ref.options))
@@ -108,7 +122,7 @@ class FakeDriver:
         if options.inspect == "unknown":
             return Inspection(Presence.UNKNOWN, "fake: not listed yet")
         found = self._find(ref.instance, options)
-        if found is None:
+        if found is None or found.spare:
             return Inspection(Presence.GONE, "fake: no such instance")
         return Inspection(Presence.RUNNING, "fake: running", found.handle())
 
@@ -122,14 +136,36 @@ class FakeDriver:
         if options.destroy == "fail_done":
             raise ProviderFailed("fake: gateway timeout (and yet it was stopped)")
 
+    async def keep(self, ref: InstanceRef) -> bool:
+        options = FakeOptions.model_validate(dict(ref.options))
+        if not options.keep:
+            await self.destroy(ref)
+            return False
+        self.provider.calls.append(("keep", ref.instance))
+        kept = self._find(ref.instance, options)
+        if kept is None:
+            return False
+        await self.take_away(ref.instance)
+        kept.spare, kept.agent = options.keep, None
+        self.provider.instances[ref.instance] = kept
+        return True
+
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
-        del places
-        if self.provider.mute:
+        regions = {place.get("region", "") for place in places}
+        if self.provider.mute or self.provider.mute_regions & regions:
             raise ProviderFailed("fake: the provider does not answer")
         return [
-            Owned(each.instance, each.epoch, each.handle(), each.worker, f"fake-{each.instance}")
+            Owned(
+                each.instance,
+                each.epoch,
+                each.handle(),
+                each.worker,
+                f"fake-{each.instance}",
+                spare=each.spare,
+            )
             for each in self.provider.instances.values()
             if each.instance not in self.provider.hidden
+            and (not each.spare or each.region in regions)
         ]
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:

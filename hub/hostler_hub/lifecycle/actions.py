@@ -16,6 +16,7 @@ from hostler_hub.lifecycle.model import (
     State,
     Timer,
     Worker,
+    is_sound,
     why_no_instance,
     why_not_leasable,
     why_retiring,
@@ -203,11 +204,11 @@ def after_release(draft: Draft) -> State:
     if worker.tainted:
         return fail(draft, "a slot did not come back clean")
     if worker.mode is Mode.DRAINING:
-        return wind_down(draft, "drained")
+        return rest_machine(draft, "drained")
     if (worn := why_retiring(worker)) is not None:
         return wind_down(draft, worn)
     if worker.policy.build_wait_timeout_s == 0 and not worker.policy.permanent:
-        return wind_down(draft, "build_wait_timeout is 0")
+        return rest_machine(draft, "build_wait_timeout is 0")
     draft.idle()
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
@@ -344,7 +345,17 @@ def fail(draft: Draft, reason: str) -> State:
     return wind_down(draft, reason, failure=reason)
 
 
-def wind_down(draft: Draft, reason: str, failure: str | None = None) -> State:
+def rest_machine(draft: Draft, reason: str) -> State:
+    """Leave in good order, though wanted again some day: the machine may be kept for that.
+
+    Not one that is to be renewed, or whose agent is not there to say that all is well with it.
+    """
+    return wind_down(draft, reason, keep=draft.worker.attached and is_sound(draft.worker))
+
+
+def wind_down(
+    draft: Draft, reason: str, failure: str | None = None, *, keep: bool = False
+) -> State:
     """Leave for good: leases lost, agent sent away, instance destroyed until proven gone."""
     draft.lose_leases(reason, still_running=True)
     draft.lose_person(reason)
@@ -352,7 +363,7 @@ def wind_down(draft: Draft, reason: str, failure: str | None = None) -> State:
     draft.set(gate=Gate.OPEN)
     if draft.worker.connection is not None:
         draft.order(commands.SendAway(draft.worker.connection, reason))
-    draft.destroy(failure)
+    draft.destroy(failure, keep=keep)
     return INSUBSTANTIATING
 
 
@@ -365,7 +376,7 @@ def stop_compromised(draft: Draft, event: events.Compromised) -> State:
 def stop_unwanted(draft: Draft, event: events.Unwanted) -> State:
     if draft.worker.in_use:
         return draft.worker.state  # V9: busy is never guessed
-    return wind_down(draft, event.cause)
+    return rest_machine(draft, event.cause)
 
 
 def stop_idle(draft: Draft, event: events.TimerFired) -> State:
@@ -374,7 +385,7 @@ def stop_idle(draft: Draft, event: events.TimerFired) -> State:
     if event.keep_s is not None:
         draft.timer(Timer.IDLE, event.keep_s)
         return SUBSTANTIATED
-    return wind_down(draft, "idle for build_wait_timeout")
+    return rest_machine(draft, "idle for build_wait_timeout")
 
 
 def stop_old(draft: Draft, _event: events.TimerFired) -> State:
@@ -395,7 +406,7 @@ def note_refused(draft: Draft, event: events.Refused) -> State:
 def stop_for_hub(draft: Draft, _event: events.HubStopping) -> State:
     if draft.worker.in_use or draft.worker.policy.permanent:
         return draft.worker.state
-    return wind_down(draft, "the hub stops")
+    return rest_machine(draft, "the hub stops")
 
 
 def try_destroy_again(draft: Draft, _event: events.TimerFired) -> State:

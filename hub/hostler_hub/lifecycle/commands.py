@@ -33,10 +33,13 @@ class Destroy(Command):
     """Stop the instance and prove it gone; answered by Destroyed or DestroyFailed.
 
     ``failure`` says what went wrong, if that is why it is stopped: evidence is gathered first.
+    ``keep``: it ends in good order, so that its machine may be kept, stopped, for the next instance
+    where the driver does that.
     """
 
     instance: str
     failure: str | None = None
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,12 +128,15 @@ class Draft:
         if wait >= 0 and not self.worker.policy.permanent:
             self.timer(Timer.IDLE, max(wait, at_least_s))
 
-    def destroy(self, failure: str | None = None) -> None:
-        """Order the destroy; until it is answered no second one goes out (P10)."""
+    def destroy(self, failure: str | None = None, *, keep: bool = False) -> None:
+        """Order the destroy; until it is answered no second one goes out (P10).
+
+        One that is ordered again never keeps the machine: nobody knows any more how it ended.
+        """
         assert self.worker.instance is not None
         self.cancel(Timer.DESTROY)
         self.set(destroying=True)
-        self.order(commands.Destroy(self.worker.instance.id, failure))
+        self.order(commands.Destroy(self.worker.instance.id, failure, keep))
 
     def retry_destroy(self, error: str) -> None:
         """Try again for ever, 1 s to 5 min apart: the row is kept and shows the error (P13, V3)."""

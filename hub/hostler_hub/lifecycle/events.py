@@ -186,9 +186,13 @@ class Inspected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destroyed(Event):
-    """The driver has positive evidence that the instance is gone (V3)."""
+    """The driver has positive evidence that the instance is gone (V3).
+
+    ``kept``: its machine is there, stopped, for the worker's next instance.
+    """
 
     instance: str
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

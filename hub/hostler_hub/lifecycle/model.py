@@ -221,6 +221,13 @@ def why_retiring(worker: Worker) -> str | None:
     return f"it has had its {worker.policy.max_uses} builds"
 
 
+def is_sound(worker: Worker) -> bool:
+    """Whether its instance, at rest, could be used again: nothing is known against its machine."""
+    at_rest = not worker.in_use and not worker.removing
+    clean = not worker.tainted and worker.quarantine_until is None and worker.gate is Gate.OPEN
+    return at_rest and clean and why_retiring(worker) is None
+
+
 def why_reserved(worker: Worker) -> str | None:
     """Which person has it, or waits for it, or None: no build gets a slot meanwhile."""
     person = worker.person

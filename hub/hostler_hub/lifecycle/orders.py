@@ -56,7 +56,7 @@ def set_mode_up(draft: Draft, event: events.ModeSet) -> State:
     stop_now = event.mode is Mode.STOPPED
     drained = event.mode is Mode.DRAINING and not draft.worker.in_use
     if stop_now or drained:
-        return actions.wind_down(
+        return actions.rest_machine(
             draft, f"{event.mode} by {event.by}: {event.reason or 'no reason given'}"
         )
     return draft.worker.state

@@ -79,8 +79,16 @@ instances = sa.Table(
     # With what it was started: a definition may change while it lives.
     sa.Column("driver", sa.Text),
     sa.Column("driver_options", sa.JSON(none_as_null=True)),
+    # It has ended, and its machine may still be there, stopped: where it is has to be looked at.
+    sa.Column("kept", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 sa.Index("ix_instances_worker", instances.c.worker, instances.c.epoch)
+sa.Index(
+    "ix_instances_kept",
+    instances.c.driver,
+    sqlite_where=instances.c.kept.is_(sa.true()),
+    postgresql_where=instances.c.kept.is_(sa.true()),
+)
 # V4: the database itself refuses a second live instance of a worker.
 sa.Index(
     "uq_instances_live_worker",

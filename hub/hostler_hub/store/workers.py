@@ -42,6 +42,9 @@ _NOTE_PROCESS = sa.update(instances).where(instances.c.id == _ID)
 _INSTANCE = sa.select(instances).where(instances.c.id == _ID)
 _LIVE = sa.select(instances).where(instances.c.ended_at.is_(None)).order_by(instances.c.id)
 _ENDED = sa.select(instances.c.id, instances.c.ended_at)
+_KEPT = sa.select(instances).where(
+    instances.c.kept.is_(sa.true()), instances.c.driver == sa.bindparam("b_driver")
+)
 _SINCE = (
     sa.select(instances)
     .where(instances.c.created_at >= sa.bindparam("b_at"))
@@ -102,9 +105,14 @@ def open_instance(c: Connection, row: dict[str, Any]) -> None:
     c.execute(_OPEN, row)
 
 
-def end_instance(c: Connection, instance_id: str, at: float, reason: str) -> bool:
-    """Record that an instance is proven gone; False when that was recorded before."""
-    ended = {"b_id": instance_id, "ended_at": at, "end_reason": reason}
+def end_instance(
+    c: Connection, instance_id: str, at: float, reason: str, *, kept: bool = False
+) -> bool:
+    """Record that an instance is proven gone; False when that was recorded before.
+
+    ``kept``: its machine is there all the same, and stopped.
+    """
+    ended = {"b_id": instance_id, "ended_at": at, "end_reason": reason, "kept": kept}
     return c.execute(_END, ended).rowcount == 1
 
 
@@ -140,6 +148,18 @@ def ended_at(c: Connection, ids: Sequence[str]) -> dict[str, float | None]:
         rows = c.execute(_ENDED.where(instances.c.id.in_(some)))
         found.update((row.id, row.ended_at) for row in rows)
     return found
+
+
+def kept(c: Connection, driver: str) -> Sequence[RowMapping]:
+    """Ended instances whose machines were kept and have not been seen to be gone since."""
+    return c.execute(_KEPT, {"b_driver": driver}).mappings().all()
+
+
+def note_not_kept(c: Connection, ids: Sequence[str]) -> None:
+    """Their machines are gone, or other instances' by now."""
+    for start in range(0, len(ids), _IN_ONE_QUERY):
+        some = ids[start : start + _IN_ONE_QUERY]
+        c.execute(sa.update(instances).where(instances.c.id.in_(some)).values(kept=False))
 
 
 def intended_since(c: Connection, at: float) -> Sequence[RowMapping]:

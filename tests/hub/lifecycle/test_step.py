@@ -510,7 +510,62 @@ def test_evidence_is_asked_for_when_something_went_wrong_and_only_then() -> None
     _, ordered = drive(substantiating(), failed)
     assert commands.Destroy("I0", "create failed: 504") in ordered
     _, ordered = drive(substantiated(), fired(Timer.IDLE, 700))
-    assert commands.Destroy("I0") in ordered
+    assert commands.Destroy("I0", keep=True) in ordered
+
+
+RESTS = {
+    "idle": fired(Timer.IDLE, 700),
+    "unwanted": events.Unwanted(at=5, cause="scale down"),
+    "the hub stops": events.HubStopping(at=5),
+    "stopped": mode(Mode.STOPPED),
+    "draining": mode(Mode.DRAINING),
+}
+
+
+def kept(worker: Worker, event: events.Event) -> bool:
+    _, ordered = drive(worker, event)
+    (destroy,) = (each for each in ordered if isinstance(each, commands.Destroy))
+    return destroy.keep
+
+
+@pytest.mark.parametrize("event", RESTS.values(), ids=RESTS)
+def test_a_machine_may_be_kept_that_goes_to_rest_in_good_order(event: events.Event) -> None:
+    assert kept(substantiated(), event)
+    tainted, _ = drive(leased(leases=2), released("L0", clean=False))
+    detached, _ = drive(substantiated(), events.Detached(at=3, connection="c1", cause="cut"))
+    unseen = drive(latent(), wanted())[0]
+    for worker in (tainted, detached, unseen):
+        _, ordered = drive(worker, event)
+        assert not any(each.keep for each in ordered if isinstance(each, commands.Destroy))
+
+
+def test_a_machine_without_idle_time_may_be_kept_after_each_build() -> None:
+    assert kept(leased(build_wait_timeout_s=0), released())
+    assert not kept(leased(build_wait_timeout_s=0), released(clean=False))
+
+
+@pytest.mark.parametrize(
+    ("worker", "event"),
+    [
+        (leased(max_uses=1), released()),
+        (substantiated(max_uptime_s=50), fired(Timer.UPTIME, 60)),
+        (substantiated(), events.Compromised(at=5, instance="I0", cause="stolen")),
+        (substantiated(), events.Removed(at=5, by="ann")),
+        (substantiated(), events.Redefined(at=5, policy=POLICY, restart=True)),
+        (leased(), mode(Mode.STOPPED)),
+    ],
+)
+def test_a_machine_is_not_kept_that_is_to_be_renewed_or_about_which_there_is_doubt(
+    worker: Worker, event: events.Event
+) -> None:
+    assert not kept(worker, event)
+
+
+def test_a_stop_that_is_ordered_again_keeps_no_machine() -> None:
+    failed = events.DestroyFailed(at=6, instance="I0", error="busy")
+    worker, _ = drive(insubstantiating(), failed)
+    assert not kept(worker, fired(Timer.DESTROY, 7))
+    assert not kept(reloaded(insubstantiating()), events.Recovered(at=1000))
 
 
 def test_P13_a_failed_destroy_is_tried_for_ever_with_growing_waits() -> None:

@@ -17,6 +17,16 @@ def upgrade() -> None:
     op.add_column(
         "instances", sa.Column("driver_options", sa.JSON(none_as_null=True), nullable=True)
     )
+    op.add_column(
+        "instances", sa.Column("kept", sa.Boolean(), nullable=False, server_default=sa.false())
+    )
+    op.create_index(
+        "ix_instances_kept",
+        "instances",
+        ["driver"],
+        sqlite_where=sa.column("kept").is_(sa.true()),
+        postgresql_where=sa.column("kept").is_(sa.true()),
+    )
     op.add_column("leases", sa.Column("process", sa.Text(), nullable=True))
     _incidents()
     _evidence()
