@@ -52,6 +52,7 @@ class Machine:
         directory.mkdir(parents=True)
         (directory / "user-data").write_bytes(user_data)
         self._process: subprocess.Popen[bytes] | None = None
+        self._waiting: threading.Thread | None = None
 
     def boot(self, port: int, off: Callable[[], None]) -> None:
         """`off` is called when it has ended, by whatever."""
@@ -60,8 +61,8 @@ class Machine:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=console, stderr=console
             )
-        waiting = threading.Thread(target=self._wait, args=(self._process, off), daemon=True)
-        waiting.start()
+        self._waiting = threading.Thread(target=self._wait, args=(self._process, off), daemon=True)
+        self._waiting.start()
 
     def halt(self) -> None:
         """As the provider does: at once. Returns when nothing of it runs any more."""
@@ -72,6 +73,12 @@ class Machine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(init, signal.SIGKILL)
         process.wait(30)
+
+    def close(self) -> None:
+        """Halt it, and wait until the provider has been told of its end."""
+        self.halt()
+        if self._waiting is not None:
+            self._waiting.join(30)
 
     def switched_off(self) -> None:
         """Wait until it has ended by itself."""
@@ -107,9 +114,13 @@ def _children(pid: int) -> list[int]:
 
 
 class Machines:
-    """The hypervisor: `hub_port` is where the instances' loopback leads to."""
+    """The hypervisor: `hub_port` is where the instances' loopback leads to.
+
+    While they `hang`, one that switches itself off is not over until somebody terminates it.
+    """
 
     def __init__(self, ec2: Ec2, directory: Path, hub_port: Callable[[], int]) -> None:
+        self.hang = False
         self._ec2 = ec2
         self._directory = directory
         self._hub_port = hub_port
@@ -139,11 +150,13 @@ class Machines:
 
     def close(self) -> None:
         for machine in self._machines.values():
-            machine.halt()
+            machine.close()
 
     def _ended(self, instance_id: str) -> None:
         """InstanceInitiatedShutdownBehavior is terminate; after the provider's own halt it is not
         running any more, and this changes nothing."""
+        if self.hang:
+            return
         client = self._ec2.client()
         try:
             (found,) = client.describe_instances(InstanceIds=[instance_id])["Reservations"]
