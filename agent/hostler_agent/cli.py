@@ -36,16 +36,15 @@ EXIT_CONFIGURATION = 2
 
 _OPTIONS = ("hub", "name", "token_file", "workdir", "ca_file", "containment", "insecure")
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """The program; returns its exit code."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format=LOG_FORMAT)
     # The library logs whole frames and the credentials' header at DEBUG.
     logging.getLogger("websockets").setLevel(logging.INFO)
     try:
@@ -117,14 +116,15 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def service(options: argparse.Namespace) -> int:
-    """Install, remove or run the Windows service; raises ConfigurationError."""
+    """Install, remove or run the Windows service; raises ConfigurationError. The first two print
+    what they did in one word: installed, changed, removed or unchanged."""
     if sys.platform != "win32":
         raise ConfigurationError("services of this kind are Windows'; here, systemd has them")
     else:  # noqa: RET506 - type checkers know platforms by branches
         from hostler_agent import service as services  # noqa: PLC0415
 
         if options.action == "remove":
-            services.remove(options.name)
+            print(services.remove(options.name, is_trial=options.check))
             return EXIT_STOPPED
         if options.config is None:
             raise ConfigurationError(f"--config is missing: {options.action} needs it")
@@ -133,9 +133,8 @@ def service(options: argparse.Namespace) -> int:
         if options.action == "run":
             services.run(options.name, config)
         else:
-            services.install(
-                services.Installation(options.name, config_file, config, options.account)
-            )
+            wanted = services.Installation(options.name, config_file, config, options.account)
+            print(services.install(wanted, is_trial=options.check))
         return EXIT_STOPPED
 
 
@@ -216,6 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     windows.add_argument("action", choices=("install", "remove", "run"))
     windows.add_argument("--config", type=Path, metavar="FILE", help="as for run")
     windows.add_argument("--name", default="hostler-agent", help="the service's (hostler-agent)")
+    windows.add_argument("--check", action="store_true", help="say what would be done, do nothing")
     windows.add_argument("--account", help="who it runs as; by default an account of its own")
     windows.add_argument("--verbose", action="store_true", help="log details")
     return parser

@@ -1,55 +1,48 @@
 """The agent as a Windows service: installed, removed, and run by Windows' service manager.
 
-The only place that needs pywin32. The service is python.exe itself, told `service run`, so that it
-is the same program with the same packages as in a console.
+The service is python.exe itself, told `service run`, so that it is the same program with the same
+packages as in a console; the single file, `agent.pyz`, will do.
 
 It runs as an account of its own (`NT SERVICE\\<name>`), which may do nothing but what it is granted
 here: to read its configuration and to write its workdir.
 
-To stop it means to drain it: no new commands, and those that run may finish until a deadline; when
-the machine shuts down, that is Windows' own and short. Told to go away by its hub, it stops and
-stays stopped; a failure is for the service manager to restart.
+To stop it means to drain it (`serving`); when the machine shuts down, the deadline is Windows' own
+and short. A failure is for the service manager to restart.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
 import logging.handlers
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Optional
+from typing import TYPE_CHECKING, Optional
 
 assert sys.platform == "win32"
 
+from hostler_agent import win32_services
 from hostler_agent.errors import ConfigurationError
+from hostler_agent.serving import Serving
 from hostler_agent.sessionfile import STATE_DIRECTORY
-
-try:
-    import pywintypes
-    import servicemanager
-    import win32service
-    import win32serviceutil
-except ImportError as error:
-    raise ConfigurationError("services need pywin32; run: python -m pip install pywin32") from error
+from hostler_agent.win32_dispatcher import ERROR_NOT_STARTED_BY_THE_MANAGER, ServiceProcess
 
 if TYPE_CHECKING:
     from hostler_agent.config import Config
-    from hostler_agent.daemon import Daemon
 
 STOP_DEADLINE_S = 60.0
-SHUTDOWN_DEADLINE_S = 3.0
-"""Windows gives a service five seconds when the machine shuts down."""
+_STOP_EXTRA_S = 30.0
+_PAUSE_S = 0.1
+
+INSTALLED, CHANGED, REMOVED, UNCHANGED = "installed", "changed", "removed", "unchanged"
 
 _RESTARTS_MS = (5_000, 30_000, 120_000)
 _FORGIVEN_S = 3600
-_ERROR_INVALID_LEVEL = 124
 _LOG_BYTES = 5 * 2**20
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,114 +54,90 @@ class Installation:
     config: Config
     account: Optional[str] = None
 
-
-def install(wanted: Installation) -> None:
-    """Adds the service, to start with the machine; does not start it. Raises ConfigurationError."""
-    own = f"NT SERVICE\\{wanted.name}"
-    try:
-        manager = win32service.OpenSCManager(None, None, win32service.SC_MANAGER_CREATE_SERVICE)
-        service = win32service.CreateService(
-            manager,
-            wanted.name,
-            f"Hostler agent {wanted.config.name}",
-            win32service.SERVICE_ALL_ACCESS,
-            win32service.SERVICE_WIN32_OWN_PROCESS,
-            win32service.SERVICE_AUTO_START,
-            win32service.SERVICE_ERROR_NORMAL,
-            subprocess.list2cmdline(_command(wanted)),
-            None,
-            0,
-            None,
-            wanted.account or own,
-            None,
+    @property
+    def definition(self) -> win32_services.Definition:
+        return win32_services.Definition(
+            f"Hostler agent {self.config.name}",
+            subprocess.list2cmdline(_command(self)),
+            win32_services.AUTO_START,
+            self.account or f"NT SERVICE\\{self.name}",
         )
-    except pywintypes.error as error:
+
+
+def install(wanted: Installation, *, is_trial: bool = False) -> str:
+    """Adds the service, to start with the machine, or makes one that is there the same; does not
+    start it. Returns which; a trial only says what would be. Raises ConfigurationError."""
+    try:
+        service = win32_services.find(wanted.name)
+        if service is None:
+            if not is_trial:
+                _add(wanted)
+            return INSTALLED
+        with contextlib.closing(service):
+            is_same = service.definition() == wanted.definition
+            if not is_trial:
+                if not is_same:
+                    service.define(wanted.definition)
+                _equip(service, wanted)
+            return UNCHANGED if is_same else CHANGED
+    except OSError as error:
         raise ConfigurationError(f"service {wanted.name!r}: {error.strerror}") from error
-    try:
-        _configure(service, wanted)
-        if wanted.account is None:
-            _grant(wanted, own)
-    except BaseException:
-        win32service.DeleteService(service)
-        raise
-    finally:
-        win32service.CloseServiceHandle(service)
 
 
-def remove(name: str) -> None:
-    """Stops it, waits for that, and removes it. Raises ConfigurationError."""
+def remove(name: str, *, is_trial: bool = False) -> str:
+    """Stops it, waits for that, and removes it, where there is one. Raises ConfigurationError."""
     try:
-        if win32serviceutil.QueryServiceStatus(name)[1] != win32service.SERVICE_STOPPED:
-            win32serviceutil.StopService(name)
-            win32serviceutil.WaitForServiceStatus(
-                name, win32service.SERVICE_STOPPED, int(STOP_DEADLINE_S) + 30
-            )
-        win32serviceutil.RemoveService(name)
-    except pywintypes.error as error:
+        service = win32_services.find(name)
+        if service is None:
+            return UNCHANGED
+        with contextlib.closing(service):
+            if not is_trial:
+                _stop(service, name)
+                service.delete()
+            return REMOVED
+    except OSError as error:
         raise ConfigurationError(f"service {name!r}: {error.strerror}") from error
 
 
 def run(name: str, config: Config) -> None:
     """For the service manager alone: returns when the service has stopped."""
     _log_to_file(config)
-    AgentService.config = config
+    serving = Serving(lambda: config)
     try:
-        servicemanager.Initialize(name, None)
-        servicemanager.PrepareToHostSingle(AgentService)
-        servicemanager.StartServiceCtrlDispatcher()
-    except pywintypes.error as error:
+        ServiceProcess(name, serving.run, serving.end, STOP_DEADLINE_S).run()
+    except OSError as error:
+        if error.winerror != ERROR_NOT_STARTED_BY_THE_MANAGER:
+            raise
         raise ConfigurationError(
             f"only Windows' service manager can do that ({error.strerror}); to run in a console: "
             "hostler-agent run"
         ) from error
 
 
-class AgentService(win32serviceutil.ServiceFramework):  # type: ignore[misc] # pywin32 has no types
-    """Its methods' names are pywin32's. Runs in a thread of the service manager's."""
-
-    _svc_name_ = "hostler-agent"
-    config: ClassVar[Config]
-
-    def __init__(self, arguments: Any) -> None:
-        super().__init__(arguments)
-        self._loop: Optional[asyncio.AbstractEventLoop] = None
-        self._daemon: Optional[Daemon] = None
-        self._stop_within_s: Optional[float] = None
-
-    def SvcDoRun(self) -> None:  # noqa: N802
-        from hostler_agent import cli  # noqa: PLC0415
-
+def _add(wanted: Installation) -> None:
+    with contextlib.closing(win32_services.create(wanted.name, wanted.definition)) as service:
         try:
-            cli.run(self.config, self._started)
+            _equip(service, wanted)
         except BaseException:
-            # Raised again: pywin32 tells the service manager, which starts us again later.
-            log.exception("the agent has failed")
+            service.delete()
             raise
 
-    def SvcStop(self) -> None:  # noqa: N802
-        self._end(STOP_DEADLINE_S)
 
-    def SvcShutdown(self) -> None:  # noqa: N802
-        self._end(SHUTDOWN_DEADLINE_S)
+def _equip(service: win32_services.Service, wanted: Installation) -> None:
+    """What is not in its definition. Raises OSError or ConfigurationError."""
+    service.describe(f"Runs builds for {wanted.config.hub}")
+    service.restart_on_failure(_RESTARTS_MS, _FORGIVEN_S)
+    if wanted.account is None:
+        _grant(wanted, wanted.definition.account)
 
-    def _started(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-        self._loop = asyncio.get_running_loop()
-        if self._stop_within_s is not None:
-            self._drain(self._stop_within_s)
 
-    def _end(self, within_s: float) -> None:
-        wait_hint_ms = int((within_s + 30) * 1000)
-        self.ReportServiceStatus(win32service.SERVICE_STOP_PENDING, waitHint=wait_hint_ms)
-        self._stop_within_s = within_s
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._drain, within_s)
-
-    def _drain(self, within_s: float) -> None:
-        assert self._loop is not None
-        assert self._daemon is not None
-        self._daemon.finish()
-        self._loop.call_later(within_s, self._daemon.stop)
+def _stop(service: win32_services.Service, name: str) -> None:
+    service.ask_to_stop()
+    deadline = time.monotonic() + STOP_DEADLINE_S + _STOP_EXTRA_S
+    while service.status().state != win32_services.STOPPED:
+        if time.monotonic() >= deadline:
+            raise ConfigurationError(f"service {name!r} does not stop")
+        time.sleep(_PAUSE_S)
 
 
 def _command(wanted: Installation) -> list[str]:
@@ -179,31 +148,13 @@ def _command(wanted: Installation) -> list[str]:
     return [sys.executable, *program, "service", "run", *options]
 
 
-def _configure(service: Any, wanted: Installation) -> None:
-    change = win32service.ChangeServiceConfig2
-    description = f"Runs builds for {wanted.config.hub}"
-    change(service, win32service.SERVICE_CONFIG_DESCRIPTION, description)
-    restarts = [(win32service.SC_ACTION_RESTART, delay_ms) for delay_ms in _RESTARTS_MS]
-    change(
-        service,
-        win32service.SERVICE_CONFIG_FAILURE_ACTIONS,
-        {"ResetPeriod": _FORGIVEN_S, "RebootMsg": None, "Command": None, "Actions": restarts},
-    )
-    try:
-        # Also when it ends by itself with an error, not only when its process is killed.
-        change(service, win32service.SERVICE_CONFIG_FAILURE_ACTIONS_FLAG, True)
-    except pywintypes.error as error:
-        if error.winerror != _ERROR_INVALID_LEVEL:  # Wine 8 does not know it
-            raise
-
-
 def _grant(wanted: Installation, account: str) -> None:
     """Raises ConfigurationError."""
-    wanted.config.workdir.mkdir(parents=True, exist_ok=True)
+    config = wanted.config
+    config.workdir.mkdir(parents=True, exist_ok=True)
     read, modify = "R", "(OI)(CI)M"
-    rights = {wanted.config_file: read, wanted.config.workdir: modify}
-    if wanted.config.token_file is not None:
-        rights[wanted.config.token_file] = read
+    rights = {wanted.config_file: read, config.workdir: modify}
+    rights.update({each: read for each in (config.token_file, config.ca_file) if each is not None})
     icacls = Path(os.environ["SYSTEMROOT"], "System32", "icacls.exe")
     for path, right in rights.items():
         done = subprocess.run(

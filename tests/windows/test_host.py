@@ -21,6 +21,7 @@ from hostler_hub.identifiers import new_ulid
 pytestmark = pytest.mark.peer("wine")
 
 HUB, OTHER_HUB = new_ulid(), new_ulid()
+DEMAND_START, DOES_NOT_EXIST = 3, 1060
 NONCE = "0123456789abcdef"
 
 
@@ -186,7 +187,81 @@ def test_a_task_that_is_taken_and_never_begins_is_named(host: Host) -> None:
     assert host.stop(instance)["state"] == "gone"
 
 
+def test_G3_a_service_is_started_once_and_deleted_at_the_end(host: Host) -> None:
+    instance = new_ulid()
+    started = host.start(instance, way="service", token="a-token-of-no-use")
+    assert started["state"] == "running", started
+    service = host.windows.call("service.configuration", f"hostler-{instance}")
+    assert service["start"] == DEMAND_START
+    assert service["account"] == "NT AUTHORITY\\LocalService"
+    assert f"--mark {HUB}:{instance}:1" in service["command"]
+    assert "a-token" not in str(service)  # V14
+    assert host.start(instance, way="service")["process"] == started["process"]
+    assert host.call("inspect", instance=instance)["process"] == started["process"]
+    assert host.instances() == [instance]
+    assert host.instances(hub=OTHER_HUB) == []
+    assert host.stop(instance) == {"state": "gone", "left": None}
+    assert host.windows.call("service.exists", f"hostler-{instance}") == DOES_NOT_EXIST
+    assert not host.of(instance).exists()
+    assert host.instances() == []
+    assert host.stop(instance)["state"] == "gone"
+    assert host.start(instance, way="service")["error"]["kind"] == "gone"  # P11
+
+
+def test_G3_a_service_that_was_stopped_by_hand_is_gone_and_cleared(host: Host) -> None:
+    """Its agent ends by itself, and nothing starts it again."""
+    instance = new_ulid()
+    host.start(instance, way="service")
+    host.windows.call("service.stop", f"hostler-{instance}")
+    assert host.windows.call("service.stopped", f"hostler-{instance}") == 0
+    seen = host.call("inspect", instance=instance)
+    assert seen["state"] == "gone"
+    assert "stopping when the running commands have ended" in seen["words"]
+    assert host.instances() == [instance]  # the service is still there
+    assert host.stop(instance) == {"state": "gone", "left": None}
+    assert host.windows.call("service.exists", f"hostler-{instance}") == DOES_NOT_EXIST
+
+
+def test_P7_a_service_whose_agent_ends_at_once_says_why(host: Host) -> None:
+    instance = new_ulid()
+    config = {"hub": "http://no-such-scheme", "name": "w-1", "instance": instance, "epoch": 1}
+    host.start(instance, config=config, way="service")
+    seen = host.call("inspect", instance=instance)
+    deadline = time.monotonic() + 20
+    while seen["state"] != "gone" and time.monotonic() < deadline:
+        seen = host.call("inspect", instance=instance)
+    assert "option 'hub' must be a ws:// or wss:// URL" in seen["words"]
+    host.stop(instance)
+    assert host.windows.call("service.exists", f"hostler-{instance}") == DOES_NOT_EXIST
+
+
+@pytest.mark.parametrize("has_directory", [True, False])
+def test_K3_a_half_installed_service_is_found_by_its_mark_and_removed(
+    host: Host, has_directory: bool
+) -> None:
+    """Whoever was making it died before the start; or somebody has removed its directory."""
+    instance, host_directory = new_ulid(), host.directory
+    host.call("list")
+    if has_directory:
+        host.of(instance).mkdir(mode=0o700)
+    program, directory = wine.windows_path(host.agent), wine.windows_path(host.of(instance))
+    mark = f"{HUB}:{instance}:1"
+    command = f'"{program}" host launch "{directory}" --mark {mark} --service'
+    host.windows.call("service.create", f"hostler-{instance}", command)
+    assert host.call("inspect", instance=instance)["state"] == "gone"
+    assert host.instances() == [instance]
+    assert host.instances(hub=OTHER_HUB) == []
+    host.directory = host_directory.with_name("elsewhere")
+    assert host.instances() == []  # that is for who looks there
+    host.directory = host_directory
+    if has_directory:  # a repeated start takes it over
+        assert host.start(instance, way="service")["state"] == "running"
+    assert host.stop(instance)["state"] == "gone"
+    assert host.windows.call("service.exists", f"hostler-{instance}") == DOES_NOT_EXIST
+    assert host.instances() == []
+
+
 def test_a_way_that_does_not_exist_is_refused(host: Host) -> None:
     error = host.start(new_ulid(), way="magic")["error"]
     assert error["kind"] == "request"
-    assert "task, detached" in error["text"]
+    assert "task, service, detached" in error["text"]

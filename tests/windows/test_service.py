@@ -23,6 +23,24 @@ NAME = "hostler-test"
 RUNNING, STOP_PENDING, DOES_NOT_EXIST = 4, 3, 1060
 
 
+def _configuration(directory: Path, hub_url: str) -> Path:
+    directory.mkdir(exist_ok=True)
+    token, config = directory / "token", directory / "agent.json"
+    for path in (token, config):
+        path.touch(mode=0o600)
+    token.write_text("secret password")
+    options = {"hub": hub_url, "name": "served", "workdir": "work", "token_file": "token"}
+    config.write_text(json.dumps(options))
+    return config
+
+
+def _said(windows: Windows, *arguments: str) -> str:
+    """What `hostler-agent service` says it did."""
+    done = windows.call("service.command", *arguments)
+    assert done["code"] == 0, done
+    return str(done["said"]).strip()
+
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubProcess]:
     hub = HubProcess(tmp_path / "hub")
@@ -37,16 +55,11 @@ def hub(tmp_path: Path) -> Iterator[HubProcess]:
 @pytest.fixture
 def installed(windows: Windows, hub: HubProcess, tmp_path: Path) -> Iterator[Path]:
     """The service, installed; its workdir."""
-    token, config = tmp_path / "token", tmp_path / "agent.json"
-    for path in (token, config):
-        path.touch(mode=0o600)
-    token.write_text("secret password")
-    options = {"hub": hub.agents_url, "name": "served", "workdir": "work", "token_file": "token"}
-    config.write_text(json.dumps(options))
+    config = _configuration(tmp_path, hub.agents_url)
     where = ("--name", NAME, "--config", windows_path(config))
-    assert windows.call("service.command", "install", *where) == {"code": 0, "said": ""}
+    assert _said(windows, "install", *where) == "installed"
     yield tmp_path / "work"
-    assert windows.call("service.command", "remove", "--name", NAME)["code"] == 0
+    assert _said(windows, "remove", "--name", NAME) == "removed"
     assert windows.call("service.exists", NAME) == DOES_NOT_EXIST
 
 
@@ -97,3 +110,21 @@ async def test_a_service_waits_for_its_commands_until_a_deadline(
         assert windows.call("jobs.living_of", [pid]) == []
         view = await api.ended(build)
         assert (view["state"], view["attempts"]) == ("exception", 1)
+
+
+def test_it_is_installed_once_and_removed_once(windows: Windows, tmp_path: Path) -> None:
+    """What is there already, or is gone already, is left alone; a trial changes nothing."""
+    config = _configuration(tmp_path, "ws://127.0.0.1:9")
+    where = ("--name", NAME, "--config", windows_path(config))
+    assert _said(windows, "install", *where, "--check") == "installed"
+    assert windows.call("service.exists", NAME) == DOES_NOT_EXIST
+    assert _said(windows, "install", *where) == "installed"
+    assert _said(windows, "install", *where) == "unchanged"
+    other = (*where[:3], windows_path(_configuration(tmp_path / "other", "ws://127.0.0.1:9")))
+    assert _said(windows, "install", *other, "--check") == "changed"
+    assert _said(windows, "install", *other) == "changed"
+    assert other[3] in windows.call("service.configuration", NAME)["command"]
+    assert _said(windows, "remove", "--name", NAME, "--check") == "removed"
+    assert windows.call("service.exists", NAME) != DOES_NOT_EXIST
+    assert _said(windows, "remove", "--name", NAME) == "removed"
+    assert _said(windows, "remove", "--name", NAME) == "unchanged"

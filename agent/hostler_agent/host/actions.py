@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -85,18 +85,19 @@ def stop(request: Request) -> Reply:
 
 
 def list_(request: Request) -> Reply:
-    """{"directory", "hub"}: every instance of the hub that runs, or has left its directory."""
+    """{"directory", "hub"}: every instance of the hub that runs, or has left its directory, or what
+    would start it."""
     place, hub = Place(text(request, "directory")), ulid(request, "hub")
     found = {mark.instance: (mark, identity) for mark, identity in processes.marked(place, hub)}
     listed = [
         {**_about(place, mark), "process": identity.record()} for mark, identity in found.values()
     ]
-    for instance in place.known():
+    left = {
+        mark.instance: mark for mark in (*_recorded(place, hub), *processes.registered(place, hub))
+    }
+    for instance, mark in left.items():
         if instance not in found:
-            record = read_json(place.instance(instance) / "mark.json")
-            if record.get("hub") == hub:
-                mark = Mark(hub, instance, int(record.get("epoch", 0)))
-                listed.append({**_about(place, mark), "process": None})
+            listed.append({**_about(place, mark), "process": None})
     return {"instances": listed}
 
 
@@ -157,6 +158,14 @@ def _running(place: Place, instance: str, identity: processes.Identity) -> Reply
         "hub_url": _hub_url(place, instance),
         "words": f"process {identity.pid} in {place.instance(instance)}",
     }
+
+
+def _recorded(place: Place, hub: str) -> Iterator[Mark]:
+    """The hub's instances that have a directory."""
+    for instance in place.known():
+        record = read_json(place.instance(instance) / "mark.json")
+        if record.get("hub") == hub:
+            yield Mark(hub, instance, int(record.get("epoch", 0)))
 
 
 def _about(place: Place, mark: Mark) -> dict[str, Any]:

@@ -111,6 +111,11 @@ def marked(place: Place, hub: str) -> Iterator[tuple[Mark, Identity]]:
     yield from _marked(hub)
 
 
+def registered(_place: Place, _hub: str) -> tuple[Mark, ...]:
+    """What is set up to start agents, whether it does or not: here, units go with their agents."""
+    return ()
+
+
 def _marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
     wanted = os.fsencode(f"\0{MARK_OPTION}\0{hub}:")
     for pid in procfs.all_pids():

@@ -18,19 +18,26 @@ from collections.abc import Iterator
 from ctypes import wintypes
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 assert sys.platform == "win32"
 
 from hostler_agent import win32
-from hostler_agent.host import windows_programs, windows_tasks
-from hostler_agent.host.errors import NOT_PERMITTED, REQUEST, SURVIVES, SYSTEM, HostError
+from hostler_agent.host import windows_programs, windows_services, windows_tasks
+from hostler_agent.host.errors import (
+    NOT_PERMITTED,
+    REQUEST,
+    SURVIVES,
+    SYSTEM,
+    HostError,
+    of_system,
+)
 from hostler_agent.host.launch import LOG, RECORD, Ending, Mark, Start
 from hostler_agent.host.places import Place, read_json, write_private
 from hostler_agent.jobs.windows_job import JobObject
 
 ENVIRONMENT = "environment.json"
-WAYS = ("task", "detached")
+WAYS = ("task", "service", "detached")
 BEGIN_DEADLINE_S = 20.0
 EVENTS_DEADLINE_S = 5.0
 _PAUSE_S = 0.05
@@ -89,31 +96,37 @@ def start(wanted: Start) -> Identity:
     way = wanted.way or WAYS[0]
     if way not in WAYS:
         raise HostError(REQUEST, f"option 'start' must be one of {', '.join(WAYS)}")
-    started: Optional[subprocess.Popen[bytes]] = None
     if way == "task":
         windows_tasks.start(wanted, _user())
-    else:
-        started = _detach(wanted)
-    return _await(wanted, way, started)
+        return _await(wanted, way, lambda: None)
+    if way == "service":
+        windows_services.start(wanted, windows_tasks.arguments(wanted))
+        return _await(wanted, way, lambda: windows_services.ended(wanted.mark.instance))
+    started = _detach(wanted)
+    found = _await(wanted, way, lambda: _why_ended(started))
+    started.returncode = 0  # ours to wait for no more
+    return found
 
 
 def end_instance(place: Place, mark: Mark, ending: Ending) -> None:
     """Its agent and all that it has started are gone; raises HostError."""
+    deadline = time.monotonic() + ending.grace_s
     if (place.instance(mark.instance) / windows_tasks.DEFINITION).exists():
         windows_tasks.remove(mark.instance)
-    job = _job(mark.hub, mark.instance)
-    if job is None:
-        return
-    with contextlib.closing(job):
-        deadline = time.monotonic() + ending.grace_s
-        while True:
-            job.terminate()
-            if not job.account().active:
-                return
-            if time.monotonic() >= deadline:
-                left = ", ".join(f"{each.pid} ({each.name})" for each in job.members())
-                raise HostError(SURVIVES, f"{left} survive TerminateJobObject")
-            time.sleep(_PAUSE_S)
+    has_service = windows_services.is_there(mark.instance)
+    try:
+        if has_service:
+            windows_services.forbid(mark.instance)
+        _end_job(mark, deadline)
+        if has_service:
+            windows_services.await_gone(mark.instance, deadline)
+    except OSError as error:
+        raise of_system(error, "end the instance") from error
+
+
+def registered(place: Place, hub: str) -> Iterator[Mark]:
+    """What is set up to start agents of the hub in that place, whether it does or not."""
+    yield from windows_services.marked(place, hub)
 
 
 def evidence() -> dict[str, str]:
@@ -126,6 +139,21 @@ def uses(place: Place, program: Path) -> bool:
     """Whether some instance was started with it."""
     abouts = (read_json(place.instance(each) / "mark.json") for each in place.known())
     return any(about.get("program") == str(program) for about in abouts)
+
+
+def _end_job(mark: Mark, deadline: float) -> None:
+    job = _job(mark.hub, mark.instance)
+    if job is None:
+        return
+    with contextlib.closing(job):
+        while True:
+            job.terminate()
+            if not job.account().active:
+                return
+            if time.monotonic() >= deadline:
+                left = ", ".join(f"{each.pid} ({each.name})" for each in job.members())
+                raise HostError(SURVIVES, f"{left} survive TerminateJobObject")
+            time.sleep(_PAUSE_S)
 
 
 def _job(hub: str, instance: str) -> Optional[JobObject]:
@@ -158,17 +186,17 @@ def _detach(wanted: Start) -> subprocess.Popen[bytes]:
             ) from error
 
 
-def _await(wanted: Start, way: str, started: Optional[subprocess.Popen[bytes]]) -> Identity:
+def _await(wanted: Start, way: str, why_ended: Callable[[], object]) -> Identity:
+    """`why_ended` says so once it is known not to begin any more."""
     place = Place(str(wanted.directory.parents[1]))
     deadline = time.monotonic() + BEGIN_DEADLINE_S
     while True:
+        why = why_ended()
         found = find(place, wanted.mark.hub, wanted.mark.instance)
         if found is not None:
-            if started is not None:
-                started.returncode = 0  # ours to wait for no more
             return found
-        if started is not None and started.poll() is not None:
-            raise HostError(SYSTEM, f"the agent ended at once: {_said(wanted)}")
+        if why:
+            raise HostError(SYSTEM, f"{why}: {_said(wanted)}")
         if time.monotonic() >= deadline:
             raise HostError(
                 SYSTEM,
@@ -176,6 +204,10 @@ def _await(wanted: Start, way: str, started: Optional[subprocess.Popen[bytes]]) 
                 f"{BEGIN_DEADLINE_S:g} s {_said(wanted)}",
             )
         time.sleep(_PAUSE_S)
+
+
+def _why_ended(started: subprocess.Popen[bytes]) -> Optional[str]:
+    return None if started.poll() is None else "the agent ended at once"
 
 
 def _said(wanted: Start) -> str:

@@ -324,7 +324,7 @@ async def test_a_hub_that_cannot_be_reached_from_there_is_refused(
         ({"auth": "basic", "tls": False}, "it needs tls"),
         ({"tls": False, "ca": {"file": "ca"}}, "are for tls"),
         ({"fingerprint": "AB:CD"}, "fingerprint"),
-        ({"start": "service"}, "start"),
+        ({"start": "magic"}, "start"),
         ({"environment": {"A=B": "x"}}, "environment"),
     ],
 )

@@ -56,3 +56,23 @@ def exists(name):
         return win32serviceutil.QueryServiceStatus(name)[1]
     except pywintypes.error as error:
         return error.winerror
+
+
+def create(name, command):
+    """A service that was made and not started."""
+    manager = win32service.OpenSCManager(None, None, win32service.SC_MANAGER_CREATE_SERVICE)
+    win32service.CreateService(
+        manager,
+        name,
+        name,
+        win32service.SERVICE_ALL_ACCESS,
+        win32service.SERVICE_WIN32_OWN_PROCESS,
+        win32service.SERVICE_DEMAND_START,
+        win32service.SERVICE_ERROR_NORMAL,
+        command,
+        None,
+        0,
+        None,
+        None,
+        None,
+    )

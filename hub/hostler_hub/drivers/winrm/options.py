@@ -49,7 +49,7 @@ class WinrmOptions(HostOptions):
 
     python: WindowsPython = "python"
     directory: Directory = "~\\.hostler"
-    start: Literal["task", "detached"] = "task"
+    start: Literal["task", "service", "detached"] = "task"
     environment: Mapping[Variable, str] = {}
     containment: Literal["auto"] = "auto"
     orphan_timeout_s: Annotated[int, Field(ge=60)] = 1800
