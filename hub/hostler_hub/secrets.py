@@ -35,7 +35,9 @@ class Secrets:
         if ref.env is not None:
             value = self.environ.get(ref.env)
             if not value:
-                raise SecretRefused(f"the hub's environment has no variable {ref.env}")
+                raise SecretRefused(
+                    f"the hub's environment has no variable {ref.env}; set it there"
+                )
             return value
         return self._read(ref.file or "")
 
@@ -48,7 +50,9 @@ class Secrets:
                 text = file.read(SIZE_BYTES + 1)
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
-            raise SecretRefused(f"secret file {name} in {self.directory}: {reason}") from None
+            hint = "put it there, readable by the hub's user"
+            text = f"secret file {name} in {self.directory}: {reason}; {hint}"
+            raise SecretRefused(text) from None
         if not text.strip() or len(text) > SIZE_BYTES:
             raise SecretRefused(f"secret file {name}: must hold 1 to {SIZE_BYTES} characters")
         return text.rstrip("\r\n")

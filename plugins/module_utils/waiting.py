@@ -24,19 +24,34 @@ def wait_for(client, names, left_undone, deadline_s, clock=Clock):
     """Ask for the workers until none is left undone or deadline_s seconds have passed.
 
     left_undone(view) says in a few words what is missing, or None when all is done; view is None
-    for a worker the hub does not know. Returns {name: words} of what is left, empty when done.
-    Only workers that are left are asked for again.
+    for a worker the hub does not know. Words that are GivenUp are not waited for any longer.
+    Returns {name: words} of what is left, empty when done. Only workers that are waited for are
+    asked for again.
     """
     end = clock.now() + deadline_s
     poll_s = FIRST_POLL_S
     left = dict.fromkeys(names, "")
+    given_up = {}
     while True:
         left = look(client, list(left), left_undone)
+        given_up.update((name, words) for name, words in left.items() if is_given_up(words))
+        left = {name: words for name, words in left.items() if name not in given_up}
         now = clock.now()
         if not left or now >= end:
-            return left
+            return dict(given_up, **left)
         clock.sleep(min(poll_s, end - now))
         poll_s = min(poll_s * 1.5, SLOWEST_POLL_S)
+
+
+class GivenUp(str):
+    """What is missing of a worker for which nothing more is being done."""
+
+    __slots__ = ()
+
+
+def is_given_up(words):
+    """Whether it is of no use to wait."""
+    return isinstance(words, GivenUp)
 
 
 def look(client, names, left_undone):
@@ -52,8 +67,9 @@ def undone_message(left, deadline_s):
     shown = ["%s (%s)" % (name, left[name]) for name in sorted(left)[:10]]
     if len(left) > len(shown):
         shown.append("and %d more" % (len(left) - len(shown)))
-    return "after %s s %d worker%s left undone: %s" % (
-        deadline_s,
+    given_up = all(is_given_up(words) for words in left.values())
+    return "%s%d worker%s left undone: %s" % (
+        "" if given_up else "after %s s " % deadline_s,
         len(left),
         " is" if len(left) == 1 else "s are",
         ", ".join(shown),
@@ -88,7 +104,9 @@ def not_attached(view):
     if view["state"] == "substantiated" and view["attached"]:
         return None
     reason = view.get("last_error")
-    return "%s: %s" % (view["state"], reason) if reason else view["state"]
+    words = "%s: %s" % (view["state"], reason) if reason else view["state"]
+    # An order starts a worker once; what is quarantined is started again for builds only.
+    return GivenUp(words) if view["state"] == "latent" and view.get("quarantine") else words
 
 
 def not_gone(view):

@@ -200,6 +200,7 @@ options:
   deadline_s:
     description:
       - Seconds to wait. The module fails with a list of what is left undone.
+      - A worker whose start has failed is not waited for any longer, since an order starts it once.
     type: float
     default: 120
 author:
@@ -443,7 +444,9 @@ def order(module, client):
         deadline_s = module.params["deadline_s"]
         left = waiting.wait_for(client, wanted, left_undone, deadline_s)
         if left:
-            module.fail_json(msg=waiting.undone_message(left, deadline_s), left=left, **answer)
+            message = waiting.undone_message(left, deadline_s)
+            left = {name: str(words) for name, words in left.items()}
+            module.fail_json(msg=message, left=left, **answer)
     module.exit_json(**answer)
 
 

@@ -87,6 +87,21 @@ def test_waiting_ends_at_the_deadline_and_asks_only_for_what_is_left(hub, client
     assert hub.requests[-1][2] == {"names": ["a"]}
 
 
+def test_nobody_waits_for_a_start_that_has_failed(hub, client):
+    """An order starts a worker once; another one that still comes up is waited for."""
+    define(client, "a", "b")
+    failed = {"reason": "no image", "until": "2026-11-21T08:00:00.000Z"}
+    hub.workers["a"].update(quarantine=failed, last_error="no image")
+    hub.settle_after = 3
+    client.post("/workers/substantiate", {"names": ["b"], "dry_run": False})
+    clock = Clock()
+    left = waiting.wait_for(client, ["a", "b"], waiting.not_attached, 60, clock)
+    assert left == {"a": "latent: no image"}
+    assert clock.time < 5
+    assert waiting.undone_message(left, 60) == "1 worker is left undone: a (latent: no image)"
+    assert [body["names"] for *_, body, _ in hub.requests[-2:]] == [["b"], ["b"]]
+
+
 def test_a_deadline_of_zero_still_looks_once(hub, client):
     define(client, "a")
     assert waiting.wait_for(client, ["a"], waiting.not_resting, 0, Clock()) == {}

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 IMAGE = "hostler-test:debian12"
+BARE_IMAGE = "hostler-test:bare"
 USUAL = "unix:///var/run/docker.sock"
 READY_S = 60.0
 SUITE = "bookworm"
@@ -73,11 +76,17 @@ def private(*, apart: bool = True) -> Iterator[Daemon]:
 
 
 class Daemon:
-    """A dockerd with its own containerd, data and socket; it changes no firewall."""
+    """A dockerd with its own containerd, data and socket; it changes no firewall.
 
-    def __init__(self, directory: Path, launcher: Sequence[str] = ()) -> None:
+    `launcher` runs it in another namespace, `options` are more of its own.
+    """
+
+    def __init__(
+        self, directory: Path, launcher: Sequence[str] = (), options: Sequence[str] = ()
+    ) -> None:
         self.url = f"unix://{directory}/docker.sock"
         self._launcher = launcher
+        self._options = options
         self._directory = directory
         self._containerd: subprocess.Popen[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,7 +101,7 @@ class Daemon:
             self._containerd = self._spawn("containerd", *options)
         options = ["--host", self.url, "--data-root", f"{own}/data", "--exec-root", f"{own}/exec"]
         options += ["--containerd", f"{own}/containerd.sock", "--pidfile", f"{own}/docker.pid"]
-        options += ["--iptables=false", "--ip-forward=false", "--ip-masq=false"]
+        options += ["--iptables=false", "--ip-forward=false", "--ip-masq=false", *self._options]
         (own / "docker.pid").unlink(missing_ok=True)  # of one that was killed
         self._process = self._spawn(*self._launcher, "dockerd", *options)
         deadline = time.monotonic() + READY_S
@@ -162,6 +171,19 @@ def provide_image(url: str) -> None:
         except ImageNotFound:
             repository, _, tag = IMAGE.partition(":")
             client.import_image_from_file(str(_root_file_system()), repository, tag)
+
+
+def provide_bare_image(url: str) -> str:
+    """An image with nothing in it, and so without Python; its name."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        directory = tarfile.TarInfo("etc")
+        directory.type, directory.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(directory)
+    repository, _, tag = BARE_IMAGE.partition(":")
+    with client_of(url) as client:
+        client.import_image_from_data(content.getvalue(), repository=repository, tag=tag)
+    return BARE_IMAGE
 
 
 def _root_file_system() -> Path:

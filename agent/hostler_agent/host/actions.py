@@ -147,7 +147,7 @@ def _launch(place: Place, mark: Mark, request: Request) -> processes.Identity:
             os.utime(wanted.program)
         return processes.start(wanted)
     except OSError as error:
-        raise of_system(error, "start the agent in") from error
+        raise of_system(error, "start the agent in", directory) from error
 
 
 def _running(place: Place, instance: str, identity: processes.Identity) -> Reply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Optional
 
 
@@ -37,12 +38,14 @@ _OF_ERRNO = {
 }
 
 
-def of_system(error: OSError, doing: str) -> HostError:
-    """The system's refusal, in its own words."""
+def of_system(error: OSError, doing: str, path: Optional[Path] = None) -> HostError:
+    """The system's refusal, in its own words; `path` where it names none (as for a write)."""
     words = error.strerror or str(error)
-    where = f" {error.filename}" if isinstance(error.filename, str) else ""
-    return HostError(_kind(error.errno), f"cannot {doing}{where}: {words}")
+    named = error.filename if isinstance(error.filename, str) else path
+    where = f" {named}" if named else ""
+    return HostError(kind_of(error), f"cannot {doing}{where}: {words}")
 
 
-def _kind(number: Optional[int]) -> str:
-    return _OF_ERRNO.get(number or 0, SYSTEM)
+def kind_of(error: OSError) -> str:
+    """The one of KINDS that the system's refusal is."""
+    return _OF_ERRNO.get(error.errno or 0, SYSTEM)

@@ -31,7 +31,7 @@ def install(archive: Path, sha256: str, place: Place) -> Path:
             _unpack(content, target)
         _remove_unused(place, sha256)
     except OSError as error:
-        raise of_system(error, "unpack the agent into") from error
+        raise of_system(error, "unpack the agent into", target) from error
     finally:
         with contextlib.suppress(OSError):
             archive.unlink()

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
-from hostler_agent.host.errors import BUSY, HostError, of_system
+from hostler_agent.host.errors import BUSY, DISK_FULL, HostError, kind_of, of_system
 from hostler_agent.host.system_files import files
 
 LOCK_DEADLINE_S = 30.0
 _LOCK_PAUSE_S = 0.02
 _GONE = b"gone"
+"""Its size alone counts: on a full disk a hole of that size stands for it, which takes no room."""
 FORGET_AFTER_S = 24 * 3600.0
 """No start is under way that long: what says `gone` has served its purpose."""
 _LEFT = ".left-"
@@ -55,7 +56,7 @@ class Place:
     def is_gone(self, instance: str) -> bool:
         """Whether it was ended, for one that does not want to hold the lock."""
         try:
-            return (self.instances / f"{instance}.lock").read_bytes() == _GONE
+            return (self.instances / f"{instance}.lock").stat().st_size >= len(_GONE)
         except FileNotFoundError:
             return False
 
@@ -75,7 +76,8 @@ class Place:
         before = time.time() - FORGET_AFTER_S
         for path in self.instances.glob("*.lock"):
             with contextlib.suppress(OSError):
-                if path.stat().st_mtime < before and path.read_bytes() == _GONE:
+                seen = path.stat()
+                if seen.st_mtime < before and seen.st_size >= len(_GONE):
                     path.unlink()
 
 
@@ -88,12 +90,17 @@ class Lock:
     @property
     def is_gone(self) -> bool:
         """Whether the instance was ended, and must not be started any more."""
-        return files.read_at_start(self._number, len(_GONE)) == _GONE
+        return os.fstat(self._number).st_size >= len(_GONE)
 
     def mark_gone(self) -> None:
         """From now on no start has an effect; raises HostError."""
         try:
-            files.write_at_start(self._number, _GONE)
+            try:
+                files.write_at_start(self._number, _GONE)
+            except OSError as error:
+                if kind_of(error) != DISK_FULL:
+                    raise
+                os.ftruncate(self._number, len(_GONE))
             os.fsync(self._number)
         except OSError as error:
             raise of_system(error, "note the instance's end") from error

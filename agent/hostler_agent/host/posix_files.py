@@ -45,10 +45,6 @@ def take(number: int) -> bool:
     return True
 
 
-def read_at_start(number: int, size: int) -> bytes:
-    return os.pread(number, size, 0)
-
-
 def write_at_start(number: int, content: bytes) -> None:
     os.pwrite(number, content, 0)
 

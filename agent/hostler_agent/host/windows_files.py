@@ -64,11 +64,6 @@ def take(number: int) -> bool:
     return True
 
 
-def read_at_start(number: int, size: int) -> bytes:
-    os.lseek(number, 0, os.SEEK_SET)
-    return os.read(number, size)
-
-
 def write_at_start(number: int, content: bytes) -> None:
     os.lseek(number, 0, os.SEEK_SET)
     os.write(number, content)

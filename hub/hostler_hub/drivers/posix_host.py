@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hostler_agent.host import errors as host_errors
 from hostler_hub.drivers.remote_host import (
     NEVER_WAS,
     NO_AGENT,
@@ -39,10 +40,18 @@ _INSTALL = _EXPAND + 'a=$d/agents/$2; shift 3; exec "$p" -I -S "$a" host "$@"\n'
 _END = """\
 d=$1; case $d in "~/"*) d=$HOME/${d#"~/"};; esac
 umask 077; mkdir -p "$d/instances" || exit 94
-t=$d/instances/.$2.$$; printf gone >"$t" || exit 1
+t=$d/instances/.$2.$$; printf gone >"$t" 2>/dev/null || { rm -f "$t"; exit 1; }
 ln "$t" "$d/instances/$2.lock" 2>/dev/null && { rm -f "$t"; exit 93; }
 rm -f "$t"
 """
+# SFTP tells of a full disk or a quota as a failure: who writes as much hears the system's words.
+_PROBE = """\
+f=$1/agents/.probe.$$
+w=$(LC_ALL=C dd if=/dev/zero of="$f" bs="$2" count=1 2>&1 >/dev/null); s=$?
+rm -f "$f"; [ $s = 0 ] || printf '%s\\n' "$w"; exit $s
+"""
+_FULL = ("No space left on device", "Disk quota exceeded")
+_PROBE_DEADLINE_S = 10.0
 
 
 class PosixHost(RemoteHost):
@@ -52,6 +61,16 @@ class PosixHost(RemoteHost):
         argv = ["/bin/sh", "-c", _END, "hostler", self._site.directory, instance]
         outcome = await self._transport.run(Command(argv, deadline_s=deadline_s))
         return outcome.status == NEVER_WAS
+
+    async def _why_not_put(self, directory: str, size_bytes: int) -> HostFailed | None:
+        argv = ["/bin/sh", "-c", _PROBE, "hostler", directory, str(size_bytes)]
+        outcome = await self._transport.run(Command(argv, deadline_s=_PROBE_DEADLINE_S))
+        words = outcome.stdout.decode("utf-8", "replace").strip().partition("\n")[0]
+        if outcome.status == 0 or not words:
+            return None
+        kind = host_errors.DISK_FULL if any(each in words for each in _FULL) else ""
+        text = f"cannot write the agent ({size_bytes} bytes) into {directory}: {words[:SAID_BYTES]}"
+        return HostFailed(text, kind=kind, ran=False)
 
     def _calling(self, asked: Asked, nonce: str) -> tuple[list[str], bytes]:
         return self._argv(_CALL, self._archive.sha256, asked.action, nonce), b""
@@ -71,7 +90,8 @@ class PosixHost(RemoteHost):
         ran = outcome.status not in _NOT_RUN
         python = self._site.python
         if outcome.status == NO_PYTHON:
-            return HostFailed(f"option 'python': there is no {python!r} there", ran=ran)
+            text = f"option 'python': there is no {python!r} there"
+            return HostFailed(f"{text}; install Python 3.9 or newer, or name its path", ran=ran)
         if outcome.status == NO_DIRECTORY:
             why = outcome.stderr.decode("utf-8", "replace").strip()[-SAID_BYTES:]
             return HostFailed(f"option 'directory': {why}", ran=ran)

@@ -19,7 +19,13 @@ from typing import Any
 
 from hostler_agent.host import reply as replies
 from hostler_hub.drivers.contract import AgentArchive
-from hostler_hub.transports.contract import Command, Outcome, Transport, TransportError
+from hostler_hub.transports.contract import (
+    Command,
+    Outcome,
+    Refused,
+    Transport,
+    TransportError,
+)
 
 PUSH_DEADLINE_S = 60.0
 SAID_BYTES = 400
@@ -117,8 +123,7 @@ class RemoteHost(ABC):
         """To a name of its own, checked by its digest and unpacked there, then renamed."""
         nonce = secrets.token_hex(8)
         name = f".push-{nonce}.pyz"
-        content = self._archive.path.read_bytes()
-        await self._transport.put(self._path(directory, "agents", name), content, PUSH_DEADLINE_S)
+        await self._put(directory, name, self._archive.path.read_bytes())
         request = {"directory": self._site.directory, "sha256": self._archive.sha256}
         argv, head = self._installing(name, nonce)
         command = Command(argv, head + json.dumps(request).encode(), PUSH_DEADLINE_S)
@@ -126,6 +131,20 @@ class RemoteHost(ABC):
             self._reply(await self._transport.run(command), nonce)
         except HostFailed as error:
             raise HostFailed(str(error), kind=error.kind, ran=False) from error
+
+    async def _put(self, directory: str, name: str, content: bytes) -> None:
+        path = self._path(directory, "agents", name)
+        try:
+            await self._transport.put(path, content, PUSH_DEADLINE_S)
+        except Refused as error:
+            refusal = await self._why_not_put(directory, len(content))
+            if refusal is None:
+                raise
+            raise refusal from error
+
+    async def _why_not_put(self, directory: str, size_bytes: int) -> HostFailed | None:
+        """The machine's own words, where the transport has none for what it refuses."""
+        del directory, size_bytes
 
     async def _run(self, asked: Asked) -> tuple[Outcome, str]:
         nonce = secrets.token_hex(8)

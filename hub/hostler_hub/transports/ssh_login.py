@@ -92,9 +92,10 @@ def translate(error: Exception, address: str) -> TransportError:
         return error
     if isinstance(error, BadHostKeyException):
         return HostKeyChanged(
-            f"{error.hostname} has another key than it is known by: {fingerprint(error.key)} "
-            f"instead of {fingerprint(error.expected_key)}; somebody may be in between. If the "
-            "machine was set up anew, correct option 'host_key' or the known_hosts file"
+            f"{address}: {error.hostname} has another key than it is known by: "
+            f"{fingerprint(error.key)} instead of {fingerprint(error.expected_key)}; somebody may "
+            "be in between. If the machine was set up anew, correct option 'host_key' or the "
+            "known_hosts file"
         )
     if isinstance(error, AuthenticationException):
         return AuthenticationFailed(
@@ -165,17 +166,24 @@ def _phases(access: SshAccess) -> dict[str, Any]:
 
 def _credentials(hop: Hop, access: SshAccess, secrets: Secrets) -> dict[str, Any]:
     found = _phases(access)
-    try:
-        passphrase = None if hop.passphrase is None else secrets.resolve(hop.passphrase)
-        if hop.key is not None:
-            found["pkey"] = _private_key(secrets.resolve(hop.key), passphrase)
-        if hop.password is not None:
-            found["password"] = secrets.resolve(hop.password)
-    except SecretRefused as refusal:
-        raise AuthenticationFailed(f"{hop.address}: {refusal}") from refusal
-    except ValueError as error:
-        raise AuthenticationFailed(f"{hop.address}: option 'key': {error}") from None
+    told = {name: _secret(hop, name, secrets) for name in ("passphrase", "key", "password")}
+    if told["key"] is not None:
+        try:
+            found["pkey"] = _private_key(told["key"], told["passphrase"])
+        except ValueError as error:
+            raise AuthenticationFailed(f"{hop.address}: option 'key': {error}") from None
+    if told["password"] is not None:
+        found["password"] = told["password"]
     return found
+
+
+def _secret(hop: Hop, name: str, secrets: Secrets) -> str | None:
+    """What the option refers to, if it is given."""
+    ref = getattr(hop, name)
+    try:
+        return None if ref is None else secrets.resolve(ref)
+    except SecretRefused as refusal:
+        raise AuthenticationFailed(f"{hop.address}: option {name!r}: {refusal}") from refusal
 
 
 def _private_key(text: str, passphrase: str | None) -> paramiko.PKey:

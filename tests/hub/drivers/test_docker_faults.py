@@ -21,7 +21,7 @@ from docker.errors import ImageNotFound
 from peers import docker as peer
 
 from hostler_hub.drivers.contract import Environment, OptionsRefused, ProviderFailed
-from hostler_hub.drivers.docker import DockerDriver
+from hostler_hub.drivers.docker import DockerDriver, hints
 from hostler_hub.drivers.docker.daemon import Daemon
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.secrets import Secrets
@@ -265,6 +265,35 @@ async def test_an_image_that_is_nowhere_is_told_in_the_daemon_s_words(
     never = spec_of({"image": image, "docker_host": docker_url, "pull": "never"})
     with pytest.raises(OptionsRefused, match=f"has no image {image}, and driver_options.pull is n"):
         await driver.create(never)
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("Range of CPUs is from 0.01 to 2.00, as there are only 2", "driver_options.cpus"),
+        ("Minimum memory limit allowed is 6MB", "driver_options.memory"),
+        ("Requested CPUs are not available - requested 99", "host_config.cpuset_cpus"),
+        ("Unknown runtime specified nope", "driver_options.host_config.runtime"),
+        ("unknown or invalid runtime name: nope", "driver_options.host_config.runtime"),
+        ("--storage-opt is supported only for overlay over xfs", "host_config.storage_opt"),
+        ("unable to find user bob: no matching entries in passwd file", "driver_options.user"),
+        ("network lab not found", "driver_options.networks"),
+        ("does not match the specified platform: wanted linux/s390x", "driver_options.platform"),
+        ('invalid mount config for type "bind": bind source', "driver_options.volumes"),
+        ("error setting rlimits for ready process: error setting rlimit type 7", "ulimits"),
+        ('exec: "python3": executable file not found in $PATH', "driver_options.python"),
+        ("write /var/lib/docker/x: no space left on device", "docker system df"),
+        ("Disk quota exceeded", "docker system df"),
+    ],
+)
+def test_what_a_daemon_says_names_the_option(words: str, option: str) -> None:
+    told = hints.with_hint(f"docker: unix:///x: {words}")
+    assert told.startswith(f"docker: unix:///x: {words}; ")
+    assert option in told.removeprefix(f"docker: unix:///x: {words}")
+
+
+def test_words_that_are_not_known_stand_alone() -> None:
+    assert hints.with_hint("docker: it rains") == "docker: it rains"
 
 
 async def test_G1_a_pull_that_hangs_has_an_end(

@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import stat
-import subprocess
 import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 from conformance.drivers import Conformance, ref_of, spec_of
+from peers import small_disk
 from peers.sshd import Sshd, make_key
 
 from hostler_hub import archive
@@ -283,26 +283,40 @@ async def test_a_python_that_is_too_old_is_named(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("a small disk needs root to be mounted")
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(small)]
-    if subprocess.run(mount, check=False).returncode != 0:
-        pytest.skip("a small disk cannot be mounted here")
-    yield small
-    subprocess.run(["umount", "--lazy", small], check=True)
+def small(tmp_path: Path) -> Iterator[Path]:
+    with small_disk.mounted(tmp_path / "small", "64k") as mounted:
+        yield mounted
 
 
-async def test_a_full_disk_is_named(
-    driver: SshDriver, options: dict[str, Any], small_disk: Path
+@pytest.mark.peer("small-disk")
+async def test_a_full_disk_is_named_in_the_machine_s_own_words(
+    driver: SshDriver, options: dict[str, Any], small: Path
 ) -> None:
-    spec = spec_of({**options, "directory": str(small_disk / "hostler")})
-    with pytest.raises(ProviderFailed, match=r"ssh: .*(No space|disk full)") as caught:
+    """SFTP has no word for it, so the machine is asked."""
+    spec = spec_of({**options, "directory": str(small / "hostler")})
+    told = rf"ssh: .*into {small}/hostler: .*No space left on device.*option 'directory'"
+    with pytest.raises(ProviderFailed, match=told):
         await driver.create(spec)
-    assert str(small_disk) in str(caught.value)
     await driver.destroy(ref_of(spec, None))
+    assert list((small / "hostler" / "agents").iterdir()) == []
+
+
+@pytest.mark.peer("small-disk")
+async def test_a_disk_that_filled_up_since_is_named_too(
+    driver: SshDriver, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """The agent is there; its configuration finds no room."""
+    with small_disk.mounted(tmp_path / "small", "16m") as small:
+        given = {**options, "directory": str(small / "hostler")}
+        first, second = spec_of(given), spec_of(given)
+        await driver.destroy(ref_of(first, await driver.create(first)))
+        small_disk.fill(small, 0)
+        told = rf"ssh: .*{small}/hostler.*No space left on device.*option 'directory'"
+        with pytest.raises(ProviderFailed, match=told):
+            await driver.create(second)
+        await driver.destroy(ref_of(second, None))
+        left = [each.name for each in (small / "hostler" / "instances").iterdir()]
+        assert [name for name in left if not name.endswith(".lock")] == []
 
 
 async def test_a_directory_that_cannot_be_made_is_named(

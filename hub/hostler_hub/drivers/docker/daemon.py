@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
+from hostler_hub.drivers.docker import hints
 from hostler_hub.drivers.docker.options import DockerOptions, Tls
 from hostler_hub.secrets import SecretRefused, Secrets
 
@@ -191,17 +192,13 @@ class Daemon:
             raise NoAnswer(text) from error
 
 
-# What the system calls it, wherever in the daemon's sentence.
-_DISK_FULL = "no space left on device"
 _NOT_REACHED = (
     "; does the daemon run there, and may the hub's user reach it? (driver_options.docker_host)"
 )
 
 
 def _refusal(where: str, error: APIError) -> ProviderFailed | OptionsRefused:
-    text = f"docker: {where}: {error.explanation or error}".strip()
-    if _DISK_FULL in text.lower():
-        text += "; free some there (docker system df says what takes it)"
+    text = hints.with_hint(f"docker: {where}: {error.explanation or error}".strip())
     kinds: dict[int | None, type[ProviderFailed | OptionsRefused]] = {
         400: OptionsRefused,
         404: NotThere,

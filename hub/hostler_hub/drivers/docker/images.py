@@ -55,7 +55,8 @@ class Images:
             if options.pull == "never":
                 raise OptionsRefused(
                     f"docker: {daemon.endpoint.docker_host} has no image {options.image}, and "
-                    "driver_options.pull is never"
+                    "driver_options.pull is never: put it there (docker load), or set pull to "
+                    "missing"
                 ) from None
         async with self._locks[daemon.endpoint.docker_host, options.image]:
             return await self._pulled(daemon, options, options.image)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from hostler_hub.drivers.docker import hints
 from hostler_hub.drivers.docker.daemon import Endpoint
 from hostler_hub.lifecycle.model import Presence
 
@@ -62,9 +63,7 @@ def account(seen: Mapping[str, Any]) -> str:
     if state.get("Error"):
         words.append(state["Error"])
     if state["ExitCode"] in _NO_PROGRAM:
-        words.append(
-            "its command cannot be run: has the image Python 3.9 or newer? (driver_options.python)"
-        )
+        words.append(f"its command cannot be run: {hints.NO_PYTHON}")
     return "; ".join(words)
 
 
