@@ -145,6 +145,7 @@ class RemoteHost(ABC):
     async def _why_not_put(self, directory: str, size_bytes: int) -> HostFailed | None:
         """The machine's own words, where the transport has none for what it refuses."""
         del directory, size_bytes
+        return None
 
     async def _run(self, asked: Asked) -> tuple[Outcome, str]:
         nonce = secrets.token_hex(8)

@@ -189,13 +189,22 @@ def _run(connection: fabric.Connection, deadline: _Deadline, *, command: Command
             deadline.sent = True
             channel.settimeout(deadline.left_s())
             channel.exec_command(line)
-            channel.sendall(command.content)
-            channel.shutdown_write()
+            _feed(channel, command.content)
             return _collect(channel, deadline, command.output_bytes)
         finally:
             channel.close()
     except (SSHException, EOFError, OSError) as error:
         raise _broken(error, deadline) from error
+
+
+def _feed(channel: paramiko.Channel, content: bytes) -> None:
+    """Who ends without reading it all has said why: that is told, and not that it was in vain."""
+    try:
+        channel.sendall(content)
+        channel.shutdown_write()
+    except OSError:
+        if not channel.closed:
+            raise
 
 
 def _open_session(connection: fabric.Connection, deadline: _Deadline) -> paramiko.Channel:

@@ -66,6 +66,16 @@ async def test_more_calls_than_sessions_share_one_connection(
     assert log.count("Accepted publickey") == 1
 
 
+async def test_who_does_not_read_to_the_end_is_heard_all_the_same(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    """More than the window takes, so that the command is over before all is sent."""
+    transport = make_transport(make_sshd())
+    refusing = Command(["sh", "-c", "echo no; exit 91"], content=b"x" * 8_000_000)
+    outcome = await transport.run(refusing)
+    assert (outcome.status, outcome.stdout) == (91, b"no\n")
+
+
 async def test_files_go_there_and_back(
     make_sshd: MakeSshd, make_transport: MakeTransport, tmp_path: Path
 ) -> None:
