@@ -72,6 +72,11 @@ class Fleet:
         kept = [each for each in instances.glob("*") if each.suffix != ".lock"]
         return [*(str(process) for process in self.processes()), *map(str, kept)]
 
+    def services(self) -> list[str]:
+        """Those that would start agents of the directory."""
+        commands = wine.windows().call("service.commands")
+        return [command for command in commands if self.directory.name in command]
+
     def close(self) -> None:
         """However the test ended."""
         self.hub.close()
@@ -134,10 +139,12 @@ async def _ended(api: Api, build: str) -> Any:
     raise AssertionError(view)
 
 
-async def test_a_build_of_cmd_on_a_worker_started_for_it(fleet: Fleet) -> None:
+@pytest.mark.parametrize("start", ["detached", "service"])
+async def test_a_build_of_cmd_on_a_worker_started_for_it(fleet: Fleet, start: str) -> None:
     """From nothing but Python on the machine to nothing of ours running there."""
     async with fleet.api() as api:
-        await fleet.define(api, "win", options={"environment": {"FLAVOUR": "plain"}})
+        options = {"environment": {"FLAVOUR": "plain"}, "start": start}
+        await fleet.define(api, "win", options=options)
         build = await api.submit("echo %FLAVOUR%& ver", worker="win")
         assert (await _ended(api, build))["state"] == "success"
         output = await api.output(build)
@@ -150,6 +157,7 @@ async def test_a_build_of_cmd_on_a_worker_started_for_it(fleet: Fleet) -> None:
         await fleet.hub.latent(api, "win")
         assert not agent.is_running() or agent.status() == psutil.STATUS_ZOMBIE
         assert fleet.leftovers() == []
+        assert await asyncio.to_thread(fleet.services) == []
         assert fleet.service.shells == set()
 
 
@@ -172,6 +180,9 @@ CRASHES = {
     "K3 and K11, orders on their way": ("before answer to start", "before answer to stop"),
 }
 """What ssh has not got in common with this; tests/e2e/test_ssh.py has the other points."""
+
+START = {"before attach": "service", "before answer to start": "service"}
+"""How the agents of those are started, by their first points."""
 
 
 @pytest.mark.timeout(600)
@@ -203,7 +214,8 @@ async def _crash(fleet: Fleet, points: tuple[str, ...]) -> None:
         await asyncio.to_thread(hub.start, dies_at=point)
         if not build:
             async with fleet.api() as api:
-                await fleet.define(api, "w", build_wait_timeout=0)
+                options = {"start": START.get(points[0], "detached")}
+                await fleet.define(api, "w", build_wait_timeout=0, options=options)
                 command = f"echo run>> {wine.windows_path(runs)}& echo run"
                 build = await api.submit(command)
         await hub.died()
@@ -216,5 +228,6 @@ async def _crash(fleet: Fleet, points: tuple[str, ...]) -> None:
         await hub.latent(api, "w")
         # Orders of the killed hub may be on their last steps.
         await asyncio.to_thread(wait_until, lambda: fleet.leftovers() == [])
+        assert await asyncio.to_thread(fleet.services) == []
     assert await asyncio.to_thread(hub.stop) == 0
     shutil.rmtree(fleet.directory)

@@ -182,7 +182,7 @@ def _detach(wanted: Start) -> subprocess.Popen[bytes]:
             raise HostError(
                 NOT_PERMITTED,
                 "option 'start': the job of this login lets nothing out, so nothing detached would "
-                "outlive it; use 'task'",
+                "outlive it; use 'task' or 'service'",
             ) from error
 
 

@@ -126,13 +126,18 @@ async def other_hub_driver(
 
 
 class TestWinrm(Conformance):
-    """The contract itself."""
+    """The contract itself, with instances that are services; the others here are detached."""
+
+    @pytest.fixture
+    def options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {**options, "start": "service"}
 
 
+@pytest.mark.parametrize("start", ["detached", "service"])
 async def test_V14_the_token_is_in_a_private_file_alone(
-    driver: WinrmDriver, options: dict[str, Any], machine: Path, service: WsMan
+    driver: WinrmDriver, options: dict[str, Any], machine: Path, service: WsMan, start: str
 ) -> None:
-    spec = spec_of(options)
+    spec = spec_of({**options, "start": start})
     handle = await driver.create(spec)
     holding = [
         path
@@ -143,6 +148,9 @@ async def test_V14_the_token_is_in_a_private_file_alone(
     assert holding[0].stat().st_mode & 0o007 == 0
     assert spec.token not in str(handle)
     assert not [line for line in service.lines if spec.token in line]
+    started_by = await asyncio.to_thread(wine.windows().call, "service.commands")
+    assert (start == "service") == (spec.instance in str(started_by))
+    assert spec.token not in str(started_by)
     await driver.destroy(ref_of(spec, handle))
 
 
@@ -161,10 +169,11 @@ async def test_the_agent_is_pushed_once_for_all(
     assert not [each for each in (machine / "instances").iterdir() if each.suffix != ".lock"]
 
 
+@pytest.mark.parametrize("start", ["detached", "service"])
 async def test_G3_the_agent_outlives_the_shell_and_the_service(
-    driver: WinrmDriver, options: dict[str, Any], service: WsMan
+    driver: WinrmDriver, options: dict[str, Any], service: WsMan, start: str
 ) -> None:
-    spec = spec_of(options)
+    spec = spec_of({**options, "start": start})
     handle = await driver.create(spec)
     assert service.shells == set()
     service.stop()
@@ -178,10 +187,15 @@ async def test_G3_a_job_that_lets_nothing_out_says_what_to_do(
 ) -> None:
     strict = make_service(breakaway=False)
     spec = spec_of({**options, "port": strict.port})
-    with pytest.raises(ProviderFailed, match=r"winrm: .*option 'start': .*use 'task'"):
+    ways = r"winrm: .*option 'start': .*use 'task' or 'service'"
+    with pytest.raises(ProviderFailed, match=ways):
         await driver.create(spec)
     await driver.destroy(ref_of(spec, None))
     assert await driver.list_owned([options]) == []
+    spec = spec_of({**options, "port": strict.port, "start": "service"})
+    handle = await driver.create(spec)  # which no shell has started
+    assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.RUNNING
+    await driver.destroy(ref_of(spec, handle))
 
 
 async def test_G3_a_host_that_does_not_answer_is_unknown_and_never_gone(

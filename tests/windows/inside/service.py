@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import winreg
 
 import pywintypes  # finds the libraries of the others
 import win32service
@@ -76,3 +77,16 @@ def create(name, command):
         None,
         None,
     )
+
+
+def commands():
+    """Of all services that are ours by their names."""
+    path = r"SYSTEM\CurrentControlSet\Services"
+    found = []
+    with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as services:
+        for number in range(winreg.QueryInfoKey(services)[0]):
+            name = winreg.EnumKey(services, number)
+            if name.lower().startswith("hostler-"):
+                with winreg.OpenKey(services, name) as service:
+                    found.append(winreg.QueryValueEx(service, "ImagePath")[0])
+    return found
