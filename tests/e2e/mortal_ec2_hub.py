@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from crash_points import Death, armed, place
 
 from hostler_hub import cli
-from hostler_hub.drivers.ec2 import Ec2Driver, ending, launch, sight
+from hostler_hub.drivers.ec2 import Ec2Driver, ending, launch, sight, spare
 from hostler_hub.queue import Queue
 
 NEVER = "never"
@@ -37,7 +37,7 @@ async def die_awaited() -> None:
 def main() -> Any:
     point = sys.argv.pop(1)
     sight.VISIBLE_AFTER_S = sight.TAGGED_AFTER_S = SHOWN_AFTER_S
-    launch._LOOK_EVERY_S = ending._LOOK_EVERY_S = 0.2
+    launch._LOOK_EVERY_S = ending._LOOK_EVERY_S = spare._LOOK_EVERY_S = 0.2
     if point == NEVER:
         return cli.main()
     owner, method = (Queue, "submit") if point == UNACKNOWLEDGED else place(point, Ec2Driver)

@@ -1,8 +1,9 @@
 """EC2 as moto plays it, behind a proxy that does what the real one does now and then.
 
-moto neither throttles nor lags nor knows client tokens, and its instances run nothing. So the proxy
-answers a repeated RunInstances of one token with the first answer, has faults to order and a
-weather that lasts, and tells a hypervisor (`ec2_machines`) what begins and ends.
+moto neither throttles nor lags nor knows client tokens, has other user-data for an instance that
+runs, and its instances run nothing. So the proxy answers a repeated RunInstances of one token with
+the first answer, refuses what an instance's state forbids, has faults to order and a weather that
+lasts, and tells a hypervisor (`ec2_machines`) what begins and ends.
 """
 
 from __future__ import annotations
@@ -45,7 +46,14 @@ _CONSOLE = (
     "<timestamp>2026-01-01T00:00:00.000Z</timestamp><output>{output}</output>"
     "</GetConsoleOutputResponse>"
 )
-_CHANGING = {"RunInstances", "TerminateInstances", "StopInstances", "StartInstances"}
+_CHANGING = {
+    "RunInstances",
+    "TerminateInstances",
+    "StopInstances",
+    "StartInstances",
+    "CreateTags",
+    "ModifyInstanceAttribute",
+}
 LIVING = ("pending", "running", "stopping", "stopped", "shutting-down")
 
 ET.register_namespace("", _NAMESPACE)
@@ -90,6 +98,7 @@ class Hypervisor(Protocol):
     """Who runs what the instances are told to run."""
 
     def start(self, instance_id: str, user_data: bytes) -> None: ...
+    def tell(self, instance_id: str, user_data: bytes) -> None: ...
     def resume(self, instance_id: str) -> None: ...
     def halt(self, instance_id: str) -> None: ...
     def console(self, instance_id: str) -> bytes | None: ...
@@ -99,6 +108,7 @@ class _Nobody:
     """Instances are entries of a table only."""
 
     def start(self, instance_id: str, user_data: bytes) -> None: ...
+    def tell(self, instance_id: str, user_data: bytes) -> None: ...
     def resume(self, instance_id: str) -> None: ...
     def halt(self, instance_id: str) -> None: ...
     def console(self, instance_id: str) -> bytes | None:
@@ -150,6 +160,10 @@ class Ec2:
         found = self.client().describe_instances(Filters=filters)
         instances = [each for made in found["Reservations"] for each in made["Instances"]]
         return {each["InstanceId"]: _tag(each, "hostler:instance") for each in instances}
+
+    def state(self, instance_id: str) -> str:
+        (found,) = self.client().describe_instances(InstanceIds=[instance_id])["Reservations"]
+        return str(found["Instances"][0]["State"]["Name"])
 
     def _bad_weather(self, operation: str) -> Fault | None:
         with self.lock:
@@ -203,6 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
             return 400, _error("IdempotentInstanceTerminated")
         if token is not None and token in ec2.answers:
             return ec2.answers[token]
+        if "UserData.Value" in query and ec2.state(query["InstanceId"]) != "stopped":
+            return 400, _error("IncorrectInstanceState")
         answer = self._pass_on(ec2, body)
         if answer[0] == 200:
             if token is not None:
@@ -256,6 +272,8 @@ def _seen_through(ec2: Ec2, query: dict[str, str], answer: Answer) -> Answer:
         for made in _ids(ET.fromstring(answer[1])):
             ec2.started_at[made] = time.monotonic()
             ec2.hypervisor.start(made, base64.b64decode(query.get("UserData", "")))
+    if "UserData.Value" in query:
+        ec2.hypervisor.tell(named[0], base64.b64decode(query["UserData.Value"]))
     for each in named:
         if operation in {"TerminateInstances", "StopInstances"}:
             ec2.ended_at.setdefault(each, time.monotonic())

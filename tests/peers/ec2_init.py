@@ -2,7 +2,8 @@
 
 It runs in namespaces of its own (processes, mounts, network), makes of them what an instance finds
 (empty state directories, a loopback, the metadata service, version 2), and then does as cloud-init
-does: takes the user-data from the metadata service and, at an instance's first boot, runs it. What
+does: takes the user-data from the metadata service and runs it, at an instance's first boot, or at
+each where a part of it asks for that. What
 everybody says goes to the console. The hub is reached at 127.0.0.1:PORT, through a socket in
 DIRECTORY, since an instance's network is not this machine's.
 """
@@ -10,7 +11,9 @@ DIRECTORY, since an instance's network is not this machine's.
 from __future__ import annotations
 
 import contextlib
+import email
 import os
+import re
 import secrets
 import signal
 import socket
@@ -33,9 +36,7 @@ def main(directory: Path, port: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
     _serve(_Metadata.at(directory))
     _serve(_Way(directory, port))
-    if not (directory / "booted").exists():  # cloud-init runs it once for each instance
-        (directory / "booted").touch()
-        _run_user_data(directory)
+    _run_user_data(directory)
     while True:
         if signal.sigwait({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}) != signal.SIGCHLD:
             return  # and whatever still runs goes with us
@@ -68,12 +69,35 @@ def _run_user_data(directory: Path) -> None:
         known = {"X-aws-ec2-metadata-token": answer.read().decode()}
     wanted = urllib.request.Request(f"{service}/user-data", headers=known)
     with urllib.request.urlopen(wanted) as answer:
-        script = Path("/run/user-data")
-        script.write_bytes(answer.read())
+        text, is_for_every_boot = _parts(answer.read())
+    booted = directory / "booted"
+    if booted.exists() and not is_for_every_boot:
+        return
+    booted.touch()
+    script = Path("/run/user-data")
+    script.write_bytes(text)
     script.chmod(0o700)
     usual = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     environment = {"PATH": f"{directory / 'bin'}:{usual}"}  # no HOME, as there
     os.posix_spawn(str(script), [str(script)], environment, setsigmask=[])
+
+
+def _parts(user_data: bytes) -> tuple[bytes, bool]:
+    """The script, and whether every boot runs it."""
+    message = email.message_from_bytes(user_data)
+    if not message.is_multipart():
+        return user_data, False
+    parts = {
+        part.get_content_type(): part.get_payload(decode=True)
+        for part in message.walk()
+        if not part.is_multipart()
+    }
+    configured = bytes(parts["text/cloud-config"])  # type: ignore[arg-type]
+    assert configured.startswith(b"#cloud-config\n")
+    always = re.search(
+        rb"^cloud_final_modules:\n- \[scripts-user, always\]$", configured, re.MULTILINE
+    )
+    return bytes(parts["text/x-shellscript"]), always is not None  # type: ignore[arg-type]
 
 
 def _serve(server: socketserver.BaseServer) -> None:

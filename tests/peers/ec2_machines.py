@@ -1,7 +1,8 @@
 """Instances that boot: each runs its user-data in namespaces of its own on this machine.
 
 Ending one kills its first process, and with it every other: nothing of an instance survives it, as
-in a cloud. One that switches itself off is terminated, which is what the driver asks EC2 for.
+in a cloud. One that switches itself off is terminated, which is what the driver asks EC2 for. One
+that is stopped keeps its disk, and boots again when it is started.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
         self._waiting: threading.Thread | None = None
 
+    def tell(self, user_data: bytes) -> None:
+        """At its next boot."""
+        (self.directory / "user-data").write_bytes(user_data)
+
     def boot(self, port: int, off: Callable[[], None]) -> None:
         """`off` is called when it has ended, by whatever."""
         command = [*_UNSHARE, sys.executable, "-I", str(_INIT), str(self.directory), str(port)]
@@ -65,7 +70,7 @@ class Machine:
         self._waiting.start()
 
     def halt(self) -> None:
-        """As the provider does: at once. Returns when nothing of it runs any more."""
+        """As the provider does: at once. Returns when nothing of it runs, or is told, any more."""
         process = self._process
         if process is None:
             return
@@ -73,11 +78,7 @@ class Machine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(init, signal.SIGKILL)
         process.wait(30)
-
-    def close(self) -> None:
-        """Halt it, and wait until the provider has been told of its end."""
-        self.halt()
-        if self._waiting is not None:
+        if self._waiting is not None:  # the provider is told of its end before it can start again
             self._waiting.join(30)
 
     def switched_off(self) -> None:
@@ -130,6 +131,9 @@ class Machines:
         self._machines[instance_id] = Machine(self._directory / instance_id, user_data)
         self.resume(instance_id)
 
+    def tell(self, instance_id: str, user_data: bytes) -> None:
+        self._machines[instance_id].tell(user_data)
+
     def resume(self, instance_id: str) -> None:
         self._machines[instance_id].boot(self._hub_port(), lambda: self._ended(instance_id))
 
@@ -150,7 +154,7 @@ class Machines:
 
     def close(self) -> None:
         for machine in self._machines.values():
-            machine.close()
+            machine.halt()
 
     def _ended(self, instance_id: str) -> None:
         """InstanceInitiatedShutdownBehavior is terminate; after the provider's own halt it is not

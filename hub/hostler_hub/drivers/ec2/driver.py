@@ -2,7 +2,8 @@
 
 Theory of operation. ``launch`` starts an instance with its mark, at most one whatever is answered;
 ``sight`` finds it by its mark, and knows that EC2 shows things late; ``ending`` has it terminated
-and believes only what it sees; ``places`` keeps what deals with each region.
+and believes only what it sees; ``spare`` has it stopped instead and started again, where that is
+asked for; ``places`` keeps what deals with each region.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from hostler_hub.drivers.contract import (
 from hostler_hub.drivers.ec2.cloud import Asked
 from hostler_hub.drivers.ec2.ending import GONE_WITHIN_S, end
 from hostler_hub.drivers.ec2.launch import launch
-from hostler_hub.drivers.ec2.options import TAG_PREFIX, Ec2Options
+from hostler_hub.drivers.ec2.options import EPOCH, INSTANCE, RECIPE, WORKER, Ec2Options
 from hostler_hub.drivers.ec2.places import Places
-from hostler_hub.drivers.ec2.sight import Seen, state_of
+from hostler_hub.drivers.ec2.sight import Seen, Sight, state_of
+from hostler_hub.drivers.ec2.spare import put_by, take_up
 from hostler_hub.lifecycle.model import Presence
 
 HANDLE_VERSION = 1
@@ -46,11 +48,13 @@ class Ec2Driver:
         self._places = Places(environment.hub, environment.secrets)
 
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
-        """The first type and subnet that has room; each try has a client token of its own."""
+        """A machine that was kept, or the first type and subnet that has room."""
         options = Ec2Options.model_validate(dict(spec.options))
         sight = self._places.at(options)
         try:
             made = await sight.find(spec.instance)
+            if made is None:
+                made = await take_up(sight, self._environment, spec, options)
             if made is None:
                 made = await launch(sight, self._environment, spec, options)
         except Asked as asked:
@@ -67,6 +71,10 @@ class Ec2Driver:
             return sight.not_shown(ref)
         state, reason = state_of(found)
         evidence = f"{found['InstanceId']} {state}" + (f": {reason}" if reason else "")
+        if sight.is_taken(found, ref.instance, ref.epoch):
+            return Inspection(Presence.GONE, f"{evidence}, a later instance's by now")
+        if state == "stopped" and (sight.is_spare_of(found, ref.instance) or ref.handle is None):
+            return Inspection(Presence.GONE, f"{evidence}, kept or not started yet")
         if state in {"pending", "running"}:
             return Inspection(Presence.RUNNING, evidence, _handle(options, found))
         gone = state == "terminated"
@@ -80,14 +88,23 @@ class Ec2Driver:
         except Asked as asked:
             raise asked.told from asked.error
 
+    async def keep(self, ref: InstanceRef) -> bool:
+        """Stop it where the options ask for that, else terminate it."""
+        options, sight = self._places.of(ref)
+        try:
+            return await put_by(sight, ref, options)
+        except Asked as asked:
+            raise asked.told from asked.error
+
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
         owned: dict[str, Owned] = {}
         for options in self._places.each(places):
+            sight = self._places.at(options)
             try:
-                found = await self._places.at(options).all()
+                found = await sight.all()
             except Asked as asked:
                 raise asked.told from asked.error
-            owned |= {each["InstanceId"]: _owned(options, each) for each in found}
+            owned |= {each["InstanceId"]: _owned(options, sight, each) for each in found}
         return list(owned.values())
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
@@ -122,13 +139,14 @@ def _handle(options: Ec2Options, found: Seen) -> dict[str, Any]:
     }
 
 
-def _owned(options: Ec2Options, found: Seen) -> Owned:
-    tags = {each["Key"]: each["Value"] for each in found.get("Tags", ())}
+def _owned(options: Ec2Options, sight: Sight, found: Seen) -> Owned:
+    tags = sight.tags(found)
     return Owned(
-        instance=tags.get(f"{TAG_PREFIX}instance", ""),
-        epoch=int(tags.get(f"{TAG_PREFIX}epoch", "0") or 0),
+        instance=tags.get(INSTANCE, ""),
+        epoch=int(tags.get(EPOCH, "0") or 0),
         handle=_handle(options, found),
-        worker=tags.get(f"{TAG_PREFIX}worker", ""),
+        worker=tags.get(WORKER, ""),
         name=found["InstanceId"],
         created_at=found["LaunchTime"].timestamp(),
+        spare=tags.get(RECIPE, "") if sight.is_spare(found) else "",
     )

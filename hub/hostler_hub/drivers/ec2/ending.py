@@ -22,17 +22,21 @@ async def end(sight: Sight, ref: InstanceRef) -> None:
         found = await sight.look(ref)
         if found is None and sight.not_shown(ref).presence is Presence.GONE:
             return
+        if found is not None and not sight.doom(found, ref.instance, ref.epoch):
+            return  # its machine is another instance's by now
         state = "not visible yet" if found is None else state_of(found)[0]
-        if state == "terminated":
+        if found is not None and state == "terminated":
+            sight.bury(found["InstanceId"])
             return
         if found is not None and state != "shutting-down":
-            await _terminate(sight, found["InstanceId"])
+            await terminate(sight, found["InstanceId"])
         if time.monotonic() > deadline or found is None:
             raise ProviderFailed(f"ec2: instance of {ref.worker} is {state}, not terminated")
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-async def _terminate(sight: Sight, instance_id: str) -> None:
+async def terminate(sight: Sight, instance_id: str) -> None:
+    """Ask for it, which proves nothing. Raises Asked."""
     doing = "terminate the instance"
     try:
         await sight.cloud.call("terminate_instances", doing, InstanceIds=[instance_id])

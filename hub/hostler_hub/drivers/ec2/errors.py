@@ -24,6 +24,7 @@ class Meaning(Enum):
     NO_CAPACITY = auto()  # another type or zone may have some (P5)
     TOKEN_SPENT = auto()  # this client token belongs to another request or a dead instance (P2)
     NOT_FOUND = auto()
+    WRONG_STATE = auto()  # not while the instance is as it is
     REFUSED = auto()  # will never work like this: nothing was made
     UNCLEAR = auto()  # it may have happened all the same (P1)
 
@@ -51,6 +52,7 @@ _CODES = {
         "Unsupported",  # this type is not offered in this zone
     },
     Meaning.TOKEN_SPENT: {"IdempotentParameterMismatch", "IdempotentInstanceTerminated"},
+    Meaning.WRONG_STATE: {"IncorrectInstanceState"},
     Meaning.NOT_FOUND: {"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"},
     Meaning.UNCLEAR: {
         "InternalError",
@@ -88,6 +90,7 @@ _ADVICE = {
     "InsufficientInstanceCapacity": "name more in options instance_types and subnets",
     "InsufficientFreeAddressesInSubnet": "name more in option subnets",
     "SpotMaxPriceTooLow": "raise option spot.max_price, or leave it out",
+    "UnsupportedOperation": "only machines with an EBS root volume can be stopped (option at_end)",
     "Unsupported": "name other instance_types or subnets",
 }
 

@@ -27,10 +27,10 @@ async def launch(
 ) -> Seen:
     """The new instance. Raises Asked, OptionsRefused, ProviderFailed."""
     sight.intends(spec.instance)
-    image = options.ami or await _newest_image(sight, options)
+    image = options.ami or await newest_image(sight, options)
     request = run_request(environment, spec, options, image)
     made = await _run(sight, spec, options, request)
-    await _give_address(sight, options, made)
+    await give_address(sight, options, made)
     return made
 
 
@@ -76,7 +76,8 @@ async def _run_once(sight: Sight, spec: InstanceSpec, request: Mapping[str, Any]
     raise AssertionError("the last try returns or raises")
 
 
-async def _newest_image(sight: Sight, options: Ec2Options) -> str:
+async def newest_image(sight: Sight, options: Ec2Options) -> str:
+    """The id of what option image asks for. Raises Asked, OptionsRefused."""
     image = options.image
     assert image is not None
     wanted = {"name": image.name, "architecture": image.architecture, "state": "available"}
@@ -96,11 +97,12 @@ async def _newest_image(sight: Sight, options: Ec2Options) -> str:
     return str(newest["ImageId"])
 
 
-async def _give_address(sight: Sight, options: Ec2Options, made: Seen) -> None:
+async def give_address(sight: Sight, options: Ec2Options, made: Seen) -> None:
+    """Where an elastic_ip is asked for; waits until the instance can have it."""
     if options.elastic_ip is None:
         return
     found: Seen | None = made
-    while found is None or state_of(found)[0] == "pending":
+    while found is None or state_of(found)[0] in {"pending", "stopped"}:
         await asyncio.sleep(_LOOK_EVERY_S)
         found = await sight.by_id(made["InstanceId"])
     await sight.cloud.call(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,6 +19,19 @@ Tag = Annotated[str, Field(max_length=256)]
 Price = Annotated[str, Field(pattern=r"^\d+(\.\d{1,4})?$")]
 
 TAG_PREFIX = "hostler:"
+HUB = f"{TAG_PREFIX}hub"
+WORKER = f"{TAG_PREFIX}worker"
+INSTANCE = f"{TAG_PREFIX}instance"
+EPOCH = f"{TAG_PREFIX}epoch"
+RECIPE = f"{TAG_PREFIX}recipe"
+SPARE = f"{TAG_PREFIX}spare"
+
+# What a machine that is kept is told anew at each start, or what is not about the machine.
+_NOT_OF_THE_MACHINE = {"python", "hub_url", "insecure", "orphan_timeout_s"} | {
+    "at_end",
+    "profile",
+    "credentials",
+}
 
 
 class Image(BaseModel):
@@ -67,6 +82,7 @@ class Ec2Options(DriverOptions):
     image: Image | None = None
     instance_types: Annotated[list[InstanceType], Field(min_length=1, max_length=20)]
     spot: Spot | None = None
+    at_end: Literal["terminate", "stop"] = "terminate"
     subnets: Annotated[list[str], Field(max_length=20, default_factory=list)]
     security_groups: Annotated[list[str], Field(max_length=16, default_factory=list)]
     instance_profile: str | None = None
@@ -94,8 +110,20 @@ class Ec2Options(DriverOptions):
             raise ValueError("tags: Name is empty")
         if self.profile is not None and self.credentials is not None:
             raise ValueError("give profile or credentials, not both")
+        if self.at_end == "stop" and self.spot is not None:
+            raise ValueError(
+                "at_end: stop does not go with spot: EC2 takes spot instances back, it cannot stop "
+                "and start them; leave one of the two out"
+            )
         return self
 
     @property
     def place(self) -> str:
         return f"{self.endpoint_url or 'aws'}/{self.region}"
+
+    @property
+    def recipe(self) -> str:
+        if self.at_end != "stop":
+            return ""
+        made_of = self.model_dump(mode="json", exclude=_NOT_OF_THE_MACHINE)
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]

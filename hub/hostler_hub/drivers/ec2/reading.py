@@ -46,6 +46,8 @@ def _instance(item: ET.Element) -> dict[str, Any]:
         "State": {"Name": parts["instanceState"].findtext("{*}name")},
         "Tags": list(_tags(parts["tagSet"])) if "tagSet" in parts else [],
     }
+    if "imageId" in parts:
+        found["ImageId"] = parts["imageId"].text
     if "stateReason" in parts:
         found["StateReason"] = {"Message": parts["stateReason"].findtext("{*}message") or ""}
     if "launchTime" in parts:

@@ -7,7 +7,15 @@ from typing import Any
 
 from hostler_hub.drivers.contract import Environment, InstanceSpec, OptionsRefused, ProviderFailed
 from hostler_hub.drivers.ec2 import userdata
-from hostler_hub.drivers.ec2.options import TAG_PREFIX, Ec2Options, Volume
+from hostler_hub.drivers.ec2.options import (
+    EPOCH,
+    HUB,
+    INSTANCE,
+    RECIPE,
+    WORKER,
+    Ec2Options,
+    Volume,
+)
 
 
 def run_request(
@@ -19,7 +27,7 @@ def run_request(
         "ImageId": image,
         "MinCount": 1,
         "MaxCount": 1,
-        "UserData": _user_data(environment, spec, options),  # boto3 encodes it
+        "UserData": user_data(environment, spec, options),  # boto3 encodes it
         "InstanceInitiatedShutdownBehavior": "terminate",
         # Hop limit 1: containers of builds do not reach the metadata, nor the token in it.
         "MetadataOptions": {
@@ -85,13 +93,16 @@ def _tags(hub: str, spec: InstanceSpec, options: Ec2Options) -> Iterator[tuple[s
     if "Name" not in options.tags:
         yield "Name", f"hostler {spec.worker}"
     yield from options.tags.items()
-    yield f"{TAG_PREFIX}hub", hub
-    yield f"{TAG_PREFIX}instance", spec.instance
-    yield f"{TAG_PREFIX}epoch", str(spec.epoch)
-    yield f"{TAG_PREFIX}worker", spec.worker
+    yield HUB, hub
+    yield INSTANCE, spec.instance
+    yield EPOCH, str(spec.epoch)
+    yield WORKER, spec.worker
+    if options.recipe:
+        yield RECIPE, options.recipe
 
 
-def _user_data(environment: Environment, spec: InstanceSpec, options: Ec2Options) -> str:
+def user_data(environment: Environment, spec: InstanceSpec, options: Ec2Options) -> str:
+    """What its machine is told at its boot. Raises OptionsRefused, ProviderFailed."""
     archive = environment.archive
     if archive is None:
         raise ProviderFailed("ec2: this hub has no archive of the agent to hand out")
@@ -110,6 +121,7 @@ def _user_data(environment: Environment, spec: InstanceSpec, options: Ec2Options
         orphan_timeout_s=options.orphan_timeout_s,
         insecure=options.insecure,
         is_spot=options.spot is not None,
+        starts_again=options.at_end == "stop",
         authorities=environment.ca_file.read_bytes() if environment.ca_file else None,
     )
     text = userdata.windows(boot) if options.system == "windows" else userdata.linux(boot)

@@ -19,6 +19,9 @@ _LINUX = """#!/bin/sh
 set -eu
 umask 077
 home=/var/lib/hostler/{instance}
+for other in /var/lib/hostler/*; do  # of a machine that was kept: its last instance's
+    [ "$other" = "$home" ] || rm -rf "$other"
+done
 mkdir -p "$home/work"
 cd "$home"
 base64 -d > agent.json <<'END'
@@ -54,11 +57,38 @@ else
 fi
 """
 
+# cloud-init runs a script at an instance's first boot only, unless it is told otherwise; a part of
+# the same name replaces that of the last boot.
+_AT_EVERY_BOOT = """Content-Type: multipart/mixed; boundary="hostler"
+MIME-Version: 1.0
+
+--hostler
+Content-Type: text/cloud-config; charset="us-ascii"
+MIME-Version: 1.0
+Content-Transfer-Encoding: 7bit
+Content-Disposition: attachment; filename="hostler.cfg"
+
+#cloud-config
+cloud_final_modules:
+- [scripts-user, always]
+
+--hostler
+Content-Type: text/x-shellscript; charset="us-ascii"
+MIME-Version: 1.0
+Content-Transfer-Encoding: 7bit
+Content-Disposition: attachment; filename="hostler.sh"
+
+{script}
+--hostler--
+"""
+
 _WINDOWS = """<powershell>
 # Started by a Hostler hub.
 $ErrorActionPreference = 'Stop'
 $home_ = 'C:\\ProgramData\\Hostler\\{instance}'
 New-Item -ItemType Directory -Force -Path "$home_\\work" | Out-Null
+$others = Get-ChildItem 'C:\\ProgramData\\Hostler' | Where-Object FullName -ne $home_
+$others | Remove-Item -Recurse -Force
 icacls $home_ /inheritance:r /grant 'SYSTEM:(OI)(CI)F' 'Administrators:(OI)(CI)F' | Out-Null
 [IO.File]::WriteAllBytes("$home_\\agent.json", [Convert]::FromBase64String('{config}'))
 [IO.File]::WriteAllBytes("$home_\\token", [Convert]::FromBase64String('{token}'))
@@ -86,7 +116,10 @@ Start-ScheduledTask -TaskName 'hostler-agent'
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What an instance needs to know. ``authorities``: PEM to trust instead of the system's."""
+    """What an instance needs to know. ``authorities``: PEM to trust instead of the system's.
+
+    ``starts_again``: its machine is stopped at its end, by the hub, and may boot again.
+    """
 
     worker: str
     instance: str
@@ -101,13 +134,15 @@ class Boot:
     insecure: bool
     is_spot: bool
     authorities: bytes | None = None
+    starts_again: bool = False
 
 
 def linux(boot: Boot) -> str:
     """A script for cloud-init."""
     ca = "ca.pem" if boot.authorities else ""
     authorities = f"base64 -d > ca.pem <<'END'\n{_wrapped(boot.authorities)}\nEND\n" if ca else ""
-    return _LINUX.format(**_fields(boot, wrap=True), authorities=authorities, ca=ca)
+    script = _LINUX.format(**_fields(boot, wrap=True), authorities=authorities, ca=ca)
+    return _AT_EVERY_BOOT.format(script=script) if boot.starts_again else script
 
 
 def windows(boot: Boot) -> str:
@@ -122,7 +157,8 @@ def windows(boot: Boot) -> str:
             "-CertStoreLocation Cert:\\LocalMachine\\Root | Out-Null\n"
         )
     fields = {**_fields(boot, wrap=False), "python": boot.python.replace("'", "''")}
-    return _WINDOWS.format(**fields, authorities=authorities)
+    script = _WINDOWS.format(**fields, authorities=authorities)
+    return f"{script}<persist>true</persist>\n" if boot.starts_again else script
 
 
 def _fields(boot: Boot, *, wrap: bool) -> Mapping[str, Any]:
@@ -149,7 +185,8 @@ def _config(boot: Boot) -> dict[str, Any]:
         "ca_file": "ca.pem" if boot.authorities else None,
         "insecure": boot.insecure or None,
         "orphan_timeout_s": boot.orphan_timeout_s,
-        "at_end": "poweroff",
+        # Its own power-off terminates the machine, which the hub wants stopped if it is there.
+        "at_end": "poweroff_if_orphaned" if boot.starts_again else "poweroff",
         "interruptions": "ec2" if boot.is_spot else None,
     }
 
