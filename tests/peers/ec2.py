@@ -19,7 +19,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import boto3
 from moto.server import ThreadedMotoServer
@@ -217,8 +217,12 @@ class _Handler(BaseHTTPRequestHandler):
             return 400, _error("IdempotentInstanceTerminated")
         if token is not None and token in ec2.answers:
             return ec2.answers[token]
-        if "UserData.Value" in query and ec2.state(query["InstanceId"]) != "stopped":
-            return 400, _error("IncorrectInstanceState")
+        if "UserData.Value" in query:
+            if ec2.state(query["InstanceId"]) != "stopped":
+                return 400, _error("IncorrectInstanceState")
+            # moto decodes it, and then takes only what is encoded still.
+            twice = base64.b64encode(query["UserData.Value"].encode()).decode()
+            body = urlencode({**query, "UserData.Value": twice}).encode()
         answer = self._pass_on(ec2, body)
         if answer[0] == 200:
             if token is not None:

@@ -1,10 +1,11 @@
-"""Environments for drivers: two hubs on one machine, and a Docker daemon."""
+"""Environments for drivers: two hubs on one machine, a Docker daemon, and EC2 without machines."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from docker import APIClient
@@ -13,7 +14,12 @@ from peers import docker as docker_peer
 from hostler_hub import archive
 from hostler_hub.drivers.contract import AgentArchive, Environment
 from hostler_hub.drivers.docker import mark
+from hostler_hub.drivers.ec2 import cloud, ending, launch, spare
 from hostler_hub.identifiers import new_ulid
+from hostler_hub.secrets import Secrets
+
+if TYPE_CHECKING:
+    from peers.ec2 import Ec2
 
 # Nobody listens there: these instances boot and never attach, which is all a driver knows of.
 NOWHERE = "ws://127.0.0.1:9/api/v1/agents/connect"
@@ -77,3 +83,49 @@ def clear(docker_client: APIClient) -> Callable[[str], None]:
             docker_client.remove_volume(volume["Name"])
 
     return remove_all
+
+
+@pytest.fixture(scope="session")
+def one_ec2() -> Iterator[Ec2]:
+    from peers.ec2 import running
+
+    with running() as made:
+        yield made
+
+
+@pytest.fixture
+def ec2(one_ec2: Ec2, monkeypatch: pytest.MonkeyPatch) -> Ec2:
+    """Drivers look at it, and ask it again, without waiting long."""
+    one_ec2.faults.clear()
+    one_ec2.calls.clear()
+    one_ec2.spent.clear()
+    for module in (launch, ending, spare):
+        monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(cloud, "_PAUSE_FIRST_S", 0.01)
+    return one_ec2
+
+
+@pytest.fixture
+def ec2_options(ec2: Ec2) -> Mapping[str, Any]:
+    return {
+        "region": "eu-west-1",
+        "ami": "ami-12c6146b",  # one that moto has
+        "instance_types": ["t3.micro"],
+        "endpoint_url": ec2.url,
+        "credentials": {
+            "access_key": {"env": "HOSTLER_SECRET_AWS_ID"},
+            "secret_key": {"env": "HOSTLER_SECRET_AWS_KEY"},
+        },
+    }
+
+
+@pytest.fixture
+def ec2_environment(
+    environment: Environment, equip: Callable[[Environment], Environment]
+) -> Environment:
+    keys = {"HOSTLER_SECRET_AWS_ID": "testing", "HOSTLER_SECRET_AWS_KEY": "testing"}
+    return dataclasses.replace(
+        equip(environment),
+        secrets=Secrets(environ=keys),
+        connect_url="wss://hub.example.org/a/b",
+    )

@@ -6,66 +6,33 @@ import base64
 import json
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from conformance.drivers import Conformance, ref_of, spec_of
-from peers.ec2 import Ec2, Fault, running
+from peers.ec2 import Ec2, Fault
 
 from hostler_hub.drivers.contract import Environment, InstanceRef, OptionsRefused, ProviderFailed
-from hostler_hub.drivers.ec2 import Ec2Driver, cloud, ending, launch, userdata
+from hostler_hub.drivers.ec2 import Ec2Driver, ending, userdata
 from hostler_hub.drivers.ec2 import driver as driver_module
 from hostler_hub.drivers.ec2.throttle import Bucket
 from hostler_hub.drivers.registry import check_options
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle.model import Presence
-from hostler_hub.secrets import Secrets
 
-AMI = "ami-12c6146b"  # one that moto has
-KEYS = Secrets(environ={"HOSTLER_SECRET_AWS_ID": "testing", "HOSTLER_SECRET_AWS_KEY": "testing"})
 PAGE = "https://hub.example.org"
 
 
-@pytest.fixture(scope="session")
-def one_ec2() -> Iterator[Ec2]:
-    with running() as made:
-        yield made
+@pytest.fixture
+def options(ec2_options: Mapping[str, Any]) -> Mapping[str, Any]:
+    return ec2_options
 
 
 @pytest.fixture
-def ec2(one_ec2: Ec2) -> Ec2:
-    one_ec2.faults.clear()
-    one_ec2.calls.clear()
-    one_ec2.spent.clear()
-    return one_ec2
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (launch, ending):
-        monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(cloud, "_PAUSE_FIRST_S", 0.01)
-
-
-@pytest.fixture
-def options(ec2: Ec2) -> Mapping[str, Any]:
-    return {
-        "region": "eu-west-1",
-        "ami": AMI,
-        "instance_types": ["t3.micro"],
-        "endpoint_url": ec2.url,
-        "credentials": {
-            "access_key": {"env": "HOSTLER_SECRET_AWS_ID"},
-            "secret_key": {"env": "HOSTLER_SECRET_AWS_KEY"},
-        },
-    }
-
-
-@pytest.fixture
-def equipped(environment: Environment, equip: Callable[[Environment], Environment]) -> Environment:
-    return replace(equip(environment), secrets=KEYS, connect_url="wss://hub.example.org/a/b")
+def equipped(ec2_environment: Environment) -> Environment:
+    return ec2_environment
 
 
 @pytest.fixture
@@ -77,9 +44,11 @@ async def driver(equipped: Environment) -> AsyncIterator[Ec2Driver]:
 
 @pytest.fixture
 async def other_hub_driver(
-    other_environment: Environment, equip: Callable[[Environment], Environment]
+    other_environment: Environment,
+    ec2_environment: Environment,
+    equip: Callable[[Environment], Environment],
 ) -> AsyncIterator[Ec2Driver]:
-    made = Ec2Driver(replace(equip(other_environment), secrets=KEYS))
+    made = Ec2Driver(replace(equip(other_environment), secrets=ec2_environment.secrets))
     yield made
     await made.aclose()
 
