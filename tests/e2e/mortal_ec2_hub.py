@@ -21,7 +21,11 @@ from hostler_hub.drivers.ec2 import Ec2Driver, ending, launch, sight, spare
 from hostler_hub.queue import Queue
 
 NEVER = "never"
-UNACKNOWLEDGED = "after submit"
+OWN = {
+    "after submit": (Queue, "submit"),
+    "after keep": (Ec2Driver, "keep"),
+}
+"""Points that are of no use elsewhere."""
 SHOWN_AFTER_S = 6.0
 """Longer than these tests' clouds hide anything."""
 
@@ -40,7 +44,7 @@ def main() -> Any:
     launch._LOOK_EVERY_S = ending._LOOK_EVERY_S = spare._LOOK_EVERY_S = 0.2
     if point == NEVER:
         return cli.main()
-    owner, method = (Queue, "submit") if point == UNACKNOWLEDGED else place(point, Ec2Driver)
+    owner, method = OWN[point] if point in OWN else place(point, Ec2Driver)
     with armed(point, owner, method, Death(die_awaited, die)):
         return cli.main()
 
