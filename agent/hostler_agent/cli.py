@@ -116,13 +116,16 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def service(options: argparse.Namespace) -> int:
-    """Install, remove or run the Windows service; raises ConfigurationError. The first two print
-    what they did in one word: installed, changed, removed or unchanged."""
+    """Prepare, install, remove or run the Windows service; raises ConfigurationError. All but the
+    last print what they did in one word: prepared, installed, changed, removed or unchanged."""
     if sys.platform != "win32":
         raise ConfigurationError("services of this kind are Windows'; here, systemd has them")
     else:  # noqa: RET506 - type checkers know platforms by branches
         from hostler_agent import service as services  # noqa: PLC0415
 
+        if options.action == "prepare":
+            print(services.prepare(options.directories, is_trial=options.check))
+            return EXIT_STOPPED
         if options.action == "remove":
             print(services.remove(options.name, is_trial=options.check))
             return EXIT_STOPPED
@@ -212,7 +215,10 @@ def _parser() -> argparse.ArgumentParser:
     host.set_defaults(verbose=False)
     host.add_argument("arguments", nargs=argparse.REMAINDER)
     windows = commands.add_parser("service", help="the agent as a Windows service")
-    windows.add_argument("action", choices=("install", "remove", "run"))
+    windows.add_argument("action", choices=("prepare", "install", "remove", "run"))
+    windows.add_argument(
+        "directories", nargs="*", type=Path, metavar="DIR", help="to be ours alone, for prepare"
+    )
     windows.add_argument("--config", type=Path, metavar="FILE", help="as for run")
     windows.add_argument("--name", default="hostler-agent", help="the service's (hostler-agent)")
     windows.add_argument("--check", action="store_true", help="say what would be done, do nothing")

@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -27,6 +28,8 @@ assert sys.platform == "win32"
 
 from hostler_agent import win32_services
 from hostler_agent.errors import ConfigurationError
+from hostler_agent.host import windows_files
+from hostler_agent.host.errors import HostError
 from hostler_agent.serving import Serving
 from hostler_agent.sessionfile import STATE_DIRECTORY
 from hostler_agent.win32_dispatcher import ERROR_NOT_STARTED_BY_THE_MANAGER, ServiceProcess
@@ -38,7 +41,8 @@ STOP_DEADLINE_S = 60.0
 _STOP_EXTRA_S = 30.0
 _PAUSE_S = 0.1
 
-INSTALLED, CHANGED, REMOVED, UNCHANGED = "installed", "changed", "removed", "unchanged"
+PREPARED, INSTALLED, CHANGED, REMOVED = "prepared", "installed", "changed", "removed"
+UNCHANGED = "unchanged"
 
 _RESTARTS_MS = (5_000, 30_000, 120_000)
 _FORGIVEN_S = 3600
@@ -62,6 +66,21 @@ class Installation:
             win32_services.AUTO_START,
             self.account or f"NT SERVICE\\{self.name}",
         )
+
+
+def prepare(directories: Sequence[Path], *, is_trial: bool = False) -> str:
+    """Makes those that are not there, for their owner, the system and its administrators alone.
+    Raises ConfigurationError, also for one that is open to others."""
+    missing = [each for each in directories if not each.exists()]
+    try:
+        for each in directories:
+            if not (is_trial and each in missing):
+                windows_files.make_private(each.absolute())
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename or each}: {error.strerror}") from error
+    except HostError as error:
+        raise ConfigurationError(str(error)) from error
+    return PREPARED if missing else UNCHANGED
 
 
 def install(wanted: Installation, *, is_trial: bool = False) -> str:

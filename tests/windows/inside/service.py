@@ -8,6 +8,7 @@ import pywintypes  # finds the libraries of the others
 import win32service
 import win32serviceutil
 
+DOES_NOT_EXIST = 1060
 AGENT = [sys.executable, "-m", "hostler_agent", "service"]
 
 
@@ -90,3 +91,23 @@ def commands():
                 with winreg.OpenKey(services, name) as service:
                     found.append(winreg.QueryValueEx(service, "ImagePath")[0])
     return found
+
+
+def hold(name, state, is_trial):
+    """What Ansible's win_service does; whether it is `changed`, `same` or `missing`."""
+    now = exists(name)
+    is_there, runs = now != DOES_NOT_EXIST, now == win32service.SERVICE_RUNNING
+    if not is_there:
+        return "same" if state == "absent" else "missing"
+    if (state, runs) in (("started", True), ("stopped", False)):
+        return "same"
+    if is_trial:
+        return "changed"
+    if runs:
+        stop(name)
+        stopped(name)
+    if state in ("started", "restarted"):
+        start(name)
+    if state == "absent":
+        win32serviceutil.RemoveService(name)
+    return "changed"
