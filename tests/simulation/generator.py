@@ -17,12 +17,13 @@ from typing import Any
 import crash_points
 from simulation.crashes import dies
 from simulation.loop import outside
-from simulation.machine import Machine, script
+from simulation.machine import FREE_MB, Machine, script
 from simulation.observer import Violated
 from simulation.provider import Outcome
 from simulation.world import CONVERGENCE_S, HubDied, World, simulate
 
 from hostler_hub.errors import HubError
+from hostler_hub.lifecycle.model import Gate
 from hostler_hub.store.errors import StoreUnavailable
 
 FATES = (
@@ -39,9 +40,22 @@ FATES = (
     "disk",
     "clock",
     "resets",
+    "unfit",
 )
-COMMITS = ("Wanted", "Created", "Attached", "Leased", "append", "Runner._finish", "Released")
+KNOBS = {"provider", "unfit"}
+"""Fates that are asked what becomes of something; the others strike by themselves."""
+COMMITS = (
+    "Wanted",
+    "Created",
+    "Attached",
+    "Examined",
+    "Leased",
+    "append",
+    "Runner._finish",
+    "Released",
+)
 POINTS = (*crash_points.POINTS, *(f"{w} commit {c}" for w in ("before", "after") for c in COMMITS))
+EXPECTS = (None, {"disk_free_mb": 20_000}, {"disk_free_mb": 20_000})
 MODES = ("active", "active", "paused", "draining", "stopped")
 UNCLOSED = "part did not close in time"
 REFUSALS = (HubDied, HubError, StoreUnavailable)
@@ -99,8 +113,10 @@ class _Actors:
             await self._define(name)
         if "provider" in plan.fates:
             world.provider.choose = self._outcome
+        if "unfit" in plan.fates:
+            world.provider.free_mb = self._free_mb
         actors: list[Coroutine[Any, Any, None]] = [self._users(), self._operators()]
-        actors += [getattr(self, f"_fate_{fate}")() for fate in sorted(plan.fates - {"provider"})]
+        actors += [getattr(self, f"_fate_{fate}")() for fate in sorted(plan.fates - KNOBS)]
         await asyncio.gather(*actors)
         await self._make_up()
 
@@ -164,6 +180,8 @@ class _Actors:
                 "boot_s": chance.choice([0.5, 3.0, 12.0]),
             },
         )
+        if "unfit" in self._plan.fates:
+            self._wanted[name].setdefault("expects", chance.choice(EXPECTS))
         given = dict(self._wanted[name])
         options = {"boot_s": given.pop("boot_s"), "note": note}
         await self._world.define(name, **given, driver_options=options)
@@ -199,6 +217,10 @@ class _Actors:
             "inspect": [Outcome.UNKNOWN, Outcome.UNKNOWN],
         }
         return chance.choice(usual + extra[verb])
+
+    def _free_mb(self, _worker: str) -> int:
+        is_fit = self._world.random.random() < 0.6 or self._world.loop.now > self._until
+        return FREE_MB if is_fit else 512
 
     async def _often(self, mean_s: float, strike: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while self._world.loop.now < self._until:
@@ -353,6 +375,7 @@ class _Actors:
         world.stop_faults()
         for machine in world.provider.machines.values():
             machine.faults.clear()
+            machine.free_mb = FREE_MB
         if not world.hub_lives:
             await world.start_hub()
         await world.until(lambda: not _removing(world), CONVERGENCE_S, "V17 removal lasts")
@@ -361,6 +384,8 @@ class _Actors:
         for name in self._plan.names:
             if world.life(name).mode.value != "active":
                 await world.set_mode("active", name)
+        # A machine that has told of itself before it was mended may yet be found unfit.
+        await world.until(lambda: not _asking(world), CONVERGENCE_S, "V17 an exam lasts")
         ends = [world.life(name).quarantine_until or 0.0 for name in self._plan.names]
         left_s = max(0.0, max(ends) - world.wall())
         # Five minutes beyond what the fleet needs in any case, one build after the other.
@@ -371,3 +396,8 @@ class _Actors:
 def _removing(world: World) -> bool:
     registry = world.hub.fleet._registry  # type: ignore[attr-defined]
     return any(entry.life.removing for entry in registry)
+
+
+def _asking(world: World) -> bool:
+    registry = world.hub.fleet._registry  # type: ignore[attr-defined]
+    return any(entry.life.gate is Gate.ASKING for entry in registry)

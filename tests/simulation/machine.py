@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 
 EPOCH_S = 1_800_000_000.0
 URL = "ws://127.0.0.1:9/api/v1/agents/connect"
+FREE_MB = 50_000
 INFO = {"system": "posix", "basedir": "/b", "numcpus": 1, "version": "simulated", "environ": {}}
+
+
+def disk_mb(_workdir: Path) -> tuple[int, int]:
+    """What an agent tells of the disk that it works on, in MiB: all, and what is free."""
+    machine = MACHINE.get()
+    machine.told_free_mb = machine.free_mb
+    return 100_000, machine.free_mb
+
 
 MACHINE: contextvars.ContextVar[Machine] = contextvars.ContextVar("machine")
 
@@ -98,7 +107,9 @@ class Site:
 
 @dataclass(eq=False)
 class Machine:
-    """One instance. ``faults`` are knobs of its agent; see ``_Faults``."""
+    """One instance. ``faults`` are knobs of its agent; ``free_mb`` is the room on its disk, of
+    which ``told_free_mb`` is what its agent has told last.
+    """
 
     site: Site
     worker: str
@@ -106,6 +117,8 @@ class Machine:
     epoch: int | None
     token: str
     ended: bool = False
+    free_mb: int = FREE_MB
+    told_free_mb: int | None = None
     exits: bool = True  # as a container does when its main program has ended
     faults: set[str] = field(default_factory=set)
     process: Process | None = None

@@ -73,7 +73,8 @@ class Observer:
         """V5, V11: one open lease per build; a new one only on a worker that may have it."""
         sql = (
             "SELECT l.id, l.build, l.worker, l.instance, w.mode, w.quarantine_until, w.removing,"
-            " w.instance_id, w.tainted, b.state FROM leases l"
+            " w.instance_id, w.tainted, b.state,"
+            " json_extract(w.definition, '$.expects.disk_free_mb') AS expects_mb FROM leases l"
             " LEFT JOIN workers w ON w.name = l.worker LEFT JOIN builds b ON b.id = l.build"
             " WHERE l.ended_at IS NULL"
         )
@@ -89,10 +90,18 @@ class Observer:
                 self._violation(f"V4 a lease on an instance that is over: {dict(row)}")
             if row["tainted"]:
                 self._violation(f"V10 a lease on an instance that is not clean: {dict(row)}")
+            self._check_fitness(row)
             self._check_room(row["worker"])
         for build, count in held.items():
             if count > 1:
                 self._violation(f"V5 build {build} has {count} leases")
+
+    def _check_fitness(self, row: sqlite3.Row) -> None:
+        """V11: nobody gets a machine that has told that it is not what is expected of it."""
+        machines = self._world.provider.machines
+        machine = machines.get(row["instance"]) or self._world.permanents.get(row["worker"])
+        if machine is not None and (machine.told_free_mb or 0) < (row["expects_mb"] or 0):
+            self._violation(f"V11 a lease on {row['worker']}, whose machine is not as expected")
 
     def _check_room(self, worker: str) -> None:
         """V10: when a lease begins there is a slot for it; fewer slots may be defined later."""

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from simulation.loop import VirtualLoop, outside
+from simulation.machine import FREE_MB
 
 from hostler_hub.drivers.contract import (
     Capabilities,
@@ -75,6 +76,8 @@ class Provider:
     script: dict[str, deque[Outcome]] = field(default_factory=lambda: defaultdict(deque))
     choose: Callable[[str, str], Outcome] = lambda _verb, _worker: Outcome.OK
     watch: Callable[[str, str], None] = lambda _verb, _instance: None
+    free_mb: Callable[[str], int] = lambda _worker: FREE_MB
+    """The room on the disk of the worker's next machine."""
     slow_s: float = 40.0
 
     def will(self, verb: str, *outcomes: Outcome) -> None:

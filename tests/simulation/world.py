@@ -26,7 +26,7 @@ import structlog
 from simulation import storage as storage_module
 from simulation.crashes import Traps
 from simulation.loop import Process, Stuck, VirtualLoop, outside
-from simulation.machine import EPOCH_S, Machine, Site, Truth, script
+from simulation.machine import EPOCH_S, FREE_MB, Machine, Site, Truth, disk_mb, script
 from simulation.network import Network
 from simulation.observer import Observer
 from simulation.provider import Provider, SimulatedOptions, driver_for
@@ -317,7 +317,9 @@ class World:
 
     def _launch(self, spec: InstanceSpec, options: SimulatedOptions) -> Machine:
         machine = Machine(self.site, spec.worker, spec.instance, spec.epoch, spec.token)
-        self.note(f"machine of {spec.worker} is made, epoch {spec.epoch}")
+        machine.free_mb = self.provider.free_mb(spec.worker)
+        lacks = "" if machine.free_mb == FREE_MB else f", with {machine.free_mb} MiB of disk"
+        self.note(f"machine of {spec.worker} is made, epoch {spec.epoch}{lacks}")
         with outside():
             machine.boot(spec, options)
         return machine
@@ -335,6 +337,7 @@ class World:
         """From here on everybody does as he should."""
         self.provider.script.clear()
         self.provider.choose = type(self.provider).choose
+        self.provider.free_mb = type(self.provider).free_mb
         self.storage.outage, self.storage.frozen = None, False
         self.traps.set.clear()
         for machine in list(self.network.partitioned):
@@ -440,7 +443,7 @@ def _determined(world: World) -> Iterator[None]:
             mock.patch.object(secrets, "token_bytes", lambda n=32: chance.randbytes(n)),
             mock.patch.object(identifiers, "_ulids", identifiers._Ulids()),
             mock.patch.object(identifiers, "time", time),
-            mock.patch.object(info, "disk_mb", return_value=(100_000, 50_000)),
+            mock.patch.object(info, "disk_mb", disk_mb),
             world.traps.installed(),
         ):
             yield
