@@ -1,5 +1,6 @@
 """Module lease against a real hub and real agents: two people, and builds that they wait for."""
 
+import json
 import re
 
 import pytest
@@ -7,6 +8,8 @@ from collection.test_modules import show, shown, task
 from e2e.hub_process import HubProcess
 
 pytestmark = pytest.mark.timeout(300)
+
+GROUPS = {"leased": "hostler_lease is not none"}
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +34,17 @@ def lease(register="result", **options):
     return task("lease", register, **options)
 
 
-def as_ann(one, tmp_path):
+def by(name, one, tmp_path):
     """The task as somebody who may submit builds."""
     (options,) = (value for key, value in one.items() if key.startswith("hostler.fleet."))
-    options["hub_token_file"] = str(tmp_path / "ann.token")
+    options["hub_token_file"] = str(tmp_path / f"{name}.token")
     return one
 
 
-def ann(tmp_path):
-    path = str(tmp_path / "ann.token")
-    return task("token", name="ann", role="submitter", dest=path)
+def known(name, tmp_path):
+    """Whoever it is, known to the hub for one test only: it tells each token once."""
+    path = str(tmp_path / f"{name}.token")
+    return task("token", name=name, role="submitter", dest=path)
 
 
 def test_acquire_renew_and_release_each_change_things_once(run):
@@ -75,6 +79,53 @@ def test_acquire_renew_and_release_each_change_things_once(run):
     ]
 
 
+def test_the_live_inventory_tells_who_has_a_worker_until_it_is_given_back(
+    run, site, ansible, tmp_path
+):
+    """What people write as a reason is no template."""
+    path = tmp_path / "live.hostler.yml"
+    options = {"plugin": "hostler.fleet.workers", **site, "groups": GROUPS}
+    path.write_text(json.dumps(options))
+
+    def listed():
+        done = ansible("ansible-inventory", "-i", path, "--list")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        variables = found["_meta"]["hostvars"]["shown"]
+        return variables["hostler_lease"], found.get("leased", {}).get("hosts", [])
+
+    reason = "{{ lookup('ansible.builtin.pipe', 'false') }}"
+    define = task("worker", name="shown", driver="local")
+    code, output = run([define])
+    assert code == 0, output
+    assert listed() == (None, [])
+
+    quoted = "{% raw %}" + reason + "{% endraw %}"
+    take = by("bea", lease("mine", worker="shown", ttl_s=600, reason=quoted), tmp_path)
+    code, output = run([known("bea", tmp_path), take, show("mine.lease")])
+    assert code == 0, output
+    held, leased = listed()
+    (taken,) = shown(output)
+    assert leased == ["shown"]
+    assert {key: plain(held[key]) for key in ("id", "state", "holder", "reason", "until")} == {
+        "id": taken["id"],
+        "state": "held",
+        "holder": "bea",
+        "reason": reason,
+        "until": taken["until"],
+    }
+
+    give_back = by("bea", lease(worker="shown", state="released"), tmp_path)
+    code, output = run([give_back])
+    assert code == 0, output
+    assert listed() == (None, [])
+
+
+def plain(told):
+    """ansible-inventory marks what is never taken as a template."""
+    return told["__ansible_unsafe"] if isinstance(told, dict) else told
+
+
 def test_check_mode_changes_nothing_and_the_diff_says_what_would(run):
     code, output = run([task("worker", name="dry", driver="local")])
     assert code == 0, output
@@ -93,7 +144,7 @@ def test_V5_a_build_is_waited_for_and_the_next_one_told_who_has_the_worker(run, 
     steps, quick = [{"name": "s", "command": command}], [{"name": "s", "command": "true"}]
     build = {"requires": {"worker": "busy"}, "wait": False}
     tasks = [
-        ann(tmp_path),
+        known("ann", tmp_path),
         task("worker", name="busy", driver="local", max_builds=2),
         task("build", "first", steps=steps, **build),
         {"ansible.builtin.wait_for": {"path": str(started), "timeout": 30}},
@@ -102,7 +153,7 @@ def test_V5_a_build_is_waited_for_and_the_next_one_told_who_has_the_worker(run, 
         lease("late", worker="busy", wait_s=1) | {"ignore_errors": True},
         show("late.msg"),
         {"ansible.builtin.file": {"path": str(gate), "state": "touch"}},
-        as_ann(lease("hers", worker="busy", reason="debugging"), tmp_path),
+        by("ann", lease("hers", worker="busy", reason="debugging"), tmp_path),
         task("build_info", "over", id="{{ first.build.id }}"),
         show("over.builds[0].state"),
         task("build", "second", steps=quick, **build),
@@ -110,7 +161,7 @@ def test_V5_a_build_is_waited_for_and_the_next_one_told_who_has_the_worker(run, 
         show("why.builds[0].why"),
         lease("mine", worker="busy", state="released") | {"ignore_errors": True},
         show("mine.msg"),
-        as_ann(lease("hers", worker="busy", state="released"), tmp_path),
+        by("ann", lease("hers", worker="busy", state="released"), tmp_path),
         task("build", "third", steps=quick, requires={"worker": "busy"}),
         show("third.build.state"),
     ]
