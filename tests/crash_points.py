@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -49,12 +49,10 @@ class Death:
     plain: Callable[[], Any]
 
 
-def place(name: str, driver: type, driver_methods: dict[str, str] | None = None) -> tuple[Any, str]:
+def place(name: str, driver: type, driver_methods: Mapping[str, str]) -> tuple[Any, str]:
     """The class and the method's name of a point, for a hub with that driver."""
     owner, method = POINTS[name]
-    if owner is not None:
-        return owner, method
-    return driver, (driver_methods or {}).get(method, method)
+    return (owner, method) if owner is not None else (driver, driver_methods.get(method, method))
 
 
 @contextlib.contextmanager

@@ -13,14 +13,8 @@ NAMES = ["d-1", "d-2", "d-3"]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    hub = HubProcess(tmp_path_factory.mktemp("site") / "hub")
-    try:
-        hub.start()
+    with HubProcess.running(tmp_path_factory.mktemp("site") / "hub") as hub:
         yield hub
-        hub.stop()
-        assert hub.leftovers() == []
-    finally:
-        hub.close()
 
 
 @pytest.fixture

@@ -15,14 +15,8 @@ GROUPS = {"leased": "hostler_lease is not none"}
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A real hub, and how modules reach it as its admin."""
-    hub = HubProcess(tmp_path_factory.mktemp("site") / "hub")
-    try:
-        hub.start()
+    with HubProcess.running(tmp_path_factory.mktemp("site") / "hub") as hub:
         yield {"hub_state_dir": str(hub.state_dir)}
-        hub.stop()
-        assert hub.leftovers() == []
-    finally:
-        hub.close()
 
 
 @pytest.fixture

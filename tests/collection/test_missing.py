@@ -21,13 +21,8 @@ PATIENCE_S = 60
 
 @pytest.fixture
 def site(tmp_path):
-    hub = HubProcess(tmp_path / "hub")
-    try:
-        hub.start()
+    with HubProcess.running(tmp_path / "hub") as hub:
         yield hub
-        hub.stop()
-    finally:
-        hub.close()
 
 
 class Machine:

@@ -32,14 +32,8 @@ def make_hub(tmp_path: Path) -> Iterator[Callable[..., HubProcess]]:
 @pytest.fixture(scope="module")
 def shared_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     """One running hub for the tests of a file that do it no harm; workers' names are their own."""
-    hub = HubProcess(tmp_path_factory.mktemp("shared") / "hub")
-    try:
-        hub.start()
+    with HubProcess.running(tmp_path_factory.mktemp("shared") / "hub") as hub:
         yield hub
-        hub.stop()
-        assert hub.leftovers() == []
-    finally:
-        hub.close()
 
 
 @pytest.fixture

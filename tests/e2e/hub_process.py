@@ -21,6 +21,8 @@ import psutil
 from hostler_agent.jobs import mounts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from e2e.api import Api
 
 READY_S = 60.0
@@ -177,6 +179,19 @@ class HubProcess:
         if not self.leftovers():
             return
         raise RuntimeError(f"cannot kill {self.leftovers()}")
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls, state_dir: Path, **settings: str) -> Iterator[HubProcess]:
+        """One that is stopped in order in the end, and leaves nothing."""
+        hub = cls(state_dir, **settings)
+        try:
+            hub.start()
+            yield hub
+            hub.stop()
+            assert hub.leftovers() == []
+        finally:
+            hub.close()
 
     # --- inside ---------------------------------------------------------------------------------
 

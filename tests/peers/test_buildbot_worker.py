@@ -22,13 +22,8 @@ PASSWORD = "correct horse"
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    running = HubProcess(tmp_path_factory.mktemp("hub") / "hub")
-    try:
-        running.start()
-        yield running
-        running.stop()
-    finally:
-        running.close()
+    with HubProcess.running(tmp_path_factory.mktemp("hub") / "hub") as hub:
+        yield hub
 
 
 @pytest.fixture

@@ -26,15 +26,10 @@ SH = ["sh", "-ec"]
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     """N3: whatever the tests did to their transfers, in the end nothing half done is left."""
-    running = HubProcess(tmp_path_factory.mktemp("hub") / "hub")
-    try:
-        running.start()
-        yield running
-        running.stop()
-        assert not list((running.state_dir / "artifacts" / "staging").iterdir())
-        assert not list((running.state_dir / "files" / "staging").iterdir())
-    finally:
-        running.close()
+    with HubProcess.running(tmp_path_factory.mktemp("hub") / "hub") as hub:
+        yield hub
+        assert not list((hub.state_dir / "artifacts" / "staging").iterdir())
+        assert not list((hub.state_dir / "files" / "staging").iterdir())
 
 
 @pytest.fixture(scope="module")

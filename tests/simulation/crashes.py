@@ -61,7 +61,7 @@ class Traps:
         """Every point of the hub asks here whether it is to be its last."""
         with contextlib.ExitStack() as stack:
             for point in crash_points.POINTS:
-                owner, method = crash_points.place(point, self._world.driver)
+                owner, method = crash_points.place(point, self._world.driver, {})
                 stack.enter_context(crash_points.armed(point, owner, method, self._death(point)))
             yield
 

@@ -53,13 +53,8 @@ class Agent:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
-    hub = HubProcess(tmp_path_factory.mktemp("windows") / "hub")
-    try:
-        hub.start()
+    with HubProcess.running(tmp_path_factory.mktemp("windows") / "hub") as hub:
         yield hub
-        hub.stop()
-    finally:
-        hub.close()
 
 
 @pytest.fixture
