@@ -169,3 +169,26 @@ async def test_P7_P8_an_instance_whose_agent_does_not_come_is_told_with_its_cons
     assert "python9: not found" in kept["texts"]["console"]
     assert fleet.leftovers() == []
     await api.cancel(build)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("InvalidAMIID.NotFound", "check option ami: images have another id in every region"),
+        ("AuthFailure", "check the credentials (option credentials or profile)"),
+        ("VcpuLimitExceeded", "have AWS raise the quota, or lower the group's max_instances"),
+    ],
+)
+async def test_P5_the_decision_log_tells_what_ec2_refused_and_what_to_do(
+    fleet: Fleet, api: Api, code: str, advice: str
+) -> None:
+    worker = f"refused-{code.lower().replace('.', '-')}"
+    fleet.cloud.faults.append(ec2.Fault("RunInstances", code))
+    await fleet.define(api, worker)
+    build = await api.submit(["true"], worker=worker)
+    await fleet.hub.logged(worker=worker, before="insubstantiating", after="latent")
+    (decision,) = (await api.get(f"/decisions?worker={worker}&kind=quarantine"))["items"]
+    assert f"ec2: start an instance: {code}: as ordered: {code} ({advice})" in decision["text"]
+    assert decision["numbers"]["delay_s"] > 0, "it backs off"
+    assert fleet.leftovers() == [], "and nothing stays behind"
+    await api.cancel(build)

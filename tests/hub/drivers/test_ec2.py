@@ -302,6 +302,7 @@ async def test_a_mistake_is_told_with_what_to_do_and_leaves_nothing(
     ("code", "words"),
     [
         ("VcpuLimitExceeded", r"have AWS raise the quota"),
+        ("InstanceLimitExceeded", r"have AWS raise the quota"),
         ("InsufficientInstanceCapacity", r"name more in options instance_types and subnets"),
         ("SpotMaxPriceTooLow", r"raise option spot.max_price"),
     ],
