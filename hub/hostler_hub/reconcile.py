@@ -246,7 +246,7 @@ class Reconciler:
     async def _destroy(self, name: str, driver: Driver, finding: Finding) -> Outcome:
         owned = finding.owned
         assert owned is not None
-        options = await self._options(owned)
+        options = await self._options(name, driver, owned)
         ref = InstanceRef(owned.worker, owned.instance, owned.epoch, owned.handle, options)
         await self._evidence.gather(driver, ref, f"{finding.kind}: {finding.reason}")
         try:
@@ -256,13 +256,23 @@ class Reconciler:
             return Outcome(name, finding, error=_reason(name, error))
         return Outcome(name, finding, done=True)
 
-    async def _options(self, owned: Owned) -> Mapping[str, Any]:
-        """What it was started with, if the ledger knows; its handle says where it is."""
-        row = await self._store.read(workers.instance, owned.instance)
-        if row is not None and row["driver_options"] is not None:
-            return dict(row["driver_options"])
+    async def _options(self, name: str, driver: Driver, owned: Owned) -> Mapping[str, Any]:
+        """What it was started with, if the ledger knows; its handle says where it is.
+
+        A definition that leads there as well may name newer credentials.
+        """
         entry = self._registry.find(owned.worker)
-        return entry.definition.driver_options if entry is not None else {}
+        present: Mapping[str, Any] = {}
+        if entry is not None and entry.definition.driver == name:
+            present = entry.definition.driver_options
+        row = await self._store.read(workers.instance, owned.instance)
+        if row is None or row["driver_options"] is None:
+            return present
+        then = dict(row["driver_options"])
+        place = driver.options_model.model_validate
+        if present and place(dict(present)).place == place(then).place:
+            return present
+        return then
 
 
 def _expected(entry: Entry) -> Expected:

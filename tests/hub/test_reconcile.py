@@ -351,6 +351,17 @@ async def redefine(hub: Hub, name: str, **options: Any) -> None:
     entry.definition = entry.definition.model_copy(update={"driver_options": options})
 
 
+async def test_what_is_to_go_is_destroyed_as_its_worker_s_place_is_reached_today(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    """It may be old: the credentials it was started with are not those of today."""
+    await hub.start("w", keep="recipe", region="near", destroy="fail")
+    await rest(hub, "w")
+    await redefine(hub, "w", region="near")
+    assert kinds(await hub.settle()) == [(Kind.SPARE, Action.DESTROY, True)]
+    assert not provider.instances
+
+
 async def remove(hub: Hub, name: str) -> None:
     await hub.controller.handle(name, events.Removed(at=hub.clock.now(), by="ann"))
     assert await hub.controller.settle(10)
