@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from e2e.ec2_fleet import Fleet, fleet_at
 from peers import ec2
-from peers.ec2 import Fault
+from peers.ec2 import Fault, Weather
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -147,23 +147,27 @@ LIVES = (
     ("told", "start lost", "stopped"),
     ("not claimed", "claimed", "stop lost"),
 )
+BAD = Weather(hidden_s=2.0, stale_s=1.5, throttled_every=5, lying_every=2)
+BAD_LIFE = ("start lost", "stop carried out")
 
 
 def test_every_point_has_its_life() -> None:
     assert sorted(name for life in LIVES for name in life) == sorted(CRASHES)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(500)
 async def test_K2_K3_K11_crashes_between_stop_and_start_leave_what_the_ledger_lists(
     cloud_url: str, tmp_path: Path
 ) -> None:
-    async def live(number: int, deaths: Sequence[str]) -> None:
-        with fleet_at(cloud_url, tmp_path, sys.executable, f"hub-{number}") as fleet:
+    async def live(name: str, deaths: Sequence[str], weather: Weather) -> None:
+        with fleet_at(cloud_url, tmp_path, sys.executable, name) as fleet:
+            fleet.cloud.weather = weather
             await Life(fleet).through(deaths)
 
     async with asyncio.TaskGroup() as group:
         for number, deaths in enumerate(LIVES):
-            group.create_task(live(number, deaths))
+            group.create_task(live(f"hub-{number}", deaths, Weather()))
+        group.create_task(live("hub-in-bad-weather", BAD_LIFE, BAD))
 
 
 class Life:
@@ -210,7 +214,7 @@ class Life:
             fault = Fault(death.order, done=death.done, then=self.hub.shoot)
             self.fleet.cloud.faults.append(fault)
         self.builds.append(await api.submit(["true"], worker="w"))
-        await self.hub.died(patience_s=60)
+        await self.hub.died(patience_s=120)
 
     async def settle(self, api: Api) -> None:
         """The next hub: nothing is lost, and the cloud has what the ledger has."""
