@@ -212,7 +212,7 @@ async def test_a_daemon_elsewhere_is_reached_by_tls(
     assert await driver.list_owned([options]) == []
 
     wrong = {**options, "tls": {**options["tls"], "ca": {"file": "server"}}}
-    with pytest.raises(ProviderFailed, match="certificate verify failed"):
+    with pytest.raises(ProviderFailed, match=r"certificate verify failed.*driver_options.tls"):
         await driver.create(spec_of(wrong))
     missing = {**options, "tls": {**options["tls"], "key": {"file": "nowhere"}}}
     with pytest.raises(OptionsRefused, match=r"driver_options.tls: secret file nowhere"):
@@ -284,6 +284,7 @@ async def test_an_image_that_is_nowhere_is_told_in_the_daemon_s_words(
         ('exec: "python3": executable file not found in $PATH', "driver_options.python"),
         ("write /var/lib/docker/x: no space left on device", "docker system df"),
         ("Disk quota exceeded", "docker system df"),
+        ("Client sent an HTTP request to an HTTPS server.", "driver_options.tls"),
     ],
 )
 def test_what_a_daemon_says_names_the_option(words: str, option: str) -> None:

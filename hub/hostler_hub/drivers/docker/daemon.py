@@ -188,13 +188,16 @@ class Daemon:
             raise OptionsRefused(f"docker: driver_options.tls: {error}") from error
         except (RequestException, DockerException, OSError) as error:
             self._client = None  # another daemon, or another version of it, may come back
-            text = f"docker: no answer from {where}: {_innermost(error)}{_NOT_REACHED}"
-            raise NoAnswer(text) from error
+            words = _innermost(error)
+            raise NoAnswer(
+                f"docker: no answer from {where}: {words}{_what_to_do(words)}"
+            ) from error
 
 
 _NOT_REACHED = (
     "; does the daemon run there, and may the hub's user reach it? (driver_options.docker_host)"
 )
+_NOT_TRUSTED = "; are the certificates those of that daemon, and in date? (driver_options.tls)"
 
 
 def _refusal(where: str, error: APIError) -> ProviderFailed | OptionsRefused:
@@ -205,6 +208,10 @@ def _refusal(where: str, error: APIError) -> ProviderFailed | OptionsRefused:
         409: Conflict,
     }
     return kinds.get(error.status_code, ProviderFailed)(text)
+
+
+def _what_to_do(words: str) -> str:
+    return _NOT_TRUSTED if "SSL" in words or "certificate" in words else _NOT_REACHED
 
 
 def _innermost(error: BaseException) -> str:

@@ -26,6 +26,7 @@ _HINTS = (
     (r"network \S+ not found", "make it, or see driver_options.networks and network_mode"),
     (r"match the specified platform", "see driver_options.platform"),
     (r"invalid mount config", "see driver_options.volumes"),
+    (r"HTTP request to an HTTPS server", "it wants driver_options.tls"),
     (r"setting rlimit", "see driver_options.host_config.ulimits"),
     (r'\bexec: "', NO_PYTHON),
 )
