@@ -7,6 +7,7 @@ there: cmd.exe's exit status for a program that it does not find is that of many
 
 from __future__ import annotations
 
+from hostler_agent.host import errors as host_errors
 from hostler_hub.drivers.remote_host import (
     NEVER_WAS,
     NO_AGENT,
@@ -19,7 +20,7 @@ from hostler_hub.drivers.remote_host import (
     too_old,
 )
 from hostler_hub.transports import winrm_files
-from hostler_hub.transports.contract import Command, Outcome
+from hostler_hub.transports.contract import Command, NotWritten, Outcome
 
 NO_PYTHON_THERE, NEVER_WAS_THERE = "no-python", "never-was"
 
@@ -97,6 +98,13 @@ class WindowsHost(RemoteHost):
         outcome = await self._transport.run(Command(argv, deadline_s=deadline_s))
         return outcome.status != 0
 
+    async def _put(self, directory: str, name: str, content: bytes) -> None:
+        try:
+            await super()._put(directory, name, content)
+        except NotWritten as error:
+            text = f"cannot write the agent ({len(content)} bytes): {error.words}"
+            raise HostFailed(text, kind=host_errors.DISK_FULL, ran=False) from error
+
     def _calling(self, asked: Asked, nonce: str) -> tuple[list[str], bytes]:
         given = (self._site.directory, self._archive.sha256, asked.action, nonce, asked.instance)
         return winrm_files.program(self._site.python, _EXPAND + _MAKE + _RUN, *given)
@@ -112,7 +120,10 @@ class WindowsHost(RemoteHost):
         python, why = self._site.python, said(outcome)
         words = f"exit status {outcome.status}" + (f": {why}" if why else "")
         if f"@hostler-here {nonce}".encode() not in outcome.stdout:
-            text = f"option 'python': {python!r} does not run there ({words})"
+            text = (
+                f"option 'python': {python!r} does not run there ({words}); install Python 3.9 or "
+                "newer, or name its path"
+            )
             return HostFailed(text, kind=NO_PYTHON_THERE, ran=False)
         ran = outcome.status not in (NO_AGENT, OLD_PYTHON, NO_DIRECTORY)
         if outcome.status == NEVER_WAS:

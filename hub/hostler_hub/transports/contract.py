@@ -45,6 +45,14 @@ class Refused(TransportError):
     """The machine answers, and will not do this."""
 
 
+class NotWritten(Refused):
+    """It began to write a file and could not; its disk may be full. `words` are its own."""
+
+    def __init__(self, address: str, words: str) -> None:
+        super().__init__(f"{address}: cannot write {words} (is the disk full?)", sent=True)
+        self.words = words
+
+
 class TransportTimeout(TransportError):
     """The deadline has passed."""
 

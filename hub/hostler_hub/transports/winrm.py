@@ -20,6 +20,7 @@ from hostler_hub.secrets import Secrets
 from hostler_hub.transports import cmd_line, winrm_files
 from hostler_hub.transports.contract import (
     Command,
+    NotWritten,
     Outcome,
     OutputTooLarge,
     Refused,
@@ -67,9 +68,7 @@ class WinrmTransport:
         command = winrm_files.putting(self.access.python, path, content, deadline_s)
         done = await self.run(command)
         if done.status == winrm_files.NO_ROOM:
-            said = winrm_files.words(done.stderr, command.argv)
-            text = f"{self.address}: cannot write {said} (is the disk full?)"
-            raise Refused(text, sent=True)
+            raise NotWritten(self.address, winrm_files.words(done.stderr, command.argv))
         if done.status != 0:
             self._refuse(done, command)
 

@@ -18,7 +18,7 @@ LOADER = "import sys,base64;exec(base64.b64decode(sys.stdin.buffer.readline()))"
 EXISTS, NO_ROOM, NOT_WHOLE, NO_FILE, TOO_LARGE = 95, 96, 97, 98, 99
 
 PUT = r"""
-import base64, ctypes, hashlib, os, sys
+import base64, ctypes, errno, hashlib, os, sys
 path, size, digest = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 path = os.path.expanduser(path)
 try:
@@ -26,7 +26,7 @@ try:
     number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
 except OSError as error:
     sys.stderr.write("%s: %s" % (path, error.strerror))
-    sys.exit(95)
+    sys.exit(96 if error.errno == errno.ENOSPC else 95)
 whole = False
 try:
     if os.name == "nt":

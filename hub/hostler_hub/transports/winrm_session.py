@@ -78,8 +78,8 @@ class Session:
         """Its name, while a call is under way."""
         try:
             trust = _trust(access, secrets)
-            password = "" if access.password is None else secrets.resolve(access.password)
-        except (SecretRefused, ValueError) as error:
+            password = _secret(access, "password", secrets) or ""
+        except ValueError as error:
             raise AuthenticationFailed(f"{access.address}: {error}") from error
         self._protocol = Protocol(
             access.endpoint,
@@ -236,13 +236,22 @@ _RAISED = (
 
 
 def _trust(access: WinrmAccess, secrets: Secrets) -> Trust:
-    """Raises SecretRefused or ValueError."""
-    trust = Trust(access.fingerprint, None if access.ca is None else secrets.resolve(access.ca))
+    """Raises ValueError."""
+    trust = Trust(access.fingerprint, _secret(access, "ca", secrets))
     try:
         trust.context()
     except ValueError as error:
         raise ValueError(f"option 'ca': {error}") from error
     return trust
+
+
+def _secret(access: WinrmAccess, name: str, secrets: Secrets) -> str | None:
+    """What the option refers to, if it is given; raises ValueError."""
+    ref = getattr(access, name)
+    try:
+        return None if ref is None else secrets.resolve(ref)
+    except SecretRefused as refusal:
+        raise ValueError(f"option {name!r}: {refusal}") from refusal
 
 
 def _translate(error: BaseException, access: WinrmAccess) -> TransportError:
@@ -310,7 +319,10 @@ def _unreachable(error: BaseException, access: WinrmAccess) -> TransportError:
     words = _system_s_words(error)
     if "Name or service" in words or "name resolution" in words or "No address" in words:
         return Unreachable(f"{address}: {words} (is option 'host' right?)")
-    return Unreachable(f"{address} cannot be reached: {words}")
+    return Unreachable(
+        f"{address} cannot be reached: {words} (does WinRM listen there? see the options host, "
+        "port and tls)"
+    )
 
 
 def _system_s_words(error: BaseException) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import compileall
 import os
 import shutil
-import subprocess
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 from certificates import authority
 from conformance.drivers import Conformance, ref_of, spec_of
-from peers import wine
+from peers import small_disk, wine
 from peers.wsman import WsMan
 
 from hostler_hub import archive
@@ -246,7 +245,7 @@ async def test_P1_a_start_whose_answer_was_lost_is_found_again(
 
 
 async def test_wrong_credentials_name_driver_options_and_the_way_out(
-    driver: WinrmDriver, options: dict[str, Any], tmp_path: Path
+    driver: WinrmDriver, options: dict[str, Any], tmp_path: Path, service: WsMan
 ) -> None:
     (tmp_path / "secrets" / "wrong").write_text("guessed wrong")
     spec = spec_of({**options, "password": {"file": "wrong"}})
@@ -255,6 +254,30 @@ async def test_wrong_credentials_name_driver_options_and_the_way_out(
         await driver.create(spec)
     assert "guessed wrong" not in str(caught.value)
     await driver.destroy(ref_of(spec, None))
+    missing = spec_of({**options, "password": {"file": "missing"}})
+    with pytest.raises(ProviderFailed, match=r"winrm: builder@\S+: option 'password': .*missing"):
+        await driver.create(missing)
+    await driver.destroy(ref_of(missing, None))
+    assert service.shells == set()
+    assert await driver.list_owned([options]) == []
+
+
+async def test_a_machine_that_cannot_be_reached_names_what_to_look_at(
+    driver: WinrmDriver, options: dict[str, Any], service: WsMan
+) -> None:
+    nowhere = spec_of({**options, "host": "no-such-machine.invalid", "port": 5986})
+    driver = WinrmDriver(replace(driver._environment, connect_url="wss://hub.example/x"))
+    with pytest.raises(ProviderFailed, match=r"winrm: builder@no-such-machine\.invalid.*'host'"):
+        await driver.create(nowhere)
+    service.stop()
+    silent = spec_of(options)
+    refused = r"winrm: builder@127.*Connection refused.*see the options host, port"
+    with pytest.raises(ProviderFailed, match=refused):
+        await driver.create(silent)
+    for spec in (nowhere, silent):
+        await driver.destroy(ref_of(spec, None))
+    await driver.aclose()
+    service.start()
 
 
 async def test_G3_a_wrong_certificate_starts_nothing_and_says_what_to_do(
@@ -276,9 +299,11 @@ async def test_a_host_without_that_python_has_nothing_left_to_end(
     driver: WinrmDriver, options: dict[str, Any], machine: Path, winrm_environment: Environment
 ) -> None:
     spec = spec_of({**options, "python": "python3.99"})
-    with pytest.raises(ProviderFailed, match=r"option 'python': 'python3.99' does not run there"):
+    told = r"winrm: .*option 'python': 'python3.99' does not run there.*install Python 3.9 or newer"
+    with pytest.raises(ProviderFailed, match=told):
         await driver.create(spec)
     await driver.destroy(ref_of(spec, None))
+    assert not (machine / "instances").exists()
     reborn = WinrmDriver(winrm_environment)
     await reborn.destroy(ref_of(spec, None))  # by the machine's own word, which needs no Python
     (machine / "instances" / spec.instance).mkdir(parents=True)
@@ -288,28 +313,48 @@ async def test_a_host_without_that_python_has_nothing_left_to_end(
     shutil.rmtree(machine / "instances")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0:
-        pytest.skip("a small disk needs root to be mounted")
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], check=True)
-    yield small
-    subprocess.run(["umount", "--lazy", small], check=True)
-
-
-async def test_a_full_disk_is_named(
-    driver: WinrmDriver, options: dict[str, Any], small_disk: Path
+@pytest.mark.peer("small-disk")
+async def test_a_full_disk_is_named_in_the_machine_s_own_words(
+    driver: WinrmDriver, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    spec = spec_of({**options, "directory": wine.windows_path(small_disk / "hostler")})
-    with pytest.raises(ProviderFailed, match=r"winrm: .*(disk full|No space)") as caught:
-        await driver.create(spec)
-    assert "small" in str(caught.value)
-    await driver.destroy(ref_of(spec, None))
-    reborn = WinrmDriver(driver._environment)
-    await reborn.destroy(ref_of(spec, None))  # which does not know that nothing was sent
-    await reborn.aclose()
+    """Wine's words for it; the agent itself has no room."""
+    with small_disk.mounted(tmp_path / "small", "64k") as small:
+        spec = spec_of({**options, "directory": wine.windows_path(small / "hostler")})
+        told = r"winrm: builder@\S+: cannot write .*small.*[Ss]pace.*option 'directory'"
+        with pytest.raises(ProviderFailed, match=told):
+            await driver.create(spec)
+        await driver.destroy(ref_of(spec, None))
+        reborn = WinrmDriver(driver._environment)
+        await reborn.destroy(ref_of(spec, None))  # which does not know that nothing was sent
+        await reborn.aclose()
+        assert list((small / "hostler" / "agents").iterdir()) == []
+
+
+@pytest.mark.peer("small-disk")
+async def test_a_disk_that_filled_up_since_is_named_too(
+    driver: WinrmDriver, options: dict[str, Any], tmp_path: Path, installed: Path
+) -> None:
+    """The agent is there; its configuration finds no room, and no service is made."""
+    with small_disk.mounted(tmp_path / "small", "16m") as small:
+        directory = small / "hostler"
+        (directory / "agents").mkdir(parents=True)
+        shutil.copytree(installed, directory / "agents" / installed.name)
+        for each in (directory, directory / "agents"):
+            each.chmod(0o700)
+        given = {**options, "directory": wine.windows_path(directory), "start": "service"}
+        await driver.list_owned([given])
+        ballast = small_disk.fill(small, 0)
+        spec = spec_of(given)
+        with pytest.raises(ProviderFailed, match=r"winrm: .*hostler.*option 'directory'"):
+            await driver.create(spec)
+        # NTFS keeps the few bytes of an end beside the file's name; here they take room (P13).
+        with pytest.raises(ProviderFailed, match=r"winrm: .*note the instance's end.*free some"):
+            await driver.destroy(ref_of(spec, None))
+        ballast.unlink()
+        await driver.destroy(ref_of(spec, None))
+        assert await driver.list_owned([given]) == []
+        left = [each.name for each in (directory / "instances").iterdir()]
+        assert [name for name in left if not name.endswith(".lock")] == []
 
 
 async def test_a_hub_that_cannot_be_reached_from_there_is_refused(
