@@ -27,6 +27,7 @@ from hostler_hub.drivers.docker import mark
 pytestmark = pytest.mark.timeout(300)
 
 FIRST_S, SECOND_S = 10.0, 20.0  # how long a worker is left alone after its first failures
+CLOCK_S = 0.01  # what instants are told and compared to
 DEADLINE_S = 100.0  # of a machine that is busy with other things; the module's own is 120 s
 
 
@@ -174,8 +175,12 @@ def until(holds):
         time.sleep(0.2)
 
 
+def is_left_alone(view):
+    return view["state"] == "latent" and view["quarantine"] is not None
+
+
 def collect(site, name, said, build):
-    until(lambda: site.get(f"/workers/{name}")["state"] == "latent")
+    until(lambda: is_left_alone(site.get(f"/workers/{name}")))
     view, waiting = site.get(f"/workers/{name}"), site.get(f"/builds/{build}")
     log = decisions(site, name, "quarantine")
     (incident,) = site.get(f"/incidents?worker={name}")["items"]
@@ -208,10 +213,10 @@ def test_P7_it_is_told_alike_everywhere_and_tried_ever_more_rarely(site, told, n
     for where, text in told[name].texts.items():
         for word in site.places.words_of(CASES[name]):
             assert word in text, f"{where}: {text}"
-    first, second = told[name].started_at
-    (failed_at, first_s), (_, second_s) = told[name].quarantined
+    first, second, *_ = told[name].started_at
+    (failed_at, first_s), (_, second_s), *_ = told[name].quarantined
     assert (first_s, second_s) == (FIRST_S, SECOND_S)
-    assert first <= failed_at <= second - FIRST_S
+    assert first <= failed_at <= second - FIRST_S + CLOCK_S
 
 
 @pytest.mark.peer("sshd")
