@@ -116,6 +116,10 @@ def test_it_is_installed_once_and_removed_once(windows: Windows, tmp_path: Path)
     """What is there already, or is gone already, is left alone; a trial changes nothing."""
     config = _configuration(tmp_path, "ws://127.0.0.1:9")
     where = ("--name", NAME, "--config", windows_path(config))
+    (tmp_path / "open").mkdir(mode=0o755)
+    refused = windows.call("service.command", "prepare", windows_path(tmp_path / "open"))
+    assert refused["code"] == 2
+    assert "icacls" in refused["said"]
     assert _said(windows, "install", *where, "--check") == "installed"
     assert windows.call("service.exists", NAME) == DOES_NOT_EXIST
     assert _said(windows, "install", *where) == "installed"

@@ -91,7 +91,8 @@ def await_gone(instance: str, deadline: float) -> None:
         with contextlib.closing(service):
             state = service.status().state
         if time.monotonic() >= deadline:
-            raise HostError(SURVIVES, f"service {name_of(instance)} stays, in state {state}")
+            text = f"service {name_of(instance)} stays, in state {state}; is it open in a console?"
+            raise HostError(SURVIVES, text)
         time.sleep(_PAUSE_S)
 
 
