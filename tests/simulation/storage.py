@@ -65,9 +65,11 @@ class InlineWriter(Writer):
         self._flush_later(self.storage.latency_s())
 
     def close(self) -> None:
-        """Whoever closes has waited for his writes; others' are committed now."""
-        while not self._jobs.empty():
-            batch, _ = self._gather()
+        """Whoever closes has waited for his writes; others' are committed now, in their order."""
+        gathered, self._gathered = self._gathered, []
+        while gathered or not self._jobs.empty():
+            batch = gathered or self._gather()[0]
+            gathered = []
             self._settle(batch, self._outcomes(batch))
         self._abandon()
 
