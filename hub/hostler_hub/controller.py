@@ -460,7 +460,7 @@ class Controller:
         kept = False
         try:
             async with asyncio.timeout(driver.capabilities.destroy_deadline_s):
-                if command.keep and isinstance(driver, Keeper):
+                if command.keep and isinstance(driver, Keeper) and _recipe(driver, ref):
                     kept = await driver.keep(ref)
                 else:
                     await driver.destroy(ref)
@@ -488,6 +488,10 @@ class Controller:
 
 def _with_the_row(_entry: Entry, _command: commands.Command) -> None:
     """Done already: an incident is written with the transition that orders it (K12)."""
+
+
+def _recipe(driver: Driver, ref: InstanceRef) -> str:
+    return driver.options_model.model_validate(dict(ref.options)).recipe
 
 
 def _has(life: Worker, instance: str) -> bool:

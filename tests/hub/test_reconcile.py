@@ -464,3 +464,13 @@ async def test_what_was_kept_is_looked_for_until_it_has_long_not_been_listed(
     hub.clock.advance(3700)
     await hub.settle()
     assert await hub.store.read(workers.kept, "fake") == []
+
+
+async def test_an_instance_whose_options_have_no_recipe_is_destroyed(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    instance = await hub.start("w")
+    await rest(hub, "w")
+    verbs = [verb for verb, each in provider.calls if each == instance]
+    assert verbs[-1] == "destroy"
+    assert "keep" not in verbs

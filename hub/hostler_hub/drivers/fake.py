@@ -138,9 +138,6 @@ class FakeDriver:
 
     async def keep(self, ref: InstanceRef) -> bool:
         options = FakeOptions.model_validate(dict(ref.options))
-        if not options.keep:
-            await self.destroy(ref)
-            return False
         self.provider.calls.append(("keep", ref.instance))
         kept = self._find(ref.instance, options)
         if kept is None:

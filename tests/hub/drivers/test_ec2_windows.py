@@ -126,3 +126,18 @@ def test_private_authorities_are_trusted_by_the_machine_before_the_download() ->
 
 def test_it_fits_into_what_ec2_takes() -> None:
     assert len(script(authorities=b"x" * 4000).encode()) < userdata.SIZE_BYTES
+
+
+def test_a_machine_that_boots_again_runs_it_again_and_forgets_its_last_instance_first() -> None:
+    text = script(starts_again=True)
+    assert text.endswith("</powershell>\n<persist>true</persist>\n")
+    assert "<persist>" not in script()
+    steps = [
+        "Get-ChildItem 'C:\\ProgramData\\Hostler' | Where-Object FullName -ne $home_",
+        "Remove-Item -Recurse -Force",
+        "\\agent.json",
+    ]
+    places = [text.index(step) for step in steps]
+    assert places == sorted(places)
+    config = json.loads(written(text, "agent.json"))
+    assert config["at_end"] == "poweroff_if_orphaned"
