@@ -212,5 +212,6 @@ class Keeper(Protocol):
         """End the instance; whether its machine was kept. Both are as proven as by ``destroy``.
 
         Called instead of ``destroy``, once, for an instance that ends in good order and whose
-        options have a recipe; should it raise, or never be answered, ``destroy`` is called. Raises DriverError.
+        options have a recipe; should it raise, or never be answered, ``destroy`` is called.
+        Raises DriverError.
         """
