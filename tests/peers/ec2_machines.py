@@ -135,7 +135,9 @@ class Machines:
         self._machines[instance_id].tell(user_data)
 
     def resume(self, instance_id: str) -> None:
-        self._machines[instance_id].boot(self._hub_port(), lambda: self._ended(instance_id))
+        machine = self._machines[instance_id]
+        if not machine.lives:  # a start may be asked for twice
+            machine.boot(self._hub_port(), lambda: self._ended(instance_id))
 
     def halt(self, instance_id: str) -> None:
         if instance_id in self._machines:
