@@ -44,6 +44,8 @@ class CommandRun:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     stored: asyncio.Event = field(default_factory=asyncio.Event)
+    logged: int = 0  # where the log ends with all that the agent has said
+    owed: int = 0  # the same once it said that this was all: it says it again until it is stored
     rc: int | None = None
     failure_reason: str | None = None
     receipt: Receipt | None = None
@@ -107,10 +109,13 @@ class CommandRun:
             stream, data, offset = key, text_bytes(value), None
         if self.listens:
             self.said[stream] = (self.said.get(stream, b"") + data)[-_SAID_BYTES:]
-        return log.append(stream, data, offset)
+        stored = log.append(stream, data, offset)
+        self.logged = log.end
+        return stored
 
     async def complete(self, error: str | None) -> None:
         """The command is over; acknowledged when its outcome is durable (K9)."""
+        self.owed = self.logged
         if not self.outcome.done():
             self.outcome.set_result(self._judge(error))
         await self.stored.wait()

@@ -36,6 +36,8 @@ from hostler_hub.transfers import TransferRefused
 INTERRUPT_MARGIN_S = 30.0
 # How often an agent is asked for a command that it is still ending.
 _ENDING_S = 1.0
+# Where a log ends before its command did.
+_MISSING = b"\n[the rest was lost in an outage of the hub's database]\n"
 # More output than that is no property's value.
 OUTPUT_SIZE_BYTES = 1024 * 1024
 
@@ -81,6 +83,10 @@ class StepRun:
         finally:
             if patience is not None:
                 patience.close()
+
+    def admit_gap(self, end: int) -> None:
+        """Say in the log, from its durable end on, that something of it is missing (V7)."""
+        self._log.append("header", _MISSING, end)
 
     def acknowledge(self) -> None:
         """The outcome is durable: the agent may forget the command."""

@@ -7,9 +7,11 @@ import asyncio
 import pytest
 from simulation.cases import simulated
 from simulation.machine import script
-from simulation.world import World
+from simulation.observer import Violated
+from simulation.world import World, simulate
 from sqlalchemy import Connection
 
+from hostler_hub import runner
 from hostler_hub.errors import Conflict, InvalidRequest
 from hostler_hub.store.errors import StoreFull, StoreUnavailable
 
@@ -41,6 +43,47 @@ async def test_D2_a_full_disk_refuses_new_work_and_keeps_what_runs(world: World)
     assert (row["state"], row["attempts"]) == ("success", 1)
     assert (await world.ended(await world.submit()))["state"] == "success"
     world.errors.clear()  # what could not be written was said
+
+
+async def _outage_over_the_last_line(world: World, more_s: float) -> str:
+    """The line is given up after the store's minute, the step's end after it is written in time."""
+    world.storage.latency_s = lambda: 0.0  # so that they are not written together
+    await world.define("w")
+    build = await world.submit(*script(30, lines=2))
+    await world.running(build)
+    await world.sleep(20)
+    world.storage.outage = StoreUnavailable("the server is restarting")
+    await world.sleep(70 + more_s)
+    world.storage.outage = None
+    assert (await world.ended(build))["state"] == "success"
+    world.errors.clear()
+    return build
+
+
+@pytest.mark.parametrize("more_s", [0.5, 5, 30])
+@simulated()
+async def test_D3_V7_a_step_ends_when_all_that_it_said_is_stored(
+    world: World, more_s: float
+) -> None:
+    build = await _outage_over_the_last_line(world, more_s)
+    assert world.build(build)["attempts"] == 1
+
+
+def test_D3_V7_what_nobody_tells_again_is_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "RESENT_S", 1)
+    told: list[bytes] = []
+
+    async def scenario(world: World) -> None:
+        build = await _outage_over_the_last_line(world, 0.5)
+        await world.sleep(5)
+        rows = world.observer.rows("SELECT data FROM log_chunks WHERE build = ?", build)
+        told.extend(row["data"] for row in rows)
+
+    with pytest.raises(Violated, match="V7"):
+        simulate(scenario)
+    assert told[-1] == b"\n[the rest was lost in an outage of the hub's database]\n"
 
 
 @pytest.mark.parametrize("away_s", [40, 200])

@@ -81,6 +81,14 @@ def append(
     return offset + len(data)
 
 
+def require(c: Connection, build: str, attempt: int, index: int, end: int) -> None:
+    """Raise LogGap where the log does not reach to `end`."""
+    step = {"b_build": build, "b_attempt": attempt, "b_index": index}
+    durable = c.execute(_END, step).scalar_one_or_none() or 0
+    if durable < end:
+        raise LogGap(end, durable)
+
+
 def _extend(c: Connection, step: dict[str, object], offset: int, size_bytes: int) -> bool:
     """Move the durable end from `offset`; False when the log does not end there."""
     moved = {**step, "b_offset": offset, "log_size_bytes": offset + size_bytes}
