@@ -20,7 +20,7 @@ down: setup ## stop what `make provision` started, and prove that nothing is lef
 	@$(BIN)/ansible-playbook playbooks/down.yml
 
 test: setup check ## every check and every test
-	$(BIN)/python -m pytest -n 3 $(PYTEST)
+	$(BIN)/python -m pytest -n 2 $(PYTEST)
 
 check: setup lint ## style, types, dependency rules, generated docs
 	$(BIN)/mypy
