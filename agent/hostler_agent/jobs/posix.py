@@ -242,7 +242,9 @@ async def sweep_marked(root_name: str, spare: Collection[int]) -> tuple[ProcessN
     patience = procfs.Patience(_SWEEP_DEADLINE_S)
     while not patience.over:
         pids = marked()
-        if not pids:
+        # Who is being killed loses its environment first, and its files and locks a moment later.
+        dying = [one for one in procfs.names(found) if one == found[one.pid]]
+        if not pids and not dying:
             break
         found.update((one.pid, one) for one in procfs.names(pids))
         procfs.signal_members(marked, signal.SIGKILL)
