@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import http.server
 import json
 import os
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 import uuid
@@ -51,6 +51,14 @@ class Windows:
             )  # fmt: skip
             self._socket, _ = listener.accept()
         threading.Thread(target=self._listen, name="winrs", daemon=True).start()
+
+    @property
+    def lives(self) -> bool:
+        return self._process.poll() is None
+
+    def last_words(self) -> str:
+        self._socket.close()
+        return self._output.close()
 
     def tell(self, **message: Any) -> None:
         with self._lock:
@@ -93,9 +101,17 @@ class Running:
             return output, None if self._output else self._code
 
 
-@functools.cache
+_windows: list[Windows] = []
+
+
 def windows() -> Windows:
-    return Windows()
+    """That of this test run. One that has died fails the test it died in, and not all that follow:
+    another takes its place."""
+    if _windows and not _windows[-1].lives:
+        print("Windows has died:", _windows.pop().last_words(), file=sys.stderr)
+    if not _windows:
+        _windows.append(Windows())
+    return _windows[-1]
 
 
 class WsMan:
