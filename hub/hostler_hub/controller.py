@@ -223,7 +223,7 @@ class Controller:
         """Let ``event`` happen to the worker; what ``also`` writes is committed with it.
 
         Raises NotFound for a worker that is gone, IllegalTransition, and what ``also`` raises:
-        then nothing has happened.
+        then nothing has happened. Who is cancelled while it is being written does not stop it.
         """
         entry = self._registry.get(name)
         after = await self._happen([(entry, event)], also)
@@ -460,7 +460,11 @@ class Controller:
         kept = False
         try:
             async with asyncio.timeout(driver.capabilities.destroy_deadline_s):
-                if command.keep and isinstance(driver, Keeper) and _recipe(driver, ref):
+                if (
+                    command.keep
+                    and isinstance(driver, Keeper)
+                    and driver.options_model.of(ref.options).recipe
+                ):
                     kept = await driver.keep(ref)
                 else:
                     await driver.destroy(ref)
@@ -478,20 +482,13 @@ class Controller:
     def _options(self, entry: Entry) -> Mapping[str, Any]:
         """The definition's, if they still lead to where the instance was started."""
         origin, definition = entry.origin, entry.definition
-        if origin.driver == definition.driver:
-            place = self._drivers[origin.driver].options_model.model_validate
-            present = definition.driver_options
-            if place(dict(present)).place == place(dict(origin.options)).place:
-                return present
-        return origin.options
+        same = origin.driver == definition.driver
+        present = definition.driver_options if same else None
+        return self._drivers[origin.driver].options_model.in_force(present, origin.options)
 
 
 def _with_the_row(_entry: Entry, _command: commands.Command) -> None:
     """Done already: an incident is written with the transition that orders it (K12)."""
-
-
-def _recipe(driver: Driver, ref: InstanceRef) -> str:
-    return driver.options_model.model_validate(dict(ref.options)).recipe
 
 
 def _has(life: Worker, instance: str) -> bool:

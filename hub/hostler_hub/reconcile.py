@@ -262,17 +262,13 @@ class Reconciler:
         A definition that leads there as well may name newer credentials.
         """
         entry = self._registry.find(owned.worker)
-        present: Mapping[str, Any] = {}
+        present = None
         if entry is not None and entry.definition.driver == name:
             present = entry.definition.driver_options
         row = await self._store.read(workers.instance, owned.instance)
         if row is None or row["driver_options"] is None:
-            return present
-        then = dict(row["driver_options"])
-        place = driver.options_model.model_validate
-        if present and place(dict(present)).place == place(then).place:
-            return present
-        return then
+            return present or {}
+        return driver.options_model.in_force(present, row["driver_options"])
 
 
 def _expected(entry: Entry) -> Expected:

@@ -63,11 +63,10 @@ class Spares:
         entry = self._registry.find(spare.worker)
         if entry is None or entry.life.removing or entry.definition.driver != self._name:
             return False
-        options = self._options.model_validate(dict(entry.definition.driver_options))
-        return options.recipe == spare.spare
+        return self._options.of(entry.definition.driver_options).recipe == spare.spare
 
     def _place(self, options: Mapping[str, Any]) -> str:
-        return self._options.model_validate(dict(options)).place
+        return self._options.of(options).place
 
 
 def _different(places: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

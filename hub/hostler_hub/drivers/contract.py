@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -48,6 +48,20 @@ class DriverOptions(BaseModel):
         options (say, a corrected user name), else under those it was started with.
         """
         return ""
+
+    @classmethod
+    def in_force(
+        cls, present: Mapping[str, Any] | None, started: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Those a living instance is dealt with under: see ``place``. None: no definition."""
+        if present is not None and cls.of(present).place == cls.of(started).place:
+            return present
+        return started
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Read as they are stored. Raises ValidationError."""
+        return cls.model_validate(dict(options))
 
     @property
     def recipe(self) -> str:
