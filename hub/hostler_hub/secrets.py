@@ -41,6 +41,13 @@ class Secrets:
             return value
         return self._read(ref.file or "")
 
+    def of_option(self, name: str, ref: SecretRef | None) -> str | None:
+        """What an option refers to, if given. Raises SecretRefused, which names the option."""
+        try:
+            return None if ref is None else self.resolve(ref)
+        except SecretRefused as refusal:
+            raise SecretRefused(f"option {name!r}: {refusal}") from refusal
+
     def _read(self, name: str) -> str:
         if self.directory is None:
             raise SecretRefused(f"secret file {name}: this hub has no directory of secrets")

@@ -166,24 +166,19 @@ def _phases(access: SshAccess) -> dict[str, Any]:
 
 def _credentials(hop: Hop, access: SshAccess, secrets: Secrets) -> dict[str, Any]:
     found = _phases(access)
-    told = {name: _secret(hop, name, secrets) for name in ("passphrase", "key", "password")}
-    if told["key"] is not None:
-        try:
-            found["pkey"] = _private_key(told["key"], told["passphrase"])
-        except ValueError as error:
-            raise AuthenticationFailed(f"{hop.address}: option 'key': {error}") from None
-    if told["password"] is not None:
-        found["password"] = told["password"]
-    return found
-
-
-def _secret(hop: Hop, name: str, secrets: Secrets) -> str | None:
-    """What the option refers to, if it is given."""
-    ref = getattr(hop, name)
     try:
-        return None if ref is None else secrets.resolve(ref)
+        passphrase = secrets.of_option("passphrase", hop.passphrase)
+        key = secrets.of_option("key", hop.key)
+        password = secrets.of_option("password", hop.password)
+        if key is not None:
+            found["pkey"] = _private_key(key, passphrase)
     except SecretRefused as refusal:
-        raise AuthenticationFailed(f"{hop.address}: option {name!r}: {refusal}") from refusal
+        raise AuthenticationFailed(f"{hop.address}: {refusal}") from refusal
+    except ValueError as error:
+        raise AuthenticationFailed(f"{hop.address}: option 'key': {error}") from None
+    if password is not None:
+        found["password"] = password
+    return found
 
 
 def _private_key(text: str, passphrase: str | None) -> paramiko.PKey:

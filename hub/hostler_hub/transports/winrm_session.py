@@ -78,8 +78,8 @@ class Session:
         """Its name, while a call is under way."""
         try:
             trust = _trust(access, secrets)
-            password = _secret(access, "password", secrets) or ""
-        except ValueError as error:
+            password = secrets.of_option("password", access.password) or ""
+        except (SecretRefused, ValueError) as error:
             raise AuthenticationFailed(f"{access.address}: {error}") from error
         self._protocol = Protocol(
             access.endpoint,
@@ -236,22 +236,13 @@ _RAISED = (
 
 
 def _trust(access: WinrmAccess, secrets: Secrets) -> Trust:
-    """Raises ValueError."""
-    trust = Trust(access.fingerprint, _secret(access, "ca", secrets))
+    """Raises SecretRefused or ValueError."""
+    trust = Trust(access.fingerprint, secrets.of_option("ca", access.ca))
     try:
         trust.context()
     except ValueError as error:
         raise ValueError(f"option 'ca': {error}") from error
     return trust
-
-
-def _secret(access: WinrmAccess, name: str, secrets: Secrets) -> str | None:
-    """What the option refers to, if it is given; raises ValueError."""
-    ref = getattr(access, name)
-    try:
-        return None if ref is None else secrets.resolve(ref)
-    except SecretRefused as refusal:
-        raise ValueError(f"option {name!r}: {refusal}") from refusal
 
 
 def _translate(error: BaseException, access: WinrmAccess) -> TransportError:
