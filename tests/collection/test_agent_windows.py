@@ -28,13 +28,8 @@ SERVICE, DOES_NOT_EXIST = "hostler-agent-win-1", 1060
 
 @pytest.fixture
 def hub(tmp_path):
-    hub = HubProcess(tmp_path / "hub")
-    try:
-        hub.start()
+    with HubProcess.running(tmp_path / "hub") as hub:
         yield hub
-        hub.stop()
-    finally:
-        hub.close()
 
 
 @pytest.fixture

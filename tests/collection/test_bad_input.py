@@ -96,15 +96,11 @@ class Told:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     directory = tmp_path_factory.mktemp("site")
-    hub = HubProcess(directory / "hub")
-    with opened(directory, hub.state_dir / "secrets") as places:
-        try:
-            hub.start()
-            yield Site(hub, places)
-            hub.stop()
-            assert hub.leftovers() == []
-        finally:
-            hub.close()
+    with (
+        opened(directory, directory / "hub" / "secrets") as places,
+        HubProcess.running(directory / "hub") as hub,
+    ):
+        yield Site(hub, places)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,16 @@ class Fleet:
         instance = (await api.worker(worker))["instance"]
         (found,) = (each for each, ulid in self.living().items() if ulid == instance)
         return self.machines[found]
+
+
+@contextlib.contextmanager
+def running_at(cloud_url: str, directory: Path) -> Iterator[Fleet]:
+    """With a running hub; what it leaves behind is a failure. Workers' names are the tests' own."""
+    with fleet_at(cloud_url, directory, sys.executable) as made:
+        made.start()
+        yield made
+        assert made.hub.stop() == 0
+        assert made.leftovers() == []
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 import pytest
-from e2e.ec2_fleet import Fleet, fleet_at
+from e2e.ec2_fleet import Fleet, running_at
 from peers import ec2
 
 if TYPE_CHECKING:
@@ -31,12 +31,8 @@ def cloud_url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def fleet(cloud_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """With a running hub; what it leaves behind is a failure. Workers' names are the tests' own."""
-    with fleet_at(cloud_url, tmp_path_factory.mktemp("ec2"), sys.executable) as made:
-        made.start()
+    with running_at(cloud_url, tmp_path_factory.mktemp("ec2")) as made:
         yield made
-        assert made.hub.stop() == 0
-        assert made.leftovers() == []
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from e2e.ec2_fleet import Fleet, fleet_at
+from e2e.ec2_fleet import Fleet, fleet_at, running_at
 from peers import ec2
 from peers.ec2 import Fault, Weather
 
@@ -37,11 +37,8 @@ def cloud_url() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def fleet(cloud_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with fleet_at(cloud_url, tmp_path_factory.mktemp("stop"), sys.executable) as made:
-        made.start()
+    with running_at(cloud_url, tmp_path_factory.mktemp("stop")) as made:
         yield made
-        assert made.hub.stop() == 0
-        assert made.leftovers() == []
 
 
 @pytest.fixture

@@ -43,13 +43,8 @@ def _said(windows: Windows, *arguments: str) -> str:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubProcess]:
-    hub = HubProcess(tmp_path / "hub")
-    try:
-        hub.start()
+    with HubProcess.running(tmp_path / "hub") as hub:
         yield hub
-        hub.stop()
-    finally:
-        hub.close()
 
 
 @pytest.fixture
