@@ -87,11 +87,24 @@ class Sshd:
 
     def drop(self) -> None:
         """Break every connection; the server goes on."""
+        self._signal(signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def hung(self) -> Iterator[None]:
+        """The connections there are stand still meanwhile; the server goes on."""
+        self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, which: signal.Signals) -> None:
+        """To the children, each of which has a connection."""
         assert self._process is not None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
         for child in children.split():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(child), signal.SIGKILL)
+                os.kill(int(child), which)
 
     def change_host_key(self) -> None:
         """From the next start on it has another."""

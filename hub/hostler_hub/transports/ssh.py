@@ -3,7 +3,8 @@
 Theory of operation. Both libraries block, so every call runs in a thread, and ends there by
 itself: each wait has what is left of the call's deadline as its own. One connection serves all
 calls to a machine, six at a time (sshd allows ten sessions), and is opened anew when it has
-broken; it is dropped when nobody has needed it for a while.
+broken; it is dropped when nobody has needed it for a while. Who cannot use it only retires it:
+it may be good enough for the calls that are still on it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import fabric
 import paramiko
-from paramiko.ssh_exception import ChannelException, SSHException
+from paramiko.ssh_exception import SSHException
 
 from hostler_hub.transports.contract import (
     Command,
@@ -53,7 +54,7 @@ class SshTransport:
         self.access = access
         self._wallet = wallet
         self._threads = threads
-        self._connection: fabric.Connection | None = None
+        self._line: _Line | None = None
         self._opening = asyncio.Lock()
         self._sessions = asyncio.Semaphore(SESSIONS)
         self._in_use = 0
@@ -104,36 +105,47 @@ class SshTransport:
         with self.hold():
             try:
                 async with asyncio.timeout(deadline_s), self._sessions:
-                    return await self._try_twice(functools.partial(act, deadline=deadline))
+                    return await self._try_twice(act, deadline)
             except TimeoutError:
                 raise TransportTimeout(
                     f"{self.address} did not answer within {deadline_s:g} s", sent=deadline.sent
                 ) from None
 
-    async def _try_twice(self, act: Callable[..., T]) -> T:
+    async def _try_twice(self, act: Callable[..., T], deadline: _Deadline) -> T:
         """A connection that has broken since it was last used is found out by using it."""
-        connection = await self._connect()
         try:
-            return await self._in_thread(functools.partial(act, connection))
-        except (Unreachable, TransportTimeout) as error:
-            if self._connection is connection and not error.sent:
-                self._drop()
-            if error.sent or not isinstance(error, Unreachable):
+            return await self._try(act, deadline)
+        except Unreachable as error:
+            if error.sent:
                 raise
-        connection = await self._connect()
-        return await self._in_thread(functools.partial(act, connection))
+        return await self._try(act, deadline)
 
-    async def _connect(self) -> fabric.Connection:
+    async def _try(self, act: Callable[..., T], deadline: _Deadline) -> T:
+        line = await self._connect()
+        line.users += 1
+        try:
+            work = functools.partial(act, line, deadline)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except (Unreachable, TransportTimeout, asyncio.CancelledError):
+            if not deadline.sent:  # as far as one can tell it leads nowhere
+                self._retire(line)
+            raise
+        finally:
+            line.users -= 1
+            if line.retired and not line.users:
+                line.close()
+
+    async def _connect(self) -> _Line:
         async with self._opening:
-            if self._connection is None or not self._connection.is_connected:
+            if self._line is None or not self._line.connection.is_connected:
                 self._drop()
                 login = asyncio.get_running_loop().run_in_executor(self._threads, self._log_in)
                 try:
-                    self._connection = await asyncio.shield(login)
+                    self._line = _Line(await asyncio.shield(login))
                 except asyncio.CancelledError:
                     login.add_done_callback(_log_out_late)
                     raise
-            return self._connection
+            return self._line
 
     def _log_in(self) -> fabric.Connection:
         """sshd drops some logins at random when many come at once; those are tried again."""
@@ -146,21 +158,40 @@ class SshTransport:
             time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - only to be apart from others
         raise AssertionError
 
-    async def _in_thread(self, act: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, act)
+    def _retire(self, line: _Line) -> None:
+        line.retired = True
+        if self._line is line:
+            self._line = None
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            # Closing waits for paramiko's thread, which may wait for the network.
-            threading.Thread(target=log_out, args=(connection,), daemon=True, name="logout").start()
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+
+@dataclass(eq=False)
+class _Line:
+    """A connection and who is on it; threads add their `sessions` and take them away."""
+
+    connection: fabric.Connection
+    sessions: set[paramiko.Channel] = field(default_factory=set)
+    users: int = 0
+    retired: bool = False
+
+    @property
+    def transport(self) -> paramiko.Transport:
+        return self.connection.transport
+
+    def close(self) -> None:
+        """Without waiting: paramiko's thread may wait for the network."""
+        ending = functools.partial(log_out, self.connection)
+        threading.Thread(target=ending, daemon=True, name="logout").start()
 
 
 def _log_out_late(future: asyncio.Future[fabric.Connection]) -> None:
     """Nobody waits any more for a login that a thread has gone on with."""
     if not future.cancelled() and future.exception() is None:
-        late = future.result()
-        threading.Thread(target=log_out, args=(late,), daemon=True, name="logout").start()
+        _Line(future.result()).close()
 
 
 @dataclass
@@ -179,20 +210,16 @@ class _Deadline:
         return left
 
 
-def _run(connection: fabric.Connection, deadline: _Deadline, *, command: Command) -> Outcome:
-    line = shlex.join(command.argv)
+def _run(line: _Line, deadline: _Deadline, *, command: Command) -> Outcome:
+    words = shlex.join(command.argv)
     try:
-        channel = _open_session(connection, deadline)
-        try:
+        with _session(line, deadline) as channel:
             if command.sending is not None:
                 command.sending()
             deadline.sent = True
-            channel.settimeout(deadline.left_s())
-            channel.exec_command(line)
+            channel.exec_command(words)
             _feed(channel, command.content)
             return _collect(channel, deadline, command.output_bytes)
-        finally:
-            channel.close()
     except (SSHException, EOFError, OSError) as error:
         raise _broken(error, deadline) from error
 
@@ -207,16 +234,36 @@ def _feed(channel: paramiko.Channel, content: bytes) -> None:
             raise
 
 
-def _open_session(connection: fabric.Connection, deadline: _Deadline) -> paramiko.Channel:
-    """sshd counts a session until it has buried its processes, a little after we have closed it."""
-    for pause_s in (*SESSION_PAUSES_S, None):
+@contextlib.contextmanager
+def _session(line: _Line, deadline: _Deadline) -> Iterator[paramiko.Channel]:
+    channel = _open_session(line, deadline)
+    line.sessions.add(channel)
+    try:
+        channel.settimeout(deadline.left_s())
+        yield channel
+    finally:
+        channel.close()
+        line.sessions.discard(channel)
+
+
+def _open_session(line: _Line, deadline: _Deadline) -> paramiko.Channel:
+    """sshd counts a session until it has buried its processes, a little after we have closed it,
+    and may allow fewer than we would have: then there is one again when another of ours is over.
+    """
+    pauses_s = iter(SESSION_PAUSES_S)
+    while True:
         try:
-            return connection.transport.open_session(timeout=deadline.left_s())
-        except ChannelException:
-            if pause_s is None:
+            return line.transport.open_session(timeout=deadline.left_s())
+        except SSHException as error:
+            # Of several refused at once paramiko knows the reason for one; the others are told
+            # what it says of a broken connection too.
+            if not line.transport.is_active():
                 raise
-        time.sleep(pause_s)
-    raise AssertionError
+            pause_s = next(pauses_s, None)
+            if pause_s is None and not line.sessions:
+                text = f"{deadline.address}: sshd opens no session: {error} (see its MaxSessions)"
+                raise Refused(text) from error
+        time.sleep(min(pause_s or SESSION_PAUSES_S[-1], deadline.left_s()))
 
 
 def _collect(channel: paramiko.Channel, deadline: _Deadline, limit: int) -> Outcome:
@@ -246,8 +293,8 @@ def _check_size(size: int, limit: int, deadline: _Deadline) -> None:
         raise OutputTooLarge(f"{deadline.address} printed more than {limit} bytes", sent=True)
 
 
-def _put(connection: fabric.Connection, deadline: _Deadline, *, path: str, content: bytes) -> None:
-    with _sftp(connection, deadline) as sftp, sftp.open(path, "wx") as file:
+def _put(line: _Line, deadline: _Deadline, *, path: str, content: bytes) -> None:
+    with _sftp(line, deadline) as sftp, sftp.open(path, "wx") as file:
         sftp.chmod(path, 0o600)
         try:
             # Not pipelined, where paramiko would not tell of a write that failed.
@@ -264,8 +311,8 @@ def _put(connection: fabric.Connection, deadline: _Deadline, *, path: str, conte
             raise Refused(text, sent=True) from error
 
 
-def _fetch(connection: fabric.Connection, deadline: _Deadline, *, path: str, size: int) -> bytes:
-    with _sftp(connection, deadline) as sftp, sftp.open(path, "rb") as file:
+def _fetch(line: _Line, deadline: _Deadline, *, path: str, size: int) -> bytes:
+    with _sftp(line, deadline) as sftp, sftp.open(path, "rb") as file:
         content: bytes = file.read(size + 1)
     if len(content) > size:
         raise OutputTooLarge(f"{deadline.address}: {path} has more than {size} bytes", sent=True)
@@ -273,17 +320,13 @@ def _fetch(connection: fabric.Connection, deadline: _Deadline, *, path: str, siz
 
 
 @contextlib.contextmanager
-def _sftp(connection: fabric.Connection, deadline: _Deadline) -> Iterator[paramiko.SFTPClient]:
+def _sftp(line: _Line, deadline: _Deadline) -> Iterator[paramiko.SFTPClient]:
     """A session of its own for each file: nothing is shared between threads."""
     try:
-        channel = _open_session(connection, deadline)
-        try:
-            channel.settimeout(deadline.left_s())
+        with _session(line, deadline) as channel:
             deadline.sent = True
             channel.invoke_subsystem("sftp")
             yield paramiko.SFTPClient(channel)
-        finally:
-            channel.close()
     except (PermissionError, FileNotFoundError) as error:
         raise Refused(f"{deadline.address}: {error.strerror or error}", sent=True) from error
     except (SSHException, EOFError, OSError) as error:

@@ -66,6 +66,63 @@ async def test_more_calls_than_sessions_share_one_connection(
     assert log.count("Accepted publickey") == 1
 
 
+async def test_a_machine_that_allows_fewer_sessions_is_asked_again_when_one_is_over(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    """Several are refused at once, all the time, for longer than the pauses are."""
+    sshd = make_sshd("MaxSessions 2")
+    transport = make_transport(sshd)
+    outcomes = await asyncio.gather(
+        *(transport.run(Command(["sh", "-c", f"sleep 0.5; echo {n}"])) for n in range(12))
+    )
+    assert [int(each.stdout) for each in outcomes] == list(range(12))
+    log = (sshd.directory / "sshd.log").read_text()
+    assert "no more sessions" in log
+    assert log.count("Accepted publickey") == 1
+
+
+async def test_a_machine_that_allows_no_session_is_told_of_as_such(
+    make_sshd: MakeSshd, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "SESSION_PAUSES_S", (0.01, 0.01))
+    transport = make_transport(make_sshd("MaxSessions 0"))
+    with pytest.raises(Refused, match=r"opens no session: .* MaxSessions") as caught:
+        await transport.run(Command(["true"]))
+    assert not caught.value.sent
+
+
+async def test_who_gives_up_before_a_session_is_free_leaves_the_others_theirs(
+    make_sshd: MakeSshd, make_transport: MakeTransport, tmp_path: Path
+) -> None:
+    transport = make_transport(make_sshd("MaxSessions 1"))
+    sent, may_end = asyncio.Event(), tmp_path / "may-end"
+    loop = asyncio.get_running_loop()
+    script = f"until [ -e {may_end} ]; do sleep 0.05; done; echo done"
+    first = Command(["sh", "-c", script], sending=lambda: loop.call_soon_threadsafe(sent.set))
+    running = asyncio.create_task(transport.run(first))
+    await sent.wait()
+    with pytest.raises(TransportTimeout) as caught:
+        await transport.run(Command(["true"], deadline_s=1))
+    assert not caught.value.sent
+    may_end.touch()
+    assert (await running).stdout == b"done\n"
+    assert (await transport.run(Command(["echo", "more"]))).stdout == b"more\n"
+
+
+async def test_G2_a_connection_that_hangs_is_not_used_again(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    sshd = make_sshd()
+    transport = make_transport(sshd)
+    await transport.run(Command(["true"]))
+    with sshd.hung(), pytest.raises(TransportTimeout) as caught:
+        await transport.run(Command(["true"], deadline_s=1))
+    assert not caught.value.sent
+    assert (await transport.run(Command(["echo", "again"]))).stdout == b"again\n"
+    log = (sshd.directory / "sshd.log").read_text()
+    assert log.count("Accepted publickey") == 2
+
+
 async def test_who_does_not_read_to_the_end_is_heard_all_the_same(
     make_sshd: MakeSshd, make_transport: MakeTransport
 ) -> None:
