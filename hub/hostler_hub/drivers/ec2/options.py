@@ -27,10 +27,9 @@ RECIPE = f"{TAG_PREFIX}recipe"
 SPARE = f"{TAG_PREFIX}spare"
 
 # What a machine that is kept is told anew at each start, or what is not about the machine.
-_NOT_OF_THE_MACHINE = {"python", "hub_url", "insecure", "orphan_timeout_s"} | {
-    "at_end",
-    "profile",
-    "credentials",
+_NOT_OF_THE_MACHINE = {
+    *("python", "hub_url", "insecure", "orphan_timeout_s"),
+    *("at_end", "profile", "credentials"),
 }
 
 
