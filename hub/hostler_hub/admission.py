@@ -28,7 +28,8 @@ from starlette.websockets import WebSocket
 from hostler_agent.wire.errors import CredentialsError
 from hostler_agent.wire.extension import Handshake
 from hostler_hub.clock import Clock
-from hostler_hub.controller import Controller, hash_of
+from hostler_hub.controller import Controller
+from hostler_hub.digest import hash_of
 from hostler_hub.errors import NotFound
 from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle import events

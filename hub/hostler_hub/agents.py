@@ -21,9 +21,10 @@ from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError, RemoteError, WireError
 from hostler_agent.wire.extension import GO_AWAY_CLOSE_CODE, AgentReport, HubSettings
 from hostler_hub.admission import Admission
+from hostler_hub.advance import Also
 from hostler_hub.agent_session import AgentSession, CommandSink, ConnectionLost
 from hostler_hub.clock import Clock
-from hostler_hub.controller import Also, Controller
+from hostler_hub.controller import Controller
 from hostler_hub.errors import NotFound
 from hostler_hub.facts import facts_of
 from hostler_hub.lifecycle import events

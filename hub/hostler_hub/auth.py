@@ -9,7 +9,6 @@ bound to an instance, live in the ledger of instances and open no HTTP route.
 from __future__ import annotations
 
 import enum
-import hashlib
 import hmac
 import math
 import os
@@ -18,6 +17,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hostler_hub.digest import hash_of
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound, TooManyAttempts, Unauthenticated
 from hostler_hub.store import tokens as rows
 
@@ -38,7 +38,7 @@ FAILURE_ENTRIES = 10_000
 
 _TOKEN = re.compile(r"hst_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._@-]{0,61}[A-Za-z0-9])?")
-_NO_HASH = hashlib.sha256(b"").hexdigest()
+_NO_HASH = hash_of("")
 _LOOKUP_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -118,7 +118,7 @@ class Tokens:
         match = _TOKEN.fullmatch(presented)
         lookup = match[1] if match else ""
         self._refuse_guessing(client, lookup)
-        presented_hash = _hash(presented)
+        presented_hash = hash_of(presented)
         known = self._cached(lookup)
         if known is None or not hmac.compare_digest(known.token_hash, presented_hash):
             known = await self._load(lookup)
@@ -163,7 +163,7 @@ class Tokens:
         return (
             known is not None
             and known.caller == Caller(ADMIN_NAME, Role.ADMIN)
-            and hmac.compare_digest(known.token_hash, _hash(token))
+            and hmac.compare_digest(known.token_hash, hash_of(token))
         )
 
     def _row(
@@ -174,7 +174,7 @@ class Tokens:
             "name": name,
             "role": role.value,
             "lookup": token.split("_")[1],
-            "token_hash": _hash(token),
+            "token_hash": hash_of(token),
             "created_by": by,
             "created_at": now,
             "expires_at": None if expires_in_s is None else now + expires_in_s,
@@ -237,10 +237,6 @@ class Tokens:
 def _new_token() -> str:
     lookup = "".join(secrets.choice(_LOOKUP_ALPHABET) for _ in range(12))
     return f"hst_{lookup}_{secrets.token_urlsafe(32)}"
-
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _insert_new(c: Connection, row: dict[str, Any]) -> None:

@@ -11,37 +11,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import structlog
 from sqlalchemy import Connection
 
-from hostler_hub.alarms import Alarm, Alarms, nobody
+from hostler_hub.advance import Advance, Also, write
+from hostler_hub.alarms import Alarms, nobody
 from hostler_hub.clock import Clock
-from hostler_hub.decisions import Decision, Step, cause_of
-from hostler_hub.drivers.contract import (
-    Driver,
-    DriverError,
-    InstanceRef,
-    InstanceSpec,
-    Keeper,
-)
+from hostler_hub.decisions import Step
+from hostler_hub.driver_calls import DriverCalls
+from hostler_hub.drivers.contract import Driver
 from hostler_hub.errors import NotFound
 from hostler_hub.evidence import Evidence
 from hostler_hub.lifecycle import Worker, check, check_transition, commands, events, step
-from hostler_hub.lifecycle.model import Policy, Presence, State, Timer
+from hostler_hub.lifecycle.model import Policy, State, Timer
 from hostler_hub.oversight import Oversight, Unattended
-from hostler_hub.registry import Entry, Origin, Registry, columns_of, life_of, policy_of
+from hostler_hub.registry import Entry, Origin, Registry, life_of, policy_of
 from hostler_hub.specs import WorkerDefinition
 from hostler_hub.stalls import Stalls
-from hostler_hub.store import builds, incidents, people, workers
-from hostler_hub.store import decisions as decision_rows
-from hostler_hub.store import events as event_rows
+from hostler_hub.store import builds, incidents, workers
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.tasks import Tasks
@@ -54,8 +45,6 @@ RETRY_S = 1.0
 
 # An agent that has lost its hub kills its jobs 30 s before its leases end; the hub waits 30 s more.
 AGENT_MARGIN_S = 30.0
-
-Also = Callable[[Connection], None]
 
 _FOR_AGENTS = frozenset({Timer.ATTACH, Timer.RECONNECT, Timer.MISSING})
 
@@ -71,25 +60,6 @@ class Outlets(Protocol):
     def offer_slots(self) -> None: ...
     def tell_person(self, lease: str) -> None: ...
     def examine(self, worker: str, order: commands.Examine) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Advance:
-    """One worker's step, decided but not yet committed. Compared by identity: there are many."""
-
-    entry: Entry
-    event: events.Event
-    before: Worker
-    after: Worker
-    ordered: list[commands.Command]
-    alarms: Sequence[Alarm]
-    token: str | None
-    step: Step
-    decisions: Sequence[Decision]
-
-    @property
-    def forgets(self) -> bool:
-        return any(isinstance(command, commands.Forget) for command in self.ordered)
 
 
 class Controller:
@@ -109,11 +79,11 @@ class Controller:
         drivers: Mapping[str, Driver],
         lease_ttl_s: float,
     ) -> None:
-        self._evidence = Evidence(store, clock)
         self._store = store
         self._clock = clock
         self._registry = registry
         self._drivers = drivers
+        self._calls = DriverCalls(drivers, clock, Evidence(store, clock))
         self._lease_ttl_s = lease_ttl_s
         self.alarms = Alarms(nobody, lambda: None)
         self.oversight: Oversight = Unattended()
@@ -280,7 +250,7 @@ class Controller:
         await self._tasks.unbroken(commit, "commit")
         return [each.after for each in decided]
 
-    def _decide(self, entry: Entry, event: events.Event) -> _Advance:
+    def _decide(self, entry: Entry, event: events.Event) -> Advance:
         before = entry.life
         event = self.oversight.judge(entry, event)
         after, ordered = step(before, event)
@@ -292,17 +262,17 @@ class Controller:
         token = secrets.token_urlsafe(32) if starts and not after.policy.permanent else None
         alarms = self.alarms.of(entry, after, ordered, event.at)
         decided = self.oversight.decisions(entry, made)
-        return _Advance(entry, event, before, after, ordered, alarms, token, made, decided)
+        return Advance(entry, event, before, after, ordered, alarms, token, made, decided)
 
     async def _commit(
-        self, decided: Sequence[_Advance], also: Also | None, locks: contextlib.AsyncExitStack
+        self, decided: Sequence[Advance], also: Also | None, locks: contextlib.AsyncExitStack
     ) -> None:
         """Row, memory, orders. Whoever cuts it leaves a memory whose every next write is stale."""
         async with locks:
-            changed = [each for each in decided if also is not None or _persists(each)]
+            changed = [each for each in decided if also is not None or each.persists]
             if changed or also is not None:
                 with self.stalls.waiting():
-                    await self._store.write(_write_all, changed, also)
+                    await self._store.write(write, changed, also)
             written = set(changed)
             for each in decided:
                 self._adopt(each, written=each in written)
@@ -310,7 +280,7 @@ class Controller:
                 for command in each.ordered:
                     self._execute(each, command)
 
-    def _adopt(self, each: _Advance, *, written: bool) -> None:
+    def _adopt(self, each: Advance, *, written: bool) -> None:
         entry = each.entry
         entry.life = each.after
         if each.after.instance is None:
@@ -338,21 +308,21 @@ class Controller:
 
     # --- commands -----------------------------------------------------------------------------
 
-    def _execute(self, each: _Advance, command: commands.Command) -> None:
+    def _execute(self, each: Advance, command: commands.Command) -> None:
         if isinstance(command, commands.SetTimer):
             self._set_timer(each.entry, command.timer, command.at - each.event.at)
         else:
             self._verbs[type(command)](each.entry, command)
 
     def _create(self, entry: Entry, command: commands.Create) -> None:
-        self._call_driver(entry, command, self._run_create)
+        self._call_driver(entry, command, self._calls.create)
 
     def _inspect(self, entry: Entry, command: commands.Inspect) -> None:
         if not entry.driver_lock.locked():  # a create or destroy under way says more than a look
-            self._call_driver(entry, command, self._run_inspect)
+            self._call_driver(entry, command, self._calls.inspect)
 
     def _destroy(self, entry: Entry, command: commands.Destroy) -> None:
-        self._call_driver(entry, command, self._run_destroy)
+        self._call_driver(entry, command, self._calls.destroy)
 
     def _set_timer(self, entry: Entry, timer: Timer, after_s: float) -> None:
         """What the core waits for are durations: a clock that is set ends none of them (A9)."""
@@ -406,8 +376,6 @@ class Controller:
         for handle in entry.timers.values():
             handle.cancel()
 
-    # --- the driver's calls -------------------------------------------------------------------
-
     def _call_driver(self, entry: Entry, command: T, call: DriverCall[T]) -> None:
         name = f"{type(command).__name__.lower()} {entry.life.name}"
         self._tasks.spawn(self._report(entry, command, call), name)
@@ -416,75 +384,6 @@ class Controller:
         async with entry.driver_lock:  # never two driver calls at once on one worker (P10)
             event = await call(entry, command)
         await self.insist(entry.life.name, event)
-
-    async def _run_create(self, entry: Entry, command: commands.Create) -> events.Event:
-        driver = self._drivers[entry.origin.driver]
-        spec = InstanceSpec(
-            worker=entry.life.name,
-            instance=command.instance,
-            epoch=command.epoch,
-            token=entry.token or "",
-            options=entry.origin.options,
-        )
-        entry.token = None  # handed over; the row has its hash
-        try:
-            async with asyncio.timeout(driver.capabilities.create_deadline_s):
-                handle = await driver.create(spec)
-        except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
-            text = _reason(driver, "create", error)
-            return events.CreateFailed(at=self._clock.now(), instance=spec.instance, error=text)
-        return events.Created(at=self._clock.now(), instance=spec.instance, handle=handle)
-
-    async def _run_inspect(self, entry: Entry, command: commands.Inspect) -> events.Event:
-        driver = self._drivers[entry.origin.driver]
-        presence, evidence, handle = Presence.UNKNOWN, "", None
-        try:
-            async with asyncio.timeout(driver.capabilities.inspect_deadline_s):
-                seen = await driver.inspect(self._ref(entry, command.instance))
-            presence, evidence, handle = seen.presence, seen.evidence, seen.handle
-        except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
-            evidence = _reason(driver, "inspect", error)
-        return events.Inspected(
-            at=self._clock.now(),
-            instance=command.instance,
-            presence=presence,
-            evidence=evidence,
-            handle=handle,
-        )
-
-    async def _run_destroy(self, entry: Entry, command: commands.Destroy) -> events.Event:
-        driver = self._drivers[entry.origin.driver]
-        ref = self._ref(entry, command.instance)
-        if command.failure is not None:
-            await self._evidence.gather(driver, ref, command.failure)
-        kept = False
-        try:
-            async with asyncio.timeout(driver.capabilities.destroy_deadline_s):
-                if (
-                    command.keep
-                    and isinstance(driver, Keeper)
-                    and driver.options_model.of(ref.options).recipe
-                ):
-                    kept = await driver.keep(ref)
-                else:
-                    await driver.destroy(ref)
-        except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
-            text = _reason(driver, "destroy", error)
-            at = self._clock.now()
-            return events.DestroyFailed(at=at, instance=command.instance, error=text)
-        return events.Destroyed(at=self._clock.now(), instance=command.instance, kept=kept)
-
-    def _ref(self, entry: Entry, instance: str) -> InstanceRef:
-        life = entry.life
-        handle = life.instance.handle if life.instance and life.instance.id == instance else None
-        return InstanceRef(life.name, instance, life.epoch, handle, self._options(entry))
-
-    def _options(self, entry: Entry) -> Mapping[str, Any]:
-        """The definition's, if they still lead to where the instance was started."""
-        origin, definition = entry.origin, entry.definition
-        same = origin.driver == definition.driver
-        present = definition.driver_options if same else None
-        return self._drivers[origin.driver].options_model.in_force(present, origin.options)
 
 
 def _with_the_row(_entry: Entry, _command: commands.Command) -> None:
@@ -495,11 +394,6 @@ def _has(life: Worker, instance: str) -> bool:
     return life.instance is not None and life.instance.id == instance
 
 
-def hash_of(secret: str) -> str:
-    """SHA-256 suffices for 256 random bits; the secret itself is stored nowhere."""
-    return hashlib.sha256(secret.encode()).hexdigest()
-
-
 def _load(c: Connection) -> tuple[Sequence[Any], ...]:
     is_open = incidents.load_open(c)
     return workers.load_all(c), builds.open_leases(c), workers.live_instances(c), is_open
@@ -508,98 +402,3 @@ def _load(c: Connection) -> tuple[Sequence[Any], ...]:
 def _origin(row: Mapping[str, Any]) -> Origin | None:
     """None for an instance of a hub that did not record it yet: its definition says."""
     return None if row["driver"] is None else Origin(row["driver"], row["driver_options"])
-
-
-def _reason(driver: Driver, verb: str, error: Exception) -> str:
-    """What a person reads of it; a driver's own mistake must not leave a worker waiting (V17)."""
-    if isinstance(error, TimeoutError):
-        return f"{driver.name}: {verb} did not answer within its deadline"
-    if isinstance(error, DriverError):
-        return str(error)
-    _log.error("driver broke its contract", driver=driver.name, verb=verb, exc_info=error)
-    return f"{driver.name}: {verb} broke: {type(error).__name__}: {error}"
-
-
-def _persists(each: _Advance) -> bool:
-    if each.event.noteworthy or each.forgets or each.alarms or each.decisions:
-        return True
-    return columns_of(each.before) != columns_of(each.after)
-
-
-def _write_all(c: Connection, decided: Sequence[_Advance], also: Also | None) -> None:
-    for each in decided:
-        _write(c, each)
-    event_rows.append(c, [_event_row(each) for each in decided if _persists(each)])
-    decision_rows.append(c, [made.row() for each in decided for made in each.decisions])
-    people.append(c, [row for each in decided for row in _past_leases(each)])
-    if also is not None:
-        also(c)
-
-
-def _write(c: Connection, each: _Advance) -> None:
-    before, after = each.before, each.after
-    for alarm in each.alarms:
-        alarm.write(c)
-    if each.forgets:
-        _end_instance(c, each)
-        workers.delete(c, after.name)
-        return
-    # The revision is the compare-and-set that a lease and a stop both have to win (V9, P20).
-    workers.update(c, after.name, each.entry.revision, columns_of(after))
-    if before.instance is not None and after.instance is None:
-        _end_instance(c, each)
-    if before.instance is None and after.instance is not None:
-        workers.open_instance(
-            c,
-            {
-                "id": after.instance.id,
-                "worker": after.name,
-                "epoch": after.epoch,
-                "token_hash": None if each.token is None else hash_of(each.token),
-                "session_hash": None,
-                "process": None,
-                "created_at": each.event.at,
-                "ended_at": None,
-                "end_reason": None,
-                "driver": each.entry.origin.driver,
-                "driver_options": dict(each.entry.origin.options),
-            },
-        )
-
-
-def _end_instance(c: Connection, each: _Advance) -> None:
-    if each.before.instance is not None:
-        kept = isinstance(each.event, events.Destroyed) and each.event.kept
-        reason = "stopped; its machine is kept" if kept else cause_of(each.event)
-        workers.end_instance(c, each.before.instance.id, each.event.at, reason, kept=kept)
-
-
-def _past_leases(each: _Advance) -> list[dict[str, Any]]:
-    """Those of people that this step ended."""
-    instance = each.before.instance
-    return [
-        {
-            "id": command.lease.id,
-            "worker": each.after.name,
-            "instance": instance.id if instance and command.lease.granted else None,
-            "lease": dataclasses.asdict(command.lease),
-            "ended_at": each.event.at,
-            "end_reason": command.over,
-        }
-        for command in each.ordered
-        if isinstance(command, commands.TellPerson) and command.over is not None
-    ]
-
-
-def _event_row(each: _Advance) -> dict[str, Any]:
-    instance = each.after.instance or each.before.instance
-    return {
-        "at": each.event.at,
-        "worker": each.after.name,
-        "instance": instance.id if instance else None,
-        "epoch": each.after.epoch,
-        "event": type(each.event).__name__,
-        "from_state": each.before.state.value,
-        "to_state": each.after.state.value,
-        "cause": cause_of(each.event),
-    }

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from hostler_hub.clock import VirtualClock
-from hostler_hub.controller import Controller, hash_of
+from hostler_hub.controller import Controller
+from hostler_hub.digest import hash_of
 from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.fake import FakeDriver, FakeProvider
 from hostler_hub.errors import NotFound

@@ -6,11 +6,12 @@ token ends its sessions at once. A hub that restarts has none; people sign in ag
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from hostler_hub.digest import hash_of
 
 LIFE_S = 12 * 3600.0
 IDLE_S = 3600.0
@@ -44,29 +45,25 @@ class Sessions:
         if len(self._open) >= SESSIONS:  # V15: who was away longest makes room
             del self._open[min(self._open, key=lambda key: self._open[key].seen_at)]
         cookie = secrets.token_urlsafe(32)
-        self._open[_key(cookie)] = Session(token, now, now, secrets.token_urlsafe(32))
+        self._open[hash_of(cookie)] = Session(token, now, now, secrets.token_urlsafe(32))
         return cookie
 
     def find(self, cookie: str) -> Session | None:
         """The cookie's session, as long as it lasts: 12 hours, and one of doing nothing."""
         now = self._monotonic()
-        session = self._open.get(_key(cookie))
+        session = self._open.get(hash_of(cookie))
         if session is None or _is_over(session, now):
             return None
         session.seen_at = now
         return session
 
     def close(self, cookie: str) -> None:
-        self._open.pop(_key(cookie), None)
+        self._open.pop(hash_of(cookie), None)
 
     def _forget_old(self, now: float) -> None:
         self._open = {
             key: session for key, session in self._open.items() if not _is_over(session, now)
         }
-
-
-def _key(cookie: str) -> str:
-    return hashlib.sha256(cookie.encode("utf-8", "replace")).hexdigest()
 
 
 def _is_over(session: Session, now: float) -> bool:
