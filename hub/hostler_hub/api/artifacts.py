@@ -10,11 +10,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from hostler_hub.api import problems, views
+from hostler_hub.api import problems
 from hostler_hub.api.builds import PAGE_ROWS, BuildId
 from hostler_hub.api.ports import HubPart
 from hostler_hub.api.responses import Json
 from hostler_hub.api.security import GuardedRoute, Submitter, Viewer
+from hostler_hub.api.shapes import builds as shapes
 
 router = APIRouter(prefix="/api/v1", route_class=GuardedRoute, tags=["files"])
 
@@ -34,7 +35,7 @@ class Range(BaseModel):
 @router.post(
     "/files",
     status_code=201,
-    response_model=views.StoredFile,
+    response_model=shapes.StoredFile,
     responses=problems.responses(413),
     openapi_extra={"requestBody": {"required": True, "content": _BYTES}},
 )
@@ -49,7 +50,7 @@ async def store(
 
 @router.get(
     "/builds/{id}/artifacts",
-    response_model=views.ArtifactPage,
+    response_model=shapes.ArtifactPage,
     responses=problems.responses(404),
 )
 async def page(

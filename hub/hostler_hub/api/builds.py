@@ -7,10 +7,11 @@ from fastapi import APIRouter, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
-from hostler_hub.api import problems, views
+from hostler_hub.api import problems
 from hostler_hub.api.ports import HubPart
 from hostler_hub.api.responses import Json
 from hostler_hub.api.security import GuardedRoute, Submitter, Viewer
+from hostler_hub.api.shapes import builds as shapes
 from hostler_hub.specs import STEPS, BuildSpec, Text
 
 router = APIRouter(prefix="/api/v1/builds", route_class=GuardedRoute, tags=["builds"])
@@ -35,7 +36,7 @@ class _Body(BaseModel):
 class Filter(_Body):
     """Which builds to list."""
 
-    state: views.BuildState | None = None
+    state: shapes.BuildState | None = None
     worker: str | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_ROWS)] = PAGE_ROWS
     after: str | None = None
@@ -58,9 +59,9 @@ class CancelBuild(_Body):
 @router.post(
     "",
     status_code=201,
-    response_model=views.BuildView,
+    response_model=shapes.BuildView,
     responses={
-        200: {"description": "Known already by its Idempotency-Key", "model": views.BuildView},
+        200: {"description": "Known already by its Idempotency-Key", "model": shapes.BuildView},
         **problems.responses(409, 413),
     },
 )
@@ -73,7 +74,7 @@ async def submit(
     return Json(view, status_code=201 if created else 200, headers=location)
 
 
-@router.get("", response_model=views.BuildPage, responses=problems.responses())
+@router.get("", response_model=shapes.BuildPage, responses=problems.responses())
 async def page(
     hub: HubPart,
     caller: Viewer,  # noqa: ARG001  # declares the role
@@ -87,7 +88,7 @@ async def page(
     )
 
 
-@router.get("/{id}", response_model=views.BuildView, responses=problems.responses(404))
+@router.get("/{id}", response_model=shapes.BuildView, responses=problems.responses(404))
 async def view(
     id: BuildId,  # the path's own word
     hub: HubPart,
@@ -98,7 +99,9 @@ async def view(
     return Json(await (hub.queue.wait(id, wait_s) if wait_s else hub.queue.get(id)))
 
 
-@router.post("/{id}/cancel", response_model=views.BuildView, responses=problems.responses(404, 413))
+@router.post(
+    "/{id}/cancel", response_model=shapes.BuildView, responses=problems.responses(404, 413)
+)
 async def cancel(
     id: BuildId,
     hub: HubPart,

@@ -6,10 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from hostler_hub.api import problems, views
+from hostler_hub.api import problems
 from hostler_hub.api.ports import HubPart
 from hostler_hub.api.responses import Json
 from hostler_hub.api.security import GuardedRoute, Viewer
+from hostler_hub.api.shapes import decisions as shapes
 from hostler_hub.store.decisions import Filter
 
 router = APIRouter(prefix="/api/v1/decisions", route_class=GuardedRoute, tags=["decisions"])
@@ -26,7 +27,7 @@ class Where(BaseModel):
     worker: str | None = None
     build: str | None = None
     group: str | None = None
-    kind: views.DecisionKind | None = None
+    kind: shapes.DecisionKind | None = None
     since: AwareDatetime | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_ROWS)] = 100
     after: Annotated[int, Field(ge=1, le=_MAX_ID)] | None = None
@@ -39,7 +40,7 @@ def _seconds(instant: datetime | None) -> float | None:
     return None if instant is None else instant.timestamp()
 
 
-@router.get("", response_model=views.DecisionPage, responses=problems.responses())
+@router.get("", response_model=shapes.DecisionPage, responses=problems.responses())
 async def page(
     hub: HubPart,
     caller: Viewer,  # noqa: ARG001  # declares the role

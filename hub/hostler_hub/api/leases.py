@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from hostler_hub.api import problems, views
+from hostler_hub.api import problems
 from hostler_hub.api.ports import HubPart
 from hostler_hub.api.responses import Json
 from hostler_hub.api.security import GuardedRoute, Submitter, Viewer
+from hostler_hub.api.shapes import leases as shapes
 from hostler_hub.fields import MONTH_S, Number, PositiveSeconds
 from hostler_hub.leases import Terms
 from hostler_hub.specs import Text, WorkerName
@@ -62,7 +63,7 @@ class LeaseFilter(_Body):
     limit: Annotated[int, Field(ge=1, le=PAGE_ROWS)] = PAGE_ROWS
 
 
-@router.get("", response_model=views.LeaseList, responses=problems.responses())
+@router.get("", response_model=shapes.LeaseList, responses=problems.responses())
 async def page(
     hub: HubPart,
     caller: Viewer,  # noqa: ARG001  # declares the role
@@ -75,7 +76,7 @@ async def page(
     return Json(found)
 
 
-@router.post("", response_model=views.LeaseResult, responses=problems.responses(404, 409, 413))
+@router.post("", response_model=shapes.LeaseResult, responses=problems.responses(404, 409, 413))
 async def acquire(body: AcquireLease, hub: HubPart, caller: Submitter) -> Json:
     """Leases a whole worker for the token's name, or begins to wait for it, and returns at once.
 
@@ -85,7 +86,7 @@ async def acquire(body: AcquireLease, hub: HubPart, caller: Submitter) -> Json:
     return Json(await hub.leases.acquire(body.worker, terms, by=caller, dry_run=body.dry_run))
 
 
-@router.get("/{id}", response_model=views.Lease, responses=problems.responses(404))
+@router.get("/{id}", response_model=shapes.Lease, responses=problems.responses(404))
 async def view(
     id: LeaseId,
     hub: HubPart,
@@ -97,7 +98,7 @@ async def view(
 
 
 @router.post(
-    "/{id}/renew", response_model=views.LeaseResult, responses=problems.responses(404, 409, 413)
+    "/{id}/renew", response_model=shapes.LeaseResult, responses=problems.responses(404, 409, 413)
 )
 async def renew(id: LeaseId, body: RenewLease, hub: HubPart, caller: Submitter) -> Json:
     """Lets a lease last longer; for its holder, and for operators."""
@@ -108,7 +109,7 @@ async def renew(id: LeaseId, body: RenewLease, hub: HubPart, caller: Submitter) 
 
 
 @router.post(
-    "/{id}/release", response_model=views.LeaseResult, responses=problems.responses(404, 409, 413)
+    "/{id}/release", response_model=shapes.LeaseResult, responses=problems.responses(404, 409, 413)
 )
 async def release(
     id: LeaseId,

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-from hostler_hub.api import problems, views
+from hostler_hub.api import problems
 from hostler_hub.api.ports import HubPart
 from hostler_hub.api.responses import Json
 from hostler_hub.api.security import GuardedRoute, Operator, Viewer
+from hostler_hub.api.shapes import reconcile as shapes
 from hostler_hub.errors import InvalidRequest
 from hostler_hub.fields import DriverName, Text, WorkerName
 from hostler_hub.views import evidence_view, reconcile_view
@@ -37,7 +38,7 @@ class Forget(_Body):
     dry_run: StrictBool = False
 
 
-@router.post("/reconcile", response_model=views.Reconciliation, responses=problems.responses())
+@router.post("/reconcile", response_model=shapes.Reconciliation, responses=problems.responses())
 async def reconcile(body: Reconcile, hub: HubPart, caller: Operator) -> Json:  # noqa: ARG001
     """Asks the providers for everything that carries this hub's mark, and settles the difference.
 
@@ -57,7 +58,7 @@ async def reconcile(body: Reconcile, hub: HubPart, caller: Operator) -> Json:  #
 
 
 @router.post(
-    "/workers/forget", response_model=views.ForgetResults, responses=problems.responses(404, 409)
+    "/workers/forget", response_model=shapes.ForgetResults, responses=problems.responses(404, 409)
 )
 async def forget(body: Forget, hub: HubPart, caller: Operator) -> Json:
     """Frees workers whose instances cannot be proven gone but are, as somebody has seen."""
@@ -68,7 +69,9 @@ async def forget(body: Forget, hub: HubPart, caller: Operator) -> Json:
 
 
 @router.get(
-    "/workers/{name}/evidence", response_model=views.EvidenceList, responses=problems.responses(404)
+    "/workers/{name}/evidence",
+    response_model=shapes.EvidenceList,
+    responses=problems.responses(404),
 )
 async def evidence(name: str, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
     """What drivers said of this worker's failed instances before they were destroyed."""

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from hostler_hub.api import problems, views
+from hostler_hub.api import problems
 from hostler_hub.api.ports import HubPart
 from hostler_hub.api.responses import Json
 from hostler_hub.api.security import GuardedRoute, Operator
+from hostler_hub.api.shapes import workers as shapes
 
 router = APIRouter(prefix="/api/v1/refusals", route_class=GuardedRoute, tags=["workers"])
 
@@ -15,7 +16,7 @@ PAGE_ROWS = 500
 
 
 # Not for viewers: people give passwords as names, and addresses are nobody else's business.
-@router.get("", response_model=views.RefusalList, responses=problems.responses())
+@router.get("", response_model=shapes.RefusalList, responses=problems.responses())
 async def page(
     hub: HubPart,
     caller: Operator,  # noqa: ARG001  # declares the role

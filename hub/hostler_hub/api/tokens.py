@@ -7,10 +7,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from starlette.responses import Response
 
-from hostler_hub.api import problems, views
+from hostler_hub.api import problems
 from hostler_hub.api.ports import HubPart
 from hostler_hub.api.responses import Json
 from hostler_hub.api.security import Admin, GuardedRoute
+from hostler_hub.api.shapes import system as shapes
 from hostler_hub.auth import MAX_LIFE_S, Role
 from hostler_hub.specs import Number
 
@@ -30,7 +31,7 @@ class CreateToken(BaseModel):
 @router.post(
     "",
     status_code=201,
-    response_model=views.CreatedToken,
+    response_model=shapes.CreatedToken,
     responses=problems.responses(409, 413),
 )
 async def create(body: CreateToken, hub: HubPart, caller: Admin) -> Json:
@@ -40,7 +41,7 @@ async def create(body: CreateToken, hub: HubPart, caller: Admin) -> Json:
     return Json({"name": body.name, "role": body.role.value, "token": token}, status_code=201)
 
 
-@router.get("", response_model=views.TokenList, responses=problems.responses())
+@router.get("", response_model=shapes.TokenList, responses=problems.responses())
 async def list_all(hub: HubPart, caller: Admin) -> Json:  # noqa: ARG001  # declares the role
     """Every token, without what proves it."""
     items = [

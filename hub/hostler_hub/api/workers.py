@@ -13,10 +13,12 @@ from pydantic import (
     model_validator,
 )
 
-from hostler_hub.api import problems, views
+from hostler_hub.api import problems
 from hostler_hub.api.ports import HubPart
 from hostler_hub.api.responses import Json
 from hostler_hub.api.security import GuardedRoute, Operator, Viewer
+from hostler_hub.api.shapes import workers as shapes
+from hostler_hub.api.shapes.base import WorkerMode, WorkerState
 from hostler_hub.fields import PositiveSeconds, refuse
 from hostler_hub.selection import Select
 from hostler_hub.specs import Text, WorkerDefinition, WorkerName
@@ -36,8 +38,8 @@ class Filter(_Body):
     """Which workers to list; several conditions must all hold."""
 
     name: Annotated[list[str], Field(max_length=MAX_NAMES)] = []
-    state: views.WorkerState | None = None
-    mode: views.WorkerMode | None = None
+    state: WorkerState | None = None
+    mode: WorkerMode | None = None
     driver: str | None = None
     label: str | None = None
     missing: bool | None = None
@@ -81,7 +83,7 @@ class RemoveWorkers(_Targets):
 class SetMode(_Targets):
     """What is wanted of workers, and why; until an instant, for a time, or for good."""
 
-    mode: views.WorkerMode
+    mode: WorkerMode
     reason: Text | None = None
     until: AwareDatetime | None = None
     for_s: PositiveSeconds | None = None
@@ -106,7 +108,7 @@ class NameWorkers(_Targets):
     dry_run: StrictBool = False
 
 
-@router.get("", response_model=views.WorkerPage, responses=problems.responses())
+@router.get("", response_model=shapes.WorkerPage, responses=problems.responses())
 async def page(
     hub: HubPart,
     caller: Viewer,  # noqa: ARG001  # declares the role
@@ -127,13 +129,13 @@ async def page(
     )
 
 
-@router.post("/query", response_model=views.WorkerLookup, responses=problems.responses(413))
+@router.post("/query", response_model=shapes.WorkerLookup, responses=problems.responses(413))
 async def query(body: QueryWorkers, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
     """Any number of workers, by name or by what they are, in one answer."""
     return Json(hub.fleet.query(hub.fleet.choose(body.names, body.select)))
 
 
-@router.post("/define", response_model=views.DefineResults, responses=problems.responses(409, 413))
+@router.post("/define", response_model=shapes.DefineResults, responses=problems.responses(409, 413))
 async def define(body: DefineWorkers, hub: HubPart, caller: Operator) -> Json:
     """Creates or changes workers: all of them or none."""
     results = await hub.fleet.define(body.workers, dry_run=body.dry_run, by=caller.name)
@@ -141,7 +143,7 @@ async def define(body: DefineWorkers, hub: HubPart, caller: Operator) -> Json:
 
 
 @router.post(
-    "/remove", response_model=views.RemoveResults, responses=problems.responses(404, 409, 413)
+    "/remove", response_model=shapes.RemoveResults, responses=problems.responses(404, 409, 413)
 )
 async def remove(body: RemoveWorkers, hub: HubPart, caller: Operator) -> Json:
     """Removes workers; one whose instance must end first disappears once that is proven gone."""
@@ -150,7 +152,9 @@ async def remove(body: RemoveWorkers, hub: HubPart, caller: Operator) -> Json:
     return Json({"results": results})
 
 
-@router.post("/mode", response_model=views.ModeResults, responses=problems.responses(404, 409, 413))
+@router.post(
+    "/mode", response_model=shapes.ModeResults, responses=problems.responses(404, 409, 413)
+)
 async def set_mode(body: SetMode, hub: HubPart, caller: Operator) -> Json:
     """Pauses, resumes, drains or stops workers; the token's name is noted as who wanted it."""
     results = await hub.fleet.set_mode(
@@ -165,7 +169,7 @@ async def set_mode(body: SetMode, hub: HubPart, caller: Operator) -> Json:
 
 
 @router.post(
-    "/substantiate", response_model=views.StateResults, responses=problems.responses(404, 409, 413)
+    "/substantiate", response_model=shapes.StateResults, responses=problems.responses(404, 409, 413)
 )
 async def substantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Json:
     """Asks for instances and returns at once; look the workers up to see them come."""
@@ -176,7 +180,7 @@ async def substantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Jso
 
 @router.post(
     "/insubstantiate",
-    response_model=views.StateResults,
+    response_model=shapes.StateResults,
     responses=problems.responses(404, 409, 413),
 )
 async def insubstantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Json:
@@ -186,13 +190,13 @@ async def insubstantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> J
     return Json({"results": results})
 
 
-@router.get("/{name}", response_model=views.WorkerView, responses=problems.responses(404))
+@router.get("/{name}", response_model=shapes.WorkerView, responses=problems.responses(404))
 async def view(name: str, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
     """One worker."""
     return Json(hub.fleet.view(name))
 
 
-@router.get("/{name}/events", response_model=views.EventList, responses=problems.responses(404))
+@router.get("/{name}/events", response_model=shapes.EventList, responses=problems.responses(404))
 async def events(
     name: str,
     hub: HubPart,
@@ -203,7 +207,9 @@ async def events(
     return Json({"items": await hub.fleet.events(name, limit)})
 
 
-@router.delete("/{name}", response_model=views.RemoveResult, responses=problems.responses(404, 409))
+@router.delete(
+    "/{name}", response_model=shapes.RemoveResult, responses=problems.responses(404, 409)
+)
 async def remove_one(
     name: str, hub: HubPart, caller: Operator, force: Annotated[bool, Query()] = False
 ) -> Json:

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response, StreamingResponse
 
-from hostler_hub.api import views
+from hostler_hub.api.shapes.base import WorkerMode, WorkerState
+from hostler_hub.api.shapes.builds import BuildState
 from hostler_hub.page.guard import PageRoute, Viewer
 from hostler_hub.specs import STEPS
 from hostler_hub.store import decisions, incidents
@@ -31,8 +32,8 @@ Word = Annotated[str, Query(max_length=200)]
 @router.get("/")
 async def workers(
     visit: Viewer,
-    state: views.WorkerState | Literal[""] = "",
-    mode: views.WorkerMode | Literal[""] = "",
+    state: WorkerState | Literal[""] = "",
+    mode: WorkerMode | Literal[""] = "",
     label: Word = "",
     missing: bool = False,
     after: Word = "",
@@ -76,9 +77,7 @@ async def worker(visit: Viewer, name: str) -> Response:
 
 
 @router.get("/builds")
-async def builds(
-    visit: Viewer, state: views.BuildState | Literal[""] = "", after: Word = ""
-) -> Response:
+async def builds(visit: Viewer, state: BuildState | Literal[""] = "", after: Word = "") -> Response:
     """What waits and why, what runs, and what was."""
     queue = visit.hub.queue
     found = await queue.page(state=state or None, worker=None, limit=ROWS, after=after or None)

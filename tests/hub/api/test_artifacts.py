@@ -9,7 +9,8 @@ from urllib.parse import quote
 import pytest
 
 from hostler_agent.wire import messages
-from hostler_hub.api import border, views
+from hostler_hub.api import border
+from hostler_hub.api.shapes import builds as shapes
 from hostler_hub.auth import Role
 from hostler_hub.kinds import ReceiveFile
 from hostler_hub.logs import StepKey
@@ -45,7 +46,7 @@ async def test_a_file_is_stored_by_its_hash(as_role: AsRole) -> None:
     for _ in range(2):
         answer = await submitter.post(FILES, content=b"\x00 any bytes \xff")
         assert answer.status_code == 201
-        stored = views.StoredFile.model_validate(answer.json())
+        stored = shapes.StoredFile.model_validate(answer.json())
         assert stored.sha256 == hashlib.sha256(b"\x00 any bytes \xff").hexdigest()
     assert (await submitter.post(FILES)).json()["size_bytes"] == 0
 
@@ -73,7 +74,7 @@ async def test_a_body_over_the_limit_is_not_stored(
 async def test_artifacts_are_listed_page_by_page(api: Api, operator: httpx2.AsyncClient) -> None:
     await put(api, "c", "a", "b/\N{SNOWMAN}")
     first = (await operator.get(f"{ARTIFACTS}?limit=2")).json()
-    assert views.ArtifactPage.model_validate(first).next == "b/\N{SNOWMAN}"
+    assert shapes.ArtifactPage.model_validate(first).next == "b/\N{SNOWMAN}"
     second = (await operator.get(ARTIFACTS, params={"limit": 2, "after": first["next"]})).json()
     assert [item["path"] for item in first["items"] + second["items"]] == [
         "a",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostler_hub.api import views
+from hostler_hub.api.shapes import decisions as shapes
 from hostler_hub.decisions import Decision, Kind
 from hostler_hub.store import decisions
 
@@ -34,7 +34,7 @@ async def test_decisions_are_listed_newest_first_a_page_at_a_time(
     api: Api, operator: httpx2.AsyncClient
 ) -> None:
     await fill(api)
-    page = views.DecisionPage.model_validate((await operator.get(f"{PATH}?limit=3")).json())
+    page = shapes.DecisionPage.model_validate((await operator.get(f"{PATH}?limit=3")).json())
     assert [each.worker for each in page.items] == ["w3", "w2", "w1"]
     assert page.items[0].at == "2001-09-09T01:46:43.000Z"
     assert page.items[0].numbers == {"n": 3}

@@ -8,7 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from hostler_hub import __version__
-from hostler_hub.api import application, views
+from hostler_hub.api import application
+from hostler_hub.api.shapes import system as shapes
 
 if TYPE_CHECKING:
     import httpx2
@@ -22,7 +23,7 @@ async def test_health_needs_no_token(api: Api) -> None:
 
 async def test_status_counts(api: Api, operator: httpx2.AsyncClient) -> None:
     answer = await operator.get("/api/v1/status")
-    status = views.Status.model_validate(answer.json())
+    status = shapes.Status.model_validate(answer.json())
     assert (status.version, status.hub) == (__version__, api.hub.id)
 
 

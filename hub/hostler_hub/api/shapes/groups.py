@@ -1,15 +1,11 @@
-"""The shapes of answers about groups; see ``views``."""
+"""Groups and what the hub makes of their numbers."""
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from hostler_hub.api.shapes.base import Shape
 
 
-class _View(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ScheduleView(_View):
+class ScheduleView(Shape):
     """A window in which other numbers hold."""
 
     name: str | None
@@ -20,7 +16,7 @@ class ScheduleView(_View):
     max_instances: int | None
 
 
-class GroupDefinitionView(_View):
+class GroupDefinitionView(Shape):
     """A group's definition as stored."""
 
     name: str
@@ -33,7 +29,7 @@ class GroupDefinitionView(_View):
     description: str | None
 
 
-class NumbersNow(_View):
+class NumbersNow(Shape):
     """What holds now, by which schedule, and until when at least."""
 
     min_idle: int
@@ -42,7 +38,7 @@ class NumbersNow(_View):
     until: str | None
 
 
-class Startable(_View):
+class Startable(Shape):
     """How many may be started now (null: any number), and why no more."""
 
     starts: int | None
@@ -51,7 +47,7 @@ class Startable(_View):
     until: str | None
 
 
-class BreakerView(_View):
+class BreakerView(Shape):
     """Whether workers are started at all after failures."""
 
     state: Literal["closed", "open", "half-open"]
@@ -60,7 +56,7 @@ class BreakerView(_View):
     error: str | None
 
 
-class GroupView(_View):
+class GroupView(Shape):
     """A group: what is wanted of it (null where only workers name it), and how it is."""
 
     name: str
@@ -80,13 +76,13 @@ class GroupView(_View):
     held_since: str | None
 
 
-class GroupList(_View):
+class GroupList(Shape):
     """Every group by name."""
 
     items: list[GroupView]
 
 
-class DefineGroupResult(_View):
+class DefineGroupResult(Shape):
     """What defining one group changed."""
 
     name: str
@@ -96,13 +92,13 @@ class DefineGroupResult(_View):
     after: GroupDefinitionView
 
 
-class DefineGroupResults(_View):
+class DefineGroupResults(Shape):
     """One result per definition, in the request's order."""
 
     results: list[DefineGroupResult]
 
 
-class RemoveGroupResult(_View):
+class RemoveGroupResult(Shape):
     """What removing one group changed."""
 
     name: str
@@ -110,7 +106,7 @@ class RemoveGroupResult(_View):
     state: Literal["absent"]
 
 
-class RemoveGroupResults(_View):
+class RemoveGroupResults(Shape):
     """One result per name, in the request's order."""
 
     results: list[RemoveGroupResult]
