@@ -55,6 +55,10 @@ class Service:
             job.close()
 
     def command(self, shell, command, line):
+        job = self.shells.get(shell)
+        if job is None:  # deleted over another connection
+            self.say(command=command, code=1)
+            return
         process = subprocess.Popen(
             line,
             executable=os.environ["COMSPEC"],
@@ -64,18 +68,20 @@ class Service:
             cwd=os.environ["USERPROFILE"],
             creationflags=CREATE_SUSPENDED | CREATE_NO_WINDOW,
         )
-        self.shells[shell].attach(win32.Handle(int(process._handle)))
+        job.attach(win32.Handle(int(process._handle)))
         psutil.Process(process.pid).resume()
         self.commands[command] = process
         threading.Thread(target=self.attend, args=(command, process), daemon=True).start()
 
     def send(self, command, data, end):
-        stdin = self.commands[command].stdin
+        process = self.commands.get(command)
+        if process is None:  # it has ended by itself
+            return
         try:
-            stdin.write(base64.b64decode(data))
-            stdin.flush()
+            process.stdin.write(base64.b64decode(data))
+            process.stdin.flush()
             if end:
-                stdin.close()
+                process.stdin.close()
         except (OSError, ValueError):
             return
 
