@@ -116,7 +116,7 @@ def windows() -> Windows:
 
 class WsMan:
     """A service at `port`. `faults` says for an action ("Receive") what becomes of it: `hang`,
-    `drop`, `flood`, `garbage`, `fault N`, or an HTTP status.
+    `drop`, `flood`, `garbage`, `fault N`, or an HTTP status; `drop once` of the next one only.
     """
 
     def __init__(
@@ -325,6 +325,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _fail(self, action: str) -> bool:
         fault = self.peer.faults.get(action, "")
+        if fault.endswith(" once"):
+            fault = self.peer.faults.pop(action).removesuffix(" once")
         if fault == "hang":
             self.peer.stopped.wait(60)
         if fault in ("hang", "drop"):

@@ -120,18 +120,27 @@ class WinrmTransport:
         try:
             result = await self._in_thread(functools.partial(act, session, deadline))
         except OutputTooLarge:
-            self._keep(session)
+            self._put_back(session)
             raise
         except BaseException:
             # Also of a thread that still waits, and need not any longer.
-            session.cut()
-            self._threads.submit(session.close)
-            if session.shell_open:
-                end = functools.partial(_end_shell, self.access, self._secrets, session.shell_open)
-                self._threads.submit(end)
+            self._give_up(session)
             raise
-        self._keep(session)
+        self._put_back(session)
         return result
+
+    def _put_back(self, session: Session) -> None:
+        if session.shell_open:  # the call went well, but its end did not
+            self._give_up(session)
+        else:
+            self._keep(session)
+
+    def _give_up(self, session: Session) -> None:
+        session.cut()
+        self._threads.submit(session.close)
+        if session.shell_open:
+            end = functools.partial(_end_shell, self.access, self._secrets, session.shell_open)
+            self._threads.submit(end)
 
     def _make(self) -> Session:
         return Session(self.access, self._secrets)

@@ -168,8 +168,18 @@ async def test_sessions_are_used_again_and_shells_are_closed(
         *(transport.run(Command([*CMD, "echo", str(number)])) for number in range(8))
     )
     assert [int(each.stdout) for each in outcomes] == list(range(8))
-    assert service.shells == set()
+    await asyncio.to_thread(wait_until, lambda: not service.shells)
     assert len(service._connections) <= 6
+
+
+async def test_a_shell_that_did_not_close_is_closed_in_another_session(
+    service: WsMan, make_transport: MakeTransport
+) -> None:
+    transport = make_transport(service)
+    service.faults["Delete"] = "drop once"
+    assert (await transport.run(Command([*CMD, "echo", "1"]))).stdout == b"1\r\n"
+    await asyncio.to_thread(wait_until, lambda: not service.shells)
+    assert (await transport.run(Command([*CMD, "echo", "2"]))).stdout == b"2\r\n"
 
 
 async def test_V15_output_beyond_the_limit_ends_the_command(
@@ -179,7 +189,7 @@ async def test_V15_output_beyond_the_limit_ends_the_command(
     with pytest.raises(OutputTooLarge) as caught:
         await make_transport(service).run(Command([python, "-c", program], output_bytes=100_000))
     assert caught.value.sent
-    assert service.shells == set()
+    await asyncio.to_thread(wait_until, lambda: not service.shells)
 
 
 async def test_V15_an_endless_answer_is_not_read(
