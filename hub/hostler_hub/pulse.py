@@ -14,6 +14,7 @@ import structlog
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import RemoteError
 from hostler_hub.agent_session import AgentSession, ConnectionLost
+from hostler_hub.spread import share_of
 from hostler_hub.stalls import Stalls
 
 _log = structlog.get_logger(__name__)
@@ -40,14 +41,17 @@ class Pulse:
 
     async def _beat(self) -> None:
         silences = 0
+        # Agents that come back together are not all asked together from then on.
+        beat_s = self._interval_s * (1 + share_of(self._session.admitted.worker)) / 2
         while silences < SILENCES:
             heard, stalled_s = self._session.heard, self._stalls.total_s()
-            ends_at = asyncio.get_running_loop().time() + self._interval_s
+            ends_at = asyncio.get_running_loop().time() + beat_s
             if await self._answers() or self._session.heard > heard:
                 silences = 0
             elif self._stalls.total_s() == stalled_s:
                 silences += 1
             await asyncio.sleep(max(0.0, ends_at - asyncio.get_running_loop().time()))
+            beat_s = self._interval_s
         reason = f"silent for {SILENCES} pings, {self._interval_s:g} s apart"
         _log.warning("agent is silent", worker=self._session.admitted.worker, reason=reason)
         await self._session.close(1011, reason)

@@ -118,7 +118,7 @@ async def test_no_more_than_max_instances_whatever_waits(world: World) -> None:
 async def test_the_start_throttle_spreads_starts_and_all_come_at_last(world: World) -> None:
     await group(world, max_starting=2, max_starts_per_minute=3)
     await world.define(*NAMES, group="g", driver_options={"boot_s": 5})
-    builds = [await world.submit(*script(duration_s=300)) for _ in NAMES]
+    builds = [await world.submit(*script(duration_s=240)) for _ in NAMES]
     await world.until(lambda: all(world.truth.of(build) for build in builds), 200)
     asked = [row["at"] for row in decisions(world, "start")]
     for at in asked:

@@ -59,7 +59,7 @@ def start(draft: Draft, event: events.Wanted) -> State:
     draft.set(epoch=epoch, instance=Instance(event.instance, epoch), destroy_attempts=0)
     draft.order(commands.Create(event.instance, epoch))
     draft.timer(Timer.ATTACH, draft.worker.policy.missing_timeout_s)
-    draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
+    draft.look_later()
     return SUBSTANTIATING
 
 
@@ -135,7 +135,7 @@ def _connect(draft: Draft, event: events.Attached) -> None:
     if draft.worker.gate is Gate.OPEN or not draft.worker.failed_starts:
         draft.found()  # else it may have failed again, and people were told so already
     if Timer.CHECK not in draft.worker.timers and not draft.worker.policy.permanent:
-        draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
+        draft.look_later()
 
 
 def first_lease_s(draft: Draft) -> float:
@@ -305,7 +305,7 @@ def _part_with_instance(draft: Draft) -> None:
 def look(draft: Draft, _event: events.TimerFired) -> State:
     assert draft.worker.instance is not None
     draft.order(commands.Inspect(draft.worker.instance.id))
-    draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
+    draft.look_later()
     return draft.worker.state
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from hostler_hub.lifecycle import commands
 from hostler_hub.lifecycle.model import Gate, Mode, Timer, Worker
+from hostler_hub.spread import next_turn_s
 
 QUARANTINE_FIRST_S = 10.0
 QUARANTINE_LONGEST_S = 3600.0
@@ -42,6 +43,12 @@ class Draft:
                 left = {t: at for t, at in self.worker.timers.items() if t is not timer}
                 self.set(timers=MappingProxyType(left))
                 self.order(commands.CancelTimer(timer))
+
+    def look_later(self) -> None:
+        """Within the interval; a thousand that came up together are not looked at together."""
+        assert self.worker.instance is not None
+        interval_s = self.worker.policy.check_instance_interval_s
+        self.timer(Timer.CHECK, next_turn_s(self.worker.instance.id, self.at, interval_s))
 
     def quarantine(self, reason: str) -> None:
         """10 s, doubling to an hour; the doubling is kept until a build finishes (P7)."""

@@ -47,7 +47,7 @@ def recover_starting(draft: Draft, _event: events.Recovered) -> State:
     _recover_deadlines(draft)
     assert draft.worker.instance is not None
     draft.timer(Timer.ATTACH, draft.worker.policy.missing_timeout_s)
-    draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
+    draft.look_later()
     draft.order(commands.Inspect(draft.worker.instance.id))
     return SUBSTANTIATING
 
@@ -64,7 +64,7 @@ def recover_up(draft: Draft, _event: events.Recovered) -> State:
     actions.limit_uptime(draft)
     if not draft.worker.policy.permanent:
         assert draft.worker.instance is not None
-        draft.timer(Timer.CHECK, draft.worker.policy.check_instance_interval_s)
+        draft.look_later()
         draft.order(commands.Inspect(draft.worker.instance.id))
     return SUBSTANTIATED
 
