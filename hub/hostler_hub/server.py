@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 import uvicorn
 
-from hostler_hub import __version__, agents_socket, log, process, systemd, tls
+from hostler_hub import __version__, agents_socket, garbage, log, process, systemd, tls
 from hostler_hub.app import create_app
 from hostler_hub.errors import SettingsError
 
@@ -120,6 +120,7 @@ async def _serve(settings: Settings, outer: socket.socket, inner: socket.socket)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, [server for server, _ in servers])
     async with app.router.lifespan_context(app), asyncio.TaskGroup() as tasks:
+        garbage.watch()
         watching = [tasks.create_task(systemd.keep_alive(), name="watchdog")]
         if certificate is not None:
             watching.append(tasks.create_task(certificate.watch(), name="certificate"))
