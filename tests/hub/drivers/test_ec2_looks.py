@@ -34,6 +34,7 @@ class Region:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GATHER_S", 0)
+    monkeypatch.setattr(module, "APART_S", 0)
 
 
 async def test_what_is_wanted_together_is_asked_once_and_each_gets_its_own() -> None:
@@ -52,6 +53,25 @@ async def test_a_call_names_as_many_as_a_filter_takes() -> None:
     looks = Looks(region.several)
     await asyncio.gather(*(looks.at(f"i-{number}") for number in range(2 * MOST + 1)))
     assert [len(ids) for ids in region.asked] == [MOST, MOST, 1]
+
+
+async def test_who_comes_soon_after_a_call_waits_for_company(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Looks that are due one after the other must not be as many calls."""
+    monkeypatch.setattr(module, "APART_S", 1)
+    region = Region()
+    looks = Looks(region.several)
+    await looks.at("i-1")
+    coming = []
+    for number in range(2, 7):
+        coming.append(asyncio.create_task(looks.at(f"i-{number}")))
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert [each["InstanceId"] for each in await asyncio.gather(*coming) if each] == [
+        "i-2", "i-3", "i-4", "i-5", "i-6",
+    ]  # fmt: skip
+    assert [len(ids) for ids in region.asked] == [1, 5]
 
 
 async def test_who_comes_while_a_call_is_under_way_gets_the_next() -> None:

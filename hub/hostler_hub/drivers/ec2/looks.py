@@ -1,7 +1,8 @@
 """Looks at single instances, many of them by one call.
 
 Every instance is looked at every few seconds, so that a fleet of thousands would spend on it all
-the calls that a region allows. Those that are due at about the same time are asked about together.
+the calls that a region allows. Those that are due at about the same time are asked about together:
+who comes when nobody has asked for a while need not wait, whoever comes after that does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ Several = Callable[[list[str]], Awaitable[Mapping[str, Seen]]]
 
 MOST = 200  # values that one filter takes
 GATHER_S = 0.02
+APART_S = 0.5
 
 
 class Looks:
@@ -24,6 +26,7 @@ class Looks:
         self._several = several
         self._wanted: dict[str, asyncio.Future[Seen | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._free_at = 0.0
 
     async def at(self, instance_id: str) -> Seen | None:
         """None if it is not shown; raises what ``several`` raises."""
@@ -51,7 +54,9 @@ class Looks:
 
     async def _look(self, wanted: dict[str, asyncio.Future[Seen | None]]) -> None:
         try:
-            await asyncio.sleep(GATHER_S)
+            loop = asyncio.get_running_loop()
+            await asyncio.sleep(max(GATHER_S, self._free_at - loop.time()))
+            self._free_at = loop.time() + APART_S
             if self._wanted is wanted:
                 self._wanted = {}
             found = await self._several(list(wanted))
