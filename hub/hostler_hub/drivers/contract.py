@@ -54,9 +54,10 @@ class DriverOptions(BaseModel):
         cls, present: Mapping[str, Any] | None, started: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """Those a living instance is dealt with under: see ``place``. None: no definition."""
-        if present is not None and cls.of(present).place == cls.of(started).place:
-            return present
-        return started
+        if present is None or present == started:
+            return started
+        same_place = cls.of(present).place == cls.of(started).place
+        return present if same_place else started
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
