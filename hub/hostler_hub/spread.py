@@ -15,11 +15,9 @@ def share_of(name: str) -> float:
 
 
 def next_turn_s(name: str, at: float, interval_s: float) -> float:
-    """How long from ``at`` until the next turn of who has one every ``interval_s``.
+    """How long from ``at`` until the next turn of who has one every ``interval_s``: at most that.
 
-    After more than half an interval, and at most a whole one: the first turn is no later than
-    without a place of its own, and those that were held up together go apart again.
+    Those that were held up together go apart again.
     """
-    half_s = interval_s / 2
-    turns = math.floor(at / half_s - share_of(name) + _ROUNDING) + 2
-    return (turns + share_of(name)) * half_s - at
+    turns = math.floor(at / interval_s - share_of(name) + _ROUNDING) + 1
+    return (turns + share_of(name)) * interval_s - at

@@ -116,7 +116,9 @@ options:
           - Left out, it is the hub's own.
         type: float
       check_instance_interval: &check_instance_interval
-        description: Seconds between looks at the instance. The hub's default is 10.
+        description:
+          - Seconds between looks at the instance, while its agent is not attached; six times as long while it is.
+          - The hub's default is 10.
         type: float
       expects: &expects
         description:

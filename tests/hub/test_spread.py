@@ -13,11 +13,9 @@ instants = st.floats(0, 4e9)
 
 
 @given(st.text(), instants, intervals_s)
-def test_the_next_turn_is_within_the_interval_and_not_at_once(
-    name: str, at: float, interval_s: float
-) -> None:
+def test_the_next_turn_is_within_the_interval(name: str, at: float, interval_s: float) -> None:
     wait_s = next_turn_s(name, at, interval_s)
-    assert interval_s / 2 - 1e-5 <= wait_s <= interval_s + 1e-5
+    assert 0 < wait_s <= interval_s * (1 + 1e-5)
 
 
 @given(st.text(), instants, intervals_s, st.floats(0, 0.4))
@@ -31,8 +29,8 @@ def test_from_turn_to_turn_it_is_the_interval_however_late_one_was(
 
 
 def test_who_begins_together_goes_apart() -> None:
-    """A thousand in ten seconds: no tenth of a second has sixty of them."""
+    """A thousand in ten seconds: no tenth of a second has thirty of them."""
     waits = [next_turn_s(f"worker-{number}", 1e9, 10.0) for number in range(1000)]
     tenths = [int(wait_s * 10) for wait_s in waits]
-    assert max(tenths.count(each) for each in set(tenths)) < 60
+    assert max(tenths.count(each) for each in set(tenths)) < 30
     assert {0 <= share_of(f"worker-{number}") < 1 for number in range(1000)} == {True}

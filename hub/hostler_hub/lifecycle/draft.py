@@ -16,6 +16,7 @@ DESTROY_RETRY_FIRST_S = 1.0
 DESTROY_RETRY_LONGEST_S = 300.0
 STOP_ALARM_S = 900.0
 TELLING_STARTS = 2
+ATTACHED_INTERVALS = 6
 
 
 class Draft:
@@ -45,9 +46,14 @@ class Draft:
                 self.order(commands.CancelTimer(timer))
 
     def look_later(self) -> None:
-        """Within the interval; a thousand that came up together are not looked at together."""
+        """Within the interval; a thousand that came up together are not looked at together.
+
+        An agent that is attached says by that that its instance is there.
+        """
         assert self.worker.instance is not None
         interval_s = self.worker.policy.check_instance_interval_s
+        if self.worker.attached:
+            interval_s *= ATTACHED_INTERVALS
         self.timer(Timer.CHECK, next_turn_s(self.worker.instance.id, self.at, interval_s))
 
     def quarantine(self, reason: str) -> None:

@@ -97,7 +97,7 @@ def test_wanted_starts_a_latent_worker_with_a_new_epoch_and_a_deadline() -> None
     assert worker.state is State.SUBSTANTIATING
     assert worker.epoch == 1
     assert ordered[0] == commands.Create("I0", 1)
-    assert worker.timers == {Timer.ATTACH: 120, Timer.CHECK: pytest.approx(7.5, abs=2.5)}
+    assert worker.timers == {Timer.ATTACH: 120, Timer.CHECK: pytest.approx(5, abs=5)}
 
 
 @pytest.mark.parametrize("value", [Mode.PAUSED, Mode.DRAINING, Mode.STOPPED])
