@@ -24,6 +24,7 @@ def test_what_is_read_is_what_botocore_reads_of_it() -> None:
         tags = [{"Key": "hostler:hub", "Value": "H"}, {"Key": "empty", "Value": ""}]
         spec = [{"ResourceType": "instance", "Tags": tags}]
         made = plain.run_instances(ImageId=AMI, MinCount=7, MaxCount=7, TagSpecifications=spec)
+        plain.run_instances(ImageId=AMI, MinCount=1, MaxCount=1)  # one that has no tags
         dead = made["Instances"][0]["InstanceId"]
         plain.terminate_instances(InstanceIds=[dead])
         more: dict[str, str] = {}
@@ -51,7 +52,7 @@ def _flat(answer: Any) -> list[dict[str, Any]]:
             "id": each["InstanceId"],
             "state": each["State"]["Name"],
             "reason": each.get("StateReason", {}).get("Message"),
-            "tags": each["Tags"],
+            "tags": each.get("Tags", []),
             "launched": each["LaunchTime"],
         }
         for made in answer["Reservations"]
