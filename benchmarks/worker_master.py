@@ -49,13 +49,16 @@ class Command:
     """the beginning of its output"""
     rc: int | None = None
     receipt: dict[str, Any] | None = None
+    refusal: object = None
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     """set by the first of its output"""
     completed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def end(self, deadline_s: float = DEADLINE_S) -> None:
-        """Raises TimeoutError."""
+        """Raises TimeoutError, and BenchmarkFailed for one that could not be run."""
         await asyncio.wait_for(self.completed.wait(), deadline_s)
+        if self.refusal is not None:
+            raise BenchmarkFailed(f"a command could not be run: {self.refusal}")
 
     def receive(self, pairs: Sequence[Sequence[Any]]) -> None:
         for name, value in pairs:
@@ -154,8 +157,7 @@ class Worker:
             self._commands[message.command_id].receive(message.args)
         elif isinstance(message, messages.Complete):
             command = self._commands.pop(message.command_id)
-            if message.args is not None:
-                raise BenchmarkFailed(f"a command could not be run: {message.args}")
+            command.refusal = message.args
             command.completed.set()
 
 
