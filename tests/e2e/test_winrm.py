@@ -158,7 +158,7 @@ async def test_a_build_of_cmd_on_a_worker_started_for_it(fleet: Fleet, start: st
         assert not agent.is_running() or agent.status() == psutil.STATUS_ZOMBIE
         assert fleet.leftovers() == []
         assert await asyncio.to_thread(fleet.services) == []
-        await asyncio.to_thread(wait_until, lambda: not fleet.service.shells)
+        assert fleet.service.shells == set()
 
 
 async def test_wrong_credentials_quarantine_the_worker_with_the_reason(fleet: Fleet) -> None:
