@@ -24,6 +24,7 @@ from hostler_hub.lifecycle import (
 )
 from hostler_hub.lifecycle.model import why_not_leasable
 from hostler_hub.lifecycle.table import ROWS, TABLE
+from hostler_hub.spread import next_turn_s
 
 POLICY = Policy(
     build_wait_timeout_s=600, missing_timeout_s=120, check_instance_interval_s=10, max_builds=2
@@ -97,7 +98,7 @@ def test_wanted_starts_a_latent_worker_with_a_new_epoch_and_a_deadline() -> None
     assert worker.state is State.SUBSTANTIATING
     assert worker.epoch == 1
     assert ordered[0] == commands.Create("I0", 1)
-    assert worker.timers == {Timer.ATTACH: 120, Timer.CHECK: pytest.approx(5, abs=5)}
+    assert worker.timers == {Timer.ATTACH: 120, Timer.CHECK: next_turn_s("I0", 0, 10)}
 
 
 @pytest.mark.parametrize("value", [Mode.PAUSED, Mode.DRAINING, Mode.STOPPED])
@@ -226,6 +227,18 @@ def test_P7_the_check_repeats() -> None:
     worker, ordered = drive(before, fired(Timer.CHECK, first_at))
     assert commands.Inspect("I0") in ordered
     assert worker.timers[Timer.CHECK] == pytest.approx(first_at + 10)
+
+
+def test_an_attached_agent_says_that_its_instance_is_there() -> None:
+    """So it is looked at six times less often, until the agent is gone."""
+    before = substantiated()
+    first_at = before.timers[Timer.CHECK]
+    worker, ordered = drive(before, fired(Timer.CHECK, first_at))
+    assert commands.Inspect("I0") in ordered
+    next_at = first_at + next_turn_s("I0", first_at, 60)
+    assert worker.timers[Timer.CHECK] == next_at
+    later, _ = drive(worker, fired(Timer.CHECK, next_at))
+    assert later.timers[Timer.CHECK] == pytest.approx(next_at + 60)
 
 
 def test_L13_nobody_wants_it_any_more_while_it_starts() -> None:
