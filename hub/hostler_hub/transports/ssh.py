@@ -126,8 +126,10 @@ class SshTransport:
         try:
             work = functools.partial(act, line, deadline)
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except (Unreachable, TransportTimeout, asyncio.CancelledError):
-            if not deadline.sent:  # as far as one can tell it leads nowhere
+        except (Unreachable, TransportTimeout, asyncio.CancelledError) as error:
+            # Whoever is cancelled before their time has learnt nothing of it.
+            tried = deadline.is_over or not isinstance(error, asyncio.CancelledError)
+            if tried and not deadline.sent:
                 self._retire(line)
             raise
         finally:
@@ -171,10 +173,14 @@ class SshTransport:
 
 @dataclass(eq=False)
 class _Line:
-    """A connection and who is on it; threads add their `sessions` and take them away."""
+    """A connection and who is on it; threads add their `sessions` and take them away.
+
+    `opened` changes whenever there is another one.
+    """
 
     connection: fabric.Connection
     sessions: set[paramiko.Channel] = field(default_factory=set)
+    opened: int = 0
     users: int = 0
     retired: bool = False
 
@@ -201,6 +207,10 @@ class _Deadline:
     at: float
     address: str
     sent: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.at
 
     def left_s(self) -> float:
         """Raises TransportTimeout when there is nothing left."""
@@ -238,6 +248,7 @@ def _feed(channel: paramiko.Channel, content: bytes) -> None:
 def _session(line: _Line, deadline: _Deadline) -> Iterator[paramiko.Channel]:
     channel = _open_session(line, deadline)
     line.sessions.add(channel)
+    line.opened += 1
     try:
         channel.settimeout(deadline.left_s())
         yield channel
@@ -250,20 +261,22 @@ def _open_session(line: _Line, deadline: _Deadline) -> paramiko.Channel:
     """sshd counts a session until it has buried its processes, a little after we have closed it,
     and may allow fewer than we would have: then there is one again when another of ours is over.
     """
-    pauses_s = iter(SESSION_PAUSES_S)
     while True:
-        try:
-            return line.transport.open_session(timeout=deadline.left_s())
-        except SSHException as error:
-            # Of several refused at once paramiko knows the reason for one; the others are told
-            # what it says of a broken connection too.
-            if not line.transport.is_active():
-                raise
-            pause_s = next(pauses_s, None)
-            if pause_s is None and not line.sessions:
-                text = f"{deadline.address}: sshd opens no session: {error} (see its MaxSessions)"
-                raise Refused(text) from error
-        time.sleep(min(pause_s or SESSION_PAUSES_S[-1], deadline.left_s()))
+        opened, others, refusal = line.opened, False, None
+        for pause_s in (*SESSION_PAUSES_S, 0.0):
+            try:
+                return line.transport.open_session(timeout=deadline.left_s())
+            except SSHException as error:
+                # Of several refused at once paramiko knows the reason for one; the others are told
+                # what it says of a broken connection too.
+                if not line.transport.is_active():
+                    raise
+                refusal = error
+            others = others or bool(line.sessions)
+            time.sleep(min(pause_s, deadline.left_s()))
+        if not others and line.opened == opened:
+            text = f"{deadline.address}: sshd opens no session: {refusal} (see its MaxSessions)"
+            raise Refused(text) from refusal
 
 
 def _collect(channel: paramiko.Channel, deadline: _Deadline, limit: int) -> Outcome:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from peers.sshd import make_key
+from peers.sshd import Sshd, make_key
 
 from hostler_hub.transports import ssh
 from hostler_hub.transports.contract import (
@@ -107,6 +107,30 @@ async def test_who_gives_up_before_a_session_is_free_leaves_the_others_theirs(
     may_end.touch()
     assert (await running).stdout == b"done\n"
     assert (await transport.run(Command(["echo", "more"]))).stdout == b"more\n"
+
+
+def wait_for_log(sshd: Sshd, words: str) -> None:
+    deadline = time.monotonic() + 20
+    while words not in (sshd.directory / "sshd.log").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+async def test_who_is_cancelled_before_its_time_leaves_the_connection(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    """A tunnel may lead through it."""
+    sshd = make_sshd("MaxSessions 0")
+    transport = make_transport(sshd)
+    with transport.hold():
+        connection = await transport.connected()
+        waiting = asyncio.create_task(transport.run(Command(["true"])))
+        await asyncio.to_thread(wait_for_log, sshd, "no more sessions")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+        assert await transport.connected() is connection
+        assert connection.is_active()
 
 
 async def test_G2_a_connection_that_hangs_is_not_used_again(
