@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.hostler.fleet.plugins.module_utils.client import Client
 from collection.test_modules import task
 from e2e.hub_process import HubProcess
+from stopping import stop
 
 pytestmark = pytest.mark.timeout(300)
 PASSWORD = "the permanent ones' own"
@@ -56,8 +57,9 @@ class Machine:
     def start(self):
         subprocess.run([self.script], check=True)
 
-    def signal(self, number):
-        os.kill(int(self.pid_file.read_text()), number)
+    @property
+    def pid(self):
+        return int(self.pid_file.read_text())
 
 
 def wait_until(ask, what):
@@ -93,8 +95,8 @@ def test_the_ladder_is_climbed_as_far_as_it_takes(site, play, ansible, tmp_path)
     for machine in (killed, stopped):
         machine.start()
     wait_until(lambda: all(views("attached")), "attached")
-    killed.signal(signal.SIGKILL)
-    stopped.signal(signal.SIGSTOP)
+    os.kill(killed.pid, signal.SIGKILL)
+    stop(stopped.pid)
     os.kill(_agent_of(site, "lost"), signal.SIGKILL)
     wait_until(lambda: all(views("missing")), "missing")
 
@@ -126,7 +128,7 @@ def test_the_ladder_is_climbed_as_far_as_it_takes(site, play, ansible, tmp_path)
         assert "still_missing: - hopeless" in said  # what AWX gets
     finally:
         for machine in (killed, stopped):
-            machine.signal(signal.SIGKILL)
+            os.kill(machine.pid, signal.SIGKILL)
 
 
 def test_a_rung_is_replaced_and_its_budget_kept(site, play, ansible, tmp_path):

@@ -29,6 +29,11 @@ class Job:
         except psutil.NoSuchProcess:
             return False
 
+    async def ended(self) -> None:
+        async with asyncio.timeout(_PATIENCE_S):
+            while self.lives():  # noqa: ASYNC110 - the kernel sets no Event
+                await asyncio.sleep(0.02)
+
 
 class Gate:
     """A command that says when it runs, then copies what it is sent to its output, then ends.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from typing import TYPE_CHECKING
+
+from stopping import resume, stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,13 +65,14 @@ async def test_A6_a_stopped_agent_keeps_its_build(
     gate = make_gate()
     await api.define("quiet")
     build = await api.submit(gate.command, worker="quiet")
-    await gate.entered()
+    job = await gate.entered()
     agent = shared_hub.agent_of("quiet")
-    os.kill(agent, signal.SIGSTOP)
-    writing = asyncio.create_task(gate.send(b"meanwhile\n"))
-    os.kill(agent, signal.SIGCONT)
-    await writing
+    stop(agent)
+    await gate.send(b"meanwhile\n")
     gate.open()
+    await job.ended()  # nobody has looked at what it wrote
+    assert (await api.get(f"/builds/{build}"))["state"] == "running"
+    resume(agent)
     view = await api.ended(build)
     assert (view["state"], view["attempts"]) == ("success", 1)
     assert await api.output(build) == b"meanwhile\n"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import sys
 import time
 from typing import TYPE_CHECKING
 
 from e2e.api import Api
+from stopping import stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,14 +81,14 @@ async def test_V9_a_leased_instance_outlives_the_hub_and_is_taken_up_by_the_next
 async def test_V18_agents_that_are_stopped_hold_up_neither_their_workers_nor_the_hub(
     make_hub: Callable[..., HubProcess],
 ) -> None:
-    """SIGSTOP: the connection stands, and nobody answers on it any more."""
+    """The connection stands, and nobody answers on it any more."""
     hub = make_hub()
     hub.start()
     async with Api(hub.url, hub.token) as api:
         await api.define("frozen", "colder")
         for worker in ("frozen", "colder"):
             await api.ended(await api.submit("true", worker=worker))
-            os.kill(hub.agent_of(worker), signal.SIGSTOP)
+            stop(hub.agent_of(worker))
         started = time.monotonic()
         await api.mode("frozen", "draining")
         await hub.latent(api, "frozen")

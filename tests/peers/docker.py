@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from docker import APIClient
 from docker.errors import ImageNotFound
+from stopping import resume, stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,10 +117,12 @@ class Daemon:
 
     def freeze(self) -> None:
         """It takes connections and answers nothing."""
-        self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        stop(self._process.pid)
 
     def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
+        assert self._process is not None
+        resume(self._process.pid)
 
     def close(self) -> None:
         """End it, its containers and its files, whatever state it is in."""
@@ -139,10 +142,6 @@ class Daemon:
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
         with (self._directory / "dockerd.log").open("ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
 
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None

@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from stopping import resume, stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,24 +89,24 @@ class Sshd:
 
     def drop(self) -> None:
         """Break every connection; the server goes on."""
-        self._signal(signal.SIGKILL)
+        self._each_connection(lambda child: os.kill(child, signal.SIGKILL))
 
     @contextlib.contextmanager
     def hung(self) -> Iterator[None]:
         """The connections there are stand still meanwhile; the server goes on."""
-        self._signal(signal.SIGSTOP)
+        self._each_connection(stop)
         try:
             yield
         finally:
-            self._signal(signal.SIGCONT)
+            self._each_connection(resume)
 
-    def _signal(self, which: signal.Signals) -> None:
+    def _each_connection(self, act: Callable[[int], None]) -> None:
         """To the children, each of which has a connection."""
         assert self._process is not None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
         for child in children.split():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(child), which)
+                act(int(child))
 
     def change_host_key(self) -> None:
         """From the next start on it has another."""
