@@ -59,13 +59,13 @@ async def test_put_waits_while_too_much_is_unacknowledged() -> None:
     assert not second.done()
     assert third.done()
     outbox.acknowledge(await outbox.next())
-    await asyncio.wait_for(second, 5)
+    await asyncio.wait_for(second, 60)
     assert 600 < outbox.unacknowledged_bytes < 1000
 
 
 async def test_a_report_over_the_limit_passes_an_empty_outbox() -> None:
     outbox = Outbox(limit_bytes=10)
-    await asyncio.wait_for(outbox.put(update(size=600)), 5)
+    await asyncio.wait_for(outbox.put(update(size=600)), 60)
 
 
 async def test_the_end_of_a_command_never_waits_for_room() -> None:
@@ -100,7 +100,7 @@ async def test_discarding_a_command_makes_room_and_keeps_the_others() -> None:
     waiting = asyncio.ensure_future(outbox.put(update("late", text="l" * 500)))
     await asyncio.sleep(0)
     outbox.discard("gone")
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 60)
     assert not outbox.holds("gone")
     assert outbox.holds("kept")
     assert await take(outbox, 2) == ["kept", "l" * 500]
@@ -115,5 +115,5 @@ async def test_drained_waits_for_the_last_acknowledgement() -> None:
     assert not drained.done()
     outbox.acknowledge(entry)
     outbox.acknowledge(entry)
-    await asyncio.wait_for(drained, 5)
+    await asyncio.wait_for(drained, 60)
     assert outbox.unacknowledged_bytes == 0

@@ -145,7 +145,7 @@ async def test_system_clock_calls_what_is_due_at_the_next_turn():
     clock.call_at(clock.now() - 1, done.set)
     clock.call_at(clock.now() - 1, lambda: pytest.fail("cancelled")).cancel()
     assert not done.is_set()
-    await asyncio.wait_for(done.wait(), 10)
+    await asyncio.wait_for(done.wait(), 60)
 
 
 async def test_system_clock_calls_later():
@@ -153,7 +153,7 @@ async def test_system_clock_calls_later():
     when = clock.now() + 0.01
     done = asyncio.get_running_loop().create_future()
     clock.call_at(when, lambda: done.set_result(clock.now()))
-    assert await asyncio.wait_for(done, 10) >= when
+    assert await asyncio.wait_for(done, 60) >= when
     assert clock.monotonic() <= clock.monotonic()
 
 
@@ -167,7 +167,7 @@ async def test_system_timers_follow_a_clock_that_is_set(monkeypatch):
     await looked.wait()
     assert not called.is_set()
     clock.wall = 1501.0
-    await asyncio.wait_for(called.wait(), 10)
+    await asyncio.wait_for(called.wait(), 60)
 
 
 async def test_A9_system_timers_of_a_duration_do_not_follow_a_clock_that_is_set():
@@ -176,5 +176,5 @@ async def test_A9_system_timers_of_a_duration_do_not_follow_a_clock_that_is_set(
     clock.call_after(3600.0, called.set).cancel()
     clock.call_after(0.0, passed.set)
     clock.wall = 1e10
-    await asyncio.wait_for(passed.wait(), 10)
+    await asyncio.wait_for(passed.wait(), 60)
     assert not called.is_set()

@@ -68,7 +68,6 @@ def test_a_tree_is_killed_at_once(windows: Windows) -> None:
     assert told["told_pids"] == 20
     assert told["pids_seen"] >= 20
     assert (told["ended"], told["exit_code"], told["rc"]) == ("killed", None, -1)
-    assert told["took_s"] < 5
     assert_empty(told)
 
 
@@ -76,7 +75,7 @@ def test_who_is_asked_to_end_may_obey(windows: Windows) -> None:
     """E1. Wine 8 knows no CTRL_BREAK, so that here it is CTRL_C that asks."""
     told = windows.call("jobs.interrupt", ["obey_break"], {"sigterm_time_s": 60})
     assert (told["ended"], told["exit_code"]) == ("killed", 7)
-    assert told["took_s"] < 30
+    assert told["took_s"] < 60
     assert_empty(told)
 
 
@@ -163,7 +162,6 @@ def test_a_job_on_a_terminal_is_killed_like_any_other(windows: Windows) -> None:
     told = windows.call("jobs.interrupt", ["terminal_tree", 6], {}, True)
     assert told["told_pids"] == 7
     assert (told["ended"], told["rc"]) == ("killed", -1)
-    assert told["took_s"] < 5
     assert_empty(told)
 
 

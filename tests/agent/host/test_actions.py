@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -27,6 +28,11 @@ NewInstance = Callable[[], str]
 def has_ended(process: psutil.Process) -> bool:
     """Who adopts it may be slow to bury it."""
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def await_end(pid: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):  # it is buried already
+        psutil.wait_procs([psutil.Process(pid)], timeout=30)
 
 
 def test_started_is_running_and_stopped_is_gone(host: Host, new_instance: NewInstance) -> None:
@@ -106,7 +112,7 @@ def test_E6_a_record_of_another_process_means_nobody(host: Host, new_instance: N
     started = host.start(instance)
     record = host.directory / "instances" / instance / "process.json"
     os.kill(started["process"]["pid"], signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(started["process"]["pid"])], timeout=10)
+    await_end(started["process"]["pid"])
     strangers = {"pid": os.getpid(), "started": 1, "boot": started["process"]["boot"]}
     record.write_text(json.dumps(strangers))
     assert host.call("inspect", instance=instance)["state"] == "gone"
@@ -134,7 +140,7 @@ def test_P7_what_an_agent_said_last_is_evidence(host: Host, new_instance: NewIns
     config = {"hub": "http://no-such-scheme", "name": "w-1", "instance": instance, "epoch": 1}
     started = host.start(instance, config=config)
     if "error" not in started:  # it may end before it is looked at, or just after
-        psutil.wait_procs([psutil.Process(started["process"]["pid"])], timeout=10)
+        await_end(started["process"]["pid"])
     seen = host.call("inspect", instance=instance)
     assert seen["state"] == "gone"
     assert "option 'hub' must be a ws:// or wss:// URL" in seen["words"]

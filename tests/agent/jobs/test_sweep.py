@@ -65,7 +65,7 @@ async def test_e9_killing_the_agent_kills_its_jobs(containment, words):
     agent, pids = await start_agent(containment, *words)
     agent.kill()
     await agent.wait()
-    await asyncio.wait_for(gone([*pids.get("pid", []), *pids["spawner"]]), 10)
+    await asyncio.wait_for(gone([*pids.get("pid", []), *pids["spawner"]]), 60)
     assert marked(containment.root_name) == []
     assert cgroups(containment.root_name) == []
     await containment.sweep()

@@ -26,18 +26,20 @@ def disk(tmp_path):
 
 
 async def hung(runner, sink, disk, script: str):
-    """A job of which somebody waits for the disk."""
-    plan = runner.plan(["/bin/sh", "-c", script, "sh", str(disk.path / "file")])
+    """A job of which somebody waits for the disk; then there is the file $2."""
+    seen = disk.path.with_name("seen")
+    plan = runner.plan(["/bin/sh", "-c", script, "sh", str(disk.path / "file"), str(seen)])
     job = runner.job(plan, sink)
     running = asyncio.ensure_future(job.run())
-    await asyncio.to_thread(disk.touched.wait, 10)
+    assert await asyncio.to_thread(disk.touched.wait, 60)
+    seen.touch()
     return job, running
 
 
 async def test_e7_who_cannot_be_killed_stands_in_the_receipt_by_name(runner, sink, disk):
     job, running = await hung(runner, sink, disk, 'cat "$1"; true')
     job.interrupt(Ended.KILLED, "enough")
-    outcome = await asyncio.wait_for(running, 10)
+    outcome = await asyncio.wait_for(running, 60)
     (survivor,) = outcome.receipt.survivors
     assert survivor.name == "cat"
     assert living([survivor.pid]) == [survivor.pid]
@@ -51,8 +53,9 @@ async def test_e7_who_cannot_be_killed_stands_in_the_receipt_by_name(runner, sin
 
 
 async def test_e7_also_when_it_is_not_the_command_itself(runner, sink, disk):
-    _, running = await hung(runner, sink, disk, 'cat "$1" >/dev/null 2>&1 & sleep 0.2')
-    outcome = await asyncio.wait_for(running, 10)
+    leave = 'cat "$1" >/dev/null 2>&1 & until [ -e "$2" ]; do sleep 0.01; done'
+    _, running = await hung(runner, sink, disk, leave)
+    outcome = await asyncio.wait_for(running, 60)
     assert [one.name for one in outcome.receipt.survivors] == ["cat"]
     assert (outcome.receipt.ended, outcome.return_code) == (Ended.EXITED, 0)
     disk.release()
@@ -66,4 +69,4 @@ async def test_e7_a_containment_that_closes_does_not_wait_for_ever(runner, sink,
     closing = asyncio.ensure_future(runner.containment.aclose())
     await asyncio.sleep(0)
     disk.release()
-    await asyncio.wait_for(closing, 10)
+    await asyncio.wait_for(closing, 60)

@@ -229,7 +229,7 @@ async def test_an_incident_that_ends_while_its_beginning_is_being_sent_is_told_t
     rig.mail.gate = asyncio.Event()
     incident = await rig.tell(ANN)
     await rig.outbox.look()
-    await asyncio.wait_for(rig.mail.entered.wait(), 10)
+    await asyncio.wait_for(rig.mail.entered.wait(), 60)
     await rig.close(incident)
     assert len(await rig.rows()) == 1
     rig.mail.gate.set()
@@ -244,7 +244,7 @@ async def test_K12_a_hub_that_died_while_sending_sends_again_with_the_same_id(
     rig.mail.gate = asyncio.Event()
     await rig.tell(ANN)
     await rig.outbox.look()
-    await asyncio.wait_for(rig.mail.entered.wait(), 10)
+    await asyncio.wait_for(rig.mail.entered.wait(), 60)
     await rig.outbox.aclose()
     second = Rig(store, rig.clock, per_hour=20)
     await second.go()
