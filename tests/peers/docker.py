@@ -36,14 +36,14 @@ READY_S = 60.0
 SUITE = "bookworm"
 PACKAGES = "python3,python3-apt,python3-packaging,python3-venv,systemd-sysv,dbus"
 
-_INSTALL = "Docker is missing: apt-get install docker.io debootstrap (dockerd needs root)"
+_INSTALL = "Docker is missing: apt-get install docker.io debootstrap iproute2 (dockerd needs root)"
 
 
 def missing() -> str | None:
     """Why there can be no daemon with an image, and what to do about it, or None."""
     if _tarball().exists() and _answers(USUAL):
         return None
-    can_start = shutil.which("dockerd") and os.geteuid() == 0
+    can_start = shutil.which("dockerd") and shutil.which("ip") and os.geteuid() == 0
     can_make = _tarball().exists() or (shutil.which("debootstrap") and os.geteuid() == 0)
     return None if can_make and (can_start or _answers(USUAL)) else _INSTALL
 
@@ -63,17 +63,41 @@ def shared() -> Iterator[str]:
 def private(*, apart: bool = True) -> Iterator[Daemon]:
     """A daemon of the caller's own, with the image, gone afterwards with all it had.
 
-    `apart`: in a network of its own, so that it and another daemon leave each other's bridge alone.
+    `apart`: in a network of its own; else it reaches what listens on this machine.
     """
     # Not pytest's tmp_path: a socket's path has 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="hostler-docker-", dir="/var/tmp"))
-    daemon = Daemon(directory, ("unshare", "--net") if apart else ())
-    try:
+    with contextlib.ExitStack() as stack:
+        if apart:
+            daemon = Daemon(directory, launcher=("unshare", "--net"))
+        else:
+            daemon = Daemon(directory, options=(f"--bridge={stack.enter_context(_bridge())}",))
+        stack.callback(daemon.close)
         daemon.start()
         provide_image(daemon.url)
         yield daemon
+
+
+@contextlib.contextmanager
+def _bridge() -> Iterator[str]:
+    """For one daemon alone: two on docker0 would give out the same addresses."""
+    for number in range(256):
+        name = f"hostler-{number}"
+        made = _ip("link", "add", name, "type", "bridge")
+        if made.returncode == 0:  # else it is another daemon's
+            break
+    else:
+        raise RuntimeError(f"no bridge for a daemon: {made.stderr}")
+    try:
+        _ip("address", "add", f"10.213.{number}.1/24", "dev", name).check_returncode()
+        _ip("link", "set", name, "up").check_returncode()
+        yield name
     finally:
-        daemon.close()
+        _ip("link", "delete", name)
+
+
+def _ip(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["ip", *words], check=False, capture_output=True, text=True)
 
 
 class Daemon:
