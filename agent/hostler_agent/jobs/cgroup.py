@@ -32,7 +32,7 @@ from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.limits import Hierarchy, Limiter, Place
 from hostler_agent.jobs.plan import JobPlan
 from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
-from hostler_agent.jobs.spawn import Spawner
+from hostler_agent.jobs.spawn import Placement, Spawner
 
 MAX_PIDS = 4096
 CONTROLLERS = ("memory", "cpu", "pids")
@@ -198,7 +198,7 @@ class CgroupEnclosure:
             for path, home in zip(self.paths, self._containment.homes)
         ]
         if not plan.resources.are_limited:
-            return await posix.spawn(self._containment.spawner, plan, entries)
+            return await posix.spawn(self._containment.spawner, plan, Placement(entries))
         places = self._containment.limiter.places(plan.resources, self.paths[0])
         for place in places:
             if place.path not in self.paths:
@@ -208,9 +208,8 @@ class CgroupEnclosure:
             if place.controller == "memory":
                 self._memory = place
         limits.impose(places, plan.resources)
-        process = await posix.spawn(self._containment.spawner, plan, entries)
-        limits.seal(places, plan.resources)
-        return process
+        placement = Placement(entries, limits.seals(places, plan.resources))
+        return await posix.spawn(self._containment.spawner, plan, placement)
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
         return posix.holders(self._members(), readers)

@@ -123,7 +123,7 @@ def settings(resources: Resources, version: int) -> dict[str, list[Setting]]:
             ]
         )
     if resources.processes is not None:
-        # One more for the spawner, which is inside while it starts the job; see seal().
+        # One more for the spawner, which is inside while it starts the job; see seals().
         found["pids"] = [Setting("pids.max", str(resources.processes + 1))]
     return found
 
@@ -153,11 +153,13 @@ def _impose(place: Place, wanted: list[Setting]) -> None:
             write(path, setting.value)
 
 
-def seal(places: list[Place], resources: Resources) -> None:
-    """After the job has started: the spawner is out again."""
-    for place in places:
-        if place.controller == "pids":
-            write(f"{place.path}/pids.max", str(resources.processes))
+def seals(places: list[Place], resources: Resources) -> list[tuple[str, str]]:
+    """Files, and what is to be written to them when the spawner is out again."""
+    return [
+        (f"{place.path}/pids.max", str(resources.processes))
+        for place in places
+        if place.controller == "pids"
+    ]
 
 
 def memory_usage(path: str, version: int) -> Usage:

@@ -21,7 +21,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Optional
 
 assert sys.platform != "win32"
@@ -31,7 +31,7 @@ from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.pipes import PipeReader, PipeWriter, Stdio, open_stdio
 from hostler_agent.jobs.plan import COMMAND_VARIABLE, INSTANCE_VARIABLE, JobPlan
 from hostler_agent.jobs.receipt import Exit, Leftovers, ProcessName, Usage
-from hostler_agent.jobs.spawn import Child, Entry, Spawner
+from hostler_agent.jobs.spawn import Child, Placement, Spawner
 
 _SWEEP_DEADLINE_S = 10.0
 
@@ -91,7 +91,7 @@ class SubreaperEnclosure:
     async def start(self, plan: JobPlan) -> SpawnedProcess:
         if plan.resources.are_limited:
             limits.refuse(plan.resources, "needs cgroups, and a subreaper keeps the jobs here")
-        self.main = await spawn(self._containment.spawner, plan, (), self.mark)
+        self.main = await spawn(self._containment.spawner, plan, Placement(mark=self.mark))
         return self.main
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
@@ -203,13 +203,11 @@ class SpawnedProcess:
         await self._spawner.signal(self._child, signal.SIGCONT)
 
 
-async def spawn(
-    spawner: Spawner, plan: JobPlan, entries: Sequence[Entry], mark: int = 0
-) -> SpawnedProcess:
-    """Starts the main process inside `entries`; raises StartFailed, SpawnerLost or OSError."""
+async def spawn(spawner: Spawner, plan: JobPlan, placement: Placement) -> SpawnedProcess:
+    """Starts the main process; raises StartFailed, SpawnerLost or OSError."""
     stdio = open_stdio(plan.use_pty, plan.stdin is not None)
     try:
-        child = await spawner.start(plan, stdio, entries, mark)
+        child = await spawner.start(plan, stdio, placement)
     except BaseException:
         stdio.close_ours()
         raise

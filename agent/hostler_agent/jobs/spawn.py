@@ -31,8 +31,18 @@ _BOOTSTRAP = "import sys; exec(compile(open({fd}, 'rb').read(), 'spawner.py', 'e
 _LOST = "the process that starts jobs has ended"
 
 
-Entry = tuple[str, str]
-"""The `cgroup.procs` of a cgroup for the job, and the one that leads out of it again."""
+@dataclass(frozen=True)
+class Placement:
+    """Where a job is born."""
+
+    entries: Sequence[tuple[str, str]] = ()
+    """the `cgroup.procs` of a cgroup for the job, and the one that leads out of it again"""
+
+    seals: Sequence[tuple[str, str]] = ()
+    """files of those cgroups, and what they get when the job is in and has not run yet"""
+
+    mark: int = 0
+    """what all of its processes inherit, or 0; see `posix`"""
 
 
 @dataclass(frozen=True)
@@ -67,9 +77,7 @@ class Spawner:
         """None when none runs."""
         return None if self._process is None else self._process.pid
 
-    async def start(
-        self, plan: JobPlan, stdio: Stdio, entries: Sequence[Entry], mark: int = 0
-    ) -> Child:
+    async def start(self, plan: JobPlan, stdio: Stdio, placement: Placement) -> Child:
         """Raises StartFailed or SpawnerLost. Closes the job's ends of `stdio` in any case."""
         self._last_token += 1
         token = self._last_token
@@ -81,7 +89,7 @@ class Spawner:
         self._starting[token] = started
         self._running[token] = exited
         try:
-            await self._send(_spawn_frame(token, plan, entries, mark), stdio)
+            await self._send(_spawn_frame(token, plan, placement), stdio)
             return Child(token, await started, exited)
         except BaseException:
             self._running.pop(token, None)
@@ -237,16 +245,17 @@ class Spawner:
         self._running.clear()
 
 
-def _spawn_frame(token: int, plan: JobPlan, entries: Sequence[Entry], mark: int) -> tuple[Any, ...]:
+def _spawn_frame(token: int, plan: JobPlan, placement: Placement) -> tuple[Any, ...]:
     return (
         "spawn",
         token,
         [os.fsencode(argument) for argument in plan.argv],
         os.fsencode("\0".join(map("=".join, plan.environment.items()))),
         os.fsencode(plan.workdir),
-        tuple((os.fsencode(inside), os.fsencode(home)) for inside, home in entries),
+        tuple((os.fsencode(inside), os.fsencode(home)) for inside, home in placement.entries),
+        tuple((os.fsencode(path), text.encode()) for path, text in placement.seals),
         plan.use_pty,
-        mark,
+        placement.mark,
     )
 
 

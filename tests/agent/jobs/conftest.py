@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from hostler_agent.jobs import Containment, choose_containment
-from hostler_agent.jobs.errors import ContainmentUnavailable
+from hostler_agent.jobs import Containment
 
 # Under importlib's mode a test finds no module beside it.
 sys.path.append(str(Path(__file__).parent))
 
-from jobkit import CONTAINMENTS, RecordingSink, Runner, VirtualClock, cgroups, marked
+from jobkit import CONTAINMENTS, RecordingSink, Runner, VirtualClock, contained
 
 
 @pytest.fixture
@@ -30,16 +28,8 @@ async def clock() -> VirtualClock:
 
 @pytest.fixture(params=CONTAINMENTS)
 async def containment(request: pytest.FixtureRequest) -> AsyncIterator[Containment]:
-    root_name = f"test-{secrets.token_hex(6)}"
-    try:
-        chosen = choose_containment(request.param, root_name)
-    except ContainmentUnavailable as error:
-        pytest.skip(f"needs write access to this machine's cgroups: {error}")
-    assert chosen.name == request.param
-    yield chosen
-    await chosen.aclose()
-    assert marked(root_name) == []
-    assert cgroups(root_name) == []
+    async with contained(request.param) as chosen:
+        yield chosen
 
 
 @pytest.fixture

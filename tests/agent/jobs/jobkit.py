@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hostler_agent.jobs import Containment, mounts, procfs
-from hostler_agent.jobs.plan import COMMAND_VARIABLE, INSTANCE_VARIABLE, JobLimits, JobPlan
+import pytest
+
+from hostler_agent.jobs import Containment, choose_containment, mounts, procfs
+from hostler_agent.jobs.errors import ContainmentUnavailable
+from hostler_agent.jobs.plan import (
+    COMMAND_VARIABLE,
+    INSTANCE_VARIABLE,
+    JobLimits,
+    JobPlan,
+    Resources,
+)
 from hostler_agent.jobs.run import Job
 
 CONTAINMENTS = ("cgroup2", "cgroup1", "subreaper")
@@ -111,6 +122,7 @@ class Runner:
 
     containment: Containment
     workdir: Path
+    resources: Resources = field(default_factory=Resources)
     made: int = 0
 
     def plan(self, argv: Sequence[str], **limits: Any) -> JobPlan:
@@ -126,6 +138,7 @@ class Runner:
             str(self.workdir),
             {**os.environ, **markers},
             JobLimits(**limits),
+            resources=self.resources,
         )
 
     def child(self, *words: str, **limits: Any) -> JobPlan:
@@ -137,6 +150,31 @@ class Runner:
 
     def with_pty(self, plan: JobPlan) -> JobPlan:
         return replace(plan, use_pty=True)
+
+
+@contextlib.asynccontextmanager
+async def contained(name: str) -> AsyncIterator[Containment]:
+    """One of CONTAINMENTS, which leaves nothing."""
+    root_name = f"test-{secrets.token_hex(6)}"
+    try:
+        chosen = choose_containment(name, root_name)
+    except ContainmentUnavailable as error:
+        pytest.skip(f"needs write access to this machine's cgroups: {error}")
+    assert chosen.name == name
+    yield chosen
+    await chosen.aclose()
+    assert marked(root_name) == []
+    assert cgroups(root_name) == []
+
+
+def missing_controllers(containment: Containment) -> set[str]:
+    """Those of the kernel's that cannot limit the jobs in there, as far as anybody can look."""
+    if containment.name == "subreaper":
+        return {"memory", "cpu", "pids"}
+    unified = Path("/sys/fs/cgroup/cgroup.controllers")
+    found = {name for name, home in mounts.own_cgroups().items() if os.access(home, os.W_OK)}
+    found |= set(unified.read_text().split() if unified.exists() else ())
+    return {"memory", "cpu", "pids"} - found
 
 
 def open_descriptors() -> int:

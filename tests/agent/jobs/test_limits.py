@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jobkit import RecordingSink, Runner, cgroups, marked
+from jobkit import RecordingSink, Runner, cgroups, marked, missing_controllers
 
 from hostler_agent.jobs import limits, mounts
 from hostler_agent.jobs.cgroup import CgroupContainment
@@ -28,19 +28,9 @@ def limited(runner: Runner, *words: str, **resources: int):
 @pytest.fixture
 def controlled(runner: Runner):
     """A containment that can limit jobs; in which of the machine's ways is its own business."""
-    needed = {"memory", "cpu", "pids"}
-    found = {name for name, home in mounts.own_cgroups().items() if os.access(home, os.W_OK)} | set(
-        Path("/sys/fs/cgroup/cgroup.controllers").read_text().split() if unified() else ()
-    )
-    if runner.containment.name == "subreaper":
-        pytest.skip("needs cgroups, which a subreaper has not")
-    if not needed <= found:
-        pytest.skip(f"needs the controllers {sorted(needed - found)}: run as root")
+    if missing := missing_controllers(runner.containment):
+        pytest.skip(f"needs the controllers {sorted(missing)}: cgroups, as root")
     return runner
-
-
-def unified() -> bool:
-    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 async def test_a_job_within_its_limits_runs(controlled, sink):
@@ -81,6 +71,16 @@ async def test_e3_a_job_has_as_many_processes_as_it_asked_for(controlled, sink, 
     plan = limited(controlled, "fork_until_refused", processes=processes)
     outcome = await controlled.job(plan, sink).run()
     assert (outcome.return_code, sink.text()) == (0, f"children {processes - 1}\n")
+
+
+async def test_e15_a_limit_that_the_kernel_refuses_late_starts_nothing(
+    controlled, sink, monkeypatch
+):
+    monkeypatch.setattr(limits, "seals", lambda *_given: [("/proc/self/no-such-file", "1")])
+    plan = limited(controlled, "simple", processes=3)
+    with pytest.raises(StartFailed, match="/proc/self/no-such-file"):
+        await controlled.job(plan, sink).run()
+    assert (sink.text(), marked(controlled.containment.root_name)) == ("", [])
 
 
 async def test_a_limit_of_processor_time_holds_for_all_processors(controlled, sink):
@@ -186,9 +186,7 @@ def test_version_2_gets_its_limits_in_the_jobs_own_cgroup(tmp_path):
     assert (job / "cpu.max").read_text() == f"{50_000 * (os.cpu_count() or 1)} 100000"
     # While the spawner is inside.
     assert (job / "pids.max").read_text() == "8"
-    (job / "pids.max").write_text("")
-    limits.seal(places, resources)
-    assert (job / "pids.max").read_text() == "7"
+    assert limits.seals(places, resources) == [(str(job / "pids.max"), "7")]
 
 
 def test_version_2_without_swap_is_limited_all_the_same(tmp_path):

@@ -9,12 +9,35 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jobkit import RecordingSink, open_descriptors
+from jobkit import (
+    CONTAINMENTS,
+    RecordingSink,
+    Runner,
+    contained,
+    missing_controllers,
+    open_descriptors,
+)
 
 from hostler_agent import machine
 from hostler_agent.jobs import choose_containment
 from hostler_agent.jobs.errors import ContainmentUnavailable, PlanRefused, StartFailed
+from hostler_agent.jobs.plan import Resources
 from hostler_agent.jobs.receipt import Ended
+
+HELD = [("cgroup2", "held"), ("cgroup1", "held")]
+
+
+@pytest.fixture(params=[(name, "spawned") for name in CONTAINMENTS] + HELD, ids="-".join)
+async def runner(request, tmp_path):
+    """A job whose processes are counted is held until its limit is exact."""
+    name, how = request.param
+    async with contained(name) as containment:
+        made = Runner(containment, tmp_path)
+        if how == "held":
+            if "pids" in missing_controllers(containment):
+                pytest.skip("needs a pids controller, as root")
+            made.resources = Resources(processes=100)
+        yield made
 
 
 async def test_e4_a_job_is_in_its_cgroup_from_the_first_instruction(runner, sink):
@@ -60,6 +83,12 @@ async def test_the_initial_input_is_all_the_input(runner, sink):
     plan = replace(runner.plan(["/usr/bin/wc", "-c"]), stdin=data)
     assert (await runner.job(plan, sink).run()).return_code == 0
     assert int(sink.text()) == len(data)
+
+
+async def test_a_terminal_is_the_job_s_own(runner, sink):
+    plan = runner.plan(["/bin/sh", "-c", "test -t 0 && test -t 2 && echo here >/dev/tty"])
+    assert (await runner.job(runner.with_pty(plan), sink).run()).return_code == 0
+    assert sink.text() == "here\r\n"
 
 
 async def test_a_job_that_does_not_read_its_input_is_no_failure(runner, sink):
