@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
-from typing import Any, Self
+from collections.abc import Awaitable, Callable
+from typing import Any, Self, TypeVar
 
 import httpx2
 
 WAIT_S = 60
 _BASE = "/api/v1"
+
+T = TypeVar("T")
+
+
+async def until(asked: Callable[[], Awaitable[T]], enough: Callable[[T], Any] = bool) -> T:
+    """Ask a process outside until it is enough, with a deadline; what it answered."""
+    async with asyncio.timeout(WAIT_S):
+        while not enough(answer := await asked()):  # noqa: ASYNC110 - there is no event to await
+            await asyncio.sleep(0.1)
+    return answer
 
 
 class Api:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from e2e.api import until
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -75,10 +76,15 @@ async def test_A2_A3_an_instance_that_is_over_is_ordered_away(
     assert await answer(shared_hub, stolen.headers()) == 410
     view = await api.worker("replaced")
     assert (view["attached"], view["epoch"]) == (True, 2)
-    events = (await api.get("/workers/replaced/events"))["items"]
-    told = [each["cause"] for each in events if each["event"] == "Refused"]
+
+    async def refused() -> list[str]:
+        events = (await api.get("/workers/replaced/events"))["items"]
+        return [each["cause"] for each in events if each["event"] == "Refused"]
+
+    # The first one came twice and is told of once; the stolen epoch is another one's. Who is
+    # refused does not wait until that is written.
+    told = await until(refused, lambda told: len(told) >= 2)
     assert all("is over" in each for each in told)
-    # The first one came twice and is told of once; the stolen epoch is another one's.
     assert len(told) == len(set(told)) == 2
 
 

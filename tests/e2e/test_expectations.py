@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from e2e.api import Api
+from e2e.api import Api, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,16 +14,9 @@ if TYPE_CHECKING:
 
     from e2e.hub_process import HubProcess
 
-DEADLINE_S = 60
 
-
-async def until(api: Api, worker: str, holds: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            view: dict[str, Any] = await api.worker(worker)
-            if holds(view):
-                return view
-            await asyncio.sleep(0.05)
+async def worker_until(api: Api, worker: str, holds: Callable[[dict[str, Any]], Any]) -> Any:
+    return await until(lambda: api.worker(worker), holds)
 
 
 @pytest.fixture
@@ -70,7 +62,7 @@ async def test_a_machine_that_differs_builds_nothing_until_it_is_mended(
     async with Api(hub.url, hub.token) as api:
         await api.define("unfit", expects={"tools": {"frob": ">=1.10"}})
         build = await api.submit("true", worker="unfit")
-        view = await until(api, "unfit", lambda view: view["quarantine"])
+        view = await worker_until(api, "unfit", lambda view: view["quarantine"])
         assert view["quarantine"]["reason"] == differs
         waiting = await api.get(f"/builds/{build}")
         assert (waiting["state"], waiting["attempts"]) == ("queued", 0)

@@ -6,19 +6,17 @@ import asyncio
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from certificates import Authority, authority
-from e2e.api import Api
+from e2e.api import Api, until
 from e2e.hub_process import HubProcess
 from hub.notify.servers import PASSWORD, USER, MailServer, mail_server, serving
 
 ANN = "ann@example.org"
-
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -55,14 +53,6 @@ def make_telling_hub(tmp_path: Path, ca: Authority) -> Any:
     yield make
     for hub in made:
         hub.close()
-
-
-async def until(asked: Callable[[], Awaitable[T]], enough: Callable[[T], Any] = bool) -> T:
-    """Ask a process outside until it is enough, with a deadline; what it answered."""
-    async with asyncio.timeout(60):
-        while not enough(answer := await asked()):  # noqa: ASYNC110 - there is no event to await
-            await asyncio.sleep(0.1)
-    return answer
 
 
 async def arrived(*places: list[Any]) -> None:
