@@ -260,9 +260,9 @@ def _daemons(places: Places) -> Iterator[None]:
 
 
 def _daemon(stack: contextlib.ExitStack, directory: Path) -> str:
-    """Without a bridge, which another one may have: no case needs a network."""
     directory.mkdir()
-    daemon = docker_peer.Daemon(directory, options=("--bridge=none",))
+    bridge = stack.enter_context(docker_peer.bridge())
+    daemon = docker_peer.Daemon(directory, options=(f"--bridge={bridge}",))
     stack.callback(daemon.close)
     daemon.start()
     docker_peer.provide_bare_image(daemon.url)

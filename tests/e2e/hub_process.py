@@ -258,8 +258,8 @@ def _mentions(process: psutil.Process, needle: str) -> bool:
             return False
         told = " ".join(process.cmdline()) + "\n" + "\n".join(process.environ().values())
         return needle in told or process.cwd().startswith(needle)
-    except psutil.Error:
-        return False  # it ended while we looked
+    except (psutil.Error, OSError):
+        return False  # it ended while we looked, or works too deep for the kernel to tell where
 
 
 def _named(process: psutil.Process) -> str:

@@ -71,7 +71,7 @@ def private(*, apart: bool = True) -> Iterator[Daemon]:
         if apart:
             daemon = Daemon(directory, launcher=("unshare", "--net"))
         else:
-            daemon = Daemon(directory, options=(f"--bridge={stack.enter_context(_bridge())}",))
+            daemon = Daemon(directory, options=(f"--bridge={stack.enter_context(bridge())}",))
         stack.callback(daemon.close)
         daemon.start()
         provide_image(daemon.url)
@@ -79,8 +79,11 @@ def private(*, apart: bool = True) -> Iterator[Daemon]:
 
 
 @contextlib.contextmanager
-def _bridge() -> Iterator[str]:
-    """For one daemon alone: two on docker0 would give out the same addresses."""
+def bridge() -> Iterator[str]:
+    """A bridge's name, for one daemon alone.
+
+    Two on docker0 would give out the same addresses, and one without any would delete it.
+    """
     for number in range(256):
         name = f"hostler-{number}"
         made = _ip("link", "add", name, "type", "bridge")
