@@ -207,7 +207,7 @@ class Agents:
         old = self._by_connection.get((entry and entry.life.connection) or "")
         if entry is None or old is None or _same_agent(old, session):
             return True
-        if not await _answers(old, self._settings.rival_deadline_s):
+        if not await self._lives(old):
             _log.warning("attached agent is dead", worker=entry.life.name, connection=old.id)
             return True
         cause = f"a second agent, at {session.client}, came while the one at {old.client} lives"
@@ -218,6 +218,16 @@ class Agents:
         permanent = entry.life.policy.permanent
         await session.close(1008 if permanent else GO_AWAY_CLOSE_CODE, cause[:100])
         return False
+
+    async def _lives(self, session: AgentSession) -> bool:
+        """Whether the agent answers; a deadline that the hub itself slept through proves nothing,
+        and it is asked again (A10)."""
+        while True:
+            heard, stalled_s = session.heard, self._controller.stalls.total_s()
+            if await _answers(session, self._settings.rival_deadline_s) or session.heard > heard:
+                return True
+            if session.closed.is_set() or self._controller.stalls.total_s() == stalled_s:
+                return False
 
     async def _prepare(self, session: AgentSession) -> None:
         await self.ask(session)

@@ -22,7 +22,7 @@ from hostler_hub.specs import WorkerDefinition
 from hostler_hub.tasks import Tasks
 
 PASSWORD = "correct horse"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 async def turns() -> AsyncIterator[None]:
@@ -72,7 +72,7 @@ class House:
 
 @asynccontextmanager
 async def house_on(tmp_path: Path, **changes: Any) -> AsyncIterator[House]:
-    patience = {"ping_interval_s": 0.05, "rival_deadline_s": 0.2, "shutdown_deadline_s": 5.0}
+    patience = {"ping_interval_s": 0.05, "rival_deadline_s": 0.2, "shutdown_deadline_s": 60.0}
     settings = Settings(state_dir=tmp_path / "hub", port=1, **{**patience, **changes})
     settings.prepare_state_dir()
     async with running(settings, SystemClock()) as hub:
@@ -199,6 +199,28 @@ async def test_A5_a_second_agent_takes_the_place_of_one_that_is_dead(house: Hous
     await asyncio.wait_for(first.closed.wait(), DEADLINE_S)
     assert not second.closed.is_set()
     assert attached(house.hub.fleet.view("p"))
+
+
+async def test_A10_a_first_agent_whose_answer_the_hub_slept_through_lives(tmp_path: Path) -> None:
+    """The hub stands still between its question and the answer, for longer than it would wait."""
+    async with house_on(tmp_path, rival_deadline_s=0.01) as house:
+        await house.define(keepalive_interval=3600)
+        first = await house.come()
+        await house.until(attached)
+        await asyncio.wait_for(first.was_asked.wait(), DEADLINE_S)
+        answer, loop = first._answer, asyncio.get_running_loop()
+
+        def answer_and_stall(frame: bytes) -> None:
+            answer(frame)
+            until = loop.time() + 2 * house.settings.rival_deadline_s
+            while loop.time() < until:
+                pass
+
+        first._answer = answer_and_stall  # type: ignore[method-assign]
+        second = await house.come(boot_id="elsewhere")
+        await asyncio.wait_for(second.closed.wait(), DEADLINE_S)
+        assert second.close_code == 1008
+        assert not first.closed.is_set()
 
 
 # --- strangers -------------------------------------------------------------------------------
