@@ -27,7 +27,7 @@ from hostler_hub.lifecycle.model import Presence
 
 pytestmark = pytest.mark.peer("docker")
 
-GONE_S = 30.0
+GONE_S = 60.0
 
 
 @pytest.fixture

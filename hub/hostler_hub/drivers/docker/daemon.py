@@ -96,12 +96,16 @@ class Daemon:
 
     def close(self) -> None:
         """Let go of the connections; calls under way are on their own."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._part()
         if self._files is not None:
             self._files.cleanup()
             self._files = None
+
+    def _part(self) -> None:
+        """Those that wait for an answer keep their connection until they have it."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
 
     def _in_thread(self, question: Callable[[APIClient], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
@@ -187,7 +191,7 @@ class Daemon:
         except (SecretRefused, TLSParameterError) as error:
             raise OptionsRefused(f"docker: driver_options.tls: {error}") from error
         except (RequestException, DockerException, OSError) as error:
-            self._client = None  # another daemon, or another version of it, may come back
+            self._part()  # another daemon, or another version of it, may come back
             words = _innermost(error)
             raise NoAnswer(
                 f"docker: no answer from {where}: {words}{_what_to_do(words)}"
