@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import sqlalchemy as sa
@@ -105,7 +106,7 @@ async def test_d1_write_waits_for_another_processes_lock(tmp_path, sqlite_templa
         with child(LOCKER, str(path)) as locker:
             assert locker.stdout.readline() == "Ready\n"
             writing = [store.write(meta.put, f"ours{n}", "1") for n in range(3)]
-            assert await asyncio.to_thread(troubles.enough.wait, 30)
+            assert await asyncio.to_thread(troubles.enough.wait, 60)
             assert not any(write.done() for write in writing)
             assert await store.read(meta.get, "before") == "1"  # readers never wait
             locker.stdin.close()
@@ -181,7 +182,7 @@ async def test_d3_server_crashes_and_comes_back():
             await asyncio.to_thread(cluster.stop, signal.SIGQUIT)
             writing = store.write(meta.put, "during", "1")
             reading = asyncio.create_task(store.read(meta.get, "before"))
-            assert await asyncio.to_thread(troubles.enough.wait, 30)
+            assert await asyncio.to_thread(troubles.enough.wait, 60)
             await asyncio.to_thread(cluster.start)
             await writing
             assert await reading == "1"
@@ -244,6 +245,16 @@ async def test_d4_outcome_that_stays_unknown_is_told_and_not_taken_for_the_nexts
     postgresql_cluster.drop(database)
 
 
+def await_waiting(cluster, database):
+    """Until a session of the database waits for another's lock."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND wait_event_type = 'Lock'"
+    deadline = time.monotonic() + 60
+    with cluster.connect() as onlooker:
+        while onlooker.execute(waiting, [database]).fetchone() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 @pytest.mark.peer("postgresql")
 async def test_deadlock_victims_run_again(postgresql_cluster, postgresql_template):
     database = postgresql_cluster.create(postgresql_template)
@@ -257,7 +268,7 @@ async def test_deadlock_victims_run_again(postgresql_cluster, postgresql_templat
         def lock_both(c):
             meta.put(c, "a", "ours")
             locked.set()
-            theirs_waits.wait(30)
+            theirs_waits.wait(60)
             meta.put(c, "b", "ours")
 
         theirs_waits = threading.Event()
@@ -266,11 +277,13 @@ async def test_deadlock_victims_run_again(postgresql_cluster, postgresql_templat
             other.execute("BEGIN")
             other.execute("UPDATE meta SET value = 'theirs' WHERE key = 'b'")
             writing = store.write(lock_both)
-            await asyncio.to_thread(locked.wait, 30)
+            assert await asyncio.to_thread(locked.wait, 60)
             blocked = asyncio.to_thread(
                 other.execute, "UPDATE meta SET value = 'theirs' WHERE key = 'a'"
             )
             task = asyncio.create_task(blocked)
+            # Ours looks for a deadlock once, a second after it has begun to wait.
+            await asyncio.to_thread(await_waiting, postgresql_cluster, database)
             theirs_waits.set()
             await task
             other.execute("COMMIT")
