@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _INSTALL = "OpenSSH's server is missing: apt-get install openssh-server"
 _PROGRAM = Path("/usr/sbin/sshd")
-READY_S = 20.0
+READY_S = 60.0
 
 
 def missing() -> str | None:
@@ -84,7 +84,7 @@ class Sshd:
             with contextlib.suppress(ProcessLookupError):
                 self.drop()
                 self._process.send_signal(signal.SIGKILL)
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
     def drop(self) -> None:

@@ -447,7 +447,7 @@ def _fault(fault: Fault) -> bytes:
     ).encode()
 
 
-def wait_until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """For what Windows does on its own."""
     deadline = time.monotonic() + within_s
     while not condition():

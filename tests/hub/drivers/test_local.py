@@ -94,7 +94,7 @@ async def test_P7_the_last_words_of_an_agent_that_died_are_evidence(driver: Loca
     handle = await driver.create(spec)
     process = psutil.Process(handle["pid"])
     process.send_signal(signal.SIGKILL)
-    psutil.wait_procs([process], timeout=10)
+    psutil.wait_procs([process], timeout=60)
     seen = await driver.inspect(ref_of(spec, handle))
     assert seen.presence is Presence.GONE
     assert "last words" in seen.evidence

@@ -369,7 +369,7 @@ async def test_P7_an_agent_s_last_words_and_evidence(
     handle = await driver.create(spec)
     process = psutil.Process(handle["process"]["pid"])
     process.kill()
-    psutil.wait_procs([process], timeout=10)
+    psutil.wait_procs([process], timeout=60)
     seen = await driver.inspect(ref_of(spec, handle))
     assert seen.presence is Presence.GONE
     assert "last words" in seen.evidence

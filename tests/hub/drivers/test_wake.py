@@ -28,7 +28,7 @@ def write(path: Path, script: str, mode: int = 0o755) -> None:
 async def test_a_magic_packet_goes_to_the_broadcast_address(hooks: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as machine:
         machine.bind(("127.0.0.1", 0))
-        machine.settimeout(10)
+        machine.settimeout(60)
         how = How(mac=MAC, broadcast="127.0.0.1", port=machine.getsockname()[1])
         await wake.call(how, hooks, "builder")
         assert machine.recv(200) == b"\xff" * 6 + bytes.fromhex("02005e1000ff") * 16

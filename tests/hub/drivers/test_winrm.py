@@ -234,7 +234,7 @@ async def test_P1_a_start_whose_answer_was_lost_is_found_again(
     with pytest.raises(ProviderFailed, match="winrm: "):
         await driver.create(spec)
     service.faults.clear()
-    deadline = asyncio.get_running_loop().time() + 30
+    deadline = asyncio.get_running_loop().time() + 60
     while (await driver.inspect(ref_of(spec, None))).presence is not Presence.RUNNING:
         assert asyncio.get_running_loop().time() < deadline
     await driver.destroy(ref_of(spec, None))

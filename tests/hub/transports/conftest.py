@@ -52,7 +52,7 @@ async def make_transport(wallet: Wallet, tmp_path: Path) -> AsyncIterator[MakeTr
             {
                 "target": {**hop(sshd, tmp_path), **changes},
                 "jump": tuple(hop(each, tmp_path) for each in jump),
-                "connect_timeout_s": 5.0,
+                "connect_timeout_s": 60.0,
             }
         )
         made.append(SshTransport(access, wallet, threads))
