@@ -75,7 +75,7 @@ async def go_missing(hub: Hub) -> str:
 async def come_back(hub: Hub) -> None:
     await hub.pass_time(40)  # the quarantine
     await hub.want()
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     await hub.attach()
 
 
@@ -163,7 +163,7 @@ async def test_P13_an_instance_that_cannot_be_stopped_alarms_after_a_quarter_of_
     watch(hub, ANN)
     await hub.define(destroy="fail")
     await hub.want()
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     stop = events.ModeSet(at=hub.clock.now(), mode=Mode.STOPPED, reason="x", by="ann")
     await hub.controller.handle("w", stop)
     await hub.pass_time(890)
@@ -184,10 +184,10 @@ async def test_a_compromised_worker_s_incident_stays_open_for_people_to_judge(hu
     watch(hub, ANN)
     await hub.define()
     instance = await hub.want()
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     twice = events.Compromised(at=hub.clock.now(), instance=instance, cause="token used twice")
     await hub.controller.handle("w", twice)
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     assert hub.life().state is State.LATENT
     assert list(hub.registry.get("w").incidents) == ["compromised"]
     (row,) = await all_incidents(hub, open=True, kind="compromised")
@@ -198,7 +198,7 @@ async def test_removing_a_worker_ends_its_incidents(hub: Hub) -> None:
     watch(hub, ANN)
     await go_missing(hub)
     await hub.controller.handle("w", events.Removed(at=hub.clock.now(), by="ann"))
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     (row,) = await all_incidents(hub)
     assert row["close_reason"] == "the worker was removed"
 
@@ -214,7 +214,7 @@ async def test_an_alarm_is_lost_with_the_transition_it_came_with(hub: Hub) -> No
     told = watch(hub, ANN)
     await hub.define()
     instance = await hub.want()
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
 
     def refuse(_c: object) -> None:
         raise LookupError("no")

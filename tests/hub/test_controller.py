@@ -107,12 +107,12 @@ class Hub:
     async def pass_time(self, seconds: float) -> None:
         """Let the clock run, timer by timer, and everything it sets off come to rest."""
         until = self.clock.now() + seconds
-        assert await self.controller.settle(10)
+        assert await self.controller.settle(60)
         while (due := self.clock.next_due()) is not None and due <= until:
             self.clock.advance(max(0.0, due - self.clock.now()))
-            assert await self.controller.settle(10)
+            assert await self.controller.settle(60)
         self.clock.advance(max(0.0, until - self.clock.now()))
-        assert await self.controller.settle(10)
+        assert await self.controller.settle(60)
 
 
 @asynccontextmanager
@@ -153,7 +153,7 @@ async def test_V1_the_intent_is_in_the_ledger_with_the_token_s_hash_only(hub: Hu
     assert (row["worker"], row["epoch"], row["ended_at"]) == ("w", 1, None)
     assert token is not None
     assert row["token_hash"] == hash_of(token)
-    assert await hub.controller.settle(10)
+    assert await hub.controller.settle(60)
     assert entry.token is None
     assert [call for call in hub.provider.calls if call[0] == "create"] == [("create", instance)]
 
@@ -161,7 +161,7 @@ async def test_V1_the_intent_is_in_the_ledger_with_the_token_s_hash_only(hub: Hu
 async def test_P1_failed_but_done_is_destroyed_and_the_worker_backs_off(hub: Hub) -> None:
     await hub.define(create="fail_done")
     instance = await hub.want()
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     assert hub.life().state is State.LATENT
     assert hub.provider.instances == {}
     assert "gateway timeout" in str(hub.life().quarantine_reason)
@@ -177,7 +177,7 @@ async def test_L16_a_create_that_never_answers_is_given_up_at_its_deadline(
     monkeypatch.setattr(FakeDriver, "capabilities", hasty)
     await hub.define(create="hang")
     await hub.want()
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     assert hub.life().state is State.LATENT
     assert "deadline" in str(hub.life().last_error)
 
@@ -185,7 +185,7 @@ async def test_L16_a_create_that_never_answers_is_given_up_at_its_deadline(
 async def test_P13_a_destroy_is_retried_until_it_succeeds(hub: Hub) -> None:
     await hub.define(destroy="fail")
     await hub.want()
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     stop = events.ModeSet(at=hub.clock.now(), mode=Mode.STOPPED, reason="x", by="ann")
     await hub.controller.handle("w", stop)
     await hub.pass_time(60)
@@ -224,7 +224,7 @@ async def test_A10_an_agent_gets_the_time_that_the_hub_stood_still(hub: Hub) -> 
 async def test_P7_a_vanished_instance_is_seen_at_the_next_check(hub: Hub) -> None:
     await hub.define()
     instance = await hub.want()
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     del hub.provider.instances[instance]
     await hub.pass_time(10)
     assert hub.life().state is State.LATENT
@@ -234,7 +234,7 @@ async def test_P7_a_vanished_instance_is_seen_at_the_next_check(hub: Hub) -> Non
 async def test_idle_stops_the_instance_at_the_timeout(hub: Hub) -> None:
     await hub.define()
     await hub.want()
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     await hub.attach()
     await hub.pass_time(599)
     assert hub.life().state is State.SUBSTANTIATED
@@ -246,7 +246,7 @@ async def test_idle_stops_the_instance_at_the_timeout(hub: Hub) -> None:
 async def test_P20_of_a_lease_and_the_idle_timer_one_wins(hub: Hub) -> None:
     await hub.define()
     await hub.want()
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     await hub.attach()
     leased = events.Leased(at=hub.clock.now(), lease="L1")
     await hub.controller.handle("w", leased, lambda c: None)
@@ -271,7 +271,7 @@ async def test_what_comes_with_an_event_is_committed_with_it_or_not_at_all(hub: 
 async def test_V16_transitions_are_recorded_with_their_cause(hub: Hub) -> None:
     await hub.define(create="fail")
     await hub.want()
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     rows = await hub.store.read(event_rows.recent, "w", 10)
     said = [(row["event"], row["to_state"], row["cause"]) for row in reversed(rows)]
     assert said[0] == ("Wanted", "substantiating", "build b")
@@ -283,9 +283,9 @@ async def test_V16_transitions_are_recorded_with_their_cause(hub: Hub) -> None:
 async def test_a_removed_worker_is_gone_when_its_instance_is(hub: Hub) -> None:
     await hub.define()
     await hub.want()
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     await hub.controller.handle("w", events.Removed(at=hub.clock.now(), by="ann"))
-    await hub.controller.settle(10)
+    await hub.controller.settle(60)
     assert hub.provider.instances == {}
     assert await hub.store.read(workers.load_all) == []
     with pytest.raises(NotFound):
@@ -303,7 +303,7 @@ async def test_K2_an_intent_without_a_create_comes_to_rest(
         await hub.want()  # the create is under way for ever; this hub dies with it
     async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
         await hub.controller.recover()
-        await hub.controller.settle(10)
+        await hub.controller.settle(60)
         assert hub.life().state is State.LATENT
         assert hub.life().epoch == 1
         assert await hub.store.read(workers.live_instances) == []
@@ -315,13 +315,13 @@ async def test_K3_a_create_that_was_done_is_adopted(
     async with hub_on(database_url, tmp_path, provider) as hub:
         await hub.define()
         instance = await hub.want()
-        await hub.controller.settle(10)
+        await hub.controller.settle(60)
         entry = hub.registry.get("w")
         forgotten = {**columns_of(entry.life), "handle": None}
         await hub.store.write(workers.update, "w", entry.revision, forgotten)
     async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
         await hub.controller.recover()
-        await hub.controller.settle(10)
+        await hub.controller.settle(60)
         assert hub.life().instance is not None
         assert hub.life().instance.handle == {"version": 1, "instance": instance}
         assert sum(call[0] == "create" for call in provider.calls) == 1
@@ -335,16 +335,16 @@ async def test_K11_a_stop_that_was_under_way_is_finished(
     async with hub_on(database_url, tmp_path, provider) as hub:
         await hub.define(destroy="fail")
         await hub.want()
-        await hub.controller.settle(10)
+        await hub.controller.settle(60)
         await hub.controller.handle("w", events.Unwanted(at=START, cause="x"))
-        await hub.controller.settle(10)
+        await hub.controller.settle(60)
         assert hub.life().state is State.INSUBSTANTIATING
         row = (await hub.store.read(workers.load_all))[0]
         works = {**row["definition"], "driver_options": {}}
         await hub.store.write(workers.redefine, "w", works, None)
     async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
         await hub.controller.recover()
-        await hub.controller.settle(10)
+        await hub.controller.settle(60)
         assert hub.life().state is State.LATENT
         assert provider.instances == {}
 
@@ -359,21 +359,21 @@ async def test_V3_an_instance_is_stopped_where_it_was_started_whatever_was_redef
     async with hub_on(database_url, tmp_path, provider) as hub:
         await hub.define(region="south")
         await hub.want()
-        await hub.controller.settle(10)
+        await hub.controller.settle(60)
         await hub.store.write(workers.redefine, "w", moved.public(), None)
         hub.registry.get("w").definition = moved
         if not restarts:
             await hub.controller.handle("w", events.Unwanted(at=START, cause="x"))
-            await hub.controller.settle(10)
+            await hub.controller.settle(60)
             assert (hub.life().state, provider.instances) == (State.LATENT, {})
             await hub.want()
-            await hub.controller.settle(10)
+            await hub.controller.settle(60)
             assert [each.region for each in provider.instances.values()] == ["north"]
             return
     async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
         await hub.controller.recover()
         await hub.controller.handle("w", events.Unwanted(at=START + 51, cause="x"))
-        await hub.controller.settle(10)
+        await hub.controller.settle(60)
         assert (hub.life().state, provider.instances) == (State.LATENT, {})
 
 
@@ -384,7 +384,7 @@ async def test_K10_a_lease_without_a_holder_is_handed_to_whoever_gives_builds_ba
     async with hub_on(database_url, tmp_path, provider) as hub:
         await hub.define()
         instance = await hub.want()
-        await hub.controller.settle(10)
+        await hub.controller.settle(60)
         lease = {"id": "L1", "build": "B1", "worker": "w", "instance": instance, "epoch": 1}
         times = {"acquired_at": START, "ended_at": None, "end_reason": None}
         await hub.store.write(lambda c: c.execute(leases.insert(), {**lease, **times}) and None)
@@ -401,7 +401,7 @@ async def test_modes_quarantines_and_errors_survive_a_restart(
     async with hub_on(database_url, tmp_path, provider) as hub:
         await hub.define(create="fail")
         await hub.want()
-        await hub.controller.settle(10)
+        await hub.controller.settle(60)
         pause = events.ModeSet(
             at=START + 1, mode=Mode.PAUSED, reason="patching", by="ann", until=START + 3600
         )
@@ -437,7 +437,7 @@ async def test_a_commit_goes_on_when_who_asked_for_it_is_cut_off(
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert await hub.controller.settle(10)
+    assert await hub.controller.settle(60)
     assert hub.life().instance is not None
     await hub.attach()
     assert hub.life().state is State.SUBSTANTIATED

@@ -73,13 +73,13 @@ class Hub:
         instance = new_ulid()
         wanted = events.Wanted(at=self.clock.now(), instance=instance, cause="a test")
         await self.controller.handle(name, wanted)
-        assert await self.controller.settle(10)
+        assert await self.controller.settle(60)
         return instance
 
     async def stop(self, name: str) -> None:
         event = events.Unwanted(at=self.clock.now(), cause="a test")
         await self.controller.handle(name, event)
-        assert await self.controller.settle(10)
+        assert await self.controller.settle(60)
 
     def life(self, name: str) -> Worker:
         return self.registry.get(name).life
@@ -92,7 +92,7 @@ class Hub:
 
     async def settle(self, **terms: Any) -> Report:
         report = await self.reconciler.settle(**terms)
-        assert await self.controller.settle(10)
+        assert await self.controller.settle(60)
         return report
 
 
@@ -364,7 +364,7 @@ async def test_what_is_to_go_is_destroyed_as_its_worker_s_place_is_reached_today
 
 async def remove(hub: Hub, name: str) -> None:
     await hub.controller.handle(name, events.Removed(at=hub.clock.now(), by="ann"))
-    assert await hub.controller.settle(10)
+    assert await hub.controller.settle(60)
 
 
 async def test_a_machine_that_its_worker_keeps_is_no_orphan_and_is_taken_up(
@@ -378,7 +378,7 @@ async def test_a_machine_that_its_worker_keeps_is_no_orphan_and_is_taken_up(
     assert report.checked == {"fake": Checked(listed=1, expected=0, spares=1)}
     wanted = events.Wanted(at=hub.clock.now(), instance=new_ulid(), cause="a test")
     await hub.controller.handle("w", wanted)
-    assert await hub.controller.settle(10)
+    assert await hub.controller.settle(60)
     assert list(provider.instances) == [wanted.instance]
     assert (await hub.settle()).outcomes == []
 
@@ -441,7 +441,7 @@ async def test_of_two_machines_that_were_kept_the_newer_one_stays(
     provider.instances.clear()  # the provider could not start it, say
     wanted = events.Wanted(at=hub.clock.now(), instance=new_ulid(), cause="a test")
     await hub.controller.handle("w", wanted)
-    assert await hub.controller.settle(10)
+    assert await hub.controller.settle(60)
     await rest(hub, "w")
     provider.instances[older.instance] = older
     report = await hub.settle()

@@ -39,7 +39,7 @@ async def test_V15_the_rows_are_few_however_many_attempts_there_are(
         for name in ("a", "b", "c"):
             refusals.note(name, "", "wrong")
         clock.advance(module.STORE_AFTER_S)
-        await refusals._tasks.settle(10)
+        await refusals._tasks.settle(60)
         for name in ("d", "e", "a\x00\ud800" + "x" * 1000):
             clock.advance(0.1)
             refusals.note(name, "", "wrong")

@@ -17,7 +17,7 @@ from hostler_hub import systemd
 def listener(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
         bound.bind(str(tmp_path / "notify"))
-        bound.settimeout(10)
+        bound.settimeout(60)
         yield bound
 
 
@@ -30,7 +30,7 @@ def test_also_at_a_socket_without_a_file() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
         name = f"hostler-test-{os.getpid()}"
         bound.bind(f"\0{name}")
-        bound.settimeout(10)
+        bound.settimeout(60)
         systemd.notify("STOPPING=1", {"NOTIFY_SOCKET": f"@{name}"})
         assert bound.recv(100) == b"STOPPING=1"
 

@@ -137,10 +137,12 @@ def build_on(url: str, ca_file: str, token: str) -> str:
     """How a build on a latent worker of this machine ended."""
     context = ssl.create_default_context(cafile=ca_file)
     bearer = {"Authorization": f"Bearer {token}"}
-    with httpx2.Client(base_url=f"{url}/api/v1", verify=context, headers=bearer) as client:
+    with httpx2.Client(
+        base_url=f"{url}/api/v1", verify=context, headers=bearer, timeout=70
+    ) as client:
         worker = {"name": "local-1", "driver": "local"}
         client.post("/workers/define", json={"workers": [worker]}).raise_for_status()
         steps = [{"name": "true", "command": ["true"]}]
         build = client.post("/builds", json={"steps": steps}).raise_for_status().json()
-        ended = client.get(f"/builds/{build['id']}", params={"wait_s": 60}, timeout=70).json()
+        ended = client.get(f"/builds/{build['id']}", params={"wait_s": 60}).json()
         return str(ended["state"])

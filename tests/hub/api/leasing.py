@@ -53,8 +53,8 @@ class Leasing:
 
     async def attach(self, name: str) -> None:
         """The agent of the instance that was started, once it was."""
-        assert await self.leases.settle(10)
-        assert await self.controller.settle(10)
+        assert await self.leases.settle(60)
+        assert await self.controller.settle(60)
         life = self.registry.get(name).life
         assert life.instance is not None
         came = events.Attached(
@@ -68,7 +68,7 @@ class Leasing:
 
     async def pass_time(self, seconds: float) -> None:
         self._clock.advance(seconds)
-        assert await self.controller.settle(10)
+        assert await self.controller.settle(60)
 
     # --- what the controller orders -----------------------------------------------------------
 

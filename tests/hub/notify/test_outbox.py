@@ -68,7 +68,7 @@ class Rig:
         while self.outbox._woken.is_set():
             self.outbox._woken.clear()
             await self.outbox.look()
-            assert await self.outbox.settle(10)
+            assert await self.outbox.settle(60)
 
     async def tell(
         self, *people: str, channel: str = "mail", worker: str = "w", about: str = "opened"
@@ -233,7 +233,7 @@ async def test_an_incident_that_ends_while_its_beginning_is_being_sent_is_told_t
     await rig.close(incident)
     assert len(await rig.rows()) == 1
     rig.mail.gate.set()
-    assert await rig.outbox.settle(10)
+    assert await rig.outbox.settle(60)
     await rig.go()
     assert [each.about for each in rig.mail.sent] == ["opened", "closed"]
 
