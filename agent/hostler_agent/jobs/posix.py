@@ -21,7 +21,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Optional
 
 assert sys.platform != "win32"
@@ -104,7 +104,7 @@ class SubreaperEnclosure:
         found: dict[int, ProcessName] = {}
         patience = procfs.Patience(deadline_s)
         while True:
-            members = self._members()
+            members = self._members() | _dying(found)
             if not members or patience.over:
                 break
             found.update((one.pid, one) for one in procfs.names(members))
@@ -119,10 +119,18 @@ class SubreaperEnclosure:
 
     def _members(self) -> set[int]:
         """Pids of this job that are alive, at this moment."""
-        waiting = self._roots()
-        if not waiting:
-            # Nearly always, at the end of a command: only few processes had to be looked at.
-            return set()
+        while True:
+            roots = self._roots()
+            if not roots:
+                # Nearly always, at the end of a command: only few processes had to be looked at.
+                return set()
+            members = self._below(roots)
+            if members:
+                return members
+            # They have ended during the look, and what they had started is the spawner's now.
+
+    def _below(self, roots: Iterable[int]) -> set[int]:
+        waiting = list(roots)
         alive: set[int] = set()
         below: dict[int, list[int]] = {}
         for one in procfs.all_processes():
@@ -148,8 +156,14 @@ class SubreaperEnclosure:
             for one in self._containment.open_enclosures
             if one is not self and one.main is not None and not one.main.has_ended
         }
-        looked_at = (procfs.stat(pid) for pid in procfs.children(spawner) if pid not in others)
-        return [one.pid for one in looked_at if one is not None and self._owns(one)]
+        ended: set[int] = set()
+        while True:
+            seen = {pid: procfs.stat(pid) for pid in procfs.children(spawner) if pid not in others}
+            alive = [one for one in seen.values() if one is not None and one.state not in "ZX"]
+            before, ended = ended, seen.keys() - {one.pid for one in alive}
+            if ended <= before:
+                return [one.pid for one in alive if self._owns(one)]
+            # Who has ended since it was listed has left its children to the spawner: listed anew.
 
     def _is_marked(self, pid: int) -> bool:
         return procfs.environment_has(
@@ -240,14 +254,18 @@ async def sweep_marked(root_name: str, spare: Collection[int]) -> tuple[ProcessN
     patience = procfs.Patience(_SWEEP_DEADLINE_S)
     while not patience.over:
         pids = marked()
-        # Who is being killed loses its environment first, and its files and locks a moment later.
-        dying = [one for one in procfs.names(found) if one == found[one.pid]]
-        if not pids and not dying:
+        if not pids and not _dying(found):
             break
         found.update((one.pid, one) for one in procfs.names(pids))
         procfs.signal_members(marked, signal.SIGKILL)
         await asyncio.sleep(patience.next_pause_s())
     return tuple(found.values())
+
+
+def _dying(found: Mapping[int, ProcessName]) -> set[int]:
+    """Those that are no zombies yet: who is being killed loses its environment first, by which it
+    was found, and its files and locks a moment later."""
+    return {one.pid for one in procfs.names(found) if one == found[one.pid]}
 
 
 def _lineage() -> set[int]:

@@ -55,7 +55,8 @@ def escape(*how: str) -> None:
     its environment (bare), without the output (quiet), deaf to SIGTERM. Ends by itself, unless it
     is to linger."""
     reading, writing = os.pipe()
-    if os.fork() == 0:
+    between = os.fork()
+    if between == 0:
         if "setsid" in how:
             os.setsid()
         if os.fork() == 0:
@@ -63,9 +64,30 @@ def escape(*how: str) -> None:
         os._exit(0)
     os.close(writing)
     os.read(reading, 1)
+    os.waitpid(between, 0)  # or it might live a moment longer than this process, and be counted
     ready()
     if "linger" in how:
         forever()
+
+
+def leave_a_parent(pipe: str) -> None:
+    """Leaves a process behind, and its parent, which ends when somebody writes to the pipe."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        if os.fork() == 0:
+            _stay(writing, ("quiet",))
+        _be_quiet()
+        with open(pipe) as told:
+            told.read()
+        os._exit(0)
+    os.read(reading, 1)
+    ready()
+
+
+def _be_quiet() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
 
 
 def _stay(writing: int, how: tuple) -> None:
@@ -74,9 +96,7 @@ def _stay(writing: int, how: tuple) -> None:
     os.write(writing, b"x")
     os.close(writing)
     if "quiet" in how:
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(null, descriptor)
+        _be_quiet()
     if "bare" in how:
         os.execve("/bin/sleep", ["sleep", "1000"], {})
     forever()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import time
 
 import pytest
 from jobkit import RecordingSink, Runner, VirtualClock, living, marked
 
+from hostler_agent.jobs import procfs
 from hostler_agent.jobs.receipt import Ended
 
 
@@ -104,6 +107,30 @@ async def test_e2_who_forks_twice_dies_with_the_command(runner, sink, session, e
     assert living(sink.pids) == []
     assert outcome.receipt.pids_seen == 2
     assert outcome.receipt.held_output == ()
+
+
+@pytest.mark.parametrize("containment", ["subreaper"], indirect=True)
+async def test_e2_whose_parent_ends_during_the_look_is_not_passed_over(
+    runner, sink, tmp_path, monkeypatch
+):
+    """It was below its parent when the spawner's children were listed, and is one of them now."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    real = procfs.children
+
+    def children(pid: int) -> list[int]:
+        listed = real(pid)
+        monkeypatch.setattr(procfs, "children", real)
+        pipe.write_text("end")
+        while set(listed) & set(real(pid)):
+            time.sleep(0.001)
+        return listed
+
+    monkeypatch.setattr(procfs, "children", children)
+    outcome = await runner.job(runner.child("leave_a_parent", str(pipe)), sink).run()
+    assert outcome.receipt.exit_code == 0
+    assert len(sink.pids) == 1
+    assert living(sink.pids) == []
 
 
 async def test_e8_a_daemon_that_holds_the_output_gets_five_seconds(runner, sink, clock):
