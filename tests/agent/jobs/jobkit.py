@@ -27,6 +27,7 @@ from hostler_agent.jobs.run import Job
 
 CONTAINMENTS = ("cgroup2", "cgroup1", "subreaper")
 CHILD = Path(__file__).with_name("child.py")
+_PF_EXITING = 0x4
 
 
 class VirtualClock:
@@ -116,6 +117,22 @@ class RecordingSink:
         return [int(line.split()[1]) for line in lines if line.startswith("pid ")]
 
 
+class Looks:
+    """In the place of procfs.Patience: it ends after so many looks, however long they take, so that
+    a machine that stalls does not pass for a process that cannot be killed."""
+
+    def __init__(self, _deadline_s: float) -> None:
+        self._left = 30
+
+    @property
+    def over(self) -> bool:
+        return self._left <= 0
+
+    def next_pause_s(self) -> float:
+        self._left -= 1
+        return 0.02
+
+
 @dataclass
 class Runner:
     """Makes jobs in one containment."""
@@ -182,7 +199,17 @@ def open_descriptors() -> int:
 
 
 def living(pids: Sequence[int]) -> list[int]:
-    return [one.pid for one in procfs.names(pids)]
+    """Those that may still do something. Who is on its way out has left its cgroup, and closed all
+    that it had, a moment before it is a zombie."""
+    return [one.pid for one in procfs.names(pids) if not _is_exiting(one.pid)]
+
+
+def _is_exiting(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:  # it has ended meanwhile
+        return True
+    return bool(int(stat.rpartition(b")")[2].split()[6]) & _PF_EXITING)
 
 
 def marked(root_name: str) -> list[procfs.Stat]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from jobkit import RecordingSink, cgroups, living, marked
+from stopping import stop
 
 from hostler_agent.jobs import choose_containment
 from hostler_agent.jobs.receipt import Ended
@@ -73,8 +74,11 @@ async def test_e9_killing_the_agent_kills_its_jobs(containment, words):
 
 async def test_e5_what_agent_and_spawner_left_is_swept(containment):
     agent, pids = await start_agent(containment, "tree", "30")
-    for pid in (agent.pid, *pids["spawner"]):
-        os.kill(pid, signal.SIGKILL)
+    # Whichever of the two saw the other's end first would kill the tree.
+    stop(*pids["spawner"])
+    agent.kill()
+    await gone([agent.pid])
+    os.kill(*pids["spawner"], signal.SIGKILL)
     await agent.wait()
     await gone(pids["spawner"])
     assert len(living(pids["pid"])) == 29

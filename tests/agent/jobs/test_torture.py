@@ -102,12 +102,12 @@ async def test_v10_processes_of_another_user_die_with_the_command(runner, sink, 
 UNPRIVILEGED = """
 import asyncio, json, os, sys
 sys.path.insert(0, {tests!r})
-from jobkit import RecordingSink, Runner
-from hostler_agent.jobs import choose_containment, run
+from jobkit import Looks, RecordingSink, Runner
+from hostler_agent.jobs import choose_containment, procfs
 from hostler_agent.jobs.receipt import Ended
 from pathlib import Path
 
-run.KILL_DEADLINE_S = 1
+procfs.Patience = Looks
 
 async def main():
     containment = choose_containment({name!r}, {root!r})
@@ -133,7 +133,8 @@ async def test_v10_who_may_not_be_killed_stands_in_the_receipt(containment):
     """`sudo` below an agent that is no root: for the kernel, a user whose processes we may not
     signal. Only version 2 of cgroups kills them all the same."""
     nobody = pwd.getpwnam("nobody")
-    argv = ["setpriv", f"--reuid={nobody.pw_uid}", "/bin/sh", "-c", "echo Ready; exec sleep 1000"]
+    # The program that says Ready is the one that stays: its name is in the receipt.
+    argv = ["setpriv", f"--reuid={nobody.pw_uid}", "/bin/sh", "-c", "echo Ready; kill -STOP $$"]
     source = UNPRIVILEGED.format(
         tests=str(Path(__file__).parent),
         name=containment.name,
@@ -145,14 +146,14 @@ async def test_v10_who_may_not_be_killed_stands_in_the_receipt(containment):
         stdout=asyncio.subprocess.PIPE,
     )
     assert agent.stdout is not None
-    ended, survivors = json.loads(await asyncio.wait_for(agent.stdout.readline(), 30))
+    ended, survivors = json.loads(await asyncio.wait_for(agent.stdout.readline(), 60))
     await agent.wait()
     assert ended == "killed"
     if containment.name == "cgroup2":
         assert survivors == []
         return
     ((pid, name),) = survivors
-    assert name == "sleep"
+    assert name == "sh"
     # We may; and whoever starts the agent again as somebody who may is rid of it.
     assert [one.pid for one in await containment.sweep()] == [pid]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from jobkit import RecordingSink, living, marked
+from jobkit import Looks, RecordingSink, living, marked
 from peers import hanging_disk
 from peers.hanging_disk import HangingDisk
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not hanging_disk.is_available(), reason=hanging_
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    monkeypatch.setattr("hostler_agent.jobs.run.KILL_DEADLINE_S", 0.5)
+    monkeypatch.setattr("hostler_agent.jobs.procfs.Patience", Looks)
 
 
 @pytest.fixture
@@ -61,8 +61,7 @@ async def test_e7_also_when_it_is_not_the_command_itself(runner, sink, disk):
     disk.release()
 
 
-async def test_e7_a_containment_that_closes_does_not_wait_for_ever(runner, sink, disk, monkeypatch):
-    monkeypatch.setattr("hostler_agent.jobs.cgroup._SWEEP_DEADLINE_S", 0.5)
+async def test_e7_a_containment_that_closes_does_not_wait_for_ever(runner, sink, disk):
     job, running = await hung(runner, sink, disk, 'cat "$1"; true')
     job.interrupt(Ended.KILLED, "enough")
     await running
