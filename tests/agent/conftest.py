@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from hostler_agent.daemon import Daemon
 
+PATIENCE_S = 60.0
+"""What no test waits for longer; a machine that has much to do may stall for seconds."""
+
 STOCK_SETTINGS = {
     "buffer_size": 65536,
     "buffer_timeout": 0.05,
@@ -92,7 +95,7 @@ class VirtualClock:
                 self._added.clear()
                 await self._added.wait()
 
-        await asyncio.wait_for(wait(), 20)
+        await asyncio.wait_for(wait(), PATIENCE_S)
 
     def _waits(self) -> list[float]:
         return [round(when - self._now, 3) for when, _, timer in self._timers if timer.is_set]
@@ -157,7 +160,7 @@ class FakeHub:
 
     async def attached(self) -> HubConnection:
         """The next connection that has told its info and got its settings."""
-        return await asyncio.wait_for(self._attached.get(), 20)
+        return await asyncio.wait_for(self._attached.get(), PATIENCE_S)
 
     async def until(self, is_so: Callable[[FakeHub], object]) -> None:
         """Waits until the hub has received what makes it so."""
@@ -167,7 +170,7 @@ class FakeHub:
                 self._changed.clear()
                 await self._changed.wait()
 
-        await asyncio.wait_for(wait(), 20)
+        await asyncio.wait_for(wait(), PATIENCE_S)
 
     async def completed(self, command_id: str) -> Optional[str]:
         """Waits for a command's end: its failure, or None."""
@@ -227,7 +230,7 @@ class HubConnection:
         """The agent's result; raises RemoteError, or ConnectionError when it has gone."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         await self.socket.send(self.session.request(message, answer))
-        return await asyncio.wait_for(answer, 20)
+        return await asyncio.wait_for(answer, PATIENCE_S)
 
     async def send_settings(self) -> None:
         hostler = None if self.hub.hostler is None else self.hub.hostler.body()
@@ -292,7 +295,7 @@ class Agent:
 
     async def ended(self) -> None:
         """Waits until it has ended by itself."""
-        await asyncio.wait_for(asyncio.shield(self.task), 20)
+        await asyncio.wait_for(asyncio.shield(self.task), PATIENCE_S)
 
 
 @dataclass
@@ -371,4 +374,4 @@ async def start_agent(tmp_path: Path, clock: VirtualClock) -> AsyncIterator[Star
     yield start
     for agent in agents:
         agent.daemon.stop()
-        await asyncio.wait_for(agent.task, 20)
+        await asyncio.wait_for(agent.task, PATIENCE_S)

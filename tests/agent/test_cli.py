@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import sys
 from pathlib import Path
@@ -24,7 +25,9 @@ def write_config(tmp_path: Path):
         token.write_text("s3cret\n")
         token.chmod(0o600)
         path = tmp_path / "agent.json"
-        options = {"hub": hub.url, "name": "w1", "workdir": "work", "token_file": "token"}
+        # A name of its own: an agent ends what one of its name has left on the machine.
+        name = f"w-{secrets.token_hex(6)}"
+        options = {"hub": hub.url, "name": name, "workdir": "work", "token_file": "token"}
         path.write_text(json.dumps({**options, **changes}))
         path.chmod(0o600)
         return path
@@ -53,7 +56,7 @@ async def run():
 
 
 async def end(process: asyncio.subprocess.Process) -> tuple[int, str]:
-    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode is not None
     return process.returncode, errors.decode()
 
@@ -81,10 +84,11 @@ async def test_sigterm_lets_an_idle_agent_end_with_0(hub, run, write_config) -> 
 
 async def test_options_instead_of_a_file(hub, run, write_config, tmp_path: Path) -> None:
     write_config(hub)
-    options = ["--hub", hub.url, "--name", "w2", "--token-file", tmp_path / "token"]
+    name = f"w-{secrets.token_hex(6)}"
+    options = ["--hub", hub.url, "--name", name, "--token-file", tmp_path / "token"]
     process = await run("run", *options, "--workdir", tmp_path / "elsewhere")
     connection = await hub.attached()
-    assert hub.handshakes[0].name == "w2"
+    assert hub.handshakes[0].name == name
     assert connection.info["basedir"] == str(tmp_path / "elsewhere")
     await connection.request(Shutdown())
     assert (await end(process))[0] == 0
@@ -145,7 +149,7 @@ async def test_sigquit_and_a_second_sigterm_end_at_once(
     if asks_first:
         process.send_signal(signal.SIGTERM)
         # Two that are sent before the first is handled are one to the kernel.
-        await asyncio.wait_for(process.stderr.readuntil(b"stopping when"), 20)
+        await asyncio.wait_for(process.stderr.readuntil(b"stopping when"), 60)
     process.send_signal(signal.SIGTERM if asks_first else signal.SIGQUIT)
     assert (await end(process))[0] == 0
     assert not Path(f"/proc/{pid}").exists()

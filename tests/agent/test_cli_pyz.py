@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import shutil
 import signal
 import subprocess
@@ -42,7 +43,9 @@ async def test_it_runs_a_command_and_ends(hub, pyz: Path, tmp_path: Path, versio
     (tmp_path / "token").write_text("token")
     config = tmp_path / "agent.json"
     config.touch(mode=0o600)
-    options = {"hub": hub.url, "name": "w1", "workdir": "work", "token_file": "token"}
+    # A name of its own: an agent ends what one of its name has left on the machine.
+    name = f"w-{secrets.token_hex(6)}"
+    options = {"hub": hub.url, "name": name, "workdir": "work", "token_file": "token"}
     config.write_text(json.dumps(options))
     process = await asyncio.create_subprocess_exec(
         *(python, "-I", "-W", "error", pyz, "run", "--config", config),
@@ -59,7 +62,7 @@ async def test_it_runs_a_command_and_ends(hub, pyz: Path, tmp_path: Path, versio
         assert stdout == b"hello /bin/sh"
         assert ["rc", 0] in hub.updates["c1"]
         process.send_signal(signal.SIGTERM)
-        _, log = await asyncio.wait_for(process.communicate(), 30)
+        _, log = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 0, log.decode()
     finally:
         if process.returncode is None:

@@ -355,7 +355,7 @@ async def test_without_the_hub_the_jobs_end_before_the_lease(hub, start, clock) 
     await clock.advance(269)
     assert agent.daemon._roster.reports() == (CommandReport("c1", "running"),)
     await clock.advance(2)
-    await asyncio.wait_for(agent.daemon._roster.idle(), 20)
+    await asyncio.wait_for(agent.daemon._roster.idle(), 60)
     assert agent.daemon._roster.reports() == ()
 
 
@@ -370,7 +370,7 @@ async def test_after_a_suspension_nothing_is_reported_for_the_old_lease(hub, sta
     await connection.request(messages.Keepalive())
     assert hub.updates["c1"] == lines(1)
     assert not hub.completes["c1"]
-    await asyncio.wait_for(agent.daemon._roster.idle(), 20)
+    await asyncio.wait_for(agent.daemon._roster.idle(), 60)
     with pytest.raises(RemoteError, match=extension.LOST):  # the hub learns it when it asks
         await talk(connection, "c1", 1, name="wait")
 
@@ -400,7 +400,7 @@ async def test_an_update_the_hub_refuses_is_not_sent_for_ever(hub, start) -> Non
     agent = await start(hub)
     await talk(await hub.attached(), "c1", 2)
     assert await hub.completed("c1") is None
-    await asyncio.wait_for(agent.daemon._outbox.drained(), 20)
+    await asyncio.wait_for(agent.daemon._outbox.drained(), 60)
     assert hub.updates["c1"] == [*lines(2), ["rc", 0]]
 
 

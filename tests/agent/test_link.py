@@ -55,10 +55,10 @@ class Client:
             raise LookupError(message.message)
 
     async def connected(self) -> Connection:
-        return await asyncio.wait_for(self.connections.get(), 20)
+        return await asyncio.wait_for(self.connections.get(), 60)
 
     async def outcome(self) -> None:
-        await asyncio.wait_for(self.task, 20)
+        await asyncio.wait_for(self.task, 60)
 
 
 @pytest.fixture
@@ -214,7 +214,7 @@ async def test_a_cut_connection_fails_the_requests_under_way(bare, connect) -> N
     await bare.until(lambda _: theirs.held)
     theirs.cut()
     with pytest.raises(LinkLost):
-        await asyncio.wait_for(answer, 20)
+        await asyncio.wait_for(answer, 60)
     with pytest.raises(LinkLost):
         await ours.request(UpdateReadFile("c1", 4))
 
@@ -245,10 +245,10 @@ async def test_a_hub_that_reads_no_more_cannot_keep_us(bare, connect) -> None:
     ours._socket.transport.get_extra_info("socket").setsockopt(*small)
     chunk = b"x" * (2**20 - 1000)
     posted = [await ours.post(UpdateUploadFileWrite("c1", chunk)) for _ in range(40)]
-    await asyncio.wait_for(ours.close(deadline_s=0.01), 20)
+    await asyncio.wait_for(ours.close(deadline_s=0.01), 60)
     for answer in posted:
         with pytest.raises(LinkLost):
-            await asyncio.wait_for(answer, 20)
+            await asyncio.wait_for(answer, 60)
 
 
 async def test_the_slots_are_bounded(bare, connect) -> None:
@@ -262,7 +262,7 @@ async def test_the_slots_are_bounded(bare, connect) -> None:
     await asyncio.sleep(0)
     assert not late.done()
     await theirs.release()
-    await asyncio.wait_for(late, 20)
+    await asyncio.wait_for(late, 60)
     await asyncio.gather(*posted)
 
 
@@ -287,7 +287,7 @@ async def test_an_answered_ping_is_a_contact(bare, connect, clock) -> None:
     client.was_contacted.clear()
     await clock.waiting(20.0)
     await clock.advance(20)
-    await asyncio.wait_for(client.was_contacted.wait(), 20)
+    await asyncio.wait_for(client.was_contacted.wait(), 60)
     assert client.contacts == [start, start + 20]
 
 
@@ -342,7 +342,7 @@ async def test_what_is_no_message_closes_the_connection(bare, connect, frame, co
     connect(bare.url)
     theirs = await bare.attached()
     await theirs.socket.send(frame)
-    await asyncio.wait_for(theirs.socket.wait_closed(), 20)
+    await asyncio.wait_for(theirs.socket.wait_closed(), 60)
     assert theirs.socket.close_code == code
 
 

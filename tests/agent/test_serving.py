@@ -64,9 +64,9 @@ def test_asked_to_end_it_drains_and_is_stopped_at_the_deadline(agents: Agents) -
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(serving.run()))
     thread.start()
-    assert agents.started.wait(10)
+    assert agents.started.wait(60)
     serving.end(0.01)
-    thread.join(10)
+    thread.join(60)
     assert (codes, agents.said, agents.runs) == ([0], ["finish", "stop"], 1)
     serving.end(0.01)  # there is nobody any more
 

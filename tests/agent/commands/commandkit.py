@@ -6,10 +6,11 @@ import asyncio
 import tarfile
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from hostler_agent.commands import COMMANDS, Settings
 from hostler_agent.jobs import Containment
+from hostler_agent.jobs.clock import Timer
 from hostler_agent.wire import codec, limits, messages
 from hostler_agent.wire.errors import RemoteError
 from hostler_agent.wire.extension import CommandTerms
@@ -106,6 +107,38 @@ class RecordingContext:
 
     def archive(self) -> tarfile.TarFile:
         return tarfile.open(fileobj=BytesIO(self.sent()))
+
+
+class StandingClock:
+    """No limit of a command runs out unless a test says so; see jobs.clock.Clock."""
+
+    def __init__(self) -> None:
+        self._ends: list[Callable[[], None]] = []
+
+    def monotonic(self) -> float:
+        return 1000.0
+
+    def now(self) -> float:
+        return 1.7e9
+
+    def call_at(self, _when: float, callback: Callable[[], None]) -> Timer:
+        self._ends.append(callback)
+        return _StandingTimer(self._ends, callback)
+
+    def end_all(self) -> None:
+        """The time of whatever is limited now is over."""
+        for callback in self._ends[:]:
+            callback()
+
+
+@dataclass
+class _StandingTimer:
+    ends: list[Callable[[], None]]
+    callback: Callable[[], None]
+
+    def cancel(self) -> None:
+        if self.callback in self.ends:
+            self.ends.remove(self.callback)
 
 
 async def run(context: RecordingContext, name: str, clock: Any = None, **args: Any) -> int:

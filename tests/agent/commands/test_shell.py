@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from commandkit import RecordingContext, run
+from commandkit import RecordingContext, StandingClock, run
 
 from hostler_agent.commands import COMMANDS, BadArguments, CommandError, Settings
 from hostler_agent.wire.extension import CommandTerms
@@ -57,6 +57,7 @@ async def test_the_header_tells_what_is_run(context):
         env={"SHOWN": "value"},
         timeout=1,
         maxTime=60,
+        clock=StandingClock(),
     )
     header = context.text("header")
     assert header.startswith("/bin/echo 'two words' '***'\n")
@@ -178,7 +179,8 @@ async def test_e15_a_workdir_that_cannot_be_is_a_failure(context):
 
 async def test_e8_the_log_names_who_held_the_output(context, monkeypatch):
     monkeypatch.setattr("hostler_agent.jobs.run.DRAIN_S", 0.05)
-    script = "sleep 1000 & echo Ready"
+    renamed = 'until read name < /proc/$!/comm && [ "$name" = sleep ]; do :; done'
+    script = f"sleep 1000 & {renamed}; echo Ready"
     assert await run(context, "shell", workdir=context.workdir, command=script) == 0
     assert "killed: sleep\n" in context.text("header")
 

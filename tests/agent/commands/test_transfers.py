@@ -126,7 +126,7 @@ async def test_upload_directory_past_maxsize_unpacks_nothing(context, tmp_path):
     assert "update_upload_directory_unpack" not in context.operations()
     for thread in threading.enumerate():
         if thread.name == "tar":
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive()
 
 

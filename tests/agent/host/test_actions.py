@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from stopping import resume, stop
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -27,12 +28,15 @@ NewInstance = Callable[[], str]
 
 def has_ended(process: psutil.Process) -> bool:
     """Who adopts it may be slow to bury it."""
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def await_end(pid: int) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):  # it is buried already
-        psutil.wait_procs([psutil.Process(pid)], timeout=30)
+        psutil.wait_procs([psutil.Process(pid)], timeout=60)
 
 
 def test_started_is_running_and_stopped_is_gone(host: Host, new_instance: NewInstance) -> None:
@@ -58,11 +62,13 @@ def test_V14_the_token_is_in_a_private_file_alone(host: Host, new_instance: NewI
     given = process.environ()
     assert "a-token-of-no-use" not in " ".join([*process.cmdline(), *given.values()])
     assert (given["EXTRA"], given.get("SECRET_OF_THE_LOGIN")) == ("yes", None)
+    stop(process.pid)  # or it makes, renames and removes files meanwhile
     files = [path for path in host.directory.rglob("*") if path.is_file()]
     holding = [path for path in files if b"a-token-of-no-use" in path.read_bytes()]
     assert [path.name for path in holding] == ["token"]
     assert stat.S_IMODE(holding[0].stat().st_mode) == 0o600
     assert stat.S_IMODE(host.directory.stat().st_mode) == 0o700
+    resume(process.pid)
     host.stop(instance)
 
 
@@ -165,14 +171,14 @@ def test_what_a_killed_agent_s_jobs_left_is_swept(host: Host, new_instance: NewI
     assert job.stdout is not None
     assert job.stdout.readline() == b"Ready\n"
     assert host.stop(instance, containment="subreaper")["state"] == "gone"
-    assert job.wait(10) == -signal.SIGKILL
+    assert job.wait(60) == -signal.SIGKILL
     job.stdout.close()
 
 
 def test_an_agent_that_does_not_hear_is_killed(host: Host, new_instance: NewInstance) -> None:
     instance = new_instance()
     process = psutil.Process(host.start(instance)["process"]["pid"])
-    process.suspend()
+    stop(process.pid)
     assert host.stop(instance, grace_s=0.2)["state"] == "gone"
     assert has_ended(process)
 
