@@ -83,7 +83,7 @@ class Cluster:
 
     def end_sessions(self, database: str) -> int:
         """End every session on a database, as an administrator does (D3); how many there were."""
-        query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s"
+        query = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE datname = %s"
         with self.connect() as session:
             return len(session.execute(query, [database]).fetchall())
 

@@ -196,8 +196,8 @@ async def test_timeouts_end_a_command(master: Master, gate: Gate) -> None:
     assert [step.results for step in build.steps] == [FAILURE, FAILURE]
     assert "1 seconds without output" in build.steps[0].log
     assert "1 seconds elapsed" in build.steps[1].log
-    jobs = [await gate.entered(), await gate.entered()]
-    assert not any(job.lives() for job in jobs)
+    while gate.has_been_entered():  # a busy machine may have taken the second to get that far
+        assert not (await gate.entered()).lives()
 
 
 async def test_log_files_are_watched(master: Master) -> None:
@@ -248,7 +248,7 @@ async def test_A16_a_lost_connection_ends_the_commands_and_the_build_is_run_agai
     first = await gate.entered()
     master.cut()
     second = await gate.entered()
-    assert not first.lives()
+    await first.ended()
     assert second.lives()
     await gate.send(b"again\n")
     gate.open()

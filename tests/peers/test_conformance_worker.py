@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,16 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
     """N3: whatever the tests did to their transfers, in the end nothing half done is left."""
     with HubProcess.running(tmp_path_factory.mktemp("hub") / "hub") as hub:
         yield hub
-        assert not list((hub.state_dir / "artifacts" / "staging").iterdir())
-        assert not list((hub.state_dir / "files" / "staging").iterdir())
+        for kept in ("artifacts", "files"):
+            _await_empty(hub.state_dir / kept / "staging")
+
+
+def _await_empty(directory: Path) -> None:
+    """What was given up is removed by and by: a build does not wait for it."""
+    end = time.monotonic() + 60
+    while left := list(directory.iterdir()):
+        assert time.monotonic() < end, left
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

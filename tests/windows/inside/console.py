@@ -30,7 +30,7 @@ def interrupted(token_file, workdir):
         check=True,
     )
     try:
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=60)
     finally:
         process.kill()
     return {"code": process.returncode, "said": said + rest}
