@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hostler_agent.wire.messages import Shutdown
 
 @pytest.fixture
 def write_config(tmp_path: Path):
-    def write(hub: Any, **changes: Any) -> Path:
+    def write(hub: Any, /, **changes: Any) -> Path:
         token = tmp_path / "token"
         token.write_text("s3cret\n")
         token.chmod(0o600)
@@ -224,11 +225,14 @@ async def test_P17_without_a_hub_it_switches_its_machine_off_where_asked(
     hub, run, write_config, switch, at_end
 ) -> None:
     environment, asked = switch
-    config = write_config(hub, instance=INSTANCE, epoch=1, at_end=at_end, orphan_timeout_s=1)
-    process = await run("run", "--config", config, env=environment)
-    await hub.attached()
-    await hub.stop()
-    code, log = await end(process)
+    options = {"instance": INSTANCE, "epoch": 1, "at_end": at_end, "orphan_timeout_s": 1}
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        url = f"ws://127.0.0.1:{nobody.getsockname()[1]}/"
+        process = await run(
+            "run", "--config", write_config(hub, hub=url, **options), env=environment
+        )
+        code, log = await end(process)
     assert (code, asked.read_text()) == (0, "poweroff\n")
     assert "no hub for 1 s" in log
 
