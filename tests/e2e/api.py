@@ -58,14 +58,29 @@ class Api:
     async def worker(self, name: str) -> Any:
         return await self.get(f"/workers/{name}")
 
-    async def submit(self, *commands: Any, worker: str | None = None, **spec: Any) -> str:
-        """Submit a build of these commands, each a step (a dict is the step itself); its id."""
+    async def quarantined(self, worker: str) -> str:
+        """Why it was quarantined the last time; the first quarantine itself is over in 10 s."""
+        latest, *_ = (await self.get(f"/decisions?worker={worker}&kind=quarantine"))["items"]
+        return str(latest["text"])
+
+    async def idle(self, worker: str) -> None:
+        """Wait until its slots are given back: a build has its result a moment before that."""
+        await until(lambda: self.worker(worker), lambda view: not view["builds"])
+
+    async def submit(
+        self, *commands: Any, worker: str | None = None, key: str | None = None, **spec: Any
+    ) -> str:
+        """Submit a build of these commands, each a step (a dict is the step itself); its id.
+
+        With a `key` it is the same build each time.
+        """
         steps = [
             command if isinstance(command, dict) else {"name": f"s{index}", "command": command}
             for index, command in enumerate(commands)
         ]
         requires = {"worker": worker} if worker else {}
-        made = await self.post("/builds", {"steps": steps, "requires": requires, **spec})
+        headers = {"Idempotency-Key": key} if key else {}
+        made = await self.post("/builds", {"steps": steps, "requires": requires, **spec}, **headers)
         build_id: str = made["id"]
         return build_id
 

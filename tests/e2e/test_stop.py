@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from e2e.api import Api
+from e2e.api import Api, until
 from stopping import stop
 
 if TYPE_CHECKING:
@@ -43,9 +43,13 @@ async def test_V18_a_slot_that_is_being_cleaned_when_the_hub_stops_is_given_back
     hub.start()
     async with Api(hub.url, hub.token) as api:
         await api.define("littered")
-        build = await api.submit("seq 30000 | xargs touch", worker="littered")
-        assert (await api.ended(build))["state"] == "success"
-        assert (await api.worker("littered"))["builds"] == [build]
+
+        async def is_being_cleaned() -> bool:
+            build = await api.submit("seq 10000 | xargs touch", worker="littered")
+            assert (await api.ended(build))["state"] == "success"
+            return bool((await api.worker("littered"))["builds"] == [build])
+
+        await until(is_being_cleaned)  # else it was faster than our look
     assert await asyncio.to_thread(hub.stop) == 0
     assert json.loads((hub.state_dir / "last-stop.json").read_text())["instances"] == []
     assert hub.leftovers() == []
@@ -88,6 +92,7 @@ async def test_V18_agents_that_are_stopped_hold_up_neither_their_workers_nor_the
         await api.define("frozen", "colder")
         for worker in ("frozen", "colder"):
             await api.ended(await api.submit("true", worker=worker))
+            await api.idle(worker)  # else the slot could not be cleaned any more
             stop(hub.agent_of(worker))
         started = time.monotonic()
         await api.mode("frozen", "draining")
