@@ -16,6 +16,7 @@ import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import ports
 import psutil
 
 from hostler_agent.jobs import mounts
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from e2e.api import Api
 
-READY_S = 60.0
+READY_S = 120.0
 STOP_S = 60.0
 MORTAL = Path(__file__).parent / "mortal_hub.py"
 
@@ -42,7 +43,7 @@ class HubProcess:
 
     def __init__(self, state_dir: Path, database_url: str | None = None, **settings: str) -> None:
         self.state_dir = state_dir
-        self.port = 0
+        self.port = ports.free()
         self.mortal = MORTAL
         self.log: list[dict[str, Any]] = []
         self._settings = settings
@@ -123,7 +124,9 @@ class HubProcess:
             assert await asyncio.to_thread(process.wait) == -signal.SIGKILL
         self.kill()
 
-    async def logged(self, since: int = 0, **fields: Any) -> dict[str, Any]:
+    async def logged(
+        self, since: int = 0, patience_s: float = READY_S, **fields: Any
+    ) -> dict[str, Any]:
         """The first line of the log, past or to come, that has all these fields."""
         found: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
         with self._lock:
@@ -131,15 +134,15 @@ class HubProcess:
                 if _has(line, fields):
                     return line
             self._waiting.append((fields, found))
-        async with asyncio.timeout(READY_S):
+        async with asyncio.timeout(patience_s):
             return await asyncio.wrap_future(found)
 
-    async def latent(self, api: Api, worker: str) -> None:
+    async def latent(self, api: Api, worker: str, patience_s: float = READY_S) -> None:
         """Wait until the worker has no instance."""
         since = len(self.log)
         if (await api.worker(worker))["state"] != "latent":
             changed = "worker changed state"
-            await self.logged(since, event=changed, worker=worker, after="latent")
+            await self.logged(since, patience_s, event=changed, worker=worker, after="latent")
 
     def instance_of(self, worker: str) -> Path:
         """The directory of the worker's only instance (driver local)."""

@@ -7,11 +7,13 @@ none; never one that nobody knows of. With the whole of a build as the proof tha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 from e2e.ec2_fleet import Fleet, fleet_at, running_at
 from peers import ec2
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from e2e.gates import Gate
 
 pytestmark = pytest.mark.peer("ec2-machines")
+
+# Agents whose hubs keep dying wait up to two minutes before they try the next.
+PATIENCE_S = 240
 
 NEVER = "never"
 STOP = {"at_end": "stop"}
@@ -174,7 +179,7 @@ class Life:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet, self.hub = fleet, fleet.hub
         self.hub.mortal = Path(__file__).parent / "mortal_ec2_hub.py"
-        self.builds: list[str] = []
+        self.builds = 0
 
     async def through(self, deaths: Sequence[str]) -> None:
         await asyncio.to_thread(self.fleet.start, dies_at=NEVER)
@@ -211,14 +216,17 @@ class Life:
         if death.order:
             fault = Fault(death.order, done=death.done, then=self.hub.shoot)
             self.fleet.cloud.faults.append(fault)
-        self.builds.append(await api.submit(["true"], worker="w"))
-        await self.hub.died(patience_s=120)
+        self.builds += 1
+        with contextlib.suppress(httpx2.TransportError):  # it may die in the middle of it
+            await self.submit(api, self.builds)
+        await self.hub.died(PATIENCE_S)
 
     async def settle(self, api: Api) -> None:
         """The next hub: nothing is lost, and the cloud has what the ledger has."""
         await asyncio.to_thread(self.fleet.start, dies_at=NEVER)
-        for build in self.builds:
-            view = await api.ended(build)
+        for number in range(1, self.builds + 1):
+            build = await self.submit(api, number)  # the same, by its key
+            view = await api.ended(build, PATIENCE_S)
             assert (view["state"], view["attempts"]) == ("success", 1)
         await self.hub.latent(api, "w")
         await reconciled(api)
@@ -227,3 +235,6 @@ class Life:
         assert len(self.fleet.living()) == spares <= 1
         assert self.fleet.machines.living() == set()
         assert (await api.worker("w"))["quarantine"] is None
+
+    async def submit(self, api: Api, number: int) -> str:
+        return await api.submit(["true"], worker="w", key=str(number))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
+import httpx2
 import pytest
 from e2e.api import Api, sha256
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 BUILDS = 10
 PART_BYTES = 96 * 1024
+PATIENCE_S = 120  # an agent whose hub has died comes back ever later
 
 
 async def test_K5_K8_K9_ten_running_builds_go_on_over_a_crash(
@@ -50,7 +53,7 @@ async def test_K5_K8_K9_ten_running_builds_go_on_over_a_crash(
     for gate in gates[5:]:
         gate.open()
     async with Api(hub.url, hub.token) as api:
-        views = await asyncio.gather(*(api.ended(build) for build in builds))
+        views = await asyncio.gather(*(api.ended(build, PATIENCE_S) for build in builds))
         assert [(view["state"], view["attempts"]) for view in views] == [("success", 1)] * BUILDS
         assert not any(gate.has_been_entered() for gate in gates)
         outputs = [await api.output(build) for build in builds]
@@ -95,13 +98,19 @@ async def test_K2_to_K11_a_crash_at_any_point_costs_no_build_and_leaves_nothing(
 
 async def _crash(hub: HubProcess, point: str, runs: Path) -> None:
     await asyncio.to_thread(hub.start, dies_at=point)
+
+    async def submit(api: Api) -> str:
+        return await api.submit(["sh", "-c", f"echo run | tee -a {runs}"], key="once")
+
     async with Api(hub.url, hub.token) as api:
         await api.define("w", build_wait_timeout=0)
-        build = await api.submit(["sh", "-c", f"echo run | tee -a {runs}"])
-        await hub.died()
+        with contextlib.suppress(httpx2.TransportError):  # it may die in the middle of it
+            await submit(api)
+        await hub.died(PATIENCE_S)
     await asyncio.to_thread(hub.start)
     async with Api(hub.url, hub.token) as api:
-        view = await api.ended(build)
+        build = await submit(api)  # the same, by its key
+        view = await api.ended(build, PATIENCE_S)
         assert (view["state"], view["attempts"]) == ("success", 1)
         assert await api.output(build) == b"run\n"
         assert runs.read_text() == "run\n"

@@ -33,6 +33,7 @@ CHAINS = 8
 # happened in it, or for so long; and then for a while that is drawn.
 PROGRESS_S = 3.0
 LONGEST_MORE_S = 1.0
+PATIENCE_S = 240  # theirs is two minutes by then
 # Some end their instances at once, some soon: starts and stops are under way too.
 WAITS = {"w1": 0.0, "w2": 0.0, "w3": 0.3, "w4": 0.3, "w5": 3.0}
 
@@ -139,7 +140,7 @@ async def test_K1_to_K11_ten_kills_at_random_moments_under_load(
         # A slot is cleaned after its build has its result, and a hub that stops leaves it leased.
         await api.post("/workers/mode", {"select": {"all": True}, "mode": "draining"})
         for name in WAITS:
-            await hub.latent(api, name)
+            await hub.latent(api, name, PATIENCE_S)
     assert await asyncio.to_thread(hub.stop) == 0
     assert hub.leftovers() == []
     url = f"sqlite:///{hub.state_dir / 'hub.sqlite3'}"

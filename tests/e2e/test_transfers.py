@@ -223,6 +223,7 @@ async def test_a_second_attempt_has_the_artifacts_of_its_own(
     assert not (shared_hub.state_dir / "artifacts" / build / "1").exists()
 
 
+@pytest.mark.timeout(400)
 async def test_N3_a_killed_hub_has_the_file_whole_in_the_end(
     make_hub: Callable[[], HubProcess],
 ) -> None:
@@ -239,7 +240,7 @@ async def test_N3_a_killed_hub_has_the_file_whole_in_the_end(
     assert len(list((hub.state_dir / "artifacts" / "staging").iterdir())) <= 1
     hub.start()
     async with Api(hub.url, hub.token) as api:
-        view = await api.ended(build)
+        view = await api.ended(build, patience_s=180)
         assert (view["state"], view["attempts"]) == ("success", 1), view
         (digest,) = (await listed(api, build)).values()
         assert digest.encode() in await api.log(build, 0)

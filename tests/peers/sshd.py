@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import ports
 from stopping import resume, stop
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Sshd:
         address: str = "127.0.0.1",
     ) -> None:
         self.directory = directory
-        self.port = _free_port()
+        self.port = ports.free()
         self.address = address
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self._lines = lines
@@ -135,13 +136,6 @@ def make_key(path: Path, passphrase: str = "") -> Path:
     quiet = ["ssh-keygen", "-q", "-t", "ed25519", "-C", "test"]
     subprocess.run([*quiet, "-N", passphrase, "-f", path], check=True)
     return path
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _await_listener(address: str, port: int, process: subprocess.Popen[bytes]) -> None:
