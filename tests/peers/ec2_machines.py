@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from peers.ec2 import Ec2
 
+_PATIENCE_S = 60.0
 _INIT = Path(__file__).parent / "ec2_init.py"
 _UNSHARE = ("unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc")
 _INSTALL = (
@@ -74,17 +76,21 @@ class Machine:
         process = self._process
         if process is None:
             return
-        for init in _children(process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(init, signal.SIGKILL)
-        process.wait(30)
+        deadline = time.monotonic() + _PATIENCE_S
+        while process.poll() is None:
+            assert time.monotonic() < deadline, "a machine goes on running"
+            for init in _children(process.pid):  # none yet, perhaps: it is just being booted
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(init, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
         if self._waiting is not None:  # the provider is told of its end before it can start again
-            self._waiting.join(30)
+            self._waiting.join(_PATIENCE_S)
 
     def switched_off(self) -> None:
         """Wait until it has ended by itself."""
         assert self._process is not None
-        self._process.wait(60)
+        self._process.wait(_PATIENCE_S)
 
     @property
     def lives(self) -> bool:
