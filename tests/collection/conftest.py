@@ -318,7 +318,7 @@ def hub():
 def client(hub):
     from ansible_collections.hostler.fleet.plugins.module_utils.client import Client
 
-    return Client(hub.url, TOKEN, timeout_s=5, sleep=lambda seconds: None)
+    return Client(hub.url, TOKEN, timeout_s=60, sleep=lambda seconds: None)
 
 
 @pytest.fixture

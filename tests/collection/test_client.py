@@ -14,12 +14,6 @@ TOKEN = "stand-in-token-6f1c2a"
 NO_OPTIONS = dict.fromkeys(("hub_url", "hub_token", "hub_token_file", "hub_state_dir"))
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def test_answers_are_decoded_and_the_token_goes_in_the_header(hub, client):
     assert client.get("/workers", {"limit": 5}) == {"items": [], "next": None}
     method, path, body, headers = hub.requests[0]
@@ -29,7 +23,7 @@ def test_answers_are_decoded_and_the_token_goes_in_the_header(hub, client):
 
 def test_a_503_is_tried_again_and_the_hub_s_own_wait_is_kept(hub):
     waits = []
-    client = Client(hub.url, TOKEN, timeout_s=5, sleep=waits.append)
+    client = Client(hub.url, TOKEN, timeout_s=60, sleep=waits.append)
     not_yet = (503, {"title": "starting", "status": 503}, {"Retry-After": "2"})
     hub.fail = [not_yet, (503, {"title": "starting", "status": 503})]
     assert client.post("/workers/query", {"names": ["a"]})["unknown"] == ["a"]
@@ -54,9 +48,11 @@ def test_what_may_not_be_done_twice_is_sent_once(hub, client):
 
 def test_a_hub_that_is_down_is_tried_a_few_times_and_named():
     waits = []
-    url = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(errors.HubUnreachable, match=f"{url} cannot be reached.*is it running"):
-        Client(url, TOKEN, sleep=waits.append).get("/workers")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # it does not listen, and nobody else does meanwhile
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(errors.HubUnreachable, match=f"{url} cannot be reached.*is it running"):
+            Client(url, TOKEN, sleep=waits.append).get("/workers")
     assert waits == [0.1, 0.3, 0.8, 1.6]
 
 

@@ -88,7 +88,7 @@ def test_at_the_deadline_it_says_who_holds_what_and_undoes_the_pause(run, tmp_pa
     build = {"steps": [{"name": "s", "command": command}], "requires": {"worker": "d-1"}}
     tasks = [
         task("build", "first", name="nightly", wait=False, **build),
-        {"ansible.builtin.wait_for": {"path": str(started), "timeout": 30}},
+        {"ansible.builtin.wait_for": {"path": str(started), "timeout": 120}},
         task("lease", "mine", worker="d-2", reason="debugging"),
         task("drain", names=NAMES, reason="patch", deadline_s=0.5) | {"ignore_errors": True},
         show("[result.msg, result.left, result.paused]"),
@@ -97,7 +97,7 @@ def test_at_the_deadline_it_says_who_holds_what_and_undoes_the_pause(run, tmp_pa
         | {"ignore_errors": True},
         show("[result.msg, result.paused]"),
         {"ansible.builtin.file": {"path": str(gate), "state": "touch"}},
-        task("drain", names=["d-1"], reason="patch", deadline_s=30),
+        task("drain", names=["d-1"], reason="patch", deadline_s=120),
         show("result.paused"),
         task("build_info", "over", id="{{ first.build.id }}"),
         show("over.builds[0].state"),

@@ -76,7 +76,7 @@ def test_the_ladder_is_climbed_as_far_as_it_takes(site, play, ansible, tmp_path)
     permanent = {"driver": "permanent", "password": PASSWORD, "missing_timeout": 0.5}
     workers = [
         {"name": "killed", **permanent},
-        {"name": "stopped", "keepalive_interval": 1, **permanent},
+        {"name": "stopped", "keepalive_interval": 3, **permanent},
         {"name": "well", "driver": "local"},
         {"name": "lost", "driver": "local", "check_instance_interval": 1},
     ]
@@ -173,7 +173,7 @@ def test_a_rung_that_hangs_is_left_and_machines_are_rebooted_only_where_allowed(
     assert code == 0, output
     ladder = [
         {"name": "ping", "role": "hostler.fleet.missing_ping", "seconds": 20},
-        {"name": "restart", "role": "hostler.fleet.missing_restart", "seconds": 1},
+        {"name": "restart", "role": "hostler.fleet.missing_restart", "seconds": 10},
         {"name": "reboot", "role": "hostler.fleet.missing_reboot", "seconds": 10},
     ]
     here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}

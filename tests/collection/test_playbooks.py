@@ -87,7 +87,7 @@ def test_a_shutdown_says_what_is_left_and_force_ends_it(site, play, tmp_path):
         "requires": {"worker": "local-1"},
         "wait": False,
     }
-    wait = {"ansible.builtin.wait_for": {"path": str(started), "timeout": 30}}
+    wait = {"ansible.builtin.wait_for": {"path": str(started), "timeout": 120}}
     access = {"hub_state_dir": str(site.state_dir)}
     code, output = play([{"hostler.fleet.build": build}, wait], defaults=access)
     assert code == 0, output
