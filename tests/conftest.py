@@ -11,10 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 # Tests import what they share as `peers.<name>`; pytest's importlib mode adds no path by itself.
 sys.path.insert(0, str(Path(__file__).parent))
+
+# Whoever is held up is the machine, not the example: of a stalled one Hypothesis would say "flaky".
+settings.register_profile(
+    "hostler",
+    settings.default,
+    deadline=None,
+    suppress_health_check=[*settings.default.suppress_health_check, HealthCheck.too_slow],
+)
+settings.load_profile("hostler")
 
 # Peers of which there is one on a machine, or that take its names: of tests that run side by side
 # in several processes, the files that need one of them stay in the same.
