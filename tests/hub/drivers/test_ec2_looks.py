@@ -59,7 +59,13 @@ async def test_who_comes_soon_after_a_call_waits_for_company(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Looks that are due one after the other must not be as many calls."""
-    monkeypatch.setattr(module, "APART_S", 1)
+    turn, passed = asyncio.sleep, asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        await (passed.wait() if seconds > 0 else turn(0))
+
+    monkeypatch.setattr(module, "APART_S", 3600)
+    monkeypatch.setattr("hostler_hub.drivers.ec2.looks.asyncio.sleep", sleep)
     region = Region()
     looks = Looks(region.several)
     await looks.at("i-1")
@@ -67,7 +73,8 @@ async def test_who_comes_soon_after_a_call_waits_for_company(
     for number in range(2, 7):
         coming.append(asyncio.create_task(looks.at(f"i-{number}")))
         for _ in range(3):
-            await asyncio.sleep(0)
+            await turn(0)
+    passed.set()
     assert [each["InstanceId"] for each in await asyncio.gather(*coming) if each] == [
         "i-2", "i-3", "i-4", "i-5", "i-6",
     ]  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from conformance.drivers import Conformance, ref_of, spec_of
+from hub.drivers.conftest import files_of
 
 from hostler_hub.drivers.contract import Environment, OptionsRefused, ProviderFailed
 from hostler_hub.drivers.local import LocalDriver
@@ -72,7 +73,7 @@ async def test_V14_the_token_is_in_a_private_file_alone(
     assert spec.token not in " ".join(given.values())
     assert "HOSTLER_DATABASE_URL" not in given
     assert given["EXTRA"] == "yes"
-    files = [path for path in environment.directory.rglob("*") if path.is_file()]
+    files = files_of(environment.directory, spec.instance)
     holding = [path for path in files if spec.token in path.read_text(errors="replace")]
     assert [path.name for path in holding] == ["token"]
     assert stat.S_IMODE(holding[0].stat().st_mode) == 0o600

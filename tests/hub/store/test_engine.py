@@ -26,7 +26,7 @@ class Gate:
         self._held = store.write(self._hold)
 
     def _hold(self, c):
-        self._open.wait(30)
+        self._open.wait(60)
 
     async def open(self):
         self._open.set()
@@ -132,11 +132,11 @@ async def test_reads_see_one_snapshot(store):
     def look_twice(c):
         first = meta.get(c, "key")
         looked.set()
-        changed.wait(30)
+        changed.wait(60)
         return first, meta.get(c, "key")
 
     reading = asyncio.create_task(store.read(look_twice))
-    await asyncio.to_thread(looked.wait, 30)
+    await asyncio.to_thread(looked.wait, 60)
     await store.write(meta.put, "key", "after")
     changed.set()
     assert await reading == ("before", "before")
