@@ -122,7 +122,7 @@ class Adapter(HTTPAdapter):
     def build_response(self, req: Any, resp: Any) -> requests.Response:
         """No answer is larger than it may be."""
         response: requests.Response = super().build_response(req, resp)
-        response.iter_content = _bounded(response.iter_content)  # type: ignore[method-assign]
+        response.iter_content = _bounded(response)  # type: ignore[method-assign]
         return response
 
     @property
@@ -130,12 +130,15 @@ class Adapter(HTTPAdapter):
         return "CERT_REQUIRED" if self._trust.verifies else "CERT_NONE"
 
 
-def _bounded(read: Callable[..., Iterator[bytes]]) -> Callable[..., Iterator[bytes]]:
+def _bounded(response: requests.Response) -> Callable[..., Iterator[bytes]]:
+    read = response.iter_content
+
     def bounded(*arguments: Any, **keywords: Any) -> Iterator[bytes]:
         size = 0
         for chunk in read(*arguments, **keywords):
             size += len(chunk)
             if size > ANSWER_BYTES:
+                response.close()  # its connection too: more of it is on its way
                 raise AnswerTooLarge(f"an answer of more than {ANSWER_BYTES} bytes")
             yield chunk
 
