@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 from benchmarks.rows import Goal, Plan, Reference, Row, Samples
-from hostler_hub.dispatch import candidate
 from hostler_hub.lifecycle import Instance, Policy, State, Worker
-from hostler_hub.matching import Roster
-from hostler_hub.planning import Look, Waiting, plan
-from hostler_hub.registry import Entry, Registry
-from hostler_hub.specs import BuildSpec, WorkerDefinition
+from hostler_hub.scheduling.dispatcher import candidate
+from hostler_hub.scheduling.matching import Roster
+from hostler_hub.scheduling.planner import Look, Waiting, plan
+from hostler_hub.specs.build import BuildSpec, WorkerDefinition
+from hostler_hub.workers.registry import Entry, Registry
 
 _KINDS = 20
 _LABELS = ("linux", "windows", "arm", "big", "gpu")

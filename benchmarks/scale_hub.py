@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from benchmarks.swarm import SwarmDriver
 from hostler_hub.drivers import registry
-from hostler_hub.settings import Settings
+from hostler_hub.runtime.settings import Settings
 
 TICK_S = 0.01
 KEPT = 1000

@@ -20,7 +20,7 @@ from benchmarks.processes import BenchmarkFailed
 from benchmarks.rows import Goal, Plan, Reference, Row, Samples
 from benchmarks.worker_master import Command, Master
 from benchmarks.worker_peers import RAW, TEXT, TUNED, Attached, Kind, attached
-from hostler_agent.jobs import procfs
+from hostler_agent.jobs.posix import procfs
 from hostler_agent.wire import messages
 
 MARK = "HOSTLER_BENCHMARK"

@@ -22,7 +22,7 @@ from hostler_hub.drivers.contract import (
     Owned,
     ProviderFailed,
 )
-from hostler_hub.drivers.fake_agent import FakeAgent
+from hostler_hub.drivers.fake.agent import FakeAgent
 from hostler_hub.lifecycle.model import Presence
 
 

@@ -24,7 +24,7 @@ from benchmarks.processes import PROJECT, BenchmarkFailed
 from benchmarks.rows import Goal, Plan, Reference, Row, Samples
 from benchmarks.survivors import HELD_S, SETTLE_S, is_whole
 from benchmarks.worker_master import Command, Master, Worker
-from hostler_agent.jobs import procfs
+from hostler_agent.jobs.posix import procfs
 
 if TYPE_CHECKING:
     from peers.wine import Windows

@@ -17,12 +17,12 @@ from unittest import mock
 
 from hostler_agent.wire import codec
 from hostler_agent.wire.limits import TO_AGENT
-from hostler_hub.admission import Admission
-from hostler_hub.agents import AgentSession
-from hostler_hub.command_run import CommandRun
-from hostler_hub.dispatch import Dispatcher
-from hostler_hub.queue import Queue
-from hostler_hub.runner import Runner
+from hostler_hub.builds.command import CommandRun
+from hostler_hub.builds.runner import Runner
+from hostler_hub.builds.service import Queue
+from hostler_hub.scheduling.dispatcher import Dispatcher
+from hostler_hub.workers.agents.admission import Admission
+from hostler_hub.workers.agents.sessions import AgentSession
 
 POINTS: dict[str, tuple[type | None, str]] = {
     "before create": (None, "create"),

@@ -9,7 +9,7 @@ def main() -> int:
     """The program; returns its exit code."""
     if sys.argv[1:2] == ["host"]:
         # Started for every look at an instance: without what the agent itself needs.
-        from hostler_agent.host import cli as host  # noqa: PLC0415
+        from hostler_agent.instances import cli as host  # noqa: PLC0415
 
         return host.main(sys.argv[2:])
     from hostler_agent import cli  # noqa: PLC0415

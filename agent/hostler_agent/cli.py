@@ -121,7 +121,7 @@ def service(options: argparse.Namespace) -> int:
     if sys.platform != "win32":
         raise ConfigurationError("services of this kind are Windows'; here, systemd has them")
     else:  # noqa: RET506 - type checkers know platforms by branches
-        from hostler_agent import service as services  # noqa: PLC0415
+        from hostler_agent.service import service as services  # noqa: PLC0415
 
         if options.action == "prepare":
             print(services.prepare(options.directories, is_trial=options.check))
@@ -143,7 +143,7 @@ def service(options: argparse.Namespace) -> int:
 
 def host(options: argparse.Namespace) -> int:
     """Start, look at or end instances for a hub elsewhere."""
-    from hostler_agent.host.cli import main as act  # noqa: PLC0415
+    from hostler_agent.instances.cli import main as act  # noqa: PLC0415
 
     return act(options.arguments)
 

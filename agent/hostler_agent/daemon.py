@@ -16,28 +16,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from hostler_agent import interruption, machine
+from hostler_agent import machine
 from hostler_agent.clock import Clock, SystemClock
 from hostler_agent.commands import Command, Settings
-from hostler_agent.context import CommandContext, Reporting
-from hostler_agent.deadman import DeadMan
+from hostler_agent.commands.context import CommandContext, Reporting
+from hostler_agent.commands.roster import Roster
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
-from hostler_agent.info import machine_facts, worker_info
-from hostler_agent.interruption import Interruption, Notice
-from hostler_agent.lease import Lease
-from hostler_agent.leftovers import remove_workspaces
-from hostler_agent.link import Dial, Endpoint, Link
-from hostler_agent.outbox import Outbox
-from hostler_agent.pump import Pump
-from hostler_agent.roster import Roster
-from hostler_agent.sessionfile import session_secret
+from hostler_agent.hub.dead_man_switch import DeadMan
+from hostler_agent.hub.lease import Lease
+from hostler_agent.hub.link import Dial, Endpoint, Link
+from hostler_agent.hub.outbox import Outbox
+from hostler_agent.hub.sender import Pump
+from hostler_agent.hub.session_secret import session_secret
+from hostler_agent.machine import spot_notice
+from hostler_agent.machine.facts import machine_facts, worker_info
+from hostler_agent.machine.leftovers import remove_workspaces
+from hostler_agent.machine.spot_notice import Interruption, Notice
 from hostler_agent.wire import extension, messages
 from hostler_agent.wire.extension import AgentReport, CommandTerms, Handshake, HubSettings
 from hostler_agent.wire.text import LineSplitter
 
 if TYPE_CHECKING:
     from hostler_agent.config import Config
-    from hostler_agent.connection import Connection
+    from hostler_agent.hub.connection import Connection
     from hostler_agent.jobs.containment import Containment
 
 FAREWELL_DEADLINE_S = 60.0
@@ -61,7 +62,7 @@ class Surroundings:
 
     clock: Clock = field(default_factory=SystemClock)
     random: Callable[[], float] = random.random
-    look: Callable[[], Optional[Notice]] = interruption.look
+    look: Callable[[], Optional[Notice]] = spot_notice.look
     dial: Optional[Dial] = None
 
 

@@ -16,44 +16,45 @@ from fastapi import FastAPI
 from sqlalchemy import Connection
 
 from hostler_agent.wire import extension
-from hostler_hub import archive, grants
-from hostler_hub.admission import Admission
-from hostler_hub.agents import Agents
-from hostler_hub.api import application
-from hostler_hub.api.ports import Hub
-from hostler_hub.artifacts import Artifacts
-from hostler_hub.auth import Tokens
-from hostler_hub.clock import Clock, SystemClock
-from hostler_hub.closing import Closing
-from hostler_hub.controller import Controller
-from hostler_hub.definitions import Definitions
-from hostler_hub.dispatch import Dispatcher
+from hostler_hub import grants
+from hostler_hub.builds.artifacts.exchange import Exchange
+from hostler_hub.builds.artifacts.files import Files
+from hostler_hub.builds.artifacts.store import Artifacts
+from hostler_hub.builds.logs import Logs
+from hostler_hub.builds.service import Queue
 from hostler_hub.dispatching import assemble
+from hostler_hub.drivers import agent_archive
 from hostler_hub.drivers import registry as driver_registry
 from hostler_hub.drivers.contract import AgentArchive, Driver, Environment
-from hostler_hub.evidence import Evidence
-from hostler_hub.exchange import Exchange
-from hostler_hub.files import Files
-from hostler_hub.fleet import Fleet
-from hostler_hub.gate import Gate
-from hostler_hub.identifiers import new_ulid
-from hostler_hub.incidents import Incidents
-from hostler_hub.leases import Leases
 from hostler_hub.lifecycle import commands
-from hostler_hub.logs import Logs
 from hostler_hub.notify.notifier import Notifier
-from hostler_hub.opening import open_store
-from hostler_hub.process import write_json
-from hostler_hub.queue import Queue
-from hostler_hub.reconcile import Reconciler
-from hostler_hub.refusals import Refusals
-from hostler_hub.registry import Registry
-from hostler_hub.secrets import ENV_PREFIX, Secrets
+from hostler_hub.runtime.clock import Clock, SystemClock
+from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.runtime.process import write_json
+from hostler_hub.runtime.secrets import ENV_PREFIX, Secrets
+from hostler_hub.runtime.settings import Settings
+from hostler_hub.runtime.shutdown import Closing
+from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.scheduling.dispatcher import Dispatcher
 from hostler_hub.services import Services
-from hostler_hub.settings import Settings
 from hostler_hub.store import meta
 from hostler_hub.store.engine import Store
-from hostler_hub.tasks import Tasks
+from hostler_hub.store.open import open_store
+from hostler_hub.web import application
+from hostler_hub.web.api.ports import Hub
+from hostler_hub.web.tokens import Tokens
+from hostler_hub.workers.agents.admission import Admission
+from hostler_hub.workers.agents.examiner import Gate
+from hostler_hub.workers.agents.refusals import Refusals
+from hostler_hub.workers.agents.sessions import Agents
+from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.definitions import Definitions
+from hostler_hub.workers.evidence import Evidence
+from hostler_hub.workers.incident_log import Incidents
+from hostler_hub.workers.leases import Leases
+from hostler_hub.workers.reconcile.reconciler import Reconciler
+from hostler_hub.workers.registry import Registry
+from hostler_hub.workers.service import Fleet
 
 # What the hub's own parts may take to close, beyond the time instances have to go.
 _CLOSE_S = 5.0
@@ -106,7 +107,7 @@ class Sources:
 
     store: Callable[[Settings], AbstractAsyncContextManager[Store]] = open_store
     drivers: Callable[[], Mapping[str, type[Driver]]] = driver_registry.load
-    archive: Callable[[Path], AgentArchive] = archive.install
+    archive: Callable[[Path], AgentArchive] = agent_archive.install
 
 
 @contextlib.asynccontextmanager

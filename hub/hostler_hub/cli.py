@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hostler_hub import __version__, process
+from hostler_hub import __version__
 from hostler_hub.errors import HubError, SettingsError
-from hostler_hub.settings import Settings
+from hostler_hub.runtime import process
+from hostler_hub.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,11 +99,11 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _certificate(settings: Settings, arguments: argparse.Namespace) -> int:
-    from hostler_hub import tls  # noqa: PLC0415  # only this needs it
+    from hostler_hub.runtime import certificate  # noqa: PLC0415  # only this needs it
 
     settings.prepare_state_dir()
     directory = settings.state_dir / "tls"
-    tls.make(directory, arguments.names)
+    certificate.make(directory, arguments.names)
     print(f"HOSTLER_TLS_CERTIFICATE={directory / 'hub.pem'}")
     print(f"HOSTLER_TLS_KEY={directory / 'hub.key'}")
     print(f"HOSTLER_TLS_CA={directory / 'ca.pem'}")
@@ -128,9 +129,9 @@ def _token_create(settings: Settings, arguments: argparse.Namespace) -> int:
 
 async def _create_offline(settings: Settings, body: dict[str, Any]) -> str:
     """Makes the token without a hub, holding its lock meanwhile."""
-    from hostler_hub.auth import MAX_LIFE_S, Role, Tokens  # noqa: PLC0415  # the store's imports
-    from hostler_hub.clock import SystemClock  # noqa: PLC0415
-    from hostler_hub.opening import open_store  # noqa: PLC0415
+    from hostler_hub.runtime.clock import SystemClock  # noqa: PLC0415
+    from hostler_hub.store.open import open_store  # noqa: PLC0415
+    from hostler_hub.web.tokens import MAX_LIFE_S, Role, Tokens  # noqa: PLC0415  # the store's imports
 
     settings.prepare_state_dir()
     with process.hold_lock(settings):

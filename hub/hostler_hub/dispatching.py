@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hostler_hub.clock import Clock
-from hostler_hub.controller import Controller
-from hostler_hub.dispatch import Dispatcher, Keepers
-from hostler_hub.groups import Groups
-from hostler_hub.journal import Journal
-from hostler_hub.logs import Logs
-from hostler_hub.matching import Roster
-from hostler_hub.overseer import Overseer
-from hostler_hub.queue import Queue
-from hostler_hub.reasons import Reasons
-from hostler_hub.registry import Registry
-from hostler_hub.settings import Settings
+from hostler_hub.builds.logs import Logs
+from hostler_hub.builds.service import Queue
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.settings import Settings
+from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.scheduling.decision_log import Journal
+from hostler_hub.scheduling.dispatcher import Dispatcher, Keepers
+from hostler_hub.scheduling.groups import Groups
+from hostler_hub.scheduling.idle_pool import Upkeep
+from hostler_hub.scheduling.matching import Roster
+from hostler_hub.scheduling.pool_policy import Overseer
+from hostler_hub.scheduling.reasons import Reasons
+from hostler_hub.scheduling.skip_recorder import Survey
 from hostler_hub.store.engine import Store
-from hostler_hub.survey import Survey
-from hostler_hub.tasks import Tasks
-from hostler_hub.upkeep import Upkeep
+from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.registry import Registry
 
 
 @dataclass(frozen=True)

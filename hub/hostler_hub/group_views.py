@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hostler_hub.instants import instant
-from hostler_hub.pools import Census, Pool
+from hostler_hub.scheduling.pools import Census, Pool
 
 
 def group_view(pool: Pool, counted: Census, now: float) -> dict[str, Any]:

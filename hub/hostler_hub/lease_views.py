@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping
 
 from hostler_hub.instants import instant
 from hostler_hub.lifecycle.model import PersonLease, why_not_grantable
-from hostler_hub.registry import Entry
+from hostler_hub.workers.registry import Entry
 
 
 def lease_brief(person: PersonLease) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, StrictInt
 
-from hostler_hub.fields import STRICT
+from hostler_hub.specs.fields import STRICT
 
 # A program needs some memory before its own first instruction, and the agent's spawner is in the
 # job's cgroup for a moment: less than this would end jobs by chance.

@@ -16,9 +16,17 @@ from typing import TYPE_CHECKING
 import structlog
 import uvicorn
 
-from hostler_hub import __version__, agents_socket, garbage, log, process, systemd, tls
+from hostler_hub import __version__
 from hostler_hub.app import create_app
 from hostler_hub.errors import SettingsError
+from hostler_hub.runtime import (
+    agents_socket,
+    certificate,
+    garbage_collection,
+    log,
+    process,
+    systemd,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +34,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp
 
-    from hostler_hub.api.ports import Hub
-    from hostler_hub.settings import Settings
+    from hostler_hub.runtime.settings import Settings
+    from hostler_hub.web.api.ports import Hub
 
 _log = structlog.get_logger(__name__)
 
@@ -108,22 +116,22 @@ class _Server(uvicorn.Server):
 async def _serve(settings: Settings, outer: socket.socket, inner: socket.socket) -> None:
     """With TLS two servers: the inner socket, which agents of this machine use, needs none."""
     app = create_app(settings)
-    certificate = tls.Certificate.of(settings)
-    if certificate is None:
+    chain = certificate.Certificate.of(settings)
+    if chain is None:
         servers = [(_Server(_config(app, None), app, settings), [outer, inner])]
     else:
         servers = [
             (_Server(_config(app, None), app, None), [inner]),
-            (_Server(_config(app, certificate), app, settings), [outer]),
+            (_Server(_config(app, chain), app, settings), [outer]),
         ]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, [server for server, _ in servers])
     async with app.router.lifespan_context(app), asyncio.TaskGroup() as tasks:
-        garbage.watch()
+        garbage_collection.watch()
         watching = [tasks.create_task(systemd.keep_alive(), name="watchdog")]
-        if certificate is not None:
-            watching.append(tasks.create_task(certificate.watch(), name="certificate"))
+        if chain is not None:
+            watching.append(tasks.create_task(chain.watch(), name="certificate"))
         await asyncio.gather(*(server.serve(sockets=sockets) for server, sockets in servers))
         _log.info("hub stopping")
         systemd.notify("STOPPING=1")
@@ -137,7 +145,7 @@ def _ask_to_stop(servers: list[_Server]) -> None:
         server.ask_to_stop()
 
 
-def _config(app: ASGIApp, certificate: tls.Certificate | None) -> uvicorn.Config:
+def _config(app: ASGIApp, certificate: certificate.Certificate | None) -> uvicorn.Config:
     config = uvicorn.Config(
         agents_socket.AgentsOnly(app),
         # Not by uvicorn's: a failure to start must arrive at our caller as what it is.

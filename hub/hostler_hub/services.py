@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hostler_hub.agents import Agents
-from hostler_hub.clock import Clock
-from hostler_hub.controller import Controller
-from hostler_hub.exchange import Exchange
-from hostler_hub.logs import Logs
+from hostler_hub.builds.artifacts.exchange import Exchange
+from hostler_hub.builds.logs import Logs
+from hostler_hub.runtime.clock import Clock
 from hostler_hub.store.engine import Store
+from hostler_hub.workers.agents.sessions import Agents
+from hostler_hub.workers.controller import Controller
 
 
 @dataclass(frozen=True, slots=True)

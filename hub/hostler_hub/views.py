@@ -11,9 +11,9 @@ from sqlalchemy import RowMapping
 from hostler_hub.instants import instant
 from hostler_hub.lease_views import lease_brief
 from hostler_hub.lifecycle.model import Gate, why_retiring
-from hostler_hub.reasons import BuildReasons
-from hostler_hub.reconcile import Outcome, Report
-from hostler_hub.registry import Entry
+from hostler_hub.scheduling.reasons import BuildReasons
+from hostler_hub.workers.reconcile.reconciler import Outcome, Report
+from hostler_hub.workers.registry import Entry
 
 # A row as the store returns it, or as it was just written.
 Row = RowMapping | dict[str, Any]

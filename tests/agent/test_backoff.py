@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hostler_agent.backoff import Backoff
+from hostler_agent.hub.backoff import Backoff
 
 
 def test_the_ceiling_doubles_up_to_two_minutes() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hostler_agent.deadman import DeadMan
+from hostler_agent.hub.dead_man_switch import DeadMan
 
 
 class Watched:

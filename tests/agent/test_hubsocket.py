@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from hostler_agent.hubsocket import HubSocket
+from hostler_agent.hub.websocket import HubSocket
 
 
 @pytest.fixture

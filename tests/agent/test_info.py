@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hostler_agent.info import (
+from hostler_agent.machine.facts import (
     disk_mb,
     environment,
     info_files,

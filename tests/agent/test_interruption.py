@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from hostler_agent.interruption import (
+from hostler_agent.machine.spot_notice import (
     LOOK_EVERY_S,
     NOTICE_S,
     Interruption,
@@ -53,7 +53,7 @@ class Metadata(BaseHTTPRequestHandler):
 @pytest.fixture
 def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(Metadata, "notice", None)
-    monkeypatch.setattr("hostler_agent.interruption._ANSWER_S", 60.0)
+    monkeypatch.setattr("hostler_agent.machine.spot_notice._ANSWER_S", 60.0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
     thread = threading.Thread(target=server.serve_forever, args=[0.01])
     thread.start()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from hostler_agent.lease import Lease
+from hostler_agent.hub.lease import Lease
 
 
 class Watched:

@@ -13,9 +13,9 @@ from typing import Any, Callable
 import pytest
 from websockets.asyncio.server import unix_serve
 
-from hostler_agent.connection import Connection
 from hostler_agent.errors import ConfigurationError, DeadlineExceeded, LinkLost, OrderedAway
-from hostler_agent.link import Endpoint, Link
+from hostler_agent.hub.connection import Connection
+from hostler_agent.hub.link import Endpoint, Link
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import RemoteError
 from hostler_agent.wire.extension import Handshake

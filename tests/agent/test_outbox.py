@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hostler_agent.outbox import Entry, Outbox
+from hostler_agent.hub.outbox import Entry, Outbox
 from hostler_agent.wire import codec
 from hostler_agent.wire.errors import LimitExceeded, ProtocolError
 from hostler_agent.wire.limits import TO_HUB

@@ -13,7 +13,7 @@ import pytest
 from hostler_agent import cli
 from hostler_agent.config import Config
 from hostler_agent.errors import ConfigurationError
-from hostler_agent.serving import Serving
+from hostler_agent.service.serving import Serving
 
 ULID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hostler_agent.sessionfile import session_secret
+from hostler_agent.hub.session_secret import session_secret
 
 
 def test_a_restarted_agent_shows_the_same_secret(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from e2e.api import Api
 from e2e.hub_process import HubProcess
 from peers import wine
 
-from hostler_hub import archive
+from hostler_hub.drivers import agent_archive
 
 ROOT = Path(__file__).parents[2]
 ROLE = ROOT / "roles" / "agent"
@@ -40,7 +40,7 @@ def role(ansible, tmp_path, hub):
     variables = {
         "agent_hub_url": hub.agents_url,
         "agent_password": PASSWORD,
-        "agent_archive": str(archive.install(tmp_path / "archive").path),
+        "agent_archive": str(agent_archive.install(tmp_path / "archive").path),
         "agent_python": wine.windows_path(made.python),
         "agent_prefix": f"{there}\\Program Files\\hostler-agent",
         "agent_config_dir": f"{there}\\ProgramData\\hostler-agent",

@@ -22,7 +22,7 @@ from collection.bad_input import CASES, Places, opened
 from e2e.hub_process import HubProcess
 from peers import docker as docker_peer
 
-from hostler_hub.drivers.docker import mark
+from hostler_hub.drivers.docker import labels
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -76,7 +76,7 @@ class Site:
 
     def _at_daemons(self) -> list[str]:
         with urllib.request.urlopen(f"{self.hub.url}/healthz") as answer:
-            ours = mark.of_hub(json.load(answer)["hub"])
+            ours = labels.of_hub(json.load(answer)["hub"])
         kept: list[str] = []
         for url in filter(None, (self.places.daemon, self.places.full_daemon)):
             with docker_peer.client_of(url) as client:

@@ -7,7 +7,7 @@ import pytest
 from collection.test_modules import show, shown, task
 from e2e.hub_process import HubProcess
 
-from hostler_agent.jobs import mounts
+from hostler_agent.jobs.posix import mounts
 
 WORKER = {"requires": {"worker": "local-1"}}
 

@@ -17,12 +17,12 @@ from ansible.vars.manager import VariableManager
 from ansible_collections.hostler.fleet.plugins.filter.definitions import definitions
 from ansible_collections.hostler.fleet.plugins.modules import worker
 
-from hostler_hub.api.ports import Hub
 from hostler_hub.app import running
-from hostler_hub.clock import SystemClock
 from hostler_hub.drivers import registry
-from hostler_hub.settings import Settings
-from hostler_hub.specs import WorkerDefinition
+from hostler_hub.runtime.clock import SystemClock
+from hostler_hub.runtime.settings import Settings
+from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.web.api.ports import Hub
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "inventories" / "example").glob("*.yml"))

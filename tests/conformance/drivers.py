@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hostler_hub.drivers.contract import Driver, InstanceRef, InstanceSpec, Witness
-from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle.model import Presence
+from hostler_hub.runtime.ids import new_ulid
 
 
 def spec_of(options: Mapping[str, Any], *, worker: str = "w-1", epoch: int = 1) -> InstanceSpec:

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import ports
 import psutil
 
-from hostler_agent.jobs import mounts
+from hostler_agent.jobs.posix import mounts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

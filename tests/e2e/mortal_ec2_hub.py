@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from e2e import mortal
 
-from hostler_hub.drivers.ec2 import Ec2Driver, ending, launch, sight, spare
-from hostler_hub.queue import Queue
+from hostler_hub.builds.service import Queue
+from hostler_hub.drivers.ec2 import Ec2Driver, inventory, launch, spare, terminate
 
 POINTS = {
     "after submit": (Queue, "submit"),
@@ -25,6 +25,6 @@ SHOWN_AFTER_S = 6.0
 """Longer than these tests' clouds hide anything."""
 
 if __name__ == "__main__":
-    sight.VISIBLE_AFTER_S = sight.TAGGED_AFTER_S = SHOWN_AFTER_S
-    launch._LOOK_EVERY_S = ending._LOOK_EVERY_S = spare._LOOK_EVERY_S = 0.2
+    inventory.VISIBLE_AFTER_S = inventory.TAGGED_AFTER_S = SHOWN_AFTER_S
+    launch._LOOK_EVERY_S = terminate._LOOK_EVERY_S = spare._LOOK_EVERY_S = 0.2
     mortal.serve(Ec2Driver, POINTS, ORDERS)

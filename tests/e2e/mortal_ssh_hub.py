@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from e2e import mortal
 
-from hostler_hub.drivers.posix_host import PosixHost
-from hostler_hub.drivers.ssh import SshDriver
-from hostler_hub.transports import ssh
+from hostler_hub.drivers.hosts.posix import PosixHost
+from hostler_hub.drivers.ssh.driver import SshDriver
+from hostler_hub.drivers.transports.ssh import transport
 
 POINTS = {
     "before push": (PosixHost, "_push"),
@@ -27,14 +27,14 @@ POINTS = {
 
 def die_in_flight(action: str) -> None:
     """The order has left for the machine; the hub will never hear what became of it."""
-    run = ssh._run
+    run = transport._run
 
     def lethal_run(connection: Any, deadline: Any, *, command: Any) -> Any:
         if action in command.argv:
-            ssh._collect = lambda *_: mortal.die()
+            transport._collect = lambda *_: mortal.die()
         return run(connection, deadline, command=command)
 
-    ssh._run = lethal_run
+    transport._run = lethal_run
 
 
 ORDERS = {

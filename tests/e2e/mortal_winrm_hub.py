@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from e2e import mortal
 
-from hostler_hub.drivers.windows_host import WindowsHost
+from hostler_hub.drivers.hosts.windows import WindowsHost
+from hostler_hub.drivers.transports.winrm.session import Session
 from hostler_hub.drivers.winrm import WinrmDriver
-from hostler_hub.transports.winrm_session import Session
 
 POINTS = {
     "before push": (WindowsHost, "_push"),

@@ -17,8 +17,8 @@ from e2e.hub_process import HubDied, HubProcess
 from peers import docker as peer
 
 from hostler_hub.drivers.contract import InstanceSpec
-from hostler_hub.drivers.docker import mark
-from hostler_hub.identifiers import new_ulid
+from hostler_hub.drivers.docker import labels
+from hostler_hub.runtime.ids import new_ulid
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -56,16 +56,16 @@ class Fleet:
         await api.define(*names, driver="docker", driver_options=given, **more)
 
     def containers(self, worker: str | None = None) -> list[dict[str, Any]]:
-        labels = mark.of_hub(self.id)["label"]
+        wanted = labels.of_hub(self.id)["label"]
         if worker is not None:
-            labels.append(f"{mark.WORKER}={worker}")
+            wanted.append(f"{labels.WORKER}={worker}")
         with peer.client_of(self.url) as client:
-            return list(client.containers(all=True, filters={"label": labels}))
+            return list(client.containers(all=True, filters={"label": wanted}))
 
     def leftovers(self) -> list[str]:
         """All that carries the hub's mark."""
         with peer.client_of(self.url) as client:
-            volumes = client.volumes(filters=mark.of_hub(self.id))["Volumes"] or []
+            volumes = client.volumes(filters=labels.of_hub(self.id))["Volumes"] or []
             return [*(c["Names"][0] for c in self.containers()), *(v["Name"] for v in volumes)]
 
     def remove(self, worker: str) -> None:
@@ -77,10 +77,10 @@ class Fleet:
     def haunt(self, worker: str, instance: str) -> str:
         """A container that carries an instance's mark, and that the hub did not make; its id."""
         spec = InstanceSpec(worker, instance, 1, "", {})
-        labels = mark.labels(self.id, spec)
+        mark = labels.labels(self.id, spec)
         with peer.client_of(self.url) as client:
             made = client.create_container(
-                peer.IMAGE, ["sleep", "1000"], name=mark.name(spec), labels=labels
+                peer.IMAGE, ["sleep", "1000"], name=labels.name(spec), labels=mark
             )
             return str(made["Id"])
 
@@ -90,7 +90,7 @@ class Fleet:
         with peer.client_of(self.url) as client:
             for container in self.containers():
                 client.remove_container(container["Id"], v=True, force=True)
-            for volume in client.volumes(filters=mark.of_hub(self.id))["Volumes"] or []:
+            for volume in client.volumes(filters=labels.of_hub(self.id))["Volumes"] or []:
                 client.remove_volume(volume["Name"])
 
 

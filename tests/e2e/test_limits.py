@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hostler_agent.jobs import mounts
+from hostler_agent.jobs.posix import mounts
 
 if TYPE_CHECKING:
     from e2e.api import Api

@@ -193,6 +193,6 @@ async def test_a_log_s_escapes_are_read_across_pieces_and_unknown_ones_dropped(
 
 
 def _log_js() -> str:
-    from hostler_hub.page.render import STATIC
+    from hostler_hub.web.page.render import STATIC
 
     return (STATIC / "log.js").read_text()

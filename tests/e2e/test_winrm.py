@@ -20,7 +20,7 @@ from e2e.hub_process import HubProcess
 from peers import wine
 from peers.wsman import WsMan, wait_until
 
-from hostler_hub import archive
+from hostler_hub.drivers import agent_archive
 
 pytestmark = pytest.mark.peer("wsman")
 
@@ -116,7 +116,7 @@ def make_fleet(tmp_path: Path, service: WsMan) -> Iterator[Callable[..., Fleet]]
 
 def _install(directory: Path, tmp_path: Path) -> None:
     """The agent, as after a first start."""
-    packed = archive.install(tmp_path / "archive")
+    packed = agent_archive.install(tmp_path / "archive")
     for each in (directory, directory / "agents"):
         each.mkdir(mode=0o700)
     with zipfile.ZipFile(packed.path) as content:

@@ -13,13 +13,14 @@ import pytest
 from agent_peer import Peer
 
 from hostler_agent.wire.extension import Handshake
-from hostler_hub import agent_session, stalls
-from hostler_hub.api.ports import Hub
 from hostler_hub.app import running
-from hostler_hub.clock import SystemClock
-from hostler_hub.settings import Settings
-from hostler_hub.specs import WorkerDefinition
-from hostler_hub.tasks import Tasks
+from hostler_hub.runtime import stalls
+from hostler_hub.runtime.clock import SystemClock
+from hostler_hub.runtime.settings import Settings
+from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.web.api.ports import Hub
+from hostler_hub.workers.agents import session
 
 PASSWORD = "correct horse"
 DEADLINE_S = 60.0
@@ -112,7 +113,7 @@ async def test_A6_an_agent_that_is_silent_for_three_pings_is_disconnected(house:
 async def test_N1_an_agent_that_takes_nothing_any_more_is_disconnected_all_the_same(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent_session, "CLOSE_S", 0.05)
+    monkeypatch.setattr(session, "CLOSE_S", 0.05)
     await house.define()
     peer = await house.come()
     await house.until(attached)
@@ -300,6 +301,6 @@ async def test_V18_the_hub_stops_though_all_its_peers_are_dead(tmp_path: Path) -
             peer.stuck = True
         began = loop.time()
     took_s = loop.time() - began
-    assert took_s < len(peers) * agent_session.CLOSE_S
+    assert took_s < len(peers) * session.CLOSE_S
     left = json.loads(house.settings.stop_file.read_text())
     assert (left["instances"], left["unclosed"]) == ([], [])

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from hostler_hub import agents_socket
+from hostler_hub.runtime import agents_socket
 
 
 async def everything(scope: Scope, receive: Receive, send: Send) -> None:

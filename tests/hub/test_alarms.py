@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hub.test_controller import START, Hub, hub_on
 
-from hostler_hub.alarms import Alarms, Recipient
-from hostler_hub.drivers.fake import FakeProvider
+from hostler_hub.drivers.fake.driver import FakeProvider
 from hostler_hub.lifecycle import Mode, State, events
-from hostler_hub.registry import Entry
 from hostler_hub.store import deliveries, incidents
 from hostler_hub.store.errors import RowRefused
+from hostler_hub.workers.incidents import Alarms, Recipient
+from hostler_hub.workers.registry import Entry
 
 ANN = Recipient("mail", "ann@example.org")
 HOOK = Recipient("webhook", "hooks.example.org")

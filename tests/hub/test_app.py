@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from hostler_hub import process
-from hostler_hub.api.shapes import builds as builds_shapes
-from hostler_hub.api.shapes import system as system_shapes
-from hostler_hub.api.shapes import workers as workers_shapes
 from hostler_hub.app import create_app
-from hostler_hub.settings import Settings
+from hostler_hub.runtime import process
+from hostler_hub.runtime.settings import Settings
+from hostler_hub.web.api.schemas import builds as builds_shapes
+from hostler_hub.web.api.schemas import system as system_shapes
+from hostler_hub.web.api.schemas import workers as workers_shapes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

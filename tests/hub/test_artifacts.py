@@ -17,18 +17,18 @@ from hub.tars import archive
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError
-from hostler_hub import transfers
-from hostler_hub.artifacts import Artifacts
-from hostler_hub.clock import VirtualClock
-from hostler_hub.command_run import CommandRun
+from hostler_hub.builds.artifacts import transfers
+from hostler_hub.builds.artifacts.exchange import Exchange
+from hostler_hub.builds.artifacts.files import Files
+from hostler_hub.builds.artifacts.store import Artifacts
+from hostler_hub.builds.artifacts.transfers import TransferRefused
+from hostler_hub.builds.command import CommandRun
+from hostler_hub.builds.logs import StepKey
+from hostler_hub.builds.step_kinds import ReceiveDirectory, ReceiveFile, SendFile
 from hostler_hub.errors import NotFound
-from hostler_hub.exchange import Exchange
-from hostler_hub.files import Files
-from hostler_hub.kinds import ReceiveDirectory, ReceiveFile, SendFile
-from hostler_hub.logs import StepKey
+from hostler_hub.runtime.clock import VirtualClock
 from hostler_hub.store import builds
 from hostler_hub.store.engine import Store
-from hostler_hub.transfers import TransferRefused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -439,7 +439,7 @@ async def test_a_command_without_a_transfer_takes_no_file() -> None:
 
 def test_a_big_directory_is_never_in_memory() -> None:
     """V15: what the parser holds is one header, or the piece it was fed."""
-    from hostler_hub.tarparser import TarParser
+    from hostler_hub.builds.artifacts.tar import TarParser
 
     parser = TarParser()
     data = archive(("f", bytes(3_000_000)))

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hostler_hub import auth
-from hostler_hub.auth import Caller, Role, Tokens
-from hostler_hub.clock import VirtualClock
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound, TooManyAttempts, Unauthenticated
+from hostler_hub.runtime.clock import VirtualClock
 from hostler_hub.store.engine import Store
+from hostler_hub.web.tokens import Caller, Role, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -82,7 +81,7 @@ async def test_an_unknown_id_does_the_same_work(
     token = await tokens.create("ci", Role.VIEWER, by="me")
     await tokens.verify(token, HERE)
     work: list[str] = []
-    read, compare = store.read, auth.hmac.compare_digest
+    read, compare = store.read, tokens.hmac.compare_digest
 
     async def counted_read(fn, *args):  # type: ignore[no-untyped-def]
         work.append("read")
@@ -93,7 +92,7 @@ async def test_an_unknown_id_does_the_same_work(
         return compare(a, b)
 
     monkeypatch.setattr(store, "read", counted_read)
-    monkeypatch.setattr(auth.hmac, "compare_digest", counted_compare)
+    monkeypatch.setattr(tokens.hmac, "compare_digest", counted_compare)
     done = []
     for wrong in (token[:-2] + "__", "hst_" + "0" * 12 + token[16:]):
         work.clear()
@@ -129,7 +128,7 @@ async def test_verifying_again_does_not_ask_the_store(
     monkeypatch.setattr(store, "read", counted)
     await tokens.verify(token, HERE)
     assert reads == 0
-    clock.advance(auth.CACHE_S + 1)
+    clock.advance(tokens.CACHE_S + 1)
     await tokens.verify(token, HERE)
     assert reads == 1
 
@@ -166,7 +165,7 @@ async def test_a_read_under_way_does_not_bring_a_revoked_token_back(
 async def test_ten_failures_a_minute_per_client_and_id(tokens: Tokens, clock: VirtualClock) -> None:
     token = await tokens.create("ci", Role.VIEWER, by="me")
     wrong = token[:-2] + "__"
-    for _ in range(auth.FAILURES_PER_MINUTE):
+    for _ in range(tokens.FAILURES_PER_MINUTE):
         with pytest.raises(Unauthenticated):
             await tokens.verify(wrong, HERE)
     with pytest.raises(TooManyAttempts) as refusal:
@@ -181,8 +180,8 @@ async def test_failures_and_cache_are_bounded(
     tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """V15: whatever strangers send, the hub remembers a bounded part of it."""
-    monkeypatch.setattr(auth, "FAILURE_ENTRIES", 3)
-    monkeypatch.setattr(auth, "CACHE_ENTRIES", 2)
+    monkeypatch.setattr(tokens, "FAILURE_ENTRIES", 3)
+    monkeypatch.setattr(tokens, "CACHE_ENTRIES", 2)
     for n in range(5):
         with pytest.raises(Unauthenticated):
             await tokens.verify("x", f"192.0.2.{n}")
@@ -202,7 +201,7 @@ async def test_a_name_is_used_once_and_a_life_is_bounded(tokens: Tokens) -> None
     await tokens.create("ci", Role.VIEWER, by="me")
     with pytest.raises(Conflict):
         await tokens.create("ci", Role.ADMIN, by="me")
-    for life_s in (0, -1, auth.MAX_LIFE_S + 1, float("nan")):
+    for life_s in (0, -1, tokens.MAX_LIFE_S + 1, float("nan")):
         with pytest.raises(InvalidRequest):
             await tokens.create("other", Role.VIEWER, by="me", expires_in_s=life_s)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler_hub import clock as clock_module
-from hostler_hub.clock import SystemClock, VirtualClock
+from hostler_hub.runtime import clock as clock_module
+from hostler_hub.runtime.clock import SystemClock, VirtualClock
 
 
 def test_time_stands_still_until_advanced():

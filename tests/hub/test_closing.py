@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from hostler_hub.closing import Closing
+from hostler_hub.runtime.shutdown import Closing
 
 
 async def test_parts_that_close_are_not_named() -> None:
@@ -23,7 +23,7 @@ async def test_parts_that_close_are_not_named() -> None:
 
 
 async def test_a_part_that_hangs_is_cut_off_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hostler_hub.closing._LEAST_S", 0.0)
+    monkeypatch.setattr("hostler_hub.runtime.shutdown._LEAST_S", 0.0)
     closing = Closing(deadline_s=0.01)
     cancelled = asyncio.Event()
 

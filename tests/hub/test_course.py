@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hostler_hub.course import StepOutcome, next_step, result_of
-from hostler_hub.specs import StepSpec
+from hostler_hub.builds.states import StepOutcome, next_step, result_of
+from hostler_hub.specs.build import StepSpec
 
 
 def steps(*flags: str) -> list[StepSpec]:

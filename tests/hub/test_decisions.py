@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from hostler_hub import decisions
-from hostler_hub.clock import VirtualClock
-from hostler_hub.decisions import Decision, Kind, Step, of_step
-from hostler_hub.journal import PRUNE_S, Journal
 from hostler_hub.lifecycle import Mode, Policy, State, Timer, Worker, events, step
 from hostler_hub.lifecycle.model import PersonLease
 from hostler_hub.lifecycle.table import ROWS
+from hostler_hub.runtime.clock import VirtualClock
+from hostler_hub.scheduling.decision_log import PRUNE_S, Journal
 from hostler_hub.store import decisions as rows
 from hostler_hub.store.decisions import Filter
 from hostler_hub.store.engine import Store
+from hostler_hub.workers import decisions
+from hostler_hub.workers.decisions import Decision, Kind, Step, of_step
 
 ROOT = Path(__file__).resolve().parents[2]
 

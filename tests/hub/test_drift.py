@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 
-from hostler_hub.drift import Action, Expected, Finding, Kind, Seen, compare, still_waiting
 from hostler_hub.drivers.contract import Owned
+from hostler_hub.workers.reconcile.diff import (
+    Action,
+    Expected,
+    Finding,
+    Kind,
+    Seen,
+    compare,
+    still_waiting,
+)
 
 AT = 10_000.0
 

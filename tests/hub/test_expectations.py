@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from hostler_agent.wire.errors import ProtocolError
-from hostler_hub.expectations import Exam, Expectations, Findings, Tool, differences
-from hostler_hub.gate import skew_s, tools_of
+from hostler_hub.specs.expectations import Exam, Expectations, Findings, Tool, differences
+from hostler_hub.workers.agents.examiner import skew_s, tools_of
 
 FACTS = {"disk_free_mb": 5000, "long_paths": True, "memory_mb": 4096, "os_id": "debian"}
 OURS = Findings(FACTS, "the agent (1.0)", clock_skew_s=0.0, tools={"git": Tool("/bin/git", "2.30")})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from hostler_agent.wire.extension import AgentReport
-from hostler_hub import facts
-from hostler_hub.facts import facts_of
 from hostler_hub.lifecycle import Policy, Worker
-from hostler_hub.registry import Entry
-from hostler_hub.specs import WorkerDefinition
+from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.workers.agents import facts
+from hostler_hub.workers.agents.facts import facts_of
+from hostler_hub.workers.registry import Entry
 
 
 def test_X06_os_release_keys_are_always_there_and_null_where_nothing_is_said() -> None:

@@ -13,14 +13,14 @@ import pytest
 from agent_peer import Peer
 
 from hostler_agent.wire.extension import Handshake
-from hostler_hub import gate
-from hostler_hub.api.ports import Hub
 from hostler_hub.app import running
-from hostler_hub.clock import SystemClock
-from hostler_hub.settings import Settings
-from hostler_hub.specs import BuildSpec, WorkerDefinition
+from hostler_hub.runtime.clock import SystemClock
+from hostler_hub.runtime.settings import Settings
+from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.specs.build import BuildSpec, WorkerDefinition
 from hostler_hub.store.decisions import Filter
-from hostler_hub.tasks import Tasks
+from hostler_hub.web.api.ports import Hub
+from hostler_hub.workers.agents import examiner
 
 PASSWORD = "correct horse"
 DEADLINE_S = 60.0
@@ -218,7 +218,7 @@ async def test_an_agent_that_tells_of_other_tools_has_not_told_of_this_one(yard:
 async def test_A6_an_agent_that_answers_too_late_is_not_as_expected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "EXAM_S", 0.2)
+    monkeypatch.setattr(examiner, "EXAM_S", 0.2)
     async with yard_on(tmp_path) as yard:
         await yard.define(EXPECTS, keepalive_interval=3600)
         await yard.come(tools=NEW, completes=False)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler_hub.identifiers import check_worker_name, earliest_ulid, is_ulid, new_ulid, ulid_ms
+from hostler_hub.runtime.ids import check_worker_name, earliest_ulid, is_ulid, new_ulid, ulid_ms
 
 
 @pytest.mark.parametrize("name", ["a", "7", "docker-01", "a" * 63, "a--b"])

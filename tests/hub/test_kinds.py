@@ -7,10 +7,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hostler_hub import kinds, step_spec
-from hostler_hub.kinds import KINDS, Call, Place, ReceiveDirectory, ReceiveFile, SendFile
-from hostler_hub.specs import BuildSpec
-from hostler_hub.step_spec import StepSpec
+from hostler_hub.builds import step_kinds
+from hostler_hub.builds.step_kinds import (
+    KINDS,
+    Call,
+    Place,
+    ReceiveDirectory,
+    ReceiveFile,
+    SendFile,
+)
+from hostler_hub.specs import step
+from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.step import StepSpec
 
 WORKSPACE = "/base [x]/builds/B.1"
 REGULAR, FOLDER = [0o100644, *range(9)], [0o040755, *range(9)]
@@ -40,7 +48,7 @@ def refused(step: Any) -> list[tuple[Any, ...]]:
 
 
 def test_the_table_has_every_kind_of_the_specification() -> None:
-    assert set(KINDS) == set(step_spec.KINDS)
+    assert set(KINDS) == set(step.KINDS)
 
 
 # --- the specification ----------------------------------------------------------------------------
@@ -66,7 +74,7 @@ ONE_OF_EACH: list[dict[str, Any]] = [
 def test_what_was_stored_is_read_back_and_holds_no_other_kind(step: dict[str, Any]) -> None:
     stored = build(step).model_dump(mode="json")
     assert BuildSpec.model_validate(stored).model_dump(mode="json") == stored
-    assert set(stored["steps"][0]) & set(step_spec.KINDS) == set(step)
+    assert set(stored["steps"][0]) & set(step.KINDS) == set(step)
 
 
 @pytest.mark.parametrize("step", ONE_OF_EACH, ids=lambda step: next(iter(step)))
@@ -101,7 +109,7 @@ def test_paths_stay_in_the_workspace_and_hold_no_control_characters(kind: str, p
         {"upload": {"from": "a", "name": "a/../b"}},
         {"upload": {"from": "a", "name": "a\\b"}},
         {"upload": {"from": "."}},
-        {"upload": {"from": "a", "max_size_bytes": step_spec.FILE_SIZE_BYTES + 1}},
+        {"upload": {"from": "a", "max_size_bytes": step.FILE_SIZE_BYTES + 1}},
         {"upload": {"from": "a", "max_size_bytes": True}},
         {"upload_directory": {"from": "a", "compress": "xz"}},
         {"download": {"to": "a"}},
@@ -183,10 +191,10 @@ def test_results_are_what_the_agent_told_and_nothing_else() -> None:
     assert play({"glob": "a"}, {"files": ["b", "a"]})[1] == {"files": ["a", "b"]}
     assert play({"mkdir": ["a"]}, {"files": ["b"]})[1] is None
     for wrong in (None, "ab", [1], [None] * 10, {"a": 1}):
-        with pytest.raises(kinds.StepFailed):
+        with pytest.raises(step_kinds.StepFailed):
             play({"stat": "a"}, {"stat": wrong})
     for wrong in (None, "ab", [1], {"a": 1}):
-        with pytest.raises(kinds.StepFailed):
+        with pytest.raises(step_kinds.StepFailed):
             play({"listdir": "a"}, {"files": wrong})
 
 
@@ -221,9 +229,9 @@ def test_I09_a_pattern_names_its_artifacts_from_the_first_wildcard_on() -> None:
     told = [call.transfer for call in calls if call.transfer]
     assert [wanted.name for wanted in told] == ["n/x/1", "n/x/2", "n/x/sub"]  # type: ignore[union-attr]
     assert result == {"files": 4, "size_bytes": 13}
-    with pytest.raises(kinds.StepFailed, match=r"0 files match out/\*"):
+    with pytest.raises(step_kinds.StepFailed, match=r"0 files match out/\*"):
         play({"upload_glob": {"pattern": "out/*"}}, {"files": []})
-    with pytest.raises(kinds.StepFailed, match="10001 files"):
+    with pytest.raises(step_kinds.StepFailed, match="10001 files"):
         play({"upload_glob": {"pattern": "*"}}, {"files": ["x"] * 10_001})
 
 
@@ -235,7 +243,7 @@ def test_a_pattern_of_any_depth_takes_each_file_once() -> None:
         {"stat": REGULAR},
         {"stored": [{"size_bytes": 2}]},
     )
-    assert calls[-1].transfer == ReceiveFile("d/f", step_spec.FILE_SIZE_BYTES)
+    assert calls[-1].transfer == ReceiveFile("d/f", step.FILE_SIZE_BYTES)
     assert result == {"files": 1, "size_bytes": 2}
 
 
@@ -254,6 +262,6 @@ def test_I06_properties() -> None:
         (b"no line of that form", {"lines": True}),
         (b"1A=b", {"lines": True}),
     ]:
-        with pytest.raises(kinds.StepFailed):
+        with pytest.raises(step_kinds.StepFailed):
             properties(output, **options)
     assert properties(b"A=1\nB= 2 \n", lines=True) == {"A": "1", "B": "2"}

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from hostler_hub import limits
 from hostler_hub.limits import Limits, effective
-from hostler_hub.specs import BuildSpec
+from hostler_hub.specs.build import BuildSpec
 
 
 def build(**step: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hostler_hub.log import MASK, redact
+from hostler_hub.runtime.log import MASK, redact
 
 TOKEN = "hst_" + "a" * 12 + "_" + "B" * 43
 

@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler_hub import matching
 from hostler_hub.lifecycle import Policy, Worker
-from hostler_hub.matching import Matcher, Reason, Roster, Traits, fits, mismatches
-from hostler_hub.registry import Entry, Registry
-from hostler_hub.specs import Requirements, WorkerDefinition
+from hostler_hub.scheduling import matching
+from hostler_hub.scheduling.matching import Matcher, Reason, Roster, Traits, fits, mismatches
+from hostler_hub.specs.build import Requirements, WorkerDefinition
+from hostler_hub.workers.registry import Entry, Registry
 
 
 def traits(**over: Any) -> Traits:

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from hostler_hub.app import create_app
-from hostler_hub.settings import Settings
+from hostler_hub.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from hostler_hub.clock import VirtualClock
-from hostler_hub.course import Interruption
-from hostler_hub.patience import Patience
-from hostler_hub.step_spec import StepSpec
+from hostler_hub.builds.states import Interruption
+from hostler_hub.builds.timeouts import Patience
+from hostler_hub.runtime.clock import VirtualClock
+from hostler_hub.specs.step import StepSpec
 
 
 def start(clock: VirtualClock, progress: list[int], **limits: Any) -> tuple[Patience, Any]:

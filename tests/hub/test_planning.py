@@ -9,12 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler_hub.identifiers import earliest_ulid
 from hostler_hub.lifecycle import Instance, Mode, Policy, State, Worker
-from hostler_hub.matching import Matcher, Traits, fits
-from hostler_hub.planning import Budget, Candidate, Look, Plan, Shares, Waiting, plan, starving
-from hostler_hub.reasons import why_not_now
-from hostler_hub.specs import BuildSpec
+from hostler_hub.runtime.ids import earliest_ulid
+from hostler_hub.scheduling.matching import Matcher, Traits, fits
+from hostler_hub.scheduling.planner import (
+    Budget,
+    Candidate,
+    Look,
+    Plan,
+    Shares,
+    Waiting,
+    plan,
+    starving,
+)
+from hostler_hub.scheduling.reasons import why_not_now
+from hostler_hub.specs.build import BuildSpec
 
 
 def build(name: str, priority: int = 0, **requires: Any) -> Waiting:

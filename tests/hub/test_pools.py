@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler_hub.breaker import PAUSE_LONGEST_S, Breaker
-from hostler_hub.group_spec import GroupDefinition
 from hostler_hub.lifecycle import Instance, Policy, State, Worker
-from hostler_hub.pools import BACK_S, HOLD_LONGEST_S, LOST_LEAST, Census, Pool, census
+from hostler_hub.scheduling.breaker import PAUSE_LONGEST_S, Breaker
+from hostler_hub.scheduling.pools import BACK_S, HOLD_LONGEST_S, LOST_LEAST, Census, Pool, census
+from hostler_hub.specs.group import GroupDefinition
 
 NOW = 1_000_000.0
 

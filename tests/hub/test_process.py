@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hostler_hub import process
 from hostler_hub.errors import SettingsError
-from hostler_hub.settings import Settings
+from hostler_hub.runtime import process
+from hostler_hub.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

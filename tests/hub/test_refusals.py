@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hostler_hub import refusals as module
-from hostler_hub.clock import VirtualClock
-from hostler_hub.refusals import Refusals
+from hostler_hub.runtime.clock import VirtualClock
 from hostler_hub.store.engine import Store
+from hostler_hub.workers.agents import refusals as module
+from hostler_hub.workers.agents.refusals import Refusals
 
 
 async def test_attempts_that_are_alike_are_one_row(database_url: str) -> None:

@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from hostler_hub.lifecycle import Mode, Policy, State, Worker
-from hostler_hub.registry import Entry
-from hostler_hub.selection import Select
-from hostler_hub.specs import WorkerDefinition
+from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.workers.registry import Entry
+from hostler_hub.workers.selection import Select
 
 DEFINITION = {
     "name": "w",

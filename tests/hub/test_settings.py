@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hostler_hub.errors import SettingsError
-from hostler_hub.settings import Settings
+from hostler_hub.runtime.settings import Settings
 
 
 def test_environment_and_overrides(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from hostler_hub import specs
-from hostler_hub.identifiers import WORKER_NAME
-from hostler_hub.specs import BuildSpec, WorkerDefinition
+from hostler_hub.runtime.ids import WORKER_NAME
+from hostler_hub.specs import build as build_spec
+from hostler_hub.specs.build import BuildSpec, WorkerDefinition
 
 WORKER: dict[str, Any] = {"name": "a", "driver": "local"}
 STEP: dict[str, Any] = {"name": "s", "command": ["true"]}
@@ -118,7 +118,7 @@ def test_what_was_stored_is_read_back_unchanged(worker: dict[str, Any]) -> None:
         ("missing_timeout", float("inf")),
         ("check_instance_interval", float("nan")),
         ("build_wait_timeout", None),
-        ("build_wait_timeout", specs.MONTH_S + 1),
+        ("build_wait_timeout", build_spec.MONTH_S + 1),
         ("name", 5),
         ("name", ""),
         ("driver", "../x"),
@@ -149,7 +149,7 @@ def test_what_was_stored_is_read_back_unchanged(worker: dict[str, Any]) -> None:
         ("properties", []),
         ("driver_options", {"x": float("nan")}),
         ("driver_options", {"x": "\ud800"}),
-        ("driver_options", {"x": "y" * specs.OPTIONS_SIZE_BYTES}),
+        ("driver_options", {"x": "y" * build_spec.OPTIONS_SIZE_BYTES}),
         ("driver_options", None),
         ("colour", "red"),
     ],
@@ -233,20 +233,20 @@ class TestExecLimits:
     """E13: 128 KiB a string, 1 MiB in all, 4096 entries; a shell's string is one argument."""
 
     def test_one_string(self) -> None:
-        fits = "x" * (specs.STRING_SIZE_BYTES - 1)
+        fits = "x" * (build_spec.STRING_SIZE_BYTES - 1)
         for command in ([fits], fits):
             BuildSpec.model_validate(build(command=command))
-        for command in ([fits + "x"], fits + "x", ["ä" * (specs.STRING_SIZE_BYTES // 2)]):
+        for command in ([fits + "x"], fits + "x", ["ä" * (build_spec.STRING_SIZE_BYTES // 2)]):
             assert refused(BuildSpec, build(command=command))
 
     def test_one_variable_counts_its_name(self) -> None:
-        fits = "x" * (specs.STRING_SIZE_BYTES - 3)
+        fits = "x" * (build_spec.STRING_SIZE_BYTES - 3)
         BuildSpec.model_validate(build(env={"A": fits}))
         assert refused(BuildSpec, build(env={"A": fits + "x"}))
 
     def test_all_together(self) -> None:
         words = ["x" * (2**16 - 1)] * 15
-        rest = specs.TOTAL_SIZE_BYTES - 15 * 2**16
+        rest = build_spec.TOTAL_SIZE_BYTES - 15 * 2**16
         assert BuildSpec.model_validate(build(command=[*words, "x" * (rest - 1)]))
         assert refused(BuildSpec, build(command=[*words, "x" * rest])) == [()]
         # The build's own variables come to each step's.
@@ -256,22 +256,22 @@ class TestExecLimits:
         assert refused(BuildSpec, data) == [()]
 
     def test_entries(self) -> None:
-        BuildSpec.model_validate(build(command=["x"] * specs.ENTRIES))
-        assert refused(BuildSpec, build(command=["x"] * (specs.ENTRIES + 1)))
-        env = {f"V{n}": "" for n in range(specs.ENTRIES)}
+        BuildSpec.model_validate(build(command=["x"] * build_spec.ENTRIES))
+        assert refused(BuildSpec, build(command=["x"] * (build_spec.ENTRIES + 1)))
+        env = {f"V{n}": "" for n in range(build_spec.ENTRIES)}
         BuildSpec.model_validate({**build(), "env": env})
         assert refused(BuildSpec, {**build(), "env": {**env, "W": ""}})
         assert refused(BuildSpec, {**build(env={"W": ""}), "env": env}) == [()]
 
     def test_a_variable_replaced_by_the_step_counts_once(self) -> None:
-        env = {f"V{n}": "" for n in range(specs.ENTRIES)}
+        env = {f"V{n}": "" for n in range(build_spec.ENTRIES)}
         BuildSpec.model_validate({**build(env={"V0": None}), "env": env})
 
 
 def test_builds_are_bounded() -> None:
     assert refused(BuildSpec, {"steps": []})
-    BuildSpec.model_validate({"steps": [STEP] * specs.STEPS})
-    assert refused(BuildSpec, {"steps": [STEP] * (specs.STEPS + 1)})
+    BuildSpec.model_validate({"steps": [STEP] * build_spec.STEPS})
+    assert refused(BuildSpec, {"steps": [STEP] * (build_spec.STEPS + 1)})
     assert refused(BuildSpec, {**build(), "retry": {"on_loss": -1}}) == [("retry", "on_loss")]
     assert refused(BuildSpec, {**build(), "priority": 10**7}) == [("priority",)]
     assert refused(BuildSpec, {**build(), "requires": {"os": "linux"}}) == [("requires", "os")]

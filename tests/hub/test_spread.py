@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler_hub.spread import next_turn_s, share_of
+from hostler_hub.lifecycle.jitter import next_turn_s, share_of
 
 intervals_s = st.sampled_from([0.5, 10.0, 20.0, 300.0])
 instants = st.floats(0, 4e9)

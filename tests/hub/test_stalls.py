@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from hostler_hub import stalls
-from hostler_hub.stalls import Stalls
+from hostler_hub.runtime import stalls
+from hostler_hub.runtime.stalls import Stalls
 
 
 class Elapsed:

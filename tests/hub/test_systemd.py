@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hostler_hub import systemd
+from hostler_hub.runtime import systemd
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import pytest
 
 from hostler_hub.cli import main
 from hostler_hub.errors import SettingsError
-from hostler_hub.settings import Settings
-from hostler_hub.tls import Certificate, make
+from hostler_hub.runtime.certificate import Certificate, make
+from hostler_hub.runtime.settings import Settings
 
 NAMES = ["hub.example.org", "192.0.2.7", "127.0.0.1"]
 

@@ -15,10 +15,11 @@ from hub.tars import Entry, archive
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler_hub import artifact_paths, unpacking
-from hostler_hub.beneath import Beneath
-from hostler_hub.tarparser import HEADER_SIZE_BYTES, BadArchive, Member, TarParser
-from hostler_hub.unpacking import Unpacker
+from hostler_hub.builds.artifacts import unpacker
+from hostler_hub.builds.artifacts.tar import HEADER_SIZE_BYTES, BadArchive, Member, TarParser
+from hostler_hub.builds.artifacts.unpacker import Unpacker
+from hostler_hub.runtime.safe_dir import Beneath
+from hostler_hub.specs import artifact_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,7 @@ def place(tmp_path: Path) -> Iterator[Beneath]:
 
 def unpack(
     place: Beneath, data: bytes, compress: str | None = None, step: int = 4096
-) -> list[unpacking.StoredFile]:
+) -> list[unpacker.StoredFile]:
     unpacker = Unpacker(place, compress)
     try:
         for start in range(0, len(data), step):
@@ -225,7 +226,7 @@ def test_an_extended_header_is_bounded(place: Beneath) -> None:
 def test_a_bomb_is_refused_while_it_is_small(
     place: Beneath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = unpacking.RATIO_FREE_BYTES
+    size = unpacker.RATIO_FREE_BYTES
     honest = gzip.compress(archive(("zeros", bytes(size - 100_000))))
     assert unpack(place, honest, "gz")[0].size_bytes == size - 100_000
     with pytest.raises(BadArchive, match="more than 100:1"):
@@ -246,22 +247,22 @@ def test_size_and_number(
 ) -> None:
     data = archive(("f", b"x" * 700), ("g", None))
     assert len(data) == 10_240
-    monkeypatch.setattr(unpacking, limit, value)
+    monkeypatch.setattr(unpacker, limit, value)
     with pytest.raises(BadArchive, match=text):
         unpack(place, data)
-    monkeypatch.setattr(unpacking, limit, value + 1)
+    monkeypatch.setattr(unpacker, limit, value + 1)
     (file,) = unpack(place, archive(("h", b"x" * 700), ("i", None)))
     assert file.size_bytes == 700
 
 
 def test_the_documented_limits() -> None:
     """faults 3.2."""
-    assert (unpacking.SIZE_BYTES, unpacking.FILE_SIZE_BYTES) == (4 * 1024**3, 1024**3)
-    assert (unpacking.MEMBERS, unpacking.RATIO) == (100_000, 100)
-    limits = (artifact_paths.DEPTH, artifact_paths.PATH_SIZE_BYTES, artifact_paths.NAME_SIZE_BYTES)
+    assert (unpacker.SIZE_BYTES, unpacker.FILE_SIZE_BYTES) == (4 * 1024**3, 1024**3)
+    assert (unpacker.MEMBERS, unpacker.RATIO) == (100_000, 100)
+    limits = (artifact_path.DEPTH, artifact_path.PATH_SIZE_BYTES, artifact_path.NAME_SIZE_BYTES)
     assert limits == (64, 1024, 255)
-    artifact_paths.parts_of("/".join("d" * 64))
-    artifact_paths.parts_of("x" * 255)
+    artifact_path.parts_of("/".join("d" * 64))
+    artifact_path.parts_of("x" * 255)
 
 
 # --- anything at all ------------------------------------------------------------------------------

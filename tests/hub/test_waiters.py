@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hostler_hub.waiters import Waiters
+from hostler_hub.runtime.waiters import Waiters
 
 
 def test_all_who_wait_for_a_name_are_woken_and_no_others() -> None:

@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 
 from simulation.loop import PROCESS
 
-from hostler_hub import advance
-from hostler_hub.settings import Settings
+from hostler_hub.runtime.settings import Settings
 from hostler_hub.store import schema
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreError, StoreFull
 from hostler_hub.store.writer import Job, Outcome, Writer
+from hostler_hub.workers import transition
 
 PATIENCE_S = 60.0
 
@@ -135,7 +135,7 @@ def _share_statements(store: Store) -> None:
 
 def names_of(job: Job) -> list[str]:
     """What a job writes, in the words of crash points."""
-    if job.fn is advance.write and job.args[0]:
+    if job.fn is transition.write and job.args[0]:
         return [type(each.event).__name__ for each in job.args[0]]
     return [job.fn.__qualname__]
 

@@ -10,8 +10,8 @@ from simulation.machine import script
 from simulation.provider import Outcome
 from simulation.world import World
 
-from hostler_hub.group_spec import GroupDefinition
 from hostler_hub.lifecycle import Timer
+from hostler_hub.specs.group import GroupDefinition
 
 
 async def group(world: World, **definition: Any) -> None:

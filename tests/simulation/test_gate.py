@@ -173,7 +173,7 @@ async def test_V3_an_unfit_machine_that_cannot_be_ended_is_no_reason_for_a_secon
 
 
 def test_V11_a_hub_without_a_gate_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hostler_hub.gate.differences", lambda *_: ())
+    monkeypatch.setattr("hostler_hub.workers.agents.examiner.differences", lambda *_: ())
 
     async def scenario(world: World) -> None:
         lacks_room(world, "w")

@@ -19,7 +19,7 @@ from simulation.observer import Violated
 from simulation.provider import Outcome
 from simulation.world import World, simulate
 
-from hostler_hub.command_run import CommandRun
+from hostler_hub.builds.command import CommandRun
 
 TESTS = Path(__file__).parents[1]
 

@@ -11,7 +11,7 @@ from simulation.observer import Violated
 from simulation.world import World, simulate
 from sqlalchemy import Connection
 
-from hostler_hub import runner
+from hostler_hub.builds import runner
 from hostler_hub.errors import Conflict, InvalidRequest
 from hostler_hub.store.errors import StoreFull, StoreUnavailable
 

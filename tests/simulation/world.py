@@ -32,15 +32,16 @@ from simulation.observer import Observer
 from simulation.provider import Provider, SimulatedOptions, driver_for
 from simulation.storage import Storage
 
-from hostler_agent import info
-from hostler_hub import app, identifiers
-from hostler_hub.api.ports import Hub
-from hostler_hub.clock import SystemClock
+from hostler_agent.machine import facts
+from hostler_hub import app
 from hostler_hub.drivers.contract import AgentArchive, InstanceSpec
 from hostler_hub.drivers.permanent import PermanentDriver
 from hostler_hub.lifecycle.model import Worker
-from hostler_hub.settings import Settings
-from hostler_hub.specs import BuildSpec, WorkerDefinition
+from hostler_hub.runtime import ids
+from hostler_hub.runtime.clock import SystemClock
+from hostler_hub.runtime.settings import Settings
+from hostler_hub.specs.build import BuildSpec, WorkerDefinition
+from hostler_hub.web.api.ports import Hub
 
 T = TypeVar("T")
 
@@ -441,9 +442,9 @@ def _determined(world: World) -> Iterator[None]:
             mock.patch.object(secrets, "randbits", chance.getrandbits),
             mock.patch.object(secrets, "choice", chance.choice),
             mock.patch.object(secrets, "token_bytes", lambda n=32: chance.randbytes(n)),
-            mock.patch.object(identifiers, "_ulids", identifiers._Ulids()),
-            mock.patch.object(identifiers, "time", time),
-            mock.patch.object(info, "disk_mb", disk_mb),
+            mock.patch.object(ids, "_ulids", ids._Ulids()),
+            mock.patch.object(ids, "time", time),
+            mock.patch.object(facts, "disk_mb", disk_mb),
             world.traps.installed(),
         ):
             yield

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from peers import wine
 
-from hostler_agent.host import reply
-from hostler_hub import archive
-from hostler_hub.identifiers import new_ulid
+from hostler_agent.instances import reply
+from hostler_hub.drivers import agent_archive
+from hostler_hub.runtime.ids import new_ulid
 
 pytestmark = pytest.mark.peer("wine")
 
@@ -87,7 +87,7 @@ def _read(path: Path) -> bytes:
 
 @pytest.fixture(scope="session")
 def archived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    made = archive.install(tmp_path_factory.mktemp("archive"))
+    made = agent_archive.install(tmp_path_factory.mktemp("archive"))
     return made.path, made.sha256
 
 

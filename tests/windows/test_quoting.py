@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler_agent.jobs import windows_quoting as quoting
 from hostler_agent.jobs.errors import PlanRefused
+from hostler_agent.jobs.windows import quoting
 
 CMD = r"C:\Windows\System32\cmd.exe"
 PROGRAM = r"C:\tools\x.exe"

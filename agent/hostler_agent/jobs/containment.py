@@ -107,17 +107,17 @@ def choose_containment(preference: str, root_name: str) -> Containment:
         )
     # Imported here because each of them loads only on its own platform.
     if sys.platform == "win32":
-        from hostler_agent.jobs import windows  # noqa: PLC0415
+        from hostler_agent.jobs.windows import containment  # noqa: PLC0415
 
-        return windows.establish(preference, root_name)
+        return containment.establish(preference, root_name)
     else:  # noqa: RET505 - type checkers know platforms by branches
-        from hostler_agent.jobs import cgroup, posix  # noqa: PLC0415
+        from hostler_agent.jobs.posix import cgroup, containment  # noqa: PLC0415
 
         if preference == "subreaper":
-            return posix.establish(preference, root_name)
+            return containment.establish(preference, root_name)
         if preference != "auto":
             return cgroup.establish(preference, root_name)
         try:
             return cgroup.establish(preference, root_name)
         except ContainmentUnavailable:
-            return posix.establish(preference, root_name)
+            return containment.establish(preference, root_name)

@@ -27,7 +27,7 @@ if sys.platform == "win32":
         stop_signals,
         variable_name,
     )
-    from hostler_agent.win32_security import is_private
+    from hostler_agent.win32.security import is_private
 else:
     from hostler_agent.machine.posix import (
         CREATE_FLAGS,

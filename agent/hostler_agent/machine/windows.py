@@ -20,9 +20,9 @@ from typing import Callable, Optional
 
 assert sys.platform == "win32"
 
-from hostler_agent import win32
 from hostler_agent.machine.console import ConsoleDecoder
-from hostler_agent.win32 import KERNEL32, function
+from hostler_agent.win32 import api
+from hostler_agent.win32.api import KERNEL32, function
 
 HAS_TERMINALS = hasattr(KERNEL32, "CreatePseudoConsole")
 """From Windows 10, version 1809, on."""
@@ -178,9 +178,9 @@ def open_log(path: str) -> int:
 
     Raises OSError; not through a link.
     """
-    share = win32.SHARE_READ | win32.SHARE_WRITE | win32.SHARE_DELETE
-    flags = win32.FILE_FLAG_OPEN_REPARSE_POINT
-    handle = win32.create_file(path, win32.GENERIC_READ, share, flags)
+    share = api.SHARE_READ | api.SHARE_WRITE | api.SHARE_DELETE
+    flags = api.FILE_FLAG_OPEN_REPARSE_POINT
+    handle = api.create_file(path, api.GENERIC_READ, share, flags)
     return msvcrt.open_osfhandle(handle.detach(), os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT)
 
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 from pydantic import BaseModel, ConfigDict
 
 from hostler_hub.lifecycle.model import Presence
-from hostler_hub.secrets import NO_SECRETS, Secrets
+from hostler_hub.runtime.secrets import NO_SECRETS, Secrets
 
 
 class DriverError(Exception):

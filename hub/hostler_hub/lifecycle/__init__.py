@@ -1,6 +1,6 @@
 """The heart: what becomes of a worker, decided without I/O.
 
-``step(worker, event) -> (worker, commands)``. The shell around it (``hostler_hub.controller``)
+``step(worker, event) -> (worker, commands)``. The shell around it (``workers.controller``)
 persists the new worker before it executes a command, and turns each outcome into the next event.
 """
 

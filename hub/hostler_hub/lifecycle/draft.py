@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Any
 
 from hostler_hub.lifecycle import commands
+from hostler_hub.lifecycle.jitter import next_turn_s
 from hostler_hub.lifecycle.model import Gate, Mode, Timer, Worker
-from hostler_hub.spread import next_turn_s
 
 QUARANTINE_FIRST_S = 10.0
 QUARANTINE_LONGEST_S = 3600.0

@@ -12,11 +12,11 @@ from email.utils import format_datetime
 
 import aiosmtplib
 
-from hostler_hub.clock import Clock
 from hostler_hub.notify.message import Message, NotSent
-from hostler_hub.notify.settings import ADDRESS, Smtp
 from hostler_hub.notify.templates import Templates
-from hostler_hub.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.notify_settings import ADDRESS, Smtp
+from hostler_hub.runtime.secrets import SecretRefused, Secrets
 
 DEADLINE_S = 10.0
 _SUBJECT_SIZE = 200

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hostler_hub.alarms import Alarms, Recipient
-from hostler_hub.clock import Clock
 from hostler_hub.notify.mail import Mail
 from hostler_hub.notify.outbox import Outbox
 from hostler_hub.notify.templates import Templates
 from hostler_hub.notify.webhook import Webhook
-from hostler_hub.registry import Entry
-from hostler_hub.secrets import Secrets
-from hostler_hub.settings import Settings
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.secrets import Secrets
+from hostler_hub.runtime.settings import Settings
 from hostler_hub.store.engine import Store
+from hostler_hub.workers.incidents import Alarms, Recipient
+from hostler_hub.workers.registry import Entry
 
 
 class Notifier:

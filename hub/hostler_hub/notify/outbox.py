@@ -18,14 +18,14 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, RowMapping
 
-from hostler_hub.alarms import Recipient, delivery
-from hostler_hub.clock import Clock, Timer
-from hostler_hub.incidents import incident_view
 from hostler_hub.notify.message import Channel, Message, Notice, NotSent
+from hostler_hub.runtime.clock import Clock, Timer
+from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.store import deliveries, incidents
 from hostler_hub.store.engine import Store
-from hostler_hub.tasks import Tasks
 from hostler_hub.views import Row
+from hostler_hub.workers.incident_log import incident_view
+from hostler_hub.workers.incidents import Recipient, delivery
 
 _log = structlog.get_logger(__name__)
 

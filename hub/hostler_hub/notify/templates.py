@@ -14,7 +14,7 @@ from hostler_hub.notify.message import Message
 
 _log = structlog.get_logger(__name__)
 
-_OURS = Path(__file__).parent.parent / "templates"
+_OURS = Path(__file__).parent / "mail_templates"
 _FACT_SIZE = 300
 _TEXT_SIZE = 8000
 

@@ -19,11 +19,11 @@ from urllib.parse import SplitResult, urlsplit
 import h11
 
 from hostler_hub import __version__
-from hostler_hub.clock import Clock
 from hostler_hub.notify.egress import Egress, Forbidden
 from hostler_hub.notify.message import Message, Notice, NotSent
-from hostler_hub.notify.settings import Webhooks
-from hostler_hub.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.notify_settings import Webhooks
+from hostler_hub.runtime.secrets import SecretRefused, Secrets
 
 DEADLINE_S = 5.0
 _ANSWER_SIZE_BYTES = 16 * 1024  # its head; the body is left unread

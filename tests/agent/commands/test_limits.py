@@ -9,8 +9,9 @@ import pytest
 from commandkit import RecordingContext, run
 
 from hostler_agent.commands.ending import limits_text, oom_sentence
-from hostler_agent.jobs import choose_containment, mounts
+from hostler_agent.jobs import choose_containment
 from hostler_agent.jobs.plan import Resources
+from hostler_agent.jobs.posix import mounts
 from hostler_agent.jobs.receipt import Ended, Receipt, Usage
 from hostler_agent.wire.extension import CommandTerms, Limits
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from hostler_agent.host import reply
+from hostler_agent.instances import reply
 
 ROOT = Path(__file__).resolve().parents[3]
 HUB = "01K8Z9Q8Y3N6V4T2R0P9M7K5J3"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hostler_agent.host.reply import find, frame
+from hostler_agent.instances.reply import find, frame
 
 NONCE = "0123456789abcdef"
 REPLY = {"state": "running", "words": "über\nzwei Zeilen"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hostler_agent.host import systemd
+from hostler_agent.instances.posix import systemd
 
 RECORDER = """#!/bin/sh
 printf '%s\\n' "$(basename "$0")" "$@" >>{said}

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from hostler_agent.jobs import cgroup, mounts
+from hostler_agent.jobs.posix import cgroup, mounts
 
 home = Path(sys.argv[1])
 with open(home / "cgroup.procs", "w") as procs:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from hostler_agent.jobs import Containment, choose_containment, mounts, procfs
+from hostler_agent.jobs import Containment, choose_containment
 from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.plan import (
     COMMAND_VARIABLE,
@@ -23,6 +23,7 @@ from hostler_agent.jobs.plan import (
     JobPlan,
     Resources,
 )
+from hostler_agent.jobs.posix import mounts, procfs
 from hostler_agent.jobs.run import Job
 
 CONTAINMENTS = ("cgroup2", "cgroup1", "subreaper")

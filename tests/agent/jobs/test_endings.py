@@ -10,7 +10,7 @@ import time
 import pytest
 from jobkit import RecordingSink, Runner, VirtualClock, living, marked
 
-from hostler_agent.jobs import procfs
+from hostler_agent.jobs.posix import procfs
 from hostler_agent.jobs.receipt import Ended
 
 
@@ -171,7 +171,7 @@ async def test_cancelling_the_run_leaves_nothing(runner, sink):
 async def test_e3_a_fork_bomb_is_bounded_and_killed(runner, sink, monkeypatch):
     if runner.containment.name == "subreaper":
         pytest.skip("needs a pids controller, which a subreaper has not")
-    monkeypatch.setattr("hostler_agent.jobs.cgroup.MAX_PIDS", 100)
+    monkeypatch.setattr("hostler_agent.jobs.posix.cgroup.MAX_PIDS", 100)
     outcome = await end(runner, sink, "bomb")
     assert 50 <= outcome.receipt.pids_seen <= 101
 

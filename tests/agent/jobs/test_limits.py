@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from jobkit import RecordingSink, Runner, cgroups, marked, missing_controllers
 
-from hostler_agent.jobs import limits, mounts
-from hostler_agent.jobs.cgroup import CgroupContainment
 from hostler_agent.jobs.errors import LimitUnavailable, StartFailed
-from hostler_agent.jobs.limits import Hierarchy, Limiter
 from hostler_agent.jobs.plan import Resources
+from hostler_agent.jobs.posix import limits, mounts
+from hostler_agent.jobs.posix.cgroup import CgroupContainment
+from hostler_agent.jobs.posix.limits import Hierarchy, Limiter
 from hostler_agent.jobs.receipt import Ended, Usage
 
 MEBIBYTE = 2**20

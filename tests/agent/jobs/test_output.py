@@ -9,7 +9,7 @@ import psutil
 import pytest
 from jobkit import RecordingSink, open_descriptors
 
-from hostler_agent.jobs.pipes import READ_BYTES
+from hostler_agent.jobs.posix.pipes import READ_BYTES
 from hostler_agent.jobs.receipt import Ended
 from hostler_agent.jobs.tail import LogFile
 

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from hostler_agent.jobs.errors import PlanRefused
-from hostler_agent.jobs.mounts import own_cgroups
 from hostler_agent.jobs.plan import JobPlan, check, command_argv, job_environment
+from hostler_agent.jobs.posix.mounts import own_cgroups
 
 BASE = {"PATH": "/bin", "HOME": "/home/me", "PYTHONPATH": "/base"}
 

@@ -180,7 +180,7 @@ async def test_e1_all_sorts_of_stubborn_children_end_within_one_deadline(runner)
 async def test_e3_a_host_answers_while_a_fork_bomb_is_bounded(runner, sink, monkeypatch):
     if runner.containment.name == "subreaper":
         pytest.skip("needs a pids controller, which a subreaper has not")
-    monkeypatch.setattr("hostler_agent.jobs.cgroup.MAX_PIDS", 40)
+    monkeypatch.setattr("hostler_agent.jobs.posix.cgroup.MAX_PIDS", 40)
     bomb = runner.job(runner.child("bomb"), sink)
     running = asyncio.ensure_future(bomb.run())
     await sink.until("Ready")

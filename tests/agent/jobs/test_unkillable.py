@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not hanging_disk.is_available(), reason=hanging_
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    monkeypatch.setattr("hostler_agent.jobs.procfs.Patience", Looks)
+    monkeypatch.setattr("hostler_agent.jobs.posix.procfs.Patience", Looks)
 
 
 @pytest.fixture

@@ -22,30 +22,30 @@ import pytest
 from fastapi import FastAPI
 from starlette.websockets import WebSocket
 
-from hostler_hub.alarms import Recipient
-from hostler_hub.api import application
-from hostler_hub.api.ports import Hub, View
-from hostler_hub.artifacts import Artifacts
-from hostler_hub.auth import Role, Tokens
-from hostler_hub.clock import VirtualClock
-from hostler_hub.controller import Controller
+from hostler_hub.builds.artifacts.exchange import Exchange
+from hostler_hub.builds.artifacts.files import Files
+from hostler_hub.builds.artifacts.store import Artifacts
 from hostler_hub.drivers.contract import Environment
-from hostler_hub.drivers.fake import FakeDriver, FakeProvider
+from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
 from hostler_hub.errors import Conflict, NotFound
-from hostler_hub.evidence import Evidence
-from hostler_hub.exchange import Exchange
-from hostler_hub.files import Files
-from hostler_hub.groups import Groups
-from hostler_hub.incidents import Incidents
-from hostler_hub.journal import Journal
-from hostler_hub.overseer import Overseer
-from hostler_hub.reconcile import Reconciler
-from hostler_hub.refusals import Refusals
-from hostler_hub.registry import Registry
-from hostler_hub.selection import Select
-from hostler_hub.settings import Settings
-from hostler_hub.specs import BuildSpec, WorkerDefinition
+from hostler_hub.runtime.clock import VirtualClock
+from hostler_hub.runtime.settings import Settings
+from hostler_hub.scheduling.decision_log import Journal
+from hostler_hub.scheduling.groups import Groups
+from hostler_hub.scheduling.pool_policy import Overseer
+from hostler_hub.specs.build import BuildSpec, WorkerDefinition
 from hostler_hub.store.engine import Store
+from hostler_hub.web import application
+from hostler_hub.web.api.ports import Hub, View
+from hostler_hub.web.tokens import Role, Tokens
+from hostler_hub.workers.agents.refusals import Refusals
+from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.evidence import Evidence
+from hostler_hub.workers.incident_log import Incidents
+from hostler_hub.workers.incidents import Recipient
+from hostler_hub.workers.reconcile.reconciler import Reconciler
+from hostler_hub.workers.registry import Registry
+from hostler_hub.workers.selection import Select
 
 sys.path.insert(0, str(Path(__file__).parent))
 from leasing import Leasing  # pytest's importlib mode adds no path by itself

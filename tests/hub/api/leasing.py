@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hostler_hub.clock import VirtualClock
-from hostler_hub.controller import Controller
 from hostler_hub.drivers.contract import Environment
-from hostler_hub.drivers.fake import FakeDriver, FakeProvider
-from hostler_hub.leases import Leases
+from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
 from hostler_hub.lifecycle import Worker, commands, events
-from hostler_hub.registry import Entry, Registry, columns_of
-from hostler_hub.specs import WorkerDefinition
+from hostler_hub.runtime.clock import VirtualClock
+from hostler_hub.specs.build import WorkerDefinition
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
+from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.leases import Leases
+from hostler_hub.workers.registry import Entry, Registry, columns_of
 
 
 class Leasing:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hostler_hub import archive
+from hostler_hub.drivers import agent_archive
 
 if TYPE_CHECKING:
     from conftest import Api
@@ -18,7 +18,7 @@ def url(digest: str) -> str:
 
 
 async def test_anybody_may_fetch_it_by_its_digest(api: Api) -> None:
-    made = archive.install(api.hub.settings.archive_dir)
+    made = agent_archive.install(api.hub.settings.archive_dir)
     answer = await api.client().get(url(made.sha256))
     assert answer.status_code == 200
     assert hashlib.sha256(answer.content).hexdigest() == made.sha256
@@ -31,7 +31,7 @@ async def test_anybody_may_fetch_it_by_its_digest(api: Api) -> None:
 
 @pytest.mark.parametrize("digest", ["0" * 64, "..", "%2e%2e%2fadmin.token", "A" * 64, "0" * 63])
 async def test_nothing_else_is_there(api: Api, digest: str) -> None:
-    archive.install(api.hub.settings.archive_dir)
+    agent_archive.install(api.hub.settings.archive_dir)
     answer = await api.client().get(url(digest))
     assert answer.status_code in (404, 422)
     assert answer.headers["content-type"].startswith("application/problem+json")

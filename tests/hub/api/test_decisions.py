@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostler_hub.api.shapes import decisions as shapes
-from hostler_hub.decisions import Decision, Kind
 from hostler_hub.store import decisions
+from hostler_hub.web.api.schemas import decisions as shapes
+from hostler_hub.workers.decisions import Decision, Kind
 
 if TYPE_CHECKING:
     import httpx2

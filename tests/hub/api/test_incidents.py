@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hostler_hub.alarms import Recipient, delivery
-from hostler_hub.api.shapes import incidents as incidents_shapes
-from hostler_hub.api.shapes import system as system_shapes
-from hostler_hub.identifiers import new_ulid
+from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.store import deliveries, incidents
+from hostler_hub.web.api.schemas import incidents as incidents_shapes
+from hostler_hub.web.api.schemas import system as system_shapes
+from hostler_hub.workers.incidents import Recipient, delivery
 
 if TYPE_CHECKING:
     import httpx2

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hostler_hub.api.shapes import leases as shapes
-from hostler_hub.auth import Role
 from hostler_hub.lifecycle import Mode, State, events
+from hostler_hub.web.api.schemas import leases as shapes
+from hostler_hub.web.tokens import Role
 
 if TYPE_CHECKING:
     import httpx2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostler_hub.api.shapes import reconcile as shapes
-from hostler_hub.drivers.fake import FakeInstance
+from hostler_hub.drivers.fake.driver import FakeInstance
+from hostler_hub.web.api.schemas import reconcile as shapes
 
 if TYPE_CHECKING:
     import httpx2

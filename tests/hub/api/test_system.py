@@ -8,8 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from hostler_hub import __version__
-from hostler_hub.api import application
-from hostler_hub.api.shapes import system as shapes
+from hostler_hub.web import application
+from hostler_hub.web.api.schemas import system as shapes
 
 if TYPE_CHECKING:
     import httpx2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostler_hub.api.shapes import system as shapes
+from hostler_hub.web.api.schemas import system as shapes
 
 if TYPE_CHECKING:
     import httpx2

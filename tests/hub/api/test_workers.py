@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hostler_hub.api.shapes import workers as shapes
+from hostler_hub.web.api.schemas import workers as shapes
 
 if TYPE_CHECKING:
     import httpx2

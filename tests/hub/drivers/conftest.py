@@ -12,12 +12,12 @@ import pytest
 from docker import APIClient
 from peers import docker as docker_peer
 
-from hostler_hub import archive
+from hostler_hub.drivers import agent_archive
 from hostler_hub.drivers.contract import AgentArchive, Environment
-from hostler_hub.drivers.docker import mark
-from hostler_hub.drivers.ec2 import cloud, ending, launch, spare
-from hostler_hub.identifiers import new_ulid
-from hostler_hub.secrets import Secrets
+from hostler_hub.drivers.docker import labels
+from hostler_hub.drivers.ec2 import cloud, launch, spare, terminate
+from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.runtime.secrets import Secrets
 
 if TYPE_CHECKING:
     from peers.ec2 import Ec2
@@ -37,19 +37,19 @@ def other_environment(tmp_path: Path) -> Environment:
 
 
 @pytest.fixture(scope="session")
-def agent_archive(tmp_path_factory: pytest.TempPathFactory) -> AgentArchive:
-    return archive.install(tmp_path_factory.mktemp("agent"))
+def archive(tmp_path_factory: pytest.TempPathFactory) -> AgentArchive:
+    return agent_archive.install(tmp_path_factory.mktemp("agent"))
 
 
 @pytest.fixture
-def equip(agent_archive: AgentArchive) -> Callable[[Environment], Environment]:
+def equip(archive: AgentArchive) -> Callable[[Environment], Environment]:
     """Gives an environment the agent, and a socket that nobody listens at."""
 
     def equipped(environment: Environment) -> Environment:
         socket = environment.directory / "agents" / "hub.sock"
         socket.parent.mkdir(parents=True)
         socket.touch()
-        return dataclasses.replace(environment, archive=agent_archive, hub_socket=socket)
+        return dataclasses.replace(environment, archive=archive, hub_socket=socket)
 
     return equipped
 
@@ -88,9 +88,9 @@ def clear(docker_client: APIClient) -> Callable[[str], None]:
     """Removes whatever a failed test left of a hub's."""
 
     def remove_all(hub: str) -> None:
-        for container in docker_client.containers(all=True, filters=mark.of_hub(hub)):
+        for container in docker_client.containers(all=True, filters=labels.of_hub(hub)):
             docker_client.remove_container(container["Id"], v=True, force=True)
-        for volume in docker_client.volumes(filters=mark.of_hub(hub))["Volumes"] or []:
+        for volume in docker_client.volumes(filters=labels.of_hub(hub))["Volumes"] or []:
             docker_client.remove_volume(volume["Name"])
 
     return remove_all
@@ -110,7 +110,7 @@ def ec2(one_ec2: Ec2, monkeypatch: pytest.MonkeyPatch) -> Ec2:
     one_ec2.faults.clear()
     one_ec2.calls.clear()
     one_ec2.spent.clear()
-    for module in (launch, ending, spare):
+    for module in (launch, terminate, spare):
         monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(cloud, "_PAUSE_FIRST_S", 0.01)
     return one_ec2

@@ -23,7 +23,7 @@ from hostler_hub.drivers.contract import (
     OptionsRefused,
     ProviderFailed,
 )
-from hostler_hub.drivers.docker import DockerDriver, mark
+from hostler_hub.drivers.docker import DockerDriver, labels
 from hostler_hub.lifecycle.model import Presence
 
 pytestmark = pytest.mark.peer("docker")
@@ -73,7 +73,7 @@ class TestDocker(Conformance):
 
 
 def container_of(client: APIClient, hub: str, spec: InstanceSpec) -> dict[str, Any]:
-    (found,) = client.containers(all=True, filters=mark.of_instance(hub, spec.instance))
+    (found,) = client.containers(all=True, filters=labels.of_instance(hub, spec.instance))
     seen: dict[str, Any] = client.inspect_container(found["Id"])
     return seen
 
@@ -128,8 +128,8 @@ async def test_it_is_marked_bounded_and_shut_in(
     spec = spec_of({**options, **given, "host_config": {"shm_size": "8m"}}, epoch=7)
     handle = await driver.create(spec)
     seen = container_of(client, environment.hub, spec)
-    labels = {key: value for key, value in seen["Config"]["Labels"].items() if "hostler" in key}
-    assert labels == mark.labels(environment.hub, spec)
+    carried = {key: value for key, value in seen["Config"]["Labels"].items() if "hostler" in key}
+    assert carried == labels.labels(environment.hub, spec)
     assert seen["Config"]["Labels"]["team"] == "build"
     assert seen["Name"] == f"/hostler-w-1-7-{spec.instance[-8:].lower()}"
     host = seen["HostConfig"]
@@ -148,7 +148,7 @@ async def test_V2_nothing_is_left_of_its_volumes(
     spec = spec_of(options)
     handle = await driver.create(spec)
     (volume,) = handle["volumes"]
-    assert client.inspect_volume(volume)["Labels"] == mark.labels(environment.hub, spec)
+    assert client.inspect_volume(volume)["Labels"] == labels.labels(environment.hub, spec)
     client.remove_container(handle["container"], v=False, force=True)
     (left,) = await driver.list_owned([options])
     assert (left.instance, left.worker, left.name) == (
@@ -179,12 +179,12 @@ async def test_G1_a_name_that_is_taken_is_adopted_if_it_is_ours(
 ) -> None:
     """Create was done but its answer lost: the container is there and was never started."""
     spec = spec_of(options)
-    labels = mark.labels(environment.hub, spec)
-    volume = {"Type": "volume", "Target": "/hostler", "VolumeOptions": {"Labels": labels}}
+    mark = labels.labels(environment.hub, spec)
+    volume = {"Type": "volume", "Target": "/hostler", "VolumeOptions": {"Labels": mark}}
     host = client.create_host_config(mounts=[volume], init=True, network_mode="none")
     argv = ["python3", "/hostler/agent.pyz", "run", "--config", "/hostler/agent.json"]
     made = client.create_container(
-        peer.IMAGE, argv, name=mark.name(spec), labels=labels, host_config=host
+        peer.IMAGE, argv, name=labels.name(spec), labels=mark, host_config=host
     )
     lost = await driver.inspect(ref_of(spec, None))
     assert (lost.presence, "never started" in lost.evidence) == (Presence.GONE, True)
@@ -198,7 +198,7 @@ async def test_G1_a_name_that_is_another_s_is_left_alone(
     driver: DockerDriver, client: APIClient, options: dict[str, Any]
 ) -> None:
     spec = spec_of(options)
-    theirs = client.create_container(peer.IMAGE, ["sleep", "60"], name=mark.name(spec))
+    theirs = client.create_container(peer.IMAGE, ["sleep", "60"], name=labels.name(spec))
     try:
         with pytest.raises(ProviderFailed, match="is taken by another's container"):
             await driver.create(spec)

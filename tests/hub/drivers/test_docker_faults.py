@@ -24,7 +24,7 @@ from hostler_hub.drivers.contract import Environment, OptionsRefused, ProviderFa
 from hostler_hub.drivers.docker import DockerDriver, hints
 from hostler_hub.drivers.docker.daemon import Daemon
 from hostler_hub.lifecycle.model import Presence
-from hostler_hub.secrets import Secrets
+from hostler_hub.runtime.secrets import Secrets
 
 pytestmark = [
     pytest.mark.peer("docker"),

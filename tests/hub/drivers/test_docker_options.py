@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hostler_hub import grants as words
+from hostler_hub import privileges as words
 from hostler_hub.drivers.contract import Environment, OptionsRefused
-from hostler_hub.drivers.docker import DockerDriver, grants, reach
+from hostler_hub.drivers.docker import DockerDriver, hub_route, privileges
 from hostler_hub.drivers.docker.options import DockerOptions
 from hostler_hub.drivers.registry import check_options
 from hostler_hub.errors import SettingsError
@@ -83,15 +83,15 @@ def test_what_leads_out_of_the_container_needs_the_hub_s_owner(
 ) -> None:
     asked = DockerOptions.model_validate({**IMAGE, **options})
     with pytest.raises(OptionsRefused, match=f"HOSTLER_DOCKER_ALLOW={need}"):
-        grants.check(asked, frozenset(words.DOCKER) - {need})
-    grants.check(asked, frozenset({need}))
+        privileges.check(asked, frozenset(words.DOCKER) - {need})
+    privileges.check(asked, frozenset({need}))
 
 
 def test_a_path_below_one_that_is_allowed_is_another_path() -> None:
     """A link that a build planted there could lead anywhere."""
     asked = DockerOptions.model_validate({**IMAGE, "volumes": ["/srv/cache/link:/x"]})
     with pytest.raises(OptionsRefused, match="bind=/srv/cache/link"):
-        grants.check(asked, frozenset({"bind=/srv/cache"}))
+        privileges.check(asked, frozenset({"bind=/srv/cache"}))
 
 
 def test_what_stays_inside_needs_nobody() -> None:
@@ -104,13 +104,13 @@ def test_what_stays_inside_needs_nobody() -> None:
         "volumes": ["ccache:/cache", "sources:/src:ro"],
         "networks": ["builds"],
     }
-    grants.check(DockerOptions.model_validate({**IMAGE, **harmless}), frozenset())
+    privileges.check(DockerOptions.model_validate({**IMAGE, **harmless}), frozenset())
 
 
 def test_an_unknown_part_of_host_config_is_refused() -> None:
     asked = DockerOptions.model_validate({**IMAGE, "host_config": {"binds": ["/:/host"]}})
     with pytest.raises(OptionsRefused, match=r"host_config\.binds is unknown"):
-        grants.check(asked, frozenset(words.DOCKER))
+        privileges.check(asked, frozenset(words.DOCKER))
 
 
 def test_the_owner_s_words_are_checked_at_the_start() -> None:
@@ -129,7 +129,7 @@ def hub(environment: Environment, tmp_path: Path) -> Environment:
 
 
 def test_a_local_daemon_mounts_the_hub_s_socket(hub: Environment) -> None:
-    way = reach.choose(DockerOptions.model_validate(IMAGE), hub)
+    way = hub_route.choose(DockerOptions.model_validate(IMAGE), hub)
     assert way.url == "ws://localhost/api/v1/agents/connect"
     assert (way.directory, way.socket) == (hub.hub_socket.parent, "/run/hostler/hub.sock")
 
@@ -137,13 +137,13 @@ def test_a_local_daemon_mounts_the_hub_s_socket(hub: Environment) -> None:
 def test_a_remote_daemon_needs_a_hub_with_a_name(hub: Environment) -> None:
     options = DockerOptions.model_validate(REMOTE)
     with pytest.raises(OptionsRefused, match=r"cannot reach this hub.*HOSTLER_PUBLIC_URL"):
-        reach.choose(options, hub)
+        hub_route.choose(options, hub)
     public = dataclasses.replace(hub, connect_url="wss://hub.example.org/api/v1/agents/connect")
-    assert reach.choose(options, public) == reach.Reach(public.connect_url)
+    assert hub_route.choose(options, public) == hub_route.Reach(public.connect_url)
 
 
 @pytest.mark.parametrize("given", ["wss://other:8443", "wss://other:8443/api/v1/agents/connect"])
 def test_another_way_to_the_hub_can_be_told(hub: Environment, given: str) -> None:
     options = DockerOptions.model_validate({**IMAGE, "hub_url": given})
-    way = reach.choose(options, hub)
-    assert way == reach.Reach("wss://other:8443/api/v1/agents/connect")
+    way = hub_route.choose(options, hub)
+    assert way == hub_route.Reach("wss://other:8443/api/v1/agents/connect")

@@ -15,12 +15,12 @@ from conformance.drivers import Conformance, ref_of, spec_of
 from peers.ec2 import Ec2, Fault
 
 from hostler_hub.drivers.contract import Environment, InstanceRef, OptionsRefused, ProviderFailed
-from hostler_hub.drivers.ec2 import Ec2Driver, ending, userdata
+from hostler_hub.drivers.ec2 import Ec2Driver, terminate, userdata
 from hostler_hub.drivers.ec2 import driver as driver_module
 from hostler_hub.drivers.ec2.throttle import Bucket
 from hostler_hub.drivers.registry import check_options
-from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle.model import Presence
+from hostler_hub.runtime.ids import new_ulid
 
 PAGE = "https://hub.example.org"
 
@@ -194,10 +194,10 @@ async def test_P14_shutting_down_is_not_gone(
     handle = await driver.create(spec)
     current = ["shutting-down"]
     with monkeypatch.context() as context:
-        for module in (driver_module, ending):
+        for module in (driver_module, terminate):
             context.setattr(module, "state_of", lambda _found: (current[0], ""))
         assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.UNKNOWN
-        context.setattr(ending, "GONE_WITHIN_S", 0.05)
+        context.setattr(terminate, "GONE_WITHIN_S", 0.05)
         with pytest.raises(ProviderFailed, match="shutting-down, not terminated"):
             await driver.destroy(ref_of(spec, handle))
         current[0] = "terminated"

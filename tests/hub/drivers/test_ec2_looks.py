@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hostler_hub.drivers.ec2 import looks as module
-from hostler_hub.drivers.ec2.looks import MOST, Looks
+from hostler_hub.drivers.ec2 import batched_describe as module
+from hostler_hub.drivers.ec2.batched_describe import MOST, Looks
 
 
 class Region:
@@ -65,7 +65,7 @@ async def test_who_comes_soon_after_a_call_waits_for_company(
         await (passed.wait() if seconds > 0 else turn(0))
 
     monkeypatch.setattr(module, "APART_S", 3600)
-    monkeypatch.setattr("hostler_hub.drivers.ec2.looks.asyncio.sleep", sleep)
+    monkeypatch.setattr("hostler_hub.drivers.ec2.batched_describe.asyncio.sleep", sleep)
     region = Region()
     looks = Looks(region.several)
     await looks.at("i-1")

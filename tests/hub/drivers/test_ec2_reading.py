@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from peers.ec2 import AMI, REGION, Ec2, Fault, running
 
-from hostler_hub.drivers.ec2 import reading
+from hostler_hub.drivers.ec2 import describe_parser
 
 
 def client_of(ec2: Ec2) -> Any:
@@ -20,7 +20,7 @@ def client_of(ec2: Ec2) -> Any:
 def test_what_is_read_is_what_botocore_reads_of_it() -> None:
     with running() as ec2:
         plain, ours = client_of(ec2), client_of(ec2)
-        reading.install(ours)
+        describe_parser.install(ours)
         tags = [{"Key": "hostler:hub", "Value": "H"}, {"Key": "empty", "Value": ""}]
         spec = [{"ResourceType": "instance", "Tags": tags}]
         made = plain.run_instances(ImageId=AMI, MinCount=7, MaxCount=7, TagSpecifications=spec)

@@ -21,7 +21,7 @@ from hostler_hub.drivers.contract import (
     OptionsRefused,
     ProviderFailed,
 )
-from hostler_hub.drivers.ec2 import Ec2Driver, ending, spare
+from hostler_hub.drivers.ec2 import Ec2Driver, spare, terminate
 from hostler_hub.drivers.ec2.request import user_data
 from hostler_hub.drivers.registry import check_options
 from hostler_hub.lifecycle.model import Presence
@@ -372,4 +372,4 @@ async def test_P14_one_that_ends_while_it_is_stopped_is_seen_to_its_end(
         context.setattr(spare, "state_of", lambda _: next(states, ("shutting-down", "")))
         ec2.faults.append(Fault("StopInstances", "IncorrectInstanceState"))
         assert not await driver.keep(ref_of(spec, handle))
-    assert ending.state_of({"State": {"Name": ec2.state(handle["id"])}})[0] == "terminated"
+    assert terminate.state_of({"State": {"Name": ec2.state(handle["id"])}})[0] == "terminated"

@@ -17,7 +17,7 @@ import pytest
 
 from hostler_agent.config import load
 from hostler_hub.drivers.ec2 import userdata
-from hostler_hub.identifiers import new_ulid
+from hostler_hub.runtime.ids import new_ulid
 
 DIGEST = "0123456789abcdef" * 4
 URL = f"https://hub.example.org/api/v1/agents/archive/{DIGEST}"

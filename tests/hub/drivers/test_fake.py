@@ -8,7 +8,7 @@ import pytest
 from conformance.drivers import Conformance, ref_of, spec_of
 
 from hostler_hub.drivers.contract import Environment, OptionsRefused, ProviderFailed
-from hostler_hub.drivers.fake import FakeDriver
+from hostler_hub.drivers.fake.driver import FakeDriver
 from hostler_hub.lifecycle.model import Presence
 
 

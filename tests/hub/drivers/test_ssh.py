@@ -22,12 +22,12 @@ from hub.drivers.conftest import files_of
 from peers import small_disk
 from peers.sshd import Sshd, make_key
 
-from hostler_hub import archive
+from hostler_hub.drivers import agent_archive
 from hostler_hub.drivers.contract import Environment, InstanceRef, OptionsRefused, ProviderFailed
 from hostler_hub.drivers.registry import check_options
-from hostler_hub.drivers.ssh import SshDriver
+from hostler_hub.drivers.ssh.driver import SshDriver
 from hostler_hub.lifecycle.model import Presence
-from hostler_hub.secrets import Secrets
+from hostler_hub.runtime.secrets import Secrets
 
 pytestmark = pytest.mark.peer("sshd")
 
@@ -60,7 +60,7 @@ def sshd(make_sshd: Callable[..., Sshd]) -> Sshd:
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The agent as a machine has it after its first start."""
-    made = archive.install(tmp_path_factory.mktemp("archive"))
+    made = agent_archive.install(tmp_path_factory.mktemp("archive"))
     unpacked = tmp_path_factory.mktemp("agents") / made.sha256
     with zipfile.ZipFile(made.path) as packed:
         packed.extractall(unpacked)
@@ -73,7 +73,7 @@ def ssh_environment(environment: Environment, tmp_path: Path) -> Environment:
     (tmp_path / "secrets").mkdir()
     return replace(
         environment,
-        archive=archive.install(tmp_path / "archive"),
+        agent_archive=agent_archive.install(tmp_path / "archive"),
         secrets=Secrets(tmp_path / "secrets", {}),
         given=tmp_path / "drivers" / "ssh",
     )

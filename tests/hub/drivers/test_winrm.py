@@ -19,13 +19,13 @@ from hub.drivers.conftest import files_of
 from peers import small_disk, wine
 from peers.wsman import WsMan
 
-from hostler_hub import archive
+from hostler_hub.drivers import agent_archive
 from hostler_hub.drivers.contract import Environment, InstanceRef, OptionsRefused, ProviderFailed
 from hostler_hub.drivers.registry import check_options
+from hostler_hub.drivers.transports.winrm.http import digest
 from hostler_hub.drivers.winrm import WinrmDriver
 from hostler_hub.lifecycle.model import Presence
-from hostler_hub.secrets import Secrets
-from hostler_hub.transports.winrm_line import digest
+from hostler_hub.runtime.secrets import Secrets
 
 pytestmark = pytest.mark.peer("wsman")
 
@@ -60,7 +60,7 @@ def service(make_service: MakeService) -> WsMan:
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The agent as a machine has it after its first start."""
-    made = archive.install(tmp_path_factory.mktemp("archive"))
+    made = agent_archive.install(tmp_path_factory.mktemp("archive"))
     unpacked = tmp_path_factory.mktemp("agents") / made.sha256
     with zipfile.ZipFile(made.path) as packed:
         packed.extractall(unpacked)
@@ -73,7 +73,7 @@ def winrm_environment(environment: Environment, tmp_path: Path) -> Environment:
     (tmp_path / "secrets").mkdir(exist_ok=True)
     return replace(
         environment,
-        archive=archive.install(tmp_path / "archive"),
+        agent_archive=agent_archive.install(tmp_path / "archive"),
         secrets=Secrets(tmp_path / "secrets", {}),
     )
 
@@ -232,7 +232,9 @@ async def test_P1_a_start_whose_answer_was_lost_is_found_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its command runs on for as long as its shell, and the hub that would close it is dead."""
-    monkeypatch.setattr("hostler_hub.transports.winrm._end_shell", lambda *_: None)
+    monkeypatch.setattr(
+        "hostler_hub.drivers.transports.winrm.transport._end_shell", lambda *_: None
+    )
     spec = spec_of(options)
     service.faults["Receive"] = "drop"
     with pytest.raises(ProviderFailed, match="winrm: "):

@@ -22,9 +22,9 @@ from hostler_hub.lifecycle import (
     events,
     step,
 )
+from hostler_hub.lifecycle.jitter import next_turn_s
 from hostler_hub.lifecycle.model import why_not_leasable
 from hostler_hub.lifecycle.table import ROWS, TABLE
-from hostler_hub.spread import next_turn_s
 
 POLICY = Policy(
     build_wait_timeout_s=600, missing_timeout_s=120, check_instance_interval_s=10, max_builds=2

@@ -11,7 +11,7 @@ import pytest
 from certificates import Authority, authority
 
 from hostler_hub.notify.message import Message, Notice
-from hostler_hub.secrets import Secrets
+from hostler_hub.runtime.secrets import Secrets
 from hostler_hub.store.engine import Store
 
 INCIDENT: dict[str, Any] = {

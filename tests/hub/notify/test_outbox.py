@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from hostler_hub.alarms import GIVE_UP_S, Recipient, delivery, tell_recovery
-from hostler_hub.clock import VirtualClock
-from hostler_hub.identifiers import new_ulid
 from hostler_hub.notify.message import Message, NotSent
 from hostler_hub.notify.outbox import LONGEST_WAIT_S, Outbox, after_failure, wait_s
+from hostler_hub.runtime.clock import VirtualClock
+from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.store import deliveries, incidents
 from hostler_hub.store.engine import Store
+from hostler_hub.workers.incidents import GIVE_UP_S, Recipient, delivery, tell_recovery
 
 ANN, BEN = "ann@example.org", "ben@example.org"
 HOUR = 3600.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hostler_hub.errors import SettingsError
-from hostler_hub.notify.settings import NotifySettings, webhook_name
-from hostler_hub.secrets import SecretRef
+from hostler_hub.runtime.notify_settings import NotifySettings, webhook_name
+from hostler_hub.runtime.secrets import SecretRef
 
 SMTP = {"HOSTLER_SMTP_HOST": "mail.example.org", "HOSTLER_SMTP_FROM": "hub@example.org"}
 HOOK = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hostler_hub.identifiers import new_ulid
+from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.store.engine import Store
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from hostler_hub.identifiers import new_ulid
+from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.store import builds, workers
 from hostler_hub.store.errors import RowRefused, StaleRow
 

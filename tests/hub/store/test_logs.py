@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostler_hub.identifiers import new_ulid
+from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.store import builds, logs
 from hostler_hub.store.errors import LogGap, StaleRow
 

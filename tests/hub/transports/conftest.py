@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from peers.sshd import Sshd
 
-from hostler_hub.secrets import Secrets
-from hostler_hub.transports.known_hosts import KnownHosts
-from hostler_hub.transports.ssh import SshTransport
-from hostler_hub.transports.ssh_access import SshAccess
-from hostler_hub.transports.ssh_login import Wallet
+from hostler_hub.drivers.transports.ssh.access import SshAccess
+from hostler_hub.drivers.transports.ssh.known_hosts import KnownHosts
+from hostler_hub.drivers.transports.ssh.login import Wallet
+from hostler_hub.drivers.transports.ssh.transport import SshTransport
+from hostler_hub.runtime.secrets import Secrets
 
 MakeSshd = Callable[..., Sshd]
 MakeTransport = Callable[..., SshTransport]

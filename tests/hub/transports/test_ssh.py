@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from peers.sshd import Sshd, make_key
 
-from hostler_hub.transports import ssh
-from hostler_hub.transports.contract import (
+from hostler_hub.drivers.transports.contract import (
     AuthenticationFailed,
     Command,
     HostKeyChanged,
@@ -24,11 +23,12 @@ from hostler_hub.transports.contract import (
     TransportTimeout,
     Unreachable,
 )
+from hostler_hub.drivers.transports.ssh import transport as ssh_transport
 
 if TYPE_CHECKING:
     from conftest import MakeSshd, MakeTransport
 
-    from hostler_hub.transports.ssh_login import Wallet
+    from hostler_hub.drivers.transports.ssh.login import Wallet
 
 pytestmark = pytest.mark.peer("sshd")
 
@@ -84,7 +84,7 @@ async def test_a_machine_that_allows_fewer_sessions_is_asked_again_when_one_is_o
 async def test_a_machine_that_allows_no_session_is_told_of_as_such(
     make_sshd: MakeSshd, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ssh, "SESSION_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(ssh_transport, "SESSION_PAUSES_S", (0.01, 0.01))
     transport = make_transport(make_sshd("MaxSessions 0"))
     with pytest.raises(Refused, match=r"opens no session: .* MaxSessions") as caught:
         await transport.run(Command(["true"]))
@@ -120,7 +120,7 @@ async def test_who_is_cancelled_before_its_time_leaves_the_connection(
     make_sshd: MakeSshd, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tunnel may lead through it."""
-    monkeypatch.setattr(ssh, "SESSION_PAUSES_S", (0.05,) * 1000)  # it is not told before
+    monkeypatch.setattr(ssh_transport, "SESSION_PAUSES_S", (0.05,) * 1000)  # it is not told before
     sshd = make_sshd("MaxSessions 0")
     transport = make_transport(sshd)
     with transport.hold():
@@ -294,7 +294,7 @@ async def test_G2_a_connection_that_dropped_is_opened_again(
 async def test_an_idle_connection_is_closed_and_opened_again(
     make_sshd: MakeSshd, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ssh, "IDLE_S", 0.0)
+    monkeypatch.setattr(ssh_transport, "IDLE_S", 0.0)
     transport = make_transport(make_sshd())
     with transport.hold():
         connection = await transport.connected()
@@ -309,7 +309,7 @@ async def test_a_login_that_nobody_waits_for_any_more_is_ended(
     make_sshd: MakeSshd, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
-    log_in, log_out = ssh.log_in, ssh.log_out
+    log_in, log_out = ssh_transport.log_in, ssh_transport.log_out
 
     def slow(*arguments: Any) -> Any:
         begun.set()
@@ -320,8 +320,8 @@ async def test_a_login_that_nobody_waits_for_any_more_is_ended(
         log_out(connection)
         ended.set()
 
-    monkeypatch.setattr(ssh, "log_in", slow)
-    monkeypatch.setattr(ssh, "log_out", noted)
+    monkeypatch.setattr(ssh_transport, "log_in", slow)
+    monkeypatch.setattr(ssh_transport, "log_out", noted)
     transport = make_transport(make_sshd())
     waiting = asyncio.create_task(transport.connected())
     await asyncio.to_thread(begun.wait, 60)

@@ -16,8 +16,7 @@ from certificates import Authority, authority
 from peers import wine
 from peers.wsman import WsMan, wait_until
 
-from hostler_hub.secrets import Secrets
-from hostler_hub.transports.contract import (
+from hostler_hub.drivers.transports.contract import (
     AuthenticationFailed,
     Command,
     HostKeyChanged,
@@ -27,9 +26,10 @@ from hostler_hub.transports.contract import (
     TransportTimeout,
     Unreachable,
 )
-from hostler_hub.transports.winrm import WinrmTransport
-from hostler_hub.transports.winrm_access import WinrmAccess
-from hostler_hub.transports.winrm_line import digest
+from hostler_hub.drivers.transports.winrm.access import WinrmAccess
+from hostler_hub.drivers.transports.winrm.http import digest
+from hostler_hub.drivers.transports.winrm.transport import WinrmTransport
+from hostler_hub.runtime.secrets import Secrets
 
 pytestmark = pytest.mark.peer("wsman")
 
@@ -73,7 +73,7 @@ async def make_transport(
     tmp_path: Path, python: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[MakeTransport]:
     # Who asks whether all shells are closed has waited for them, however slow the machine is.
-    monkeypatch.setattr("hostler_hub.transports.winrm_session.CLOSE_S", 60.0)
+    monkeypatch.setattr("hostler_hub.drivers.transports.winrm.session.CLOSE_S", 60.0)
     (tmp_path / "secrets").mkdir()
     threads, made = ThreadPoolExecutor(8), []
 
@@ -213,7 +213,7 @@ async def test_G3_a_deadline_is_kept_whatever_the_service_does(
     service.faults[action] = "hang"  # for a minute, far beyond the deadline
     deadline_s = 8
     if action == "Delete":  # which is given up before, and no error by itself
-        monkeypatch.setattr("hostler_hub.transports.winrm_session.CLOSE_S", 5.0)
+        monkeypatch.setattr("hostler_hub.drivers.transports.winrm.session.CLOSE_S", 5.0)
         deadline_s = 4
     with pytest.raises(TransportTimeout) as caught:
         await transport.run(Command([*CMD, "echo", "x"], deadline_s=deadline_s))
@@ -240,7 +240,7 @@ async def test_G3_no_output_for_longer_than_a_poll_is_no_end(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("hostler_hub.transports.winrm_session.POLL_S", 1)
+    monkeypatch.setattr("hostler_hub.drivers.transports.winrm.session.POLL_S", 1)
     may_end = wine.windows_path(tmp_path / "may-end")
     program = (
         "import os, sys, time; "

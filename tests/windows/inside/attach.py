@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 
-from hostler_agent import win32
-from hostler_agent.jobs import windows_job
 from hostler_agent.jobs.plan import Resources
+from hostler_agent.jobs.windows import job_object
+from hostler_agent.win32 import api
 
 TERMINATE, QUERY_LIMITED, SYNCHRONIZE = 0x0001, 0x1000, 0x00100000
 INTERNAL_ERROR = 1359
@@ -18,22 +18,22 @@ def exiting(count):
     """As many processes as told, each assigned at about the time of its end; what came of it."""
     chance = random.Random(5)
     seen = {"attached": 0, "ended": 0, "denied": 0, "failed": []}
-    real = windows_job._assign
+    real = job_object._assign
 
     def counting(job, process):
         try:
             return real(job, process)
         except OSError as error:
-            seen["denied"] += error.winerror == win32.ERROR_ACCESS_DENIED
+            seen["denied"] += error.winerror == api.ERROR_ACCESS_DENIED
             raise
 
-    windows_job._assign = counting
+    job_object._assign = counting
     for _ in range(count):
         process = start_exiting()
-        job = windows_job.JobObject(Resources())
+        job = job_object.JobObject(Resources())
         time.sleep(chance.random() * 0.03)
         try:
-            attached = job.attach(win32.Handle(int(process._handle)))
+            attached = job.attach(api.Handle(int(process._handle)))
             seen["attached" if attached else "ended"] += 1
         except OSError as error:
             seen["failed"].append(str(error))
@@ -58,17 +58,17 @@ def ended_in_between():
     """It has ended after the first look: Windows denies the assignment."""
     process = subprocess.Popen(["cmd", "/d", "/c", "exit"])
     process.wait()
-    job = windows_job.JobObject(Resources())
-    windows_job.exit_code = lambda _process: win32.STILL_ACTIVE
+    job = job_object.JobObject(Resources())
+    job_object.exit_code = lambda _process: api.STILL_ACTIVE
     with contextlib.closing(job):
-        return job.attach(win32.Handle(int(process._handle)))
+        return job.attach(api.Handle(int(process._handle)))
 
 
 def not_allowed():
     """A process that lives on, and that we may not assign."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    weak = windows_job.open_process(process.pid, QUERY_LIMITED | SYNCHRONIZE)
-    job = windows_job.JobObject(Resources())
+    weak = job_object.open_process(process.pid, QUERY_LIMITED | SYNCHRONIZE)
+    job = job_object.JobObject(Resources())
     try:
         return job.attach(weak)
     except OSError as error:
@@ -80,13 +80,13 @@ def not_allowed():
 
 
 def into_a_closed_job():
-    job = windows_job.JobObject(Resources())
+    job = job_object.JobObject(Resources())
     number = job.handle.value
     job.close()
     process = subprocess.Popen(["cmd", "/d", "/c", "pause"], stdin=subprocess.PIPE)
-    job.handle = win32.Handle(number + 0x10000)
+    job.handle = api.Handle(number + 0x10000)
     try:
-        return job.attach(win32.Handle(int(process._handle)))
+        return job.attach(api.Handle(int(process._handle)))
     except OSError as error:
         return {"winerror": error.winerror}
     finally:
@@ -99,11 +99,11 @@ def suspended_start():
 
     import jobs
 
-    from hostler_agent.jobs import windows_spawn
+    from hostler_agent.jobs.windows import spawn
 
-    windows_spawn._born_in = refuse
+    spawn._born_in = refuse
     return asyncio.run(jobs.run_child(["is_in_job"]))
 
 
 def refuse(_start, _job):
-    raise OSError(22, "not supported", None, win32.ERROR_NOT_SUPPORTED)
+    raise OSError(22, "not supported", None, api.ERROR_NOT_SUPPORTED)

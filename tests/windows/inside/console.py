@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BREAK = "import sys; from hostler_agent.jobs.windows_break import main; main(int(sys.argv[1]))"
+BREAK = "import sys; from hostler_agent.jobs.windows.ctrl_break import main; main(int(sys.argv[1]))"
 
 
 def interrupted(token_file, workdir):

@@ -7,9 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hostler_agent import machine, win32
+from hostler_agent import machine
 from hostler_agent.commands import removal
 from hostler_agent.commands.filework import Progress
+from hostler_agent.win32 import api
 
 
 def removed():
@@ -49,7 +50,7 @@ def in_use():
     held = tree / "held"
     held.write_text("x")
     (tree / "free").write_text("x")
-    handle = win32.create_file(str(held), win32.GENERIC_READ, 0)
+    handle = api.create_file(str(held), api.GENERIC_READ, 0)
     failures = removal.remove(str(tree), Progress())
     left = sorted(path.name for path in tree.iterdir())
     handle.close()

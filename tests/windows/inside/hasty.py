@@ -2,7 +2,8 @@
 
 import sys
 
-from hostler_agent import cli, service
+from hostler_agent import cli
+from hostler_agent.service import service
 
 service.STOP_DEADLINE_S = 2.0
 

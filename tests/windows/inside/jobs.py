@@ -13,12 +13,13 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from hostler_agent import win32
-from hostler_agent.jobs import choose_containment, windows_job
+from hostler_agent.jobs import choose_containment
 from hostler_agent.jobs.errors import JobError
 from hostler_agent.jobs.plan import JobLimits, JobPlan, Resources, command_argv
 from hostler_agent.jobs.receipt import Ended
 from hostler_agent.jobs.run import Job
+from hostler_agent.jobs.windows import job_object
+from hostler_agent.win32 import api
 
 CHILD = str(Path(__file__).with_name("child.py"))
 
@@ -85,9 +86,9 @@ def living(pids):
     for pid in pids:
         with (
             contextlib.suppress(OSError),
-            contextlib.closing(windows_job.open_process(pid, 0x00101000)) as process,
+            contextlib.closing(job_object.open_process(pid, 0x00101000)) as process,
         ):
-            if not win32.is_signaled(process):
+            if not api.is_signaled(process):
                 alive.append(pid)
     return alive
 
@@ -144,9 +145,9 @@ async def inherited_handles():
 
     Their numbers are high, so that the child has no handle of its own there.
     """
-    held = [win32.create_file("NUL", win32.GENERIC_READ, 3, 0, win32.inheritable())]
+    held = [api.create_file("NUL", api.GENERIC_READ, 3, 0, api.inheritable())]
     while held[-1].value < 0x2000:
-        held.append(win32.create_file("NUL", win32.GENERIC_READ, 3, 0, win32.inheritable()))
+        held.append(api.create_file("NUL", api.GENERIC_READ, 3, 0, api.inheritable()))
     value = held[-1].value
     plain = await asyncio.to_thread(
         subprocess.run,
@@ -268,7 +269,7 @@ def lost_handles():
     for thread in threading.enumerate():
         if thread.name == "close pseudo console":
             thread.join()
-    return sum(isinstance(one, win32.Handle) and one.is_open for one in gc.get_objects())
+    return sum(isinstance(one, api.Handle) and one.is_open for one in gc.get_objects())
 
 
 def agent_with_tree():
@@ -292,11 +293,11 @@ def living_of(pids):
 def calls_made():
     """What SetInformationJobObject is given. Wine does not know CPU rates, so it is spared them."""
     made = []
-    real = windows_job._set
+    real = job_object._set
 
     def recording(handle, kind, information, size):
         found = information._obj
-        if kind == windows_job._CPU_RATE:
+        if kind == job_object._CPU_RATE:
             made.append({"flags": found.ControlFlags, "rate": found.CpuRate})
             return 1
         basic = found.BasicLimitInformation
@@ -309,6 +310,6 @@ def calls_made():
         )
         return real(handle, kind, information, size)
 
-    windows_job._set = recording
-    windows_job.JobObject(Resources(memory_bytes=64 << 20, processes=7, cpu_percent=50)).close()
+    job_object._set = recording
+    job_object.JobObject(Resources(memory_bytes=64 << 20, processes=7, cpu_percent=50)).close()
     return made

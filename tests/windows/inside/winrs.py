@@ -16,9 +16,9 @@ import threading
 
 import psutil
 
-from hostler_agent import win32
-from hostler_agent.jobs import windows_job
 from hostler_agent.jobs.plan import Resources
+from hostler_agent.jobs.windows import job_object
+from hostler_agent.win32 import api
 
 BREAKAWAY_OK = 0x0800
 CREATE_SUSPENDED = 0x00000004
@@ -42,11 +42,11 @@ class Service:
             self.socket.sendall(json.dumps(message).encode() + b"\n")
 
     def create(self, shell, breakaway):
-        job = windows_job.JobObject(Resources())
+        job = job_object.JobObject(Resources())
         if breakaway:
-            limits = windows_job._limits(Resources())
+            limits = job_object._limits(Resources())
             limits.BasicLimitInformation.LimitFlags |= BREAKAWAY_OK
-            windows_job._set(job.handle.value, 9, ctypes.byref(limits), ctypes.sizeof(limits))
+            job_object._set(job.handle.value, 9, ctypes.byref(limits), ctypes.sizeof(limits))
         self.shells[shell] = job
 
     def delete(self, shell):
@@ -68,7 +68,7 @@ class Service:
             cwd=os.environ["USERPROFILE"],
             creationflags=CREATE_SUSPENDED | CREATE_NO_WINDOW,
         )
-        job.attach(win32.Handle(int(process._handle)))
+        job.attach(api.Handle(int(process._handle)))
         psutil.Process(process.pid).resume()
         self.commands[command] = process
         threading.Thread(target=self.attend, args=(command, process), daemon=True).start()

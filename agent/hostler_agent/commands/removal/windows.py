@@ -18,15 +18,15 @@ from typing import Callable
 
 assert sys.platform == "win32"
 
-from hostler_agent import win32
 from hostler_agent.commands.filework import Progress
+from hostler_agent.win32 import api
 
 _PATIENCE_S = 2.0
 """For all of a tree together."""
 _PAUSE_S = 0.05
 
-_SHARE = win32.SHARE_READ | win32.SHARE_WRITE
-_LINK_FLAGS = win32.FILE_FLAG_BACKUP_SEMANTICS | win32.FILE_FLAG_OPEN_REPARSE_POINT
+_SHARE = api.SHARE_READ | api.SHARE_WRITE
+_LINK_FLAGS = api.FILE_FLAG_BACKUP_SEMANTICS | api.FILE_FLAG_OPEN_REPARSE_POINT
 
 
 def remove(path: str, progress: Progress) -> list[OSError]:
@@ -45,7 +45,7 @@ class _Removal:
 
     def remove(self, path: str) -> list[OSError]:
         # Directories are met twice: to empty them, and when all below them is done, to remove them.
-        held: list[tuple[str, win32.Handle]] = []
+        held: list[tuple[str, api.Handle]] = []
         waiting: list[tuple[str, bool]] = [(path, False)]
         try:
             while waiting:
@@ -66,20 +66,20 @@ class _Removal:
                 directory.close()
         return self._failures
 
-    def _open_directory(self, path: str) -> win32.Handle | None:
+    def _open_directory(self, path: str) -> api.Handle | None:
         """None for whatever is no real directory; that is removed at once."""
         try:
             # Asks for nothing but the attributes, so that it works whatever the permissions.
-            handle = win32.create_file(path, win32.FILE_READ_ATTRIBUTES, _SHARE, _LINK_FLAGS)
+            handle = api.create_file(path, api.FILE_READ_ATTRIBUTES, _SHARE, _LINK_FLAGS)
         except FileNotFoundError:
             return None
         except OSError:
             # Somebody has it open in a way that excludes us; the removal will say so.
             self._try(_remove_file, path)
             return None
-        attributes = win32.file_information(handle).dwFileAttributes
-        is_directory = attributes & win32.FILE_ATTRIBUTE_DIRECTORY
-        if is_directory and not attributes & win32.FILE_ATTRIBUTE_REPARSE_POINT:
+        attributes = api.file_information(handle).dwFileAttributes
+        is_directory = attributes & api.FILE_ATTRIBUTE_DIRECTORY
+        if is_directory and not attributes & api.FILE_ATTRIBUTE_REPARSE_POINT:
             return handle
         handle.close()
         self._try(_remove_directory if is_directory else _remove_file, path)
@@ -123,11 +123,9 @@ def _remove(action: Callable[[str], None], path: str) -> None:
     except PermissionError:
         # What is read-only cannot be removed as it is. A link has attributes of its own.
         with contextlib.closing(
-            win32.create_file(
-                path, win32.FILE_WRITE_ATTRIBUTES, _SHARE | win32.SHARE_DELETE, _LINK_FLAGS
-            )
+            api.create_file(path, api.FILE_WRITE_ATTRIBUTES, _SHARE | api.SHARE_DELETE, _LINK_FLAGS)
         ) as handle:
-            win32.set_attributes(handle, win32.FILE_ATTRIBUTE_NORMAL)
+            api.set_attributes(handle, api.FILE_ATTRIBUTE_NORMAL)
         action(path)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hostler_hub.drivers.contract import InstanceRef, OptionsRefused, Owned, ProviderFailed
-from hostler_hub.drivers.docker import cargo, mark, sight
+from hostler_hub.drivers.docker import labels, payload, status
 from hostler_hub.drivers.docker.daemon import Endpoint
-from hostler_hub.drivers.docker.owner import owner_of
 from hostler_hub.drivers.docker.plan import Plan
+from hostler_hub.drivers.docker.user import owner_of
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -31,13 +31,13 @@ def adopt(client: APIClient, plan: Plan) -> str:
     """The id of the container that an earlier call made under this name (409, G1)."""
     seen = client.inspect_container(plan.name)
     carried = seen["Config"]["Labels"] or {}
-    if any(carried.get(key) != plan.create["labels"][key] for key in mark.KEYS):
+    if any(carried.get(key) != plan.create["labels"][key] for key in labels.KEYS):
         raise ProviderFailed(f"docker: the name {plan.name} is taken by another's container")
     return str(seen["Id"])
 
 
 def start(
-    client: APIClient, seen: Mapping[str, Any], plan: Plan, files: Sequence[cargo.File], user: str
+    client: APIClient, seen: Mapping[str, Any], plan: Plan, files: Sequence[payload.File], user: str
 ) -> None:
     """Join the networks, put the files in, and let it run."""
     container = seen["Id"]
@@ -46,7 +46,7 @@ def start(
         if network not in joined:
             client.connect_container_to_network(container, network)
     owner = owner_of(client, container, user)
-    client.put_archive(container, cargo.HOME, cargo.pack(files, owner))
+    client.put_archive(container, payload.HOME, payload.pack(files, owner))
     client.start(container)
 
 
@@ -60,7 +60,7 @@ def find(client: APIClient, hub: str, ref: InstanceRef) -> str | None:
 
 def marked(client: APIClient, hub: str, instance: str) -> list[str]:
     """The ids of all containers, running or not, that carry the instance's mark."""
-    listed = client.containers(all=True, filters=mark.of_instance(hub, instance))
+    listed = client.containers(all=True, filters=labels.of_instance(hub, instance))
     return [each["Id"] for each in listed]
 
 
@@ -95,7 +95,7 @@ def remove_volumes(client: APIClient, hub: str, ref: InstanceRef) -> None:
     """What a removal that was cut short has left: volumes with our mark, or in the handle."""
     from docker.errors import NotFound  # noqa: PLC0415 - as above
 
-    listed = client.volumes(filters=mark.of_instance(hub, ref.instance))["Volumes"] or []
+    listed = client.volumes(filters=labels.of_instance(hub, ref.instance))["Volumes"] or []
     recorded: Iterable[str] = (ref.handle or {}).get("volumes", ())
     for name in {*recorded, *(each["Name"] for each in listed)}:
         with contextlib.suppress(NotFound):
@@ -106,36 +106,36 @@ def owned(client: APIClient, endpoint: Endpoint, hub: str) -> list[Owned]:
     """Every container with the hub's mark, and every such volume without its container."""
     containers = list(_containers(client, endpoint, hub))
     known = {each.instance for each in containers}
-    listed = client.volumes(filters=mark.of_hub(hub))["Volumes"] or []
+    listed = client.volumes(filters=labels.of_hub(hub))["Volumes"] or []
     left = [
         _left_behind(endpoint, each)
         for each in listed
-        if each["Labels"].get(mark.INSTANCE, "") not in known
+        if each["Labels"].get(labels.INSTANCE, "") not in known
     ]
     return [*containers, *left]
 
 
 def _containers(client: APIClient, endpoint: Endpoint, hub: str) -> Iterator[Owned]:
-    for each in client.containers(all=True, filters=mark.of_hub(hub)):
+    for each in client.containers(all=True, filters=labels.of_hub(hub)):
         name = each["Names"][0].lstrip("/") if each["Names"] else each["Id"][:12]
-        handle = sight.handle(endpoint, {**each, "Name": name})
-        yield _owned(each["Labels"], handle, name, sight.created_at(each))
+        handle = status.handle(endpoint, {**each, "Name": name})
+        yield _owned(each["Labels"], handle, name, status.created_at(each))
 
 
 def _left_behind(endpoint: Endpoint, volume: Mapping[str, Any]) -> Owned:
     name = volume["Name"]
     handle = {
-        "version": sight.HANDLE_VERSION,
+        "version": status.HANDLE_VERSION,
         **endpoint.record(),
         "container": "",
         "name": name,
         "volumes": [name],
     }
-    return _owned(volume["Labels"], handle, f"volume {name[:12]}", sight.created_at(volume))
+    return _owned(volume["Labels"], handle, f"volume {name[:12]}", status.created_at(volume))
 
 
 def _owned(
-    labels: Mapping[str, str], handle: Mapping[str, Any], name: str, created_at: float | None
+    carried: Mapping[str, str], handle: Mapping[str, Any], name: str, created_at: float | None
 ) -> Owned:
-    instance, worker = labels.get(mark.INSTANCE, ""), labels.get(mark.WORKER, "")
-    return Owned(instance, mark.epoch_of(labels), handle, worker, name, created_at)
+    instance, worker = carried.get(labels.INSTANCE, ""), carried.get(labels.WORKER, "")
+    return Owned(instance, labels.epoch_of(carried), handle, worker, name, created_at)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.docker import hints
 from hostler_hub.drivers.docker.options import DockerOptions, Tls
-from hostler_hub.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.secrets import SecretRefused, Secrets
 
 if TYPE_CHECKING:
     from docker import APIClient

@@ -17,13 +17,13 @@ from hostler_hub.drivers.contract import (
     Owned,
     ProviderFailed,
 )
-from hostler_hub.drivers.docker import cargo, containers, grants, reach, sight
+from hostler_hub.drivers.docker import containers, hub_route, payload, privileges, status
 from hostler_hub.drivers.docker import plan as plans
 from hostler_hub.drivers.docker.daemon import Conflict, Daemon, Endpoint, NoAnswer, NotThere
 from hostler_hub.drivers.docker.images import Images
 from hostler_hub.drivers.docker.options import DockerOptions
 from hostler_hub.lifecycle.model import Presence
-from hostler_hub.secrets import SecretRefused
+from hostler_hub.runtime.secrets import SecretRefused
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -57,8 +57,8 @@ class DockerDriver:
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
         options = DockerOptions.model_validate(dict(spec.options))
         self._untold.add(spec.instance)
-        grants.check(options, self._environment.grants)
-        way = reach.choose(options, self._environment)
+        privileges.check(options, self._environment.grants)
+        way = hub_route.choose(options, self._environment)
         files = self._files(spec, options, way)
         daemon = self._daemon(Endpoint.of(options))
         image = await self._images.ensure(daemon, options)
@@ -70,7 +70,7 @@ class DockerDriver:
             await daemon.ask(
                 lambda client: containers.start(client, seen, plan, files, user), START_S
             )
-        return sight.handle(daemon.endpoint, seen)
+        return status.handle(daemon.endpoint, seen)
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
         if ref.instance in self._untold:
@@ -110,7 +110,7 @@ class DockerDriver:
 
         def testify(client: APIClient) -> dict[str, str]:
             found = containers.find(client, hub, ref)
-            return {} if found is None else sight.evidence(client, found)
+            return {} if found is None else status.evidence(client, found)
 
         return await self._daemon_of(ref).ask(testify)
 
@@ -123,12 +123,12 @@ class DockerDriver:
     # --- inside --------------------------------------------------------------------------------
 
     def _files(
-        self, spec: InstanceSpec, options: DockerOptions, way: reach.Reach
-    ) -> list[cargo.File]:
+        self, spec: InstanceSpec, options: DockerOptions, way: hub_route.Reach
+    ) -> list[payload.File]:
         authorities = None if way.socket is not None else self._authorities(options)
-        files = cargo.agent_files(spec, options, way, authorities)
+        files = payload.agent_files(spec, options, way, authorities)
         if options.command is None:
-            files.append(cargo.File(cargo.ARCHIVE, self._archive(), 0o644))
+            files.append(payload.File(payload.ARCHIVE, self._archive(), 0o644))
         return files
 
     def _authorities(self, options: DockerOptions) -> str | None:
@@ -168,11 +168,11 @@ class DockerDriver:
         if found is None:
             return Inspection(Presence.GONE, "docker: no container carries the mark")
         seen = client.inspect_container(found)
-        presence, account = sight.presence(seen), sight.account(seen)
+        presence, account = status.presence(seen), status.account(seen)
         if presence is Presence.GONE:
-            words = sight.last_words(client, found)
+            words = status.last_words(client, found)
             account += f"; its last words: {words or 'none'}"
-        return Inspection(presence, f"docker: {account}", sight.handle(endpoint, seen))
+        return Inspection(presence, f"docker: {account}", status.handle(endpoint, seen))
 
     async def _end(self, daemon: Daemon, container: str, grace_s: float) -> None:
         """V3: it is gone when the daemon says that it has no such container."""

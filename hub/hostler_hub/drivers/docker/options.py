@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hostler_hub.drivers.contract import DriverOptions
-from hostler_hub.secrets import SecretRef
+from hostler_hub.runtime.secrets import SecretRef
 
 LOCAL_DAEMON = "unix:///var/run/docker.sock"
 LABEL_PREFIX = "io.hostler."

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hostler_hub.drivers.contract import InstanceSpec
-from hostler_hub.drivers.docker import cargo, mark
+from hostler_hub.drivers.docker import labels, payload
+from hostler_hub.drivers.docker.hub_route import MOUNT, Reach
 from hostler_hub.drivers.docker.options import DockerOptions
-from hostler_hub.drivers.docker.reach import MOUNT, Reach
 
 # The agent's demand to end its jobs and go at once; SIGTERM lets running commands finish.
 STOP_SIGNAL = "SIGQUIT"
@@ -30,16 +30,16 @@ class Plan:
 def container(
     hub: str, spec: InstanceSpec, options: DockerOptions, image: str, reach: Reach
 ) -> Plan:
-    labels = mark.labels(hub, spec)
+    own = labels.labels(hub, spec)
     create: dict[str, Any] = {
         "image": image,
         "entrypoint": [*options.entrypoint, *_command(hub, spec, options)],
         "command": [],
-        "name": mark.name(spec),
+        "name": labels.name(spec),
         "hostname": spec.worker,
-        "labels": {**options.labels, **labels},
+        "labels": {**options.labels, **own},
         "environment": dict(options.environment),
-        "working_dir": cargo.HOME,
+        "working_dir": payload.HOME,
         "stop_signal": STOP_SIGNAL,
         "stop_timeout": max(1, round(options.stop_timeout_s)),
         "healthcheck": {"test": ["NONE"]},  # the image's looks for a service that we do not start
@@ -49,21 +49,21 @@ def container(
     if options.platform is not None:
         create["platform"] = options.platform
     networks = list(options.networks)
-    return Plan(create["name"], create, _host(options, labels, reach), networks[1:])
+    return Plan(create["name"], create, _host(options, own, reach), networks[1:])
 
 
 def _command(hub: str, spec: InstanceSpec, options: DockerOptions) -> list[str]:
-    agent = options.command or [options.python, f"{cargo.HOME}/{cargo.ARCHIVE}"]
+    agent = options.command or [options.python, f"{payload.HOME}/{payload.ARCHIVE}"]
     own_mark = f"{hub}:{spec.instance}:{spec.epoch}"
-    return [*agent, "run", "--config", f"{cargo.HOME}/{cargo.CONFIG}", "--mark", own_mark]
+    return [*agent, "run", "--config", f"{payload.HOME}/{payload.CONFIG}", "--mark", own_mark]
 
 
-def _host(options: DockerOptions, labels: Mapping[str, str], reach: Reach) -> dict[str, Any]:
+def _host(options: DockerOptions, own: Mapping[str, str], reach: Reach) -> dict[str, Any]:
     host: dict[str, Any] = {
         **options.host_config,
         "init": options.init,
         "pids_limit": options.pids,
-        "mounts": _mounts(options, labels, reach),
+        "mounts": _mounts(options, own, reach),
         "log_config": LOG,
     }
     if options.networks or options.network_mode:
@@ -79,10 +79,10 @@ def _host(options: DockerOptions, labels: Mapping[str, str], reach: Reach) -> di
 
 
 def _mounts(
-    options: DockerOptions, labels: Mapping[str, str], reach: Reach
+    options: DockerOptions, own_labels: Mapping[str, str], reach: Reach
 ) -> list[dict[str, Any]]:
     # Without a name the volume goes with its container; with labels it is found if it does not.
-    own = {"Type": "volume", "Target": cargo.HOME, "VolumeOptions": {"Labels": dict(labels)}}
+    own = {"Type": "volume", "Target": payload.HOME, "VolumeOptions": {"Labels": dict(own_labels)}}
     mounts: list[dict[str, Any]] = [own, *map(_mount, options.volumes)]
     if reach.directory is not None:
         source = str(reach.directory)

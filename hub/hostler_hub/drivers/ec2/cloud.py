@@ -13,11 +13,11 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from hostler_hub.drivers.contract import OptionsRefused
-from hostler_hub.drivers.ec2 import reading
+from hostler_hub.drivers.ec2 import describe_parser
 from hostler_hub.drivers.ec2.errors import Meaning, meaning, translated
 from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.drivers.ec2.throttle import Bucket
-from hostler_hub.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.secrets import SecretRefused, Secrets
 
 # AWS refills 2 RunInstances calls a second; describing and ending have more room.
 _RATES = {"run_instances": (2.0, 20)}
@@ -125,5 +125,5 @@ def _client(options: Ec2Options, keys: Mapping[str, str]) -> Any:
         retries={"total_max_attempts": 1, "mode": "standard"},
     )
     client = session.client("ec2", endpoint_url=options.endpoint_url, config=config, **keys)
-    reading.install(client)
+    describe_parser.install(client)
     return client

@@ -20,12 +20,12 @@ from hostler_hub.drivers.contract import (
     Owned,
 )
 from hostler_hub.drivers.ec2.cloud import Asked
-from hostler_hub.drivers.ec2.ending import GONE_WITHIN_S, end
+from hostler_hub.drivers.ec2.inventory import Seen, Sight, state_of
 from hostler_hub.drivers.ec2.launch import launch
 from hostler_hub.drivers.ec2.options import EPOCH, INSTANCE, RECIPE, WORKER, Ec2Options
-from hostler_hub.drivers.ec2.places import Places
-from hostler_hub.drivers.ec2.sight import Seen, Sight, state_of
+from hostler_hub.drivers.ec2.regions import Places
 from hostler_hub.drivers.ec2.spare import put_by, take_up
+from hostler_hub.drivers.ec2.terminate import GONE_WITHIN_S, end
 from hostler_hub.lifecycle.model import Presence
 
 HANDLE_VERSION = 1

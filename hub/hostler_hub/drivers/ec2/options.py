@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hostler_hub.drivers.contract import DriverOptions
-from hostler_hub.secrets import SecretRef
+from hostler_hub.runtime.secrets import SecretRef
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 

@@ -18,12 +18,12 @@ from typing import Any
 
 from hostler_hub.drivers.contract import Environment, InstanceRef, InstanceSpec, ProviderFailed
 from hostler_hub.drivers.ec2.cloud import Asked
-from hostler_hub.drivers.ec2.ending import GONE_WITHIN_S, end, terminate
 from hostler_hub.drivers.ec2.errors import Meaning
+from hostler_hub.drivers.ec2.inventory import Seen, Sight, state_of
 from hostler_hub.drivers.ec2.launch import give_address, newest_image
 from hostler_hub.drivers.ec2.options import EPOCH, INSTANCE, RECIPE, SPARE, Ec2Options
 from hostler_hub.drivers.ec2.request import user_data
-from hostler_hub.drivers.ec2.sight import Seen, Sight, state_of
+from hostler_hub.drivers.ec2.terminate import GONE_WITHIN_S, end, terminate
 
 _LOOK_EVERY_S = 2.0
 _ASK_AGAIN = 3

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from hostler_hub.drivers.contract import Capabilities, OptionsRefused
-from hostler_hub.drivers.host_driver import HostDriver
-from hostler_hub.drivers.ssh_reach import why_not
-from hostler_hub.drivers.windows_host import WindowsHost
+from hostler_hub.drivers.hosts.driver import HostDriver
+from hostler_hub.drivers.hosts.windows import WindowsHost
+from hostler_hub.drivers.ssh.hub_route import why_not
 from hostler_hub.drivers.winrm.options import WinrmOptions
 
 

@@ -10,9 +10,9 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 from hostler_hub.drivers.contract import Environment
+from hostler_hub.drivers.transports.winrm.access import WinrmAccess
+from hostler_hub.drivers.transports.winrm.transport import WinrmTransport
 from hostler_hub.drivers.winrm.options import WinrmOptions
-from hostler_hub.transports.winrm import WinrmTransport
-from hostler_hub.transports.winrm_access import WinrmAccess
 
 THREADS = 32
 

@@ -7,16 +7,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hostler_hub.drivers.host_driver import HostOptions
-from hostler_hub.secrets import SecretRef
-from hostler_hub.transports.ssh_access import Host, Port
-from hostler_hub.transports.winrm_access import (
+from hostler_hub.drivers.hosts.driver import HostOptions
+from hostler_hub.drivers.transports.ssh.access import Host, Port
+from hostler_hub.drivers.transports.winrm.access import (
     Auth,
     Fingerprint,
     WindowsPython,
     WindowsUser,
     WinrmAccess,
 )
+from hostler_hub.runtime.secrets import SecretRef
 
 # In the user's profile, or on a drive; nothing that cmd.exe would take for more than a name.
 DIRECTORY = r"^(~|[A-Za-z]:)[/\\][A-Za-z0-9_.@ +()/\\-]{1,200}$"

@@ -1,0 +1,1 @@
+"""The agent's side of its connection to the hub: dialling, sessions, lease, outbox."""

@@ -1,0 +1,69 @@
+"""The pushed archive becomes a directory under its digest: Python keeps compiled modules there, so
+that every later start takes half the time."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import time
+import zipfile
+from pathlib import Path
+
+from hostler_agent.instances.directories import Place
+from hostler_agent.instances.errors import REQUEST, HostError, of_system
+from hostler_agent.instances.system import processes
+
+KEEP_S = 24 * 3600.0
+"""An older agent that nobody runs stays that long: another hub may still be about to."""
+
+
+def install(archive: Path, sha256: str, place: Place) -> Path:
+    """Where the agent of that digest is, unpacked whole; the archive goes. Raises HostError."""
+    target = place.agents / sha256
+    try:
+        content = archive.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise HostError(REQUEST, f"{archive} does not have the digest {sha256}")
+        if not target.is_dir():
+            _unpack(content, target)
+        _remove_unused(place, sha256)
+    except OSError as error:
+        raise of_system(error, "unpack the agent into", target) from error
+    finally:
+        with contextlib.suppress(OSError):
+            archive.unlink()
+    return target
+
+
+def _unpack(content: bytes, target: Path) -> None:
+    """Whole or not at all; somebody else may be doing the same."""
+    fresh = target.with_name(f".{target.name[:16]}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            for name in packed.namelist():  # the digest vouches for the names
+                _write(fresh / name, packed.read(name))
+        with contextlib.suppress(OSError):  # somebody else was quicker
+            fresh.rename(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    if not target.is_dir():
+        raise OSError(0, "it could not be renamed", str(target))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _remove_unused(place: Place, current: str) -> None:
+    before = time.time() - KEEP_S
+    for each in place.agents.iterdir():
+        is_old = each.name != current and each.stat().st_mtime < before
+        if is_old and not processes.uses(place, each):
+            shutil.rmtree(each, ignore_errors=True)

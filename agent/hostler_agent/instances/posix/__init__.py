@@ -1,0 +1,1 @@
+"""Instances on a Linux machine: processes, systemd units, files."""

@@ -1,0 +1,69 @@
+"""Private directories, files and locks on POSIX; the same names as `windows_files`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Optional
+
+assert sys.platform != "win32"
+
+from hostler_agent.instances.errors import NOT_PERMITTED, HostError
+
+
+def make_private(path: Path) -> None:
+    """It is there, and nobody else may write. Raises OSError or HostError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise HostError(
+            NOT_PERMITTED, f"{path} must belong to the user who logs in, and nobody else may write"
+        )
+
+
+def create_private(path: Path) -> int:
+    """A descriptor to write a new file of ours alone. Raises OSError."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of a file that may be locked. Raises OSError."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def take(number: int) -> bool:
+    """Whether the lock is ours now, until it is closed."""
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_at_start(number: int, content: bytes) -> None:
+    os.pwrite(number, content, 0)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Raises OSError."""
+    source.rename(target)
+
+
+def remove_tree(path: Path) -> Optional[str]:
+    """Also of directories that a build has made read-only; returns why something stays."""
+    shutil.rmtree(path, ignore_errors=True)
+    if not path.exists():
+        return None
+    for directory, _, _ in os.walk(path):
+        with suppress(OSError):
+            Path(directory).chmod(0o700)
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    return None

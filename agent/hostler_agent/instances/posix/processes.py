@@ -1,0 +1,269 @@
+"""Agents as processes of this machine: started apart from us, known for sure, ended for sure."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+assert sys.platform != "win32"
+
+from hostler_agent.instances.directories import Place, read_json, write_private
+from hostler_agent.instances.errors import NOT_PERMITTED, SURVIVES, HostError, of_system
+from hostler_agent.instances.launch import LOG, MARK_OPTION, RECORD, Ending, Mark, Start
+from hostler_agent.instances.posix import systemd
+from hostler_agent.jobs.posix import procfs
+from hostler_agent.jobs.posix.procfs import Patience
+
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+
+_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
+"""What an agent gets of a login's environment; its jobs get it from there."""
+
+SWEEP_DEADLINE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A process for as long as the machine is up: no other ever has the same three."""
+
+    pid: int
+    started: int
+    boot: str
+
+    @classmethod
+    def parse(cls, record: Mapping[str, Any]) -> Optional[Identity]:
+        """Of what `record()` made; None for anything else."""
+        pid, started, boot = (record.get(key) for key in ("pid", "started", "boot"))
+        if isinstance(pid, int) and isinstance(started, int) and isinstance(boot, str):
+            return cls(pid, started, boot)
+        return None
+
+    def record(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"pid": self.pid, "started": self.started, "boot": self.boot}
+
+    def lives(self) -> bool:
+        """Whether it is there, and neither a zombie nor another of the same number."""
+        found = procfs.stat(self.pid)
+        return (
+            found is not None
+            and found.started == self.started
+            and found.state not in "ZX"
+            and boot_id() == self.boot
+        )
+
+    def send(self, number: int) -> None:
+        """A signal to it and to nobody else (E6)."""
+        with contextlib.suppress(ProcessLookupError):
+            try:
+                descriptor = os.pidfd_open(self.pid)
+            except OSError as error:
+                if error.errno != errno.ENOSYS:
+                    raise
+                if self.lives():  # a kernel before 5.3 has nothing better
+                    os.kill(self.pid, number)
+                return
+            try:
+                if self.lives():
+                    signal.pidfd_send_signal(descriptor, number)
+            finally:
+                os.close(descriptor)
+
+
+def boot_id() -> str:
+    """Another one after each restart of the machine."""
+    try:
+        return BOOT_ID_FILE.read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def identify(pid: int) -> Optional[Identity]:
+    """None when there is no such process."""
+    found = procfs.stat(pid)
+    if found is None or found.state in "ZX":
+        return None
+    return Identity(pid, found.started, boot_id())
+
+
+def find(place: Place, hub: str, instance: str) -> Optional[Identity]:
+    """The instance's living agent: the one on record, or whoever carries its mark."""
+    recorded = Identity.parse(read_json(place.instance(instance) / RECORD))
+    if recorded is not None and recorded.lives():
+        return recorded
+    found = of_instance(hub, instance)
+    return found[0] if found else None
+
+
+def marked(place: Place, hub: str) -> Iterator[tuple[Mark, Identity]]:
+    """Every agent on this machine that carries the hub's mark, whoever's process it is."""
+    del place  # also those whose directory is another's
+    yield from _marked(hub)
+
+
+def registered(_place: Place, _hub: str) -> tuple[Mark, ...]:
+    """What is set up to start agents, whether it does or not: here, units go with their agents."""
+    return ()
+
+
+def _marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
+    wanted = os.fsencode(f"\0{MARK_OPTION}\0{hub}:")
+    for pid in procfs.all_pids():
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+                arguments = file.read()
+        except OSError:
+            continue
+        if wanted in arguments:
+            mark = _mark_in(arguments.split(b"\0"))
+            identity = identify(pid)
+            if mark is not None and identity is not None:
+                yield mark, identity
+
+
+def of_instance(hub: str, instance: str) -> list[Identity]:
+    """The living agents of one instance: one at most, if nothing went wrong."""
+    return [identity for mark, identity in _marked(hub) if mark.instance == instance]
+
+
+def start(wanted: Start) -> Identity:
+    """Start an agent that outlives the login, and put it on record. Raises OSError."""
+    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+    argv = [sys.executable, "-I", "-S", str(wanted.program), "run"]
+    argv += ["--config", str(wanted.directory / "agent.json"), MARK_OPTION, str(wanted.mark)]
+    launch = systemd.Launch(
+        name=f"hostler-{wanted.mark.instance.lower()}",
+        argv=argv,
+        directory=wanted.directory,
+        log=wanted.directory / LOG,
+        environment={**inherited, **wanted.environment},
+    )
+    pid = systemd.start(launch) or _detach(launch)
+    identity = identify(pid)
+    if identity is None:
+        raise ChildProcessError(0, "it ended at once", str(launch.log))
+    write_private(wanted.directory / RECORD, json.dumps(identity.record()))
+    return identity
+
+
+def end_instance(place: Place, mark: Mark, ending: Ending) -> None:
+    """Its agent and all that its jobs have started are gone; raises HostError."""
+    del place  # wherever it has its directory
+    agents = of_instance(mark.hub, mark.instance)
+    _may_signal(agents)
+    left, clean = end(agents, ending.grace_s)
+    if left:
+        pids = ", ".join(str(each.pid) for each in left)
+        raise HostError(SURVIVES, f"agent {pids} survives SIGKILL")
+    if not (agents and clean):  # an agent that ends by itself takes its jobs with it
+        _sweep(mark.instance, ending.containment)
+
+
+def evidence() -> dict[str, str]:
+    """What the machine can say."""
+    found = procfs.all_processes()
+    lines = (f"{each.pid} {each.parent} {each.state} {each.name}" for each in found)
+    return {"processes": "\n".join(("pid parent state name", *lines))}
+
+
+def uses(place: Place, program: Path) -> bool:
+    """Whether some process has been started with it."""
+    del place
+    wanted = os.fsencode(str(program))
+    for pid in procfs.all_pids():
+        with contextlib.suppress(OSError):
+            if wanted in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+    return False
+
+
+def end(agents: Sequence[Identity], grace_s: float) -> tuple[list[Identity], bool]:
+    """SIGQUIT (kill the jobs, go), then SIGKILL: those that survive both, and whether all of them
+    went by themselves."""
+    for agent in agents:
+        agent.send(signal.SIGQUIT)
+    stubborn = await_end(agents, grace_s)
+    for agent in stubborn:
+        agent.send(signal.SIGKILL)
+    return await_end(stubborn, grace_s), not stubborn
+
+
+def await_end(agents: Sequence[Identity], deadline_s: float) -> list[Identity]:
+    """Those that are still there after so long."""
+    patience = Patience(deadline_s)
+    alive = [agent for agent in agents if agent.lives()]
+    while alive and not patience.over:
+        time.sleep(patience.next_pause_s())
+        alive = [agent for agent in alive if agent.lives()]
+    return alive
+
+
+def _mark_in(arguments: Sequence[bytes]) -> Optional[Mark]:
+    text = arguments[arguments.index(MARK_OPTION.encode()) + 1].decode("ascii", "replace")
+    hub, _, rest = text.partition(":")
+    instance, _, epoch = rest.partition(":")
+    return Mark(hub, instance, int(epoch)) if epoch.isdigit() else None
+
+
+def _detach(launch: systemd.Launch) -> int:
+    """A session of its own, nothing of the login's held open; init adopts it when we end."""
+    with open(launch.log, "ab") as log:
+        process = subprocess.Popen(
+            launch.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=launch.directory,
+            env=dict(launch.environment),
+            start_new_session=True,
+        )
+    # The kernel lets us go on some microseconds before /proc has the arguments, and whoever looks
+    # for the mark in between would take the agent for not started.
+    cmdline = Path(f"/proc/{process.pid}/cmdline")
+    with contextlib.suppress(OSError):
+        while process.poll() is None and not cmdline.read_bytes():
+            time.sleep(0.0002)
+    # Ours to reap no more: we end now, and init takes it over.
+    process.returncode = 0 if process.returncode is None else process.returncode
+    return process.pid
+
+
+def _may_signal(agents: list[Identity]) -> None:
+    for agent in agents:
+        try:
+            owner = Path(f"/proc/{agent.pid}").stat().st_uid
+        except OSError:
+            continue
+        if os.geteuid() not in (0, owner):
+            raise HostError(NOT_PERMITTED, f"agent {agent.pid} runs as another user (uid {owner})")
+
+
+def _sweep(instance: str, containment: str) -> None:
+    """Let the agent's own code, with all it imports, clear what a killed agent's jobs left."""
+    argv = [sys.executable, "-I", "-S", sys.argv[0], "sweep", "--name", instance]
+    argv += ["--containment", containment]
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=SWEEP_DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise HostError(SURVIVES, "the sweep did not end in time") from error
+    except OSError as error:
+        raise of_system(error, "start the sweep") from error
+    if done.returncode != 0:
+        raise HostError(SURVIVES, done.stderr.decode("utf-8", "replace").strip()[-500:])

@@ -1,0 +1,1 @@
+"""Instances on a Windows machine: processes, services, scheduled tasks, files."""

@@ -1,0 +1,1 @@
+"""Jobs on Linux: cgroups or a subreaper, and the spawner that starts processes."""

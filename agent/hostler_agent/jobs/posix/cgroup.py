@@ -1,0 +1,346 @@
+"""Jobs in cgroups of their own: version 2 where it can be had, version 1 else.
+
+Version 2 kills a whole tree with one write (`cgroup.kill`) and says so when nothing is left
+(`populated 0`); before Linux 5.14, and in version 1, the tree is frozen, killed and thawed until
+nothing is left, so that nothing forks ahead of the kill. On a machine that has both (systemd's
+hybrid layout), version 2 keeps the processes together, and the pids controller of version 1, which
+is mounted apart, bounds their number (E3). What a job is limited to otherwise stands in `limits`.
+
+The tree is `<the agent's own cgroup>/hostler/<instance>/<command>`, in each hierarchy in use.
+Version 2 gives controllers only to the children of a cgroup that has no processes itself; an agent
+that is alone in its own, as a service with Delegate=yes, therefore moves into a leaf, `agent`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Optional
+
+assert sys.platform != "win32"
+
+from hostler_agent.jobs.errors import ContainmentUnavailable
+from hostler_agent.jobs.plan import JobPlan
+from hostler_agent.jobs.posix import containment, limits, mounts, procfs
+from hostler_agent.jobs.posix.limits import Hierarchy, Limiter, Place
+from hostler_agent.jobs.posix.spawn import Placement, Spawner
+from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
+
+MAX_PIDS = 4096
+CONTROLLERS = ("memory", "cpu", "pids")
+"""Of version 2, those that jobs are limited by."""
+_SWEEP_DEADLINE_S = 10.0
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+
+
+def establish(preference: str, root_name: str) -> CgroupContainment:
+    """`preference` is cgroup2, cgroup1 or auto (2 before 1). Raises ContainmentUnavailable."""
+    hierarchies = mounts.own_cgroups()
+    missing = []
+    for name in ("cgroup2", "cgroup1") if preference == "auto" else (preference,):
+        homes = _homes(name, hierarchies)
+        if not homes:
+            missing.append(f"{name} is not mounted")
+            continue
+        try:
+            return CgroupContainment(name, root_name, homes, hierarchies)
+        except OSError as error:
+            missing.append(f"{name}: {error}")
+    raise ContainmentUnavailable("no cgroup to keep jobs in: " + "; ".join(missing))
+
+
+def _homes(name: str, hierarchies: dict[str, Path]) -> tuple[Path, ...]:
+    """The agent's own cgroup in each hierarchy to use; the first is the one that kills."""
+    version_2, pids = hierarchies.get("cgroup2"), hierarchies.get("pids")
+    if name == "cgroup2":
+        if version_2 is None:
+            return ()
+        return (version_2,) if pids is None else (version_2, pids)
+    if name == "cgroup1":
+        freezer = hierarchies.get("freezer")
+        return tuple(dict.fromkeys(home for home in (freezer, pids) if home is not None))
+    return ()
+
+
+class CgroupContainment:
+    """See containment.Containment."""
+
+    def __init__(
+        self, name: str, root_name: str, homes: tuple[Path, ...], hierarchies: dict[str, Path]
+    ) -> None:
+        """Raises OSError when one of `homes` is not ours to write; what else is of `hierarchies`
+        serves for limits."""
+        self.name = name
+        self.root_name = root_name
+        for home in homes:
+            if not _is_ours(home):
+                raise PermissionError(errno.EACCES, "no permission to write", str(home))
+        self.roots = tuple(self._root(home) for home in homes)
+        self.homes = [str(home) for home in homes]
+        version_1 = {
+            controller: Hierarchy(home, self._root(home))
+            for controller, home in hierarchies.items()
+            if controller != "cgroup2" and _is_ours(home)
+        }
+        self.limiter = Limiter(homes[0] if name == "cgroup2" else None, version_1)
+        self._all_roots = tuple(dict.fromkeys((*self.roots, *self.limiter.roots)))
+        self.spawner = Spawner(root_name, [str(root) for root in self._all_roots])
+        self._make_roots()
+        self._open: list[CgroupEnclosure] = []
+        self._bounded: Optional[list[bool]] = None
+        self._accounts_memory: Optional[bool] = None
+        """whether each job's first cgroup tells about memory; None before the first job"""
+
+    def _root(self, home: Path) -> Path:
+        return home / "hostler" / _directory_name(self.root_name)
+
+    def open(self, command_id: str) -> CgroupEnclosure:
+        name = _directory_name(command_id)
+        try:
+            paths = self._make_directories(name)
+        except FileNotFoundError:
+            # The spawner of an agent of our name that was killed has cleared up after it.
+            self._make_roots()
+            paths = self._make_directories(name)
+        enclosure = CgroupEnclosure(self, paths)
+        self._open.append(enclosure)
+        return enclosure
+
+    def _make_roots(self) -> None:
+        for root in self.roots:
+            root.mkdir(parents=True, exist_ok=True)
+        if self.name == "cgroup2":
+            self.homes[0] = _delegate(self.roots[0])
+
+    def _make_directories(self, name: str) -> tuple[str, ...]:
+        # A name is taken when a job of that id could not be killed, or peers number theirs anew.
+        for number in range(1, 100):
+            candidate = name if number == 1 else f"{name}-{number}"
+            made: list[str] = []
+            try:
+                for root in self.roots:
+                    path = f"{root}/{candidate}"
+                    os.mkdir(path)  # noqa: PTH102 - once per command, and plain strings are faster
+                    made.append(path)
+            except FileExistsError:
+                for path in made:
+                    os.rmdir(path)  # noqa: PTH106 - see above
+                continue
+            return tuple(made)
+        raise FileExistsError(errno.EEXIST, "too many jobs of one name are left", name)
+
+    def bounded(self, paths: tuple[str, ...]) -> list[str]:
+        """Those of a job's cgroups that can bound the number of its processes."""
+        if self._bounded is None:
+            self._bounded = [os.path.exists(f"{path}/pids.max") for path in paths]  # noqa: PTH110
+        return [path for path, bounded in zip(paths, self._bounded) if bounded]
+
+    def memory_usage(self, path: str) -> Usage:
+        """Of a job's first cgroup, where version 2 accounts for its memory."""
+        if self._accounts_memory is None:
+            self._accounts_memory = os.path.exists(f"{path}/memory.events")  # noqa: PTH110
+        return limits.memory_usage(path, 2) if self._accounts_memory else Usage()
+
+    def forget(self, enclosure: CgroupEnclosure) -> None:
+        if enclosure in self._open:
+            self._open.remove(enclosure)
+
+    async def sweep(self) -> tuple[ProcessName, ...]:
+        ours = {path for enclosure in self._open for path in enclosure.paths}
+        found: list[ProcessName] = []
+        self._make_roots()
+        for root in self._all_roots:
+            for path in sorted(root.iterdir()) if root.exists() else ():
+                if path.is_dir() and str(path) not in ours:
+                    left = await CgroupEnclosure(self, (str(path),)).empty(_SWEEP_DEADLINE_S)
+                    found += left.found
+        spare = () if self.spawner.pid is None else (self.spawner.pid,)
+        found += await containment.sweep_marked(self.root_name, spare)
+        return tuple({one.pid: one for one in found}.values())
+
+    def warm_up(self) -> None:
+        self.spawner.warm_up()
+
+    async def aclose(self) -> None:
+        for enclosure in list(self._open):
+            await enclosure.empty(_SWEEP_DEADLINE_S)
+        await self.spawner.aclose()
+        for root in self._all_roots:
+            # The second is kept while other agents have theirs in it.
+            for path in (root, root.parent):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+
+class CgroupEnclosure:
+    """One job's cgroups, in as many hierarchies as are in use; see containment.Enclosure."""
+
+    def __init__(self, containment: CgroupContainment, paths: tuple[str, ...]) -> None:
+        self._containment = containment
+        self.paths = paths
+        self._group = paths[0]
+        self._memory: Optional[Place] = None
+
+    async def start(self, plan: JobPlan) -> containment.SpawnedProcess:
+        """Raises LimitUnavailable, too."""
+        for path in self._containment.bounded(self.paths):
+            limits.write(f"{path}/pids.max", str(MAX_PIDS))
+        entries = [
+            (f"{path}/cgroup.procs", f"{home}/cgroup.procs")
+            for path, home in zip(self.paths, self._containment.homes)
+        ]
+        if not plan.resources.are_limited:
+            return await containment.spawn(self._containment.spawner, plan, Placement(entries))
+        places = self._containment.limiter.places(plan.resources, self.paths[0])
+        for place in places:
+            if place.path not in self.paths:
+                # Known before it is made, so that whatever goes wrong it is removed.
+                self.paths = (*self.paths, place.path)
+                entries.append((f"{place.path}/cgroup.procs", f"{place.home}/cgroup.procs"))
+            if place.controller == "memory":
+                self._memory = place
+        limits.impose(places, plan.resources)
+        placement = Placement(entries, limits.seals(places, plan.resources))
+        return await containment.spawn(self._containment.spawner, plan, placement)
+
+    def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
+        return containment.holders(self._members(), readers)
+
+    def usage(self) -> Usage:
+        if self._memory is None:
+            usage = self._containment.memory_usage(self.paths[0])
+        else:
+            usage = limits.memory_usage(self._memory.path, self._memory.version)
+        cpu_us = _cpu_us(self.paths[0])
+        if cpu_us is None:
+            return usage
+        return Usage(usage.peak_memory_bytes, cpu_us / 1e6, usage.oom_kills)
+
+    async def empty(self, deadline_s: float) -> Leftovers:
+        if self._removed():
+            return Leftovers()
+        found: dict[int, ProcessName] = {}
+        patience = procfs.Patience(deadline_s)
+        while not self._removed() and not patience.over:
+            found.update((one.pid, one) for one in procfs.names(self._members()))
+            self._kill()
+            if self._removed():
+                break
+            await asyncio.sleep(patience.next_pause_s())
+        return Leftovers(tuple(found.values()), procfs.names(self._members()))
+
+    def _kill(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                limits.write(f"{self._group}/cgroup.kill", "1")
+            except (FileNotFoundError, PermissionError):
+                # Version 1, or Linux before 5.14: there is no such file, and none can be made.
+                self._freeze(True)
+                procfs.signal_members(self._members, signal.SIGKILL)
+                # Version 1 lets a frozen process die only when it is thawed.
+                self._freeze(False)
+
+    def _freeze(self, frozen: bool) -> None:
+        version_1 = "FROZEN" if frozen else "THAWED"
+        for name, word in (("freezer.state", version_1), ("cgroup.freeze", str(int(frozen)))):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                limits.write(f"{self._group}/{name}", word)
+
+    def _members(self) -> set[int]:
+        """Pids in this cgroup and all below it (a job may make some of its own)."""
+        members: set[int] = set()
+        for path, _directories, _files in os.walk(self._group):
+            with contextlib.suppress(OSError):
+                members.update(map(int, Path(path, "cgroup.procs").read_text().split()))
+        return members
+
+    def _removed(self) -> bool:
+        """Removes it, which the kernel allows only when nothing is alive in it: the proof (V3)."""
+        results = [_remove(path) for path in self.paths]
+        if not all(results):
+            return False
+        self._containment.forget(self)
+        return True
+
+
+def _directory_name(text: str) -> str:
+    """As it is where it can be a directory's name, else a digest of it: ids are the peers' own."""
+    if _PLAIN_NAME.fullmatch(text):
+        return text
+    return "id-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _is_ours(home: Path) -> bool:
+    return os.access(home / "cgroup.procs", os.W_OK)
+
+
+def _delegate(root: Path) -> str:
+    """Hands version 2's controllers down to the jobs below `root`, as far as we have them; where
+    the agent itself then is. Without permission there are no limits, but kills."""
+    home = root.parent.parent
+    leaf = home / "agent"
+    words = _text(home / "cgroup.controllers").split()
+    wanted = [name for name in CONTROLLERS if name in words]
+    if any(_enable(home, name) == errno.EBUSY for name in wanted) and _is_alone(home):
+        with contextlib.suppress(OSError):
+            leaf.mkdir(exist_ok=True)
+            limits.write(str(leaf / "cgroup.procs"), "0")
+    for path in (home, root.parent, root):
+        for name in wanted:
+            _enable(path, name)
+    # Twice: an agent finds its roots gone when another of its name has ended.
+    return str(leaf if str(os.getpid()) in _text(leaf / "cgroup.procs").split() else home)
+
+
+def _enable(path: Path, controller: str) -> Optional[int]:
+    """The number of the error, or None."""
+    try:
+        limits.write(str(path / "cgroup.subtree_control"), f"+{controller}")
+    except OSError as error:
+        return error.errno
+    return None
+
+
+def _is_alone(home: Path) -> bool:
+    return _text(home / "cgroup.procs").split() == [str(os.getpid())]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _remove(path: str) -> bool:
+    try:
+        os.rmdir(path)  # noqa: PTH106 - once per command, and plain strings are faster
+    except FileNotFoundError:
+        return True
+    except OSError:
+        for below, _directories, _files in os.walk(path, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(below)  # noqa: PTH106 - see above
+        return not Path(path).exists()
+    return True
+
+
+def _cpu_us(path: str) -> Optional[int]:
+    """From the first line of cpu.stat, `usage_usec N`; version 1's says something else."""
+    try:
+        descriptor = os.open(f"{path}/cpu.stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        word, _, rest = os.read(descriptor, 200).partition(b" ")
+    finally:
+        os.close(descriptor)
+    return int(rest.split()[0]) if word == b"usage_usec" else None

@@ -1,0 +1,279 @@
+"""Jobs on any Linux: processes started by the spawner, contained by being its descendants.
+
+This is the containment for machines whose cgroups are not ours to write. The spawner is the
+subreaper, so whatever a job leaves behind when its main process has ended is (below) a child of the
+spawner: double forks and setsid change nothing about that, and nothing gets out.
+
+Which orphan belongs to which job is told by, in this order: being below a job's main process; its
+mark; the HOSTLER_COMMAND it was started with; its session; and for one that hides all of them, by
+age: the owner must have started before it, and once no job that runs did, it is nobody's and goes.
+
+The mark is the soft limit of file locks, another number for each job: processes inherit it whatever
+they do to their environment, session and user, everybody may read it, and since Linux 2.4 it limits
+nothing. Only who sets it anew (`ulimit -x`) is rid of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Collection, Iterable, Mapping
+from typing import Optional
+
+assert sys.platform != "win32"
+
+from hostler_agent.jobs.errors import ContainmentUnavailable
+from hostler_agent.jobs.plan import COMMAND_VARIABLE, INSTANCE_VARIABLE, JobPlan
+from hostler_agent.jobs.posix import limits, procfs
+from hostler_agent.jobs.posix.pipes import PipeReader, PipeWriter, Stdio, open_stdio
+from hostler_agent.jobs.posix.spawn import Child, Placement, Spawner
+from hostler_agent.jobs.receipt import Exit, Leftovers, ProcessName, Usage
+
+_SWEEP_DEADLINE_S = 10.0
+
+
+def establish(preference: str, root_name: str) -> SubreaperContainment:
+    """Raises ContainmentUnavailable."""
+    if preference not in ("auto", "subreaper"):
+        raise ContainmentUnavailable(f"this platform has no containment {preference!r}")
+    if procfs.stat(os.getpid()) is None:
+        raise ContainmentUnavailable("jobs need /proc, which is not mounted here")
+    return SubreaperContainment(root_name)
+
+
+class SubreaperContainment:
+    name = "subreaper"
+
+    def __init__(self, root_name: str) -> None:
+        self.root_name = root_name
+        self.spawner = Spawner(root_name)
+        self.open_enclosures: list[SubreaperEnclosure] = []
+        # Not those of an agent that runs in one of our jobs, or we in one of its.
+        self._marks = range(first := secrets.randbits(30) << 32, first + 2**32)
+        self._opened = 0
+
+    def open(self, command_id: str) -> SubreaperEnclosure:
+        self._opened += 1
+        enclosure = SubreaperEnclosure(self, command_id, self._marks[self._opened])
+        self.open_enclosures.append(enclosure)
+        return enclosure
+
+    def mark_of(self, pid: int) -> Optional[int]:
+        """None of a process that bears no mark of ours."""
+        mark = procfs.lock_limit(pid)
+        return mark if mark is not None and mark in self._marks else None
+
+    async def sweep(self) -> tuple[ProcessName, ...]:
+        spare = () if self.spawner.pid is None else (self.spawner.pid,)
+        return await sweep_marked(self.root_name, spare)
+
+    def warm_up(self) -> None:
+        self.spawner.warm_up()
+
+    async def aclose(self) -> None:
+        await self.spawner.aclose()
+
+
+class SubreaperEnclosure:
+    """One job among the spawner's descendants; see containment.Enclosure."""
+
+    def __init__(self, containment: SubreaperContainment, command_id: str, mark: int) -> None:
+        self._containment = containment
+        self.command_id = command_id
+        self.mark = mark
+        self.main: Optional[SpawnedProcess] = None
+        self._opened_ticks = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+    async def start(self, plan: JobPlan) -> SpawnedProcess:
+        if plan.resources.are_limited:
+            limits.refuse(plan.resources, "needs cgroups, and a subreaper keeps the jobs here")
+        self.main = await spawn(self._containment.spawner, plan, Placement(mark=self.mark))
+        return self.main
+
+    def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
+        return holders(self._members(), readers)
+
+    def usage(self) -> Usage:
+        return Usage()
+
+    async def empty(self, deadline_s: float) -> Leftovers:
+        found: dict[int, ProcessName] = {}
+        patience = procfs.Patience(deadline_s)
+        while True:
+            members = self._members() | _dying(found)
+            if not members or patience.over:
+                break
+            found.update((one.pid, one) for one in procfs.names(members))
+            # Stopped first, so that none forks ahead of the kill.
+            procfs.signal_members(self._members, signal.SIGSTOP)
+            procfs.signal_members(self._members, signal.SIGKILL)
+            await asyncio.sleep(patience.next_pause_s())
+        survivors = procfs.names(members)
+        if not survivors and self in self._containment.open_enclosures:
+            self._containment.open_enclosures.remove(self)
+        return Leftovers(tuple(found.values()), survivors)
+
+    def _members(self) -> set[int]:
+        """Pids of this job that are alive, at this moment."""
+        while True:
+            roots = self._roots()
+            if not roots:
+                # Nearly always, at the end of a command: only few processes had to be looked at.
+                return set()
+            members = self._below(roots)
+            if members:
+                return members
+            # They have ended during the look, and what they had started is the spawner's now.
+
+    def _below(self, roots: Iterable[int]) -> set[int]:
+        waiting = list(roots)
+        alive: set[int] = set()
+        below: dict[int, list[int]] = {}
+        for one in procfs.all_processes():
+            below.setdefault(one.parent, []).append(one.pid)
+            if one.state not in "ZX":
+                alive.add(one.pid)
+        members: set[int] = set()
+        while waiting:
+            pid = waiting.pop()
+            if pid not in members:
+                members.add(pid)
+                waiting += below.get(pid, ())
+        return members & alive
+
+    def _roots(self) -> list[int]:
+        """Those below which all of this job is."""
+        spawner = self._containment.spawner.pid
+        if spawner is None:
+            # It was killed and its children are init's: only their marks tell.
+            return [one.pid for one in procfs.all_processes() if self._is_marked(one.pid)]
+        others = {
+            one.main.pid
+            for one in self._containment.open_enclosures
+            if one is not self and one.main is not None and not one.main.has_ended
+        }
+        ended: set[int] = set()
+        while True:
+            seen = {pid: procfs.stat(pid) for pid in procfs.children(spawner) if pid not in others}
+            alive = [one for one in seen.values() if one is not None and one.state not in "ZX"]
+            before, ended = ended, seen.keys() - {one.pid for one in alive}
+            if ended <= before:
+                return [one.pid for one in alive if self._owns(one)]
+            # Who has ended since it was listed has left its children to the spawner: listed anew.
+
+    def _is_marked(self, pid: int) -> bool:
+        return procfs.environment_has(
+            pid, COMMAND_VARIABLE, self.command_id
+        ) and procfs.environment_has(pid, INSTANCE_VARIABLE, self._containment.root_name)
+
+    def _owns(self, orphan: procfs.Stat) -> bool:
+        """Whether a child of the spawner that is no other job's main process is of this job."""
+        main = self.main
+        if main is not None and orphan.pid == main.pid and not main.has_ended:
+            return True
+        mark = self._containment.mark_of(orphan.pid)
+        if mark is not None:
+            # Ours, or nobody's any more.
+            others = (one.mark for one in self._containment.open_enclosures if one is not self)
+            return mark not in others
+        if procfs.environment_has(orphan.pid, COMMAND_VARIABLE, self.command_id):
+            return True
+        if main is not None and orphan.session == main.pid:
+            return True
+        # Anybody else's who runs and may have started it?
+        return not any(
+            one.may_own(orphan) for one in self._containment.open_enclosures if one is not self
+        )
+
+    def may_own(self, orphan: procfs.Stat) -> bool:
+        return self._opened_ticks <= orphan.started
+
+
+class SpawnedProcess:
+    """A main process; see containment.Process."""
+
+    def __init__(self, spawner: Spawner, child: Child, stdio: Stdio) -> None:
+        self._spawner = spawner
+        self._child = child
+        self.pid = child.pid
+        self.readers: Mapping[str, PipeReader] = stdio.readers
+        self.writer: Optional[PipeWriter] = stdio.writer
+
+    @property
+    def exited(self) -> asyncio.Future[Exit]:
+        return self._child.exited
+
+    @property
+    def has_ended(self) -> bool:
+        return self._child.exited.done()
+
+    async def terminate(self) -> None:
+        await self._spawner.signal(self._child, signal.SIGTERM)
+        # A stopped process sees the SIGTERM only when it goes on.
+        await self._spawner.signal(self._child, signal.SIGCONT)
+
+
+async def spawn(spawner: Spawner, plan: JobPlan, placement: Placement) -> SpawnedProcess:
+    """Starts the main process; raises StartFailed, SpawnerLost or OSError."""
+    stdio = open_stdio(plan.use_pty, plan.stdin is not None)
+    try:
+        child = await spawner.start(plan, stdio, placement)
+    except BaseException:
+        stdio.close_ours()
+        raise
+    return SpawnedProcess(spawner, child, stdio)
+
+
+def holders(members: Collection[int], readers: Collection[object]) -> tuple[ProcessName, ...]:
+    """Those of `members` that have one of the pipes open."""
+    inodes = {reader.identity for reader in readers if isinstance(reader, PipeReader)}
+    return procfs.names(pid for pid in members if procfs.holds_any(pid, inodes))
+
+
+async def sweep_marked(root_name: str, spare: Collection[int]) -> tuple[ProcessName, ...]:
+    """Kills the processes that were started for `root_name`, but for `spare` and our ancestors."""
+    spared = {*spare, *_lineage()}
+    if any(procfs.environment_has(pid, INSTANCE_VARIABLE, root_name) for pid in _lineage()):
+        # We run inside a job of an agent of that name: its processes are our own surroundings.
+        return ()
+
+    def marked() -> set[int]:
+        return {
+            pid
+            for pid in procfs.all_pids()
+            if pid not in spared
+            # This first, since it leaves next to none; a zombie has no environment any more.
+            and procfs.environment_has(pid, INSTANCE_VARIABLE, root_name)
+        }
+
+    found: dict[int, ProcessName] = {}
+    patience = procfs.Patience(_SWEEP_DEADLINE_S)
+    while not patience.over:
+        pids = marked()
+        if not pids and not _dying(found):
+            break
+        found.update((one.pid, one) for one in procfs.names(pids))
+        procfs.signal_members(marked, signal.SIGKILL)
+        await asyncio.sleep(patience.next_pause_s())
+    return tuple(found.values())
+
+
+def _dying(found: Mapping[int, ProcessName]) -> set[int]:
+    """Those that are no zombies yet: who is being killed loses its environment first, by which it
+    was found, and its files and locks a moment later."""
+    return {one.pid for one in procfs.names(found) if one == found[one.pid]}
+
+
+def _lineage() -> set[int]:
+    """Our own pid and those of our ancestors."""
+    lineage: set[int] = set()
+    pid = os.getpid()
+    while pid > 0:
+        lineage.add(pid)
+        found = procfs.stat(pid)
+        pid = 0 if found is None else found.parent
+    return lineage

@@ -1,0 +1,279 @@
+"""The agent's side of the spawner: starts it, asks it to start jobs, hears how they ended."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import marshal
+import os
+import pkgutil
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+assert sys.platform != "win32"
+
+from hostler_agent.jobs.errors import SpawnerLost, StartFailed
+from hostler_agent.jobs.plan import INSTANCE_VARIABLE, JobPlan
+from hostler_agent.jobs.posix import pipes
+from hostler_agent.jobs.posix.pipes import Stdio
+from hostler_agent.jobs.receipt import Exit
+
+# The source goes in through a pipe, so that it also works from inside agent.pyz and the process
+# list shows a name instead of a program text.
+_BOOTSTRAP = "import sys; exec(compile(open({fd}, 'rb').read(), 'spawner.py', 'exec'))"
+
+_LOST = "the process that starts jobs has ended"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a job is born."""
+
+    entries: Sequence[tuple[str, str]] = ()
+    """the `cgroup.procs` of a cgroup for the job, and the one that leads out of it again"""
+
+    seals: Sequence[tuple[str, str]] = ()
+    """files of those cgroups, and what they get when the job is in and has not run yet"""
+
+    mark: int = 0
+    """what all of its processes inherit, or 0; see `posix`"""
+
+
+@dataclass(frozen=True)
+class Child:
+    """A started main process."""
+
+    token: int
+    pid: int
+    exited: asyncio.Future[Exit]
+    """raises SpawnerLost when nobody can tell any more"""
+
+
+class Spawner:
+    """One per agent; started with the first job, and again should it have been killed."""
+
+    def __init__(self, name: str, roots: Sequence[str] = ()) -> None:
+        """`roots`: what is above the jobs' cgroups."""
+        self._name = name
+        self._roots = tuple(roots)
+        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._ended: list[subprocess.Popen[bytes]] = []
+        self._channel: Optional[socket.socket] = None
+        self._received = bytearray()
+        # Made when it is needed: before Python 3.10 a lock belongs to the loop it was made in.
+        self._sending: Optional[asyncio.Lock] = None
+        self._last_token = 0
+        self._starting: dict[int, asyncio.Future[int]] = {}
+        self._running: dict[int, asyncio.Future[Exit]] = {}
+
+    @property
+    def pid(self) -> Optional[int]:
+        """None when none runs."""
+        return None if self._process is None else self._process.pid
+
+    async def start(self, plan: JobPlan, stdio: Stdio, placement: Placement) -> Child:
+        """Raises StartFailed or SpawnerLost. Closes the job's ends of `stdio` in any case."""
+        self._last_token += 1
+        token = self._last_token
+        loop = asyncio.get_running_loop()
+        started: asyncio.Future[int] = loop.create_future()
+        exited: asyncio.Future[Exit] = loop.create_future()
+        # Not everybody asks how it ended; a loss is reported by the one who does.
+        exited.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._starting[token] = started
+        self._running[token] = exited
+        try:
+            await self._send(_spawn_frame(token, plan, placement), stdio)
+            return Child(token, await started, exited)
+        except BaseException:
+            self._running.pop(token, None)
+            raise
+        finally:
+            self._starting.pop(token, None)
+
+    async def signal(self, child: Child, number: int) -> None:
+        """To the process group of a child that has not ended; else nothing."""
+        if child.token in self._running:
+            with contextlib.suppress(SpawnerLost):
+                await self._send(("signal", child.token, int(number)))
+
+    def warm_up(self) -> None:
+        """Starts the spawner ahead of the first job."""
+        if self._channel is None:
+            with contextlib.suppress(OSError):  # the first job tries again, and can tell somebody
+                self._launch()
+
+    async def aclose(self) -> None:
+        """Ends the spawner, which kills whatever is left below it."""
+        self._lose()
+        while self._ended:
+            await asyncio.get_running_loop().run_in_executor(None, self._ended.pop().wait)
+
+    def _launch(self) -> None:
+        ours, theirs = socket.socketpair()
+        source = pkgutil.get_data(__package__, "spawner.py")
+        assert source is not None
+        reading, writing = os.pipe()
+        environment = {**os.environ, INSTANCE_VARIABLE: self._name}
+        try:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", "-c", _BOOTSTRAP.format(fd=reading)),
+                    *self._roots,
+                ],
+                stdin=theirs.fileno(),
+                pass_fds=(reading,),
+                env=environment,
+                start_new_session=True,
+            )
+        finally:
+            os.close(reading)
+            theirs.close()
+        with open(writing, "wb") as pipe:
+            pipe.write(source)
+        ours.setblocking(False)
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._on_readable)
+        self._channel = ours
+
+    async def _send(self, frame: tuple[Any, ...], stdio: Optional[Stdio] = None) -> None:
+        """Sends a frame with the job's ends of `stdio`, which are then closed."""
+        payload = marshal.dumps(frame)
+        data = struct.pack(">I", len(payload)) + payload
+        busy = self._sending is not None and self._sending.locked()
+        if not busy and self._channel is not None:
+            # Nearly always there is room at once, and no task is needed.
+            sent = self._send_some(data, stdio)
+            if sent == len(data):
+                return
+            data = data[sent:]
+            if sent:
+                stdio = None
+        # Shielded: a frame that is sent by half would garble all that follow it.
+        await asyncio.shield(self._send_all(data, stdio))
+
+    async def _send_all(self, data: bytes, stdio: Optional[Stdio]) -> None:
+        if self._sending is None:
+            self._sending = asyncio.Lock()
+        async with self._sending:
+            if self._channel is None:
+                self._launch()
+            while data:
+                sent = self._send_some(data, stdio)
+                data = data[sent:]
+                if sent:
+                    stdio = None
+                if data:
+                    await pipes.ready(self._channel_descriptor(), writing=True)
+
+    def _send_some(self, data: bytes, stdio: Optional[Stdio]) -> int:
+        """What could be sent now. The descriptors go with the first byte."""
+        rights = array.array("i", () if stdio is None else stdio.child)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if stdio else []
+        try:
+            assert self._channel is not None
+            sent = self._channel.sendmsg([data], ancillary)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._lose()
+            if stdio is not None:
+                stdio.close_child()
+            raise SpawnerLost(_LOST) from error
+        if stdio is not None:
+            stdio.close_child()
+        return sent
+
+    def _channel_descriptor(self) -> int:
+        if self._channel is None:
+            raise SpawnerLost(_LOST)
+        return self._channel.fileno()
+
+    def _on_readable(self) -> None:
+        assert self._channel is not None
+        try:
+            data = self._channel.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lose()
+            return
+        self._received += data
+        while len(self._received) >= 4:
+            (length,) = struct.unpack_from(">I", self._received)
+            if len(self._received) < 4 + length:
+                break
+            payload = bytes(self._received[4 : 4 + length])
+            del self._received[: 4 + length]
+            self._handle(marshal.loads(payload))  # noqa: S302 - from our own child
+
+    def _handle(self, frame: tuple[Any, ...]) -> None:
+        kind, token, *rest = frame
+        if kind == "started":
+            _resolve(self._starting.get(token), rest[0])
+        elif kind == "failed":
+            errno, filename = rest
+            name = None if filename is None else os.fsdecode(filename)
+            self._running.pop(token, None)
+            _reject(self._starting.get(token), StartFailed(errno, name))
+        elif kind == "exited":
+            _resolve(self._running.pop(token, None), _exit(*rest))
+
+    def _lose(self) -> None:
+        if self._channel is not None:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._channel.close()
+        if self._process is not None:
+            # Its socket closes a moment before it can be reaped; another turn does that.
+            self._ended = [one for one in (*self._ended, self._process) if one.poll() is None]
+        self._process = None
+        self._channel = None
+        self._received.clear()
+        lost = SpawnerLost(_LOST)
+        for starting in self._starting.values():
+            _reject(starting, lost)
+        for running in self._running.values():
+            _reject(running, lost)
+        self._starting.clear()
+        self._running.clear()
+
+
+def _spawn_frame(token: int, plan: JobPlan, placement: Placement) -> tuple[Any, ...]:
+    return (
+        "spawn",
+        token,
+        [os.fsencode(argument) for argument in plan.argv],
+        os.fsencode("\0".join(map("=".join, plan.environment.items()))),
+        os.fsencode(plan.workdir),
+        tuple((os.fsencode(inside), os.fsencode(home)) for inside, home in placement.entries),
+        tuple((os.fsencode(path), text.encode()) for path, text in placement.seals),
+        plan.use_pty,
+        placement.mark,
+    )
+
+
+def _exit(status: int, cpu_s: float, peak_resident_kib: int) -> Exit:
+    code = os.waitstatus_to_exitcode(status)
+    return Exit(
+        exit_code=code if code >= 0 else None,
+        signal=-code if code < 0 else None,
+        cpu_s=cpu_s,
+        peak_resident_bytes=peak_resident_kib * 1024,
+    )
+
+
+def _resolve(future: Optional[asyncio.Future[Any]], value: object) -> None:
+    if future is not None and not future.done():
+        future.set_result(value)
+
+
+def _reject(future: Optional[asyncio.Future[Any]], error: Exception) -> None:
+    if future is not None and not future.done():
+        future.set_exception(error)

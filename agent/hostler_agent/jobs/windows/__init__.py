@@ -1,0 +1,1 @@
+"""Jobs on Windows: Job Objects, processes started suspended, pipes, terminals."""

@@ -1,0 +1,1 @@
+"""Windows' own functions, by ctypes."""

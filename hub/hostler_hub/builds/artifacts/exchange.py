@@ -1,0 +1,69 @@
+"""Opens the hub's end of a transfer as a step's kind wants it, and keeps what came through it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from hostler_hub.builds.artifacts.files import Files
+from hostler_hub.builds.artifacts.store import Artifacts
+from hostler_hub.builds.artifacts.transfers import (
+    DirectoryReceiver,
+    FileReceiver,
+    FileSender,
+    Transfer,
+    TransferRefused,
+)
+from hostler_hub.builds.artifacts.unpacker import StoredFile
+from hostler_hub.builds.logs import StepKey
+from hostler_hub.builds.step_kinds import ReceiveDirectory, ReceiveFile, SendFile, Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Both directions: artifacts in, stored files out."""
+
+    artifacts: Artifacts
+    files: Files
+
+    def open(self, wanted: Wanted) -> Transfer:
+        """An end that is good for one command."""
+        if isinstance(wanted, ReceiveFile):
+            return self.artifacts.receive_file(wanted.max_size_bytes)
+        if isinstance(wanted, ReceiveDirectory):
+            return self.artifacts.receive_directory(wanted.compress)
+        return FileSender(self.files.threads, self._source(wanted), wanted.sha256)
+
+    def _source(self, wanted: SendFile) -> Callable[[], BinaryIO]:
+        sha256, content = wanted.sha256, wanted.content or ""
+        if sha256 is None:
+            return lambda: io.BytesIO(content.encode())
+
+        def stored() -> BinaryIO:
+            try:
+                return self.files.open(sha256)
+            except FileNotFoundError:
+                raise TransferRefused(f"file {sha256} is not stored any more") from None
+
+        return stored
+
+    async def keep(self, transfer: Transfer, wanted: Wanted, step: StepKey) -> list[dict[str, Any]]:
+        """The command has succeeded: what came or went, with sizes and hashes.
+
+        Raises TransferRefused when that cannot be, OSError of the hub's disk.
+        """
+        if isinstance(transfer, FileReceiver) and isinstance(wanted, ReceiveFile):
+            return [_stored(await self.artifacts.keep_file(transfer, step, wanted.name))]
+        if isinstance(transfer, DirectoryReceiver) and isinstance(wanted, ReceiveDirectory):
+            files = await self.artifacts.keep_directory(transfer, step, wanted.name)
+            return [_stored(file) for file in files]
+        assert isinstance(transfer, FileSender)
+        if not transfer.is_complete:
+            raise TransferRefused("the agent says it has the file, but has not read all of it")
+        return [{"size_bytes": transfer.size_bytes, "sha256": transfer.sha256}]
+
+
+def _stored(file: StoredFile) -> dict[str, Any]:
+    return {"path": file.path, "size_bytes": file.size_bytes, "sha256": file.sha256}

@@ -1,0 +1,105 @@
+"""Files that people store for their builds: content-addressed, so that each is there once.
+
+A file is stored before the build that downloads it to its worker, and is named by its sha256. It
+is staged, synced and renamed; one that is there already is left as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from hostler_hub.builds.artifacts.unpacker import write_all
+from hostler_hub.runtime.safe_dir import Beneath
+
+T = TypeVar("T")
+
+_STAGING = "staging"  # longer than the two digits of all others
+
+
+class Files:
+    """The stored files. Made when no other hub uses the directory; close it at the end."""
+
+    def __init__(self, directory: Path, threads: ThreadPoolExecutor) -> None:
+        self.threads = threads
+        self._root = Beneath.open(directory)
+        shutil.rmtree(directory / _STAGING, ignore_errors=True)  # what a killed hub left
+        self._staging = Beneath.open(directory / _STAGING)
+
+    def close(self) -> None:
+        self._staging.close()
+        self._root.close()
+
+    async def store(self, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
+        """Store what comes; {"sha256", "size_bytes"}. When it breaks off, nothing is left."""
+        staged = await self._run(_Staged, self._staging)
+        try:
+            async for chunk in chunks:
+                await self._run(staged.append, chunk)
+            sha256 = await self._run(staged.seal)
+            if not self.has(sha256):
+                await self._run(staged.move, self._root, (sha256[:2], sha256))
+        finally:
+            self.threads.submit(staged.clear)
+        return {"sha256": sha256, "size_bytes": staged.size_bytes}
+
+    def has(self, sha256: str) -> bool:
+        """Whether a file is stored."""
+        try:
+            os.close(self._root.read((sha256[:2], sha256)))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def open(self, sha256: str) -> BinaryIO:
+        """The file to read and to close. Blocking; raises FileNotFoundError."""
+        return os.fdopen(self._root.read((sha256[:2], sha256)), "rb", buffering=0)
+
+    async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.threads, functools.partial(work, *arguments))
+
+
+class _Staged:
+    """A file on its way in. Its methods are called in threads, clear() also during another."""
+
+    def __init__(self, directory: Beneath) -> None:
+        self._directory = directory
+        self._name = secrets.token_hex(16)
+        self._descriptor: int | None = directory.create((self._name,))
+        self._digest = hashlib.sha256()
+        self._guard = threading.Lock()
+        self.size_bytes = 0
+
+    def append(self, data: bytes) -> None:
+        with self._guard:
+            if self._descriptor is not None:
+                write_all(self._descriptor, data)
+                self._digest.update(data)
+                self.size_bytes += len(data)
+
+    def seal(self) -> str:
+        """Its sha256; what was appended is durable."""
+        with self._guard:
+            if self._descriptor is not None:
+                os.fsync(self._descriptor)
+            return self._digest.hexdigest()
+
+    def move(self, target: Beneath, place: Sequence[str]) -> None:
+        target.take_in(self._directory, self._name, place)
+
+    def clear(self) -> None:
+        with self._guard:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+            self._directory.remove(self._name)

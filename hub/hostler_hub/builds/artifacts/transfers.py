@@ -1,0 +1,257 @@
+"""The hub's ends of file transfers: one per command, opened by the hub before the command is sent.
+
+Theory of operation. An agent names no path of the hub, ever: what it sends goes to the one transfer
+that stands behind its command's id, which nobody can guess and which is good for that command only
+(faults 3.1). What arrives is staged; it becomes an artifact by commit(), after the command has
+succeeded, and otherwise it is gone with discard(): a cut upload leaves nothing (N3).
+
+Files are read and written in threads. A peer waits for each block's answer before it sends the
+next; one that does not is refused, so that no more than a few blocks are ever in memory (V15).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+from hostler_agent.wire import messages
+from hostler_agent.wire.errors import ProtocolError
+from hostler_hub.builds.artifacts.tar import LAST_INSTANT, BadArchive
+from hostler_hub.builds.artifacts.unpacker import StoredFile, Unpacker, write_all
+from hostler_hub.builds.step_kinds import BLOCK_BYTES
+from hostler_hub.runtime.safe_dir import Beneath
+
+WAITING_BLOCKS = 4
+
+T = TypeVar("T")
+
+
+class TransferRefused(Exception):
+    """What the agent sends is not taken, for a reason that the build is told."""
+
+
+class Staging(Protocol):
+    """Where transfers keep what they receive until it is committed."""
+
+    @property
+    def threads(self) -> Executor: ...
+    @property
+    def directory(self) -> Beneath: ...
+
+
+class Transfer:
+    """What all ends share: messages one after the other, in threads, until it is closed."""
+
+    def __init__(self, threads: Executor) -> None:
+        self._threads = threads
+        self._order = asyncio.Lock()
+        self._waiting = 0
+        # A thread may still work for a message whose task was cancelled with its connection.
+        self._guard = threading.Lock()
+        self.size_bytes = 0  # so far
+        self.is_over = False
+
+    async def take(self, message: messages.Message) -> Any:
+        """Answer one message. Raises TransferRefused, ProtocolError, OSError (the hub's disk)."""
+        if self._waiting >= WAITING_BLOCKS:
+            raise ProtocolError(f"{message.op}: the blocks before have not been answered yet")
+        self._waiting += 1
+        try:
+            async with self._order:
+                return await self._answer(message)
+        finally:
+            self._waiting -= 1
+
+    async def _answer(self, message: messages.Message) -> Any:
+        raise NotImplementedError
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._guarded, work, arguments)
+
+    def _guarded(self, work: Callable[..., T], arguments: Sequence[Any]) -> T:
+        with self._guard:
+            return work(*arguments)
+
+    def discard(self) -> None:
+        """Forget it, and what it staged; may come at any time, and more than once."""
+        self.is_over = True
+        self._threads.submit(self._guarded, self._discard, ())
+
+    def _discard(self) -> None:
+        raise NotImplementedError
+
+    def _refuse(self, message: messages.Message) -> ProtocolError:
+        return ProtocolError(f"{message.op}: the command was given no such transfer, or it is over")
+
+
+class FileReceiver(Transfer):
+    """One file from an agent: staged as ``stage``, whole after update_upload_file_close."""
+
+    def __init__(self, staging: Staging, stage: str, max_size_bytes: int) -> None:
+        super().__init__(staging.threads)
+        self.stage = stage
+        self._directory = staging.directory
+        self._limit = max_size_bytes
+        self._descriptor: int | None = None
+        self._digest = hashlib.sha256()
+        self._is_closed = False
+        self._modified_at: float | None = None
+
+    def received(self, path: str) -> StoredFile:
+        """What is staged, once it is whole."""
+        if not self._is_closed:
+            raise TransferRefused("the agent did not say that the file is complete")
+        return StoredFile(path, self.size_bytes, self._digest.hexdigest(), self._modified_at)
+
+    async def _answer(self, message: messages.Message) -> Any:
+        if self.is_over:
+            raise self._refuse(message)
+        if isinstance(message, messages.UpdateUploadFileUtime):
+            self._modified_at = min(max(0.0, message.modified_time), LAST_INSTANT)
+        elif self._is_closed:
+            raise self._refuse(message)
+        elif isinstance(message, messages.UpdateUploadFileWrite):
+            await self._in_thread(self._write, message.args)
+        elif isinstance(message, messages.UpdateUploadFileClose):
+            await self._in_thread(self._close)
+        else:
+            raise self._refuse(message)
+
+    def _write(self, data: bytes) -> None:
+        if self.size_bytes + len(data) > self._limit:
+            raise TransferRefused(f"the file is larger than {self._limit} bytes")
+        if self.is_over:
+            return
+        if self._descriptor is None:
+            self._descriptor = self._directory.create((self.stage,))
+        write_all(self._descriptor, data)
+        self._digest.update(data)
+        self.size_bytes += len(data)
+
+    def _close(self) -> None:
+        self._write(b"")  # an empty file is one, too
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._is_closed = True
+
+    def _discard(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        self._directory.remove(self.stage)
+
+
+class DirectoryReceiver(Transfer):
+    """A directory from an agent: unpacked into the directory ``stage`` while it comes."""
+
+    def __init__(self, staging: Staging, stage: str, compress: str | None) -> None:
+        super().__init__(staging.threads)
+        self.stage = stage
+        self._directory = staging.directory
+        self._compress = compress
+        self._unpacker: Unpacker | None = None
+        self._target: Beneath | None = None
+        self._files: list[StoredFile] | None = None
+
+    def received(self) -> list[StoredFile]:
+        """What is staged, once it is whole."""
+        if self._files is None:
+            raise TransferRefused("the agent did not say that the directory is complete")
+        return self._files
+
+    async def _answer(self, message: messages.Message) -> Any:
+        if self.is_over or self._files is not None:
+            raise self._refuse(message)
+        try:
+            if isinstance(message, messages.UpdateUploadDirectoryWrite):
+                await self._in_thread(self._unpack, message.args)
+            elif isinstance(message, messages.UpdateUploadDirectoryUnpack):
+                await self._in_thread(self._finish)
+            else:
+                raise self._refuse(message)
+        except BadArchive as error:
+            self.is_over = True
+            raise TransferRefused(f"the directory cannot be unpacked: {error}") from error
+
+    def _unpack(self, data: bytes) -> None:
+        if self.is_over:
+            return
+        if self._unpacker is None:
+            self._directory.make((self.stage,))
+            with self._directory.directory((self.stage,)) as descriptor:
+                self._target = Beneath(os.dup(descriptor))
+            self._unpacker = Unpacker(self._target, self._compress)
+        self._unpacker.feed(data)
+        self.size_bytes += len(data)
+
+    def _finish(self) -> None:
+        self._unpack(b"")
+        if self._unpacker is not None:
+            self._files = self._unpacker.finish()
+
+    def _discard(self) -> None:
+        if self._unpacker is not None:
+            self._unpacker.close()
+            self._unpacker = None
+        if self._target is not None:
+            self._target.close()
+            self._target = None
+        self._directory.remove(self.stage)
+
+
+class FileSender(Transfer):
+    """A file for an agent; ``open_`` is called, in a thread, at the first read.
+
+    With ``sha256`` the last answer, the empty one, is only given when that is what was sent.
+    """
+
+    def __init__(
+        self, threads: Executor, open_: Callable[[], BinaryIO], sha256: str | None = None
+    ) -> None:
+        super().__init__(threads)
+        self._open = open_
+        self._expected = sha256
+        self._file: BinaryIO | None = None
+        self._digest = hashlib.sha256()
+        self.is_complete = False
+
+    @property
+    def sha256(self) -> str:
+        """Of what was sent so far."""
+        return self._digest.hexdigest()
+
+    async def _answer(self, message: messages.Message) -> Any:
+        if isinstance(message, messages.UpdateReadFileClose):
+            self.discard()
+            return None
+        if self.is_over or not isinstance(message, messages.UpdateReadFile) or not message.length:
+            raise self._refuse(message)
+        return await self._in_thread(self._read, min(message.length, BLOCK_BYTES))
+
+    def _read(self, length: int) -> bytes:
+        """The next bytes; none of them means the end, and only that."""
+        if self.is_over:
+            raise ProtocolError("the transfer is over")
+        if self._file is None:
+            self._file = self._open()
+        data = self._file.read(length)
+        self._digest.update(data)
+        self.size_bytes += len(data)
+        if not data:
+            if self._expected not in (None, self.sha256):
+                raise TransferRefused("the stored file is damaged: its sha256 is another")
+            self.is_complete = True
+        return data
+
+    def _discard(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

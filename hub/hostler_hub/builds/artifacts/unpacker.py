@@ -1,0 +1,193 @@
+"""A tar stream from a worker becomes a tree of files, within limits (faults 3.1, 3.2).
+
+The stream is unpacked while it comes: no archive is stored, and what breaks a limit is refused at
+that byte. The tree's directory is empty and open before the first member, and only regular files
+and directories are made in it.
+"""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from hostler_hub.builds.artifacts.tar import BadArchive, Member, TarParser
+from hostler_hub.runtime.safe_dir import Beneath
+from hostler_hub.specs import artifact_path
+
+SIZE_BYTES = 4 * 1024**3
+FILE_SIZE_BYTES = 1024**3
+MEMBERS = 100_000
+RATIO = 100
+# Below this a bomb does no harm, and honest logs of little but zeros are that small.
+RATIO_FREE_BYTES = 16 * 1024**2
+_PIECE_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that is whole and durable: its path, what is in it, and when it was changed last."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+    modified_at: float | None = None
+
+
+class _Inflate(Protocol):
+    def __call__(self, data: bytes, /) -> Iterator[bytes]: ...
+
+
+class Unpacker:
+    """Feed it the stream, then finish(). Blocking; raises BadArchive for what is not taken.
+
+    ``target`` is the empty directory that gets the members. close() may come at any time.
+    """
+
+    def __init__(self, target: Beneath, compress: str | None) -> None:
+        self._target = target
+        self._inflate = {None: _plain, "gz": _gunzip(), "bz2": _bunzip()}[compress]
+        self._parser = TarParser()
+        self._received = 0
+        self._expanded = 0
+        self._members = 0
+        self._file: _OpenFile | None = None
+        self.files: list[StoredFile] = []
+
+    def feed(self, data: bytes) -> None:
+        self._received += len(data)
+        try:
+            for piece in self._inflate(data):
+                self._grow(len(piece))
+                for event in self._parser.feed(piece):
+                    self._take(event)
+        except (zlib.error, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's; bz2 raises one without a number
+            raise BadArchive(f"it cannot be decompressed: {error}") from error
+
+    def finish(self) -> list[StoredFile]:
+        """The files, when the archive was whole."""
+        self._parser.close()
+        self._end_file()
+        return self.files
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _grow(self, size_bytes: int) -> None:
+        self._expanded += size_bytes
+        if self._expanded > SIZE_BYTES:
+            raise BadArchive(f"it is larger than {SIZE_BYTES} bytes")
+        if self._expanded > max(RATIO_FREE_BYTES, RATIO * self._received):
+            raise BadArchive(f"it is compressed more than {RATIO}:1")
+
+    def _take(self, event: Member | bytes) -> None:
+        if isinstance(event, Member):
+            self._end_file()
+            self._begin(event)
+        else:
+            assert self._file is not None
+            self._file.write(event)
+
+    def _begin(self, member: Member) -> None:
+        self._members += 1
+        if self._members > MEMBERS:
+            raise BadArchive(f"it has more than {MEMBERS} members")
+        name = member.name.removeprefix("./").rstrip("/") if member.is_directory else member.name
+        if member.is_directory and name in ("", "."):
+            return  # the directory itself
+        try:
+            parts = artifact_path.parts_of(name.removeprefix("./"))
+        except ValueError as error:
+            raise BadArchive(str(error)) from None
+        if member.size_bytes > FILE_SIZE_BYTES:
+            raise BadArchive(f"{name[:200]!r} is larger than {FILE_SIZE_BYTES} bytes")
+        try:
+            if member.is_directory:
+                self._target.make(parts)
+            else:
+                descriptor = self._target.create(parts)
+                self._file = _OpenFile(descriptor, "/".join(parts), member)
+        except (FileExistsError, NotADirectoryError):
+            raise BadArchive(f"{name[:200]!r} is there twice") from None
+
+    def _end_file(self) -> None:
+        if self._file is not None:
+            file, self._file = self._file, None
+            self.files.append(file.finish())
+
+
+class _OpenFile:
+    def __init__(self, descriptor: int, path: str, member: Member) -> None:
+        self._descriptor = descriptor
+        self._path = path
+        self._member = member
+        self._digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self._digest.update(data)
+        write_all(self._descriptor, data)
+
+    def finish(self) -> StoredFile:
+        try:
+            os.fsync(self._descriptor)
+        finally:
+            self.close()
+        member = self._member
+        return StoredFile(
+            self._path, member.size_bytes, self._digest.hexdigest(), member.modified_at
+        )
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+# --- compressions: a few bytes may become many, so what comes out comes in pieces -----------------
+
+
+def _plain(data: bytes) -> Iterator[bytes]:
+    yield data
+
+
+def _gunzip() -> _Inflate:
+    inflater = zlib.decompressobj(wbits=31)  # gzip's header and checksum
+
+    def inflate(data: bytes) -> Iterator[bytes]:
+        while not inflater.eof:
+            piece = inflater.decompress(data, _PIECE_BYTES)
+            data = inflater.unconsumed_tail
+            if piece:
+                yield piece
+            # A full piece: more may be waiting inside, also when all input is taken.
+            if not data and len(piece) < _PIECE_BYTES:
+                return
+
+    return inflate
+
+
+def _bunzip() -> _Inflate:
+    inflater = bz2.BZ2Decompressor()
+
+    def inflate(data: bytes) -> Iterator[bytes]:
+        while not inflater.eof:
+            piece = inflater.decompress(data, _PIECE_BYTES)
+            data = b""
+            if piece:
+                yield piece
+            if inflater.needs_input or not piece:
+                return
+
+    return inflate

@@ -1,0 +1,255 @@
+"""Runs one leased build on the agent that holds it, step by step.
+
+What the agent reports is acknowledged when it is durable. The last step's result, the build's
+result and the end of the lease are one transaction (V8, V10).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy import Connection
+
+from hostler_agent.wire import messages
+from hostler_agent.wire.errors import RemoteError
+from hostler_agent.wire.extension import Receipt
+from hostler_hub.builds import states
+from hostler_hub.builds.command import CommandRun, survivors
+from hostler_hub.builds.logs import StepKey
+from hostler_hub.builds.states import Interruption, StepOutcome
+from hostler_hub.builds.step_runner import StepRun, workspace
+from hostler_hub.lifecycle import events
+from hostler_hub.services import Lease, Services
+from hostler_hub.specs.build import BuildSpec
+from hostler_hub.store import builds
+from hostler_hub.store import logs as log_rows
+from hostler_hub.store.errors import LogGap
+from hostler_hub.workers.agents.sessions import ConnectionLost
+
+_log = structlog.get_logger(__name__)
+
+CLEAN_DEADLINE_S = 120.0
+NAMED_SURVIVORS = 10
+
+# For so many seconds an agent may tell again what an outage has cost: it notices that it is not
+# answered within a minute, and then connects anew.
+RESENT_S = 180
+
+T = TypeVar("T")
+
+
+class Runner:
+    """One attempt of one build, from its lease to its result."""
+
+    def __init__(
+        self, services: Services, lease: Lease, spec: BuildSpec, rows: Sequence[Any]
+    ) -> None:
+        self._services = services
+        self.lease = lease
+        self.over = False  # the build has its result; what is left is to give the slot back
+        self.spec = spec
+        self._states = [row["state"] for row in rows]
+        self._sizes = [row["log_size_bytes"] for row in rows]
+        self._outcomes = [_outcome_of(row) for row in rows]
+        self._interrupt: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
+
+    def cancel(self, reason: str) -> None:
+        """Somebody wants the build to end; asking twice changes nothing (A13)."""
+        self._end_early(states.CANCELLED, reason)
+
+    def _end_early(self, state: str, reason: str) -> None:
+        if not self._interrupt.done():
+            self._interrupt.set_result(Interruption(state, "interrupted", reason))
+
+    async def run(self) -> None:
+        """Run what is left of the build, store its result, give the slot back."""
+        timer = None
+        if self.spec.timeout_s is not None:
+            timer = self._services.clock.call_after(self.spec.timeout_s, self._time_out)
+        try:
+            if self.lease.attempt > 1:
+                exchange = self._services.exchange
+                await exchange.artifacts.forget_before(self.lease.build, self.lease.attempt)
+            await self._run_steps()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _time_out(self) -> None:
+        text = f"the build took longer than {self.spec.timeout_s:g} s"
+        self._end_early(states.FAILURE, text)
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    async def _run_steps(self) -> None:
+        while True:
+            index = None
+            if not self._interrupt.done():
+                index = states.next_step(self.spec.steps, self._states)
+            if index is None:
+                await self._finish(None, None)
+                return
+            step = await self._run_step(index)
+            over = states.next_step(self.spec.steps, self._states) is None
+            if over or self._interrupt.done():
+                await self._finish(index, step)
+                return
+            await self._insist(step, self._ending(index, step))
+            self._acknowledge(index, step)
+
+    async def _run_step(self, index: int) -> StepRun:
+        services, key = self._services, StepKey(*self._key(index))
+        size = self._sizes[index]
+        step = StepRun(services, self.lease, self.spec, key, size, self._interrupt)
+        if self._states[index] == states.PENDING:
+            self._states[index] = states.RUNNING
+            started = {"state": states.RUNNING, "started_at": services.clock.now()}
+            services.store.write(builds.update_step, *self._key(index), started)
+        outcome = await step.run()
+        self._states[index], self._outcomes[index] = outcome.state, outcome
+        return step
+
+    # --- the end --------------------------------------------------------------------------------
+
+    async def _finish(self, index: int | None, step: StepRun | None) -> None:
+        """The last step, the rest as skipped, and the build's result: one transaction."""
+        state, text = self._result()
+        at = self._services.clock.now()
+        lease = self.lease
+
+        def write(c: Connection, whole: bool) -> bool:
+            if index is not None and step is not None:
+                self._end_step(c, index, step, whole=whole)
+            for skipped, step_state in enumerate(self._states):
+                if step_state == states.PENDING:
+                    builds.update_step(c, *self._key(skipped), {"state": states.SKIPPED})
+            return builds.finish(c, lease.build, state, text, at, attempt=lease.attempt)
+
+        first = await self._insist(step, write)
+        if index is not None and step is not None:
+            self._acknowledge(index, step)
+        for number in range(len(self._states)):
+            self._services.logs.changed(StepKey(lease.build, lease.attempt, number))
+        self.over = True
+        self._services.on_finished(lease.build)
+        _log.info("build finished", build=lease.build, state=state, worker=lease.worker)
+        await self._release(finished=first)
+
+    async def _insist(self, step: StepRun | None, write: Callable[[Connection, bool], T]) -> T:
+        """Store a step's end when its log is whole (V7): of what an outage of the store cost, an
+        agent tells again. One that does not, as Buildbot's own, leaves a gap that the log admits.
+        """
+        insist, tries_left = self._services.store.insist, RESENT_S
+        while True:
+            try:
+                return await insist(write, tries_left > 0)
+            except LogGap as gap:
+                tries_left -= 1
+                if not tries_left and step is not None:
+                    step.admit_gap(gap.end)
+            await asyncio.sleep(1)
+
+    def _ending(self, index: int, step: StepRun) -> Callable[[Connection, bool], None]:
+        def write(c: Connection, whole: bool) -> None:
+            self._end_step(c, index, step, whole=whole)
+
+        return write
+
+    def _end_step(self, c: Connection, index: int, step: StepRun, *, whole: bool) -> None:
+        if whole:
+            log_rows.require(c, *self._key(index), step.command.owed)
+        builds.update_step(c, *self._key(index), self._ended(index, step))
+
+    def _result(self) -> tuple[str, str | None]:
+        if self._interrupt.done():
+            why = self._interrupt.result()
+            return why.state, why.text
+        return states.result_of(self.spec.steps, self._outcomes)
+
+    async def _release(self, *, finished: bool) -> None:
+        """V10: the slot goes back only clean; what cannot be cleaned ends the instance."""
+        trouble = await self.clean_workspace()
+        trouble = _survived(self._outcomes) or trouble
+        lease, at = self.lease, self._services.clock.now()
+        event = events.Released(
+            at=at,
+            lease=lease.id,
+            finished=finished,
+            clean=trouble is None,
+            cause=trouble or "build finished",
+        )
+
+        def end(c: Connection) -> None:
+            builds.end_lease(c, lease.id, at, event.cause)
+
+        # The lease ends with the event; or without, if the worker was removed meanwhile.
+        if not await self._services.controller.insist(lease.worker, event, end):
+            await self._services.store.insist(end)
+
+    async def clean_workspace(self) -> str | None:
+        """Remove the build's directory; why it could not be done, or None."""
+        command = CommandRun(self.lease.instance, log=None)
+        command.stored.set()  # nothing of it is kept
+        # A new id each time: an agent that did it for the last hub would not do it again (K10).
+        command_id = f"{self.lease.build}.{self.lease.attempt}.clean.{secrets.token_hex(8)}"
+        self._services.agents.listen(command_id, command)
+        try:
+            async with asyncio.timeout(CLEAN_DEADLINE_S):
+                session = await self._services.agents.session(self.lease.instance)
+                args = {
+                    "paths": [workspace(session, self.lease)],
+                    "logEnviron": False,
+                    "timeout": 100,
+                }
+                await session.request(messages.StartCommand(command_id, "rmdir", args))
+                outcome = await command.outcome
+        except (ConnectionLost, RemoteError, TimeoutError) as error:
+            return f"its workspace could not be removed: {str(error) or 'no answer in time'}"
+        finally:
+            self._services.agents.unlisten(command_id)
+        if outcome.state != states.SUCCESS:
+            return f"its workspace could not be removed (rc {outcome.rc})"
+        return None
+
+    # --- small parts ------------------------------------------------------------------------------
+
+    def _key(self, index: int) -> tuple[str, int, int]:
+        return self.lease.build, self.lease.attempt, index
+
+    def _ended(self, index: int, step: StepRun) -> dict[str, Any]:
+        outcome, receipt = self._outcomes[index], step.command.receipt
+        return {
+            "state": outcome.state,
+            "rc": outcome.rc,
+            "failure_reason": outcome.failure_reason,
+            "finished_at": self._services.clock.now(),
+            "receipt": None if receipt is None else receipt.pair()[1],
+            "result": outcome.result,
+        }
+
+    def _acknowledge(self, index: int, step: StepRun) -> None:
+        step.acknowledge()
+        self._services.logs.changed(StepKey(self.lease.build, self.lease.attempt, index))
+
+
+def _outcome_of(row: Any) -> StepOutcome:
+    """Of a step that an earlier hub has run, perhaps; its survivors are still the slot's (V10)."""
+    receipt = row["receipt"]
+    left = survivors(None if receipt is None else Receipt.parse(receipt))
+    return StepOutcome(
+        row["state"], row["rc"], row["failure_reason"], clean=not left, survivors=left
+    )
+
+
+def _survived(outcomes: Sequence[StepOutcome]) -> str | None:
+    """Why the slot cannot be used again, with the names of those that are still in it."""
+    if all(outcome.clean for outcome in outcomes):
+        return None
+    names = [name for outcome in outcomes for name in outcome.survivors]
+    named = ", ".join(names[:NAMED_SURVIVORS])
+    more = "" if len(names) <= NAMED_SURVIVORS else f" and {len(names) - NAMED_SURVIVORS} more"
+    return f"processes of the build survived its end: {named or 'the agent names none'}{more}"

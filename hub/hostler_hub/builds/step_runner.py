@@ -1,0 +1,289 @@
+"""Runs one step on the agent that holds the build's lease, command by command.
+
+Theory of operation. A kind that resumes is one command; its id, ``BUILD.ATTEMPT.INDEX``, is the
+same however often it is sent, and an agent starts an id once (K7): so after a lost connection, or
+a restart of the hub, the command is simply sent again, and the agent goes on reporting. The others,
+transfers first of all, have an end in this process's memory: when a connection is lost, they begin
+again under a new id, which nobody can guess (faults 3.1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection
+
+from hostler_agent.wire import extension, messages
+from hostler_agent.wire.errors import RemoteError
+from hostler_agent.wire.extension import ENDING, LOST, STOPPING, CommandTerms
+from hostler_hub.builds import states
+from hostler_hub.builds.artifacts.transfers import TransferRefused
+from hostler_hub.builds.command import CommandRun, survivors
+from hostler_hub.builds.logs import StepKey
+from hostler_hub.builds.states import Interruption, StepOutcome
+from hostler_hub.builds.step_kinds import KINDS, Call, Place, StepFailed, Wanted
+from hostler_hub.builds.timeouts import Patience
+from hostler_hub.limits import Limits, effective
+from hostler_hub.services import Lease, Services
+from hostler_hub.specs.build import BuildSpec
+from hostler_hub.store import logs as log_rows
+from hostler_hub.workers.agents.sessions import AgentSession, ConnectionLost
+
+# How long an interrupted command may take beyond its own SIGTERM grace before we give up on it.
+INTERRUPT_MARGIN_S = 30.0
+# How often an agent is asked for a command that it is still ending.
+_ENDING_S = 1.0
+# Where a log ends before its command did.
+_MISSING = b"\n[the rest was lost in an outage of the hub's database]\n"
+# More output than that is no property's value.
+OUTPUT_SIZE_BYTES = 1024 * 1024
+
+
+class StepRun:
+    """One step of one attempt. ``command`` is its latest command, which is still unacknowledged."""
+
+    def __init__(
+        self,
+        services: Services,
+        lease: Lease,
+        spec: BuildSpec,
+        key: StepKey,
+        log_size_bytes: int,
+        interrupt: asyncio.Future[Interruption],
+    ) -> None:
+        self._services = services
+        self._lease = lease
+        self._spec = spec
+        self._step = spec.steps[key.index]
+        self._kind = KINDS[self._step.kind]
+        self._limits = effective(spec.limits, self._step.limits) if self._step.argv else None
+        self._key = key
+        self._log = services.logs.writer(key, log_size_bytes)
+        self._stop = interrupt
+        self._command_id = f"{key.build}.{key.attempt}.{key.index}"
+        self.command = CommandRun(lease.instance, log=None)  # none yet
+
+    async def run(self) -> StepOutcome:
+        """Run it to its end, whatever that is; then acknowledge() when the outcome is durable."""
+        patience = None
+        if self._kind.is_timed:
+            patience = Patience(self._services.clock, self._step, self._stop, self._progress)
+            self._stop = patience.over
+        try:
+            outcome = await self._run()
+            left = survivors(self.command.receipt)
+            return replace(outcome, clean=False, survivors=left) if left else outcome
+        except asyncio.CancelledError:
+            self._services.agents.unlisten(self._command_id)
+            self._discard()
+            raise
+        finally:
+            if patience is not None:
+                patience.close()
+
+    def admit_gap(self, end: int) -> None:
+        """Say in the log, from its durable end on, that something of it is missing (V7)."""
+        self._log.append("header", _MISSING, end)
+
+    def acknowledge(self) -> None:
+        """The outcome is durable: the agent may forget the command."""
+        self.command.stored.set()
+        self._services.agents.unlisten(self._command_id)
+
+    async def _run(self) -> StepOutcome:
+        if self._kind.resumes:
+            # Before its agent attaches, which is then told to go on with it.
+            self._begin(None)
+        session = await self._services.agents.session(self._lease.instance)
+        place = Place(self._spec, workspace(session, self._lease))
+        script = self._kind.script(self._step, place)
+        brought: Any = None
+        try:
+            while True:
+                call = script.send(brought)
+                await self._perform(call)
+                outcome = self.command.outcome.result()
+                if outcome.state != states.SUCCESS:
+                    return self._failed(outcome)
+                brought = await self._collect(call)
+        except StopIteration as end:
+            return StepOutcome(states.SUCCESS, self.command.rc, result=end.value)
+        except (StepFailed, TransferRefused) as error:
+            return self._failed(StepOutcome(states.FAILURE, None, None, str(error)[:1000]))
+        except OSError as error:
+            text = f"the hub's disk: {error.strerror or error}"
+            return self._failed(StepOutcome(states.EXCEPTION, None, None, text))
+
+    def _failed(self, outcome: StepOutcome) -> StepOutcome:
+        """Where the agent has not said why, the log does."""
+        if outcome.text is not None and outcome.rc is None:
+            self._log.append("header", f"{outcome.text}\n".encode())
+        return outcome
+
+    # --- one command ------------------------------------------------------------------------------
+
+    async def _perform(self, call: Call) -> None:
+        """Have the agent do it; ``command`` has the outcome then."""
+        while True:
+            if not self._kind.resumes:
+                self._begin(call.transfer)
+            if self._kind.resumes or not self._stop.done():
+                await self._drive(call)
+            if not self.command.outcome.done() and self._stop.done():
+                self.command.outcome.set_result(_interrupted(self._stop.result()))
+            if self.command.outcome.done():
+                if self.command.outcome.result().state != states.SUCCESS:
+                    self._discard()
+                return
+            self._discard()
+            self._log.append("header", b"the connection was lost; beginning again\n")
+
+    def _begin(self, wanted: Wanted | None) -> None:
+        """Listen for a command, the next one or the same again."""
+        base = 0
+        if not self._kind.resumes:
+            self._services.agents.unlisten(self._command_id)
+            base = self._log.end
+            key = self._key
+            # Opaque: this id is all that names the hub's end of a transfer.
+            self._command_id = f"{key.build}.{key.attempt}.{key.index}.{secrets.token_hex(16)}"
+        self.command.stored.set()
+        self.command = CommandRun(
+            self._lease.instance,
+            self._log,
+            base,
+            None if wanted is None else self._services.exchange.open(wanted),
+            listens=not self._kind.is_command,
+        )
+        self._services.agents.listen(self._command_id, self.command)
+
+    async def _drive(self, call: Call) -> None:
+        """Send the command over every session there is until it is over.
+
+        One that cannot be resumed is not over when its connection is lost, and yet at its end.
+        """
+        command = self.command
+        while not command.outcome.done():
+            session = await self._services.agents.session(self._lease.instance)
+            if session.report is None and self._limits is not None:
+                text = f"a stock Buildbot worker cannot limit commands ({self._limits.words})"
+                command.outcome.set_result(StepOutcome(states.FAILURE, None, "not_started", text))
+                return
+            message = messages.StartCommand(
+                self._command_id, call.command, self._args(call, session)
+            )
+            try:
+                await session.request(message)
+                await self._watch(session, command)
+                if not self._kind.resumes:
+                    return
+            except (ConnectionLost, TimeoutError):
+                await session.close(1011, "no answer in time")
+                if not self._kind.resumes:
+                    return
+            except RemoteError as error:
+                await self._refused(session, str(error))
+
+    async def _refused(self, session: AgentSession, why: str) -> None:
+        if why == LOST:
+            self._services.on_lost(self._lease, why)
+            await asyncio.Event().wait()  # until we are cancelled for it
+        if why == ENDING:  # its slot is nobody's before that (V10)
+            await asyncio.sleep(_ENDING_S)
+        elif why == STOPPING:  # no fault of the build: it is lost with its agent
+            await session.closed.wait()
+        elif not self.command.outcome.done():
+            text = f"the agent refused: {why}"
+            self.command.outcome.set_result(StepOutcome(states.EXCEPTION, None, None, text))
+
+    async def _watch(self, session: AgentSession, command: CommandRun) -> None:
+        """Wait for the end; when somebody wants it sooner, interrupt, and not for ever."""
+        closed = asyncio.ensure_future(session.closed.wait())
+        try:
+            waits: set[asyncio.Future[Any]] = {closed, command.outcome, self._stop}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.done() and not command.outcome.done():
+                if not session.closed.is_set():
+                    why = self._stop.result().text
+                    await session.request(messages.InterruptCommand(self._command_id, why))
+                await self._await_interrupted(command, self._stop.result(), closed)
+        finally:
+            closed.cancel()
+
+    async def _await_interrupted(
+        self, command: CommandRun, why: Interruption, closed: asyncio.Future[Any]
+    ) -> None:
+        grace_s = max((step.sigterm_time_s or 0) for step in self._spec.steps) + INTERRUPT_MARGIN_S
+        await asyncio.wait(
+            {closed, command.outcome}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        if command.outcome.done():
+            ended = command.outcome.result()
+            command.outcome = asyncio.get_running_loop().create_future()
+            command.outcome.set_result(replace(_interrupted(why), rc=ended.rc))
+        elif not closed.done():
+            text = f"{why.text}; the agent did not end it in time"
+            command.outcome.set_result(replace(_interrupted(why), text=text, clean=False))
+
+    def _args(self, call: Call, session: AgentSession) -> dict[str, Any]:
+        if session.report is None:
+            return call.args
+        terms = CommandTerms(self._lease.id, self._lease.attempt)
+        if self._kind.is_command:
+            limits = None if self._limits is None else _on_the_wire(self._limits)
+            terms = replace(terms, limits=limits, batch_files=self._step.batch_files)
+        return {**call.args, "hostler": terms.body()}
+
+    # --- what it brings -------------------------------------------------------------------------
+
+    async def _collect(self, call: Call) -> dict[str, Any]:
+        """What the command that has just succeeded brought. Raises TransferRefused, OSError."""
+        brought = dict(self.command.told)
+        transfer = self.command.transfer
+        if transfer is not None and call.transfer is not None:
+            try:
+                exchange = self._services.exchange
+                brought["stored"] = await exchange.keep(transfer, call.transfer, self._key)
+            finally:
+                transfer.discard()
+        if call.wants_output:
+            brought["stdout"] = await self._output()
+        return brought
+
+    def _discard(self) -> None:
+        if self.command.transfer is not None:
+            self.command.transfer.discard()
+
+    def _progress(self) -> int:
+        """A number that changes as long as the step gets on."""
+        transfer = self.command.transfer
+        return self._log.end + (transfer.size_bytes if transfer else 0)
+
+    async def _output(self) -> bytes:
+        """The step's standard output, as it was stored: also what came before a restart."""
+        if self._log.end > OUTPUT_SIZE_BYTES:
+            raise StepFailed(f"more than {OUTPUT_SIZE_BYTES} bytes of output are no property")
+        return await self._services.store.insist(_read_output, self._key)
+
+
+def workspace(session: AgentSession, lease: Lease) -> str:
+    """The build's own directory on its worker."""
+    return f"{session.basedir}/builds/{lease.build}.{lease.attempt}"
+
+
+def _on_the_wire(limits: Limits) -> extension.Limits:
+    memory_bytes = None if limits.memory_mb is None else limits.memory_mb * 2**20
+    return extension.Limits(memory_bytes, limits.processes, limits.cpu_percent)
+
+
+def _interrupted(why: Interruption) -> StepOutcome:
+    return StepOutcome(why.state, None, why.failure_reason, why.text)
+
+
+def _read_output(c: Connection, key: StepKey) -> bytes:
+    # In the writer, behind everything that was appended before.
+    chunks = log_rows.chunks(c, key.build, key.attempt, key.index, 0, 2 * OUTPUT_SIZE_BYTES)
+    return b"".join(chunk.data for chunk in chunks if chunk.stream == "stdout")

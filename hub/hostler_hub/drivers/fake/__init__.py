@@ -1,0 +1,5 @@
+"""Driver ``fake``: instances in the hub's own process, with faults to order, for tests."""
+
+from hostler_hub.drivers.fake.driver import FakeDriver
+
+__all__ = ["FakeDriver"]

@@ -1,0 +1,79 @@
+"""The machines that the SSH driver reaches: their connections, tunnels, and known keys.
+
+Apart from the driver, because what it imports takes half a second and 25 MiB, which a hub without
+such workers need not pay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from hostler_hub.drivers.contract import Environment
+from hostler_hub.drivers.hosts import wake_on_lan
+from hostler_hub.drivers.ssh.options import SshOptions
+from hostler_hub.drivers.transports.contract import Unreachable
+from hostler_hub.drivers.transports.ssh.access import SshAccess
+from hostler_hub.drivers.transports.ssh.known_hosts import KnownHosts
+from hostler_hub.drivers.transports.ssh.login import Wallet
+from hostler_hub.drivers.transports.ssh.transport import SshTransport
+from hostler_hub.drivers.transports.ssh.tunnel import Tunnels
+
+THREADS = 32
+WAKE_PAUSE_S = 3.0
+
+
+class Machines:
+    """Made in the event loop; all methods raise TransportError."""
+
+    def __init__(self, environment: Environment) -> None:
+        given = environment.given or environment.directory
+        known = KnownHosts(given / "known_hosts")
+        self._hooks = given / "hooks"
+        self._wallet = Wallet(known, given / "config", environment.secrets)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ssh")
+        self._transports: dict[SshAccess, SshTransport] = {}
+        self.tunnels = Tunnels(environment.hub_socket)
+
+    def transport(self, options: SshOptions) -> SshTransport:
+        """One for each machine and user, however many workers are there."""
+        access = options.access
+        if access not in self._transports:
+            self._transports[access] = SshTransport(access, self._wallet, self._threads)
+        return self._transports[access]
+
+    async def awake(self, options: SshOptions) -> SshTransport:
+        """Logged in to; where nobody answers and the options say how, the machine is woken.
+
+        Raises DriverError for what cannot be done to wake it.
+        """
+        transport = self.transport(options)
+        try:
+            await transport.connected()
+        except Unreachable:
+            if options.wake is None:
+                raise
+            await wake_on_lan.call(options.wake, self._hooks, options.host)
+            await _await(transport, options.wake.timeout_s)
+        return transport
+
+    async def aclose(self) -> None:
+        """Connections end; what they started lives on."""
+        await self.tunnels.aclose()
+        await asyncio.gather(*(each.aclose() for each in self._transports.values()))
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+async def _await(transport: SshTransport, timeout_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while True:
+        try:
+            await transport.connected()
+        except Unreachable as error:
+            if loop.time() >= deadline:
+                text = f"{error}; it was woken {timeout_s:g} s ago (option 'wake')"
+                raise Unreachable(text) from error
+        else:
+            return
+        await asyncio.sleep(WAKE_PAUSE_S)

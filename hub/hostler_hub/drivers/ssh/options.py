@@ -1,0 +1,75 @@
+"""Options of an SSH worker: which machine, how to log in, where and on what the agent runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from hostler_hub.drivers.hosts.driver import HostOptions
+from hostler_hub.drivers.hosts.wake_on_lan import How
+from hostler_hub.drivers.transports.ssh.access import Hop, Host, HostKey, Port, SshAccess, User
+from hostler_hub.runtime.secrets import SecretRef
+
+Python = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./+-]{0,254}$")]
+Directory = Annotated[str, Field(pattern=r"^(~/|/)[A-Za-z0-9_.@+/-]{1,200}$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+# What it takes to find and to end an instance again, when the definition is gone.
+_LASTING = frozenset(
+    {
+        *("host", "port", "user", "key", "passphrase", "password", "host_key", "accept_new"),
+        *("jump", "ssh_config", "connect_timeout_s", "python", "directory", "containment"),
+    }
+)
+
+
+class SshOptions(HostOptions):
+    """Options of an SSH worker."""
+
+    host: Host
+    port: Port | None = None
+    user: User | None = None
+    key: SecretRef | None = None
+    passphrase: SecretRef | None = None
+    password: SecretRef | None = None
+    host_key: HostKey | None = None
+    accept_new: bool = False
+    jump: Annotated[tuple[Hop, ...], Field(strict=False, max_length=8)] = ()
+    ssh_config: bool = False
+    connect_timeout_s: Annotated[float, Field(gt=0, le=120)] = 10.0
+
+    python: Python = "python3"
+    directory: Directory = "~/.hostler"
+    containment: Literal["auto", "cgroup2", "cgroup1", "subreaper"] = "auto"
+    environment: Mapping[Variable, str] = {}
+
+    tunnel: bool = False  # the agent reaches the hub through this very connection
+    wake: How | None = None
+
+    @property
+    def place(self) -> str:
+        """The machine and its directory; a user or a key may be corrected."""
+        way = [hop.address for hop in self.jump]
+        return " ".join([*way, f"{self.host}:{self.port or ''}", self.directory])
+
+    @property
+    def access(self) -> SshAccess:
+        """How the machine is reached."""
+        hop = {name: getattr(self, name) for name in Hop.model_fields}
+        return SshAccess(
+            target=Hop(**hop),
+            jump=self.jump,
+            ssh_config=self.ssh_config,
+            connect_timeout_s=self.connect_timeout_s,
+        )
+
+    @property
+    def address(self) -> str:
+        """As people write it."""
+        return self.access.target.address
+
+    def lasting(self) -> dict[str, Any]:
+        """What a handle keeps of them; references to secrets, and no secret."""
+        return self.model_dump(mode="json", include=set(_LASTING), exclude_defaults=True)

@@ -1,0 +1,84 @@
+"""The keys that machines are known by, in OpenSSH's format; kept by the hub, edited by people."""
+
+from __future__ import annotations
+
+import os
+import threading
+from base64 import b64decode, b64encode
+from hashlib import sha256
+from pathlib import Path
+
+import paramiko
+
+from hostler_hub.drivers.transports.contract import HostKeyUnknown
+
+SSH_PORT = 22
+
+
+class KnownHosts:
+    """A file that may not exist yet. Safe to use from many threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+
+    def load(self) -> paramiko.HostKeys:
+        """All keys that are in it now."""
+        with self._lock:
+            return self._read()
+
+    def add(self, name: str, key: paramiko.PKey) -> bool:
+        """Remember the key of a machine met for the first time; False if it is known by others."""
+        with self._lock:
+            known = self._read().lookup(name)
+            if known is not None:
+                return key in known.values()
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            with open(os.open(self.path, flags, 0o600), "w", encoding="ascii") as file:
+                file.write(f"{name} {key.get_name()} {key.get_base64()}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            return True
+
+    def _read(self) -> paramiko.HostKeys:
+        return paramiko.HostKeys(str(self.path) if self.path.exists() else None)
+
+
+def name_of(host: str, port: int) -> str:
+    """What a machine is called in such a file."""
+    return host if port == SSH_PORT else f"[{host}]:{port}"
+
+
+def fingerprint(key: paramiko.PKey) -> str:
+    """As `ssh-keygen -l` prints it."""
+    digest = b64encode(sha256(key.asbytes()).digest()).decode().rstrip("=")
+    return f"{key.get_name()} SHA256:{digest}"
+
+
+def parse(line: str) -> paramiko.PKey:
+    """A key as in a .pub file; raises ValueError."""
+    kind, _, encoded = line.partition(" ")
+    try:
+        return paramiko.PKey.from_type_string(kind, b64decode(encoded, validate=True))
+    except (paramiko.SSHException, ValueError, IndexError) as error:
+        raise ValueError(f"it is no public key: {error}") from None
+
+
+class FirstContact(paramiko.MissingHostKeyPolicy):  # type: ignore[misc] # it has no types
+    """What happens when a machine's key is not known: refused, or with `accept_new` remembered."""
+
+    def __init__(self, known: KnownHosts, *, accept_new: bool) -> None:
+        self._known = known
+        self._accept_new = accept_new
+
+    def missing_host_key(self, client: object, hostname: str, key: paramiko.PKey) -> None:
+        """Called by paramiko; returning accepts. Raises HostKeyUnknown."""
+        del client
+        if self._accept_new and self._known.add(hostname, key):
+            return
+        line = f"{key.get_name()} {key.get_base64()}"
+        raise HostKeyUnknown(
+            f"{hostname} is not known; if {fingerprint(key)} is its key, set option 'host_key' to "
+            f"{line!r}, add it to {self._known.path}, or set 'accept_new'"
+        )

@@ -1,0 +1,360 @@
+"""Transport by SSH, with fabric and paramiko.
+
+Theory of operation. Both libraries block, so every call runs in a thread, and ends there by
+itself: each wait has what is left of the call's deadline as its own. One connection serves all
+calls to a machine, six at a time (sshd allows ten sessions), and is opened anew when it has
+broken; it is dropped when nobody has needed it for a while. Who cannot use it only retires it:
+it may be good enough for the calls that are still on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import random
+import select
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import fabric
+import paramiko
+from paramiko.ssh_exception import SSHException
+
+from hostler_hub.drivers.transports.contract import (
+    Command,
+    Outcome,
+    OutputTooLarge,
+    Refused,
+    TransportError,
+    TransportTimeout,
+    Unreachable,
+)
+from hostler_hub.drivers.transports.ssh.access import SshAccess
+from hostler_hub.drivers.transports.ssh.login import Wallet, log_in, log_out, translate
+
+SESSIONS = 6
+SESSION_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+IDLE_S = 120.0
+LOGIN_TRIES = 3
+_CHUNK_BYTES = 64 * 1024
+
+T = TypeVar("T")
+
+
+class SshTransport:
+    """One machine as one user; must be used in one event loop."""
+
+    def __init__(self, access: SshAccess, wallet: Wallet, threads: ThreadPoolExecutor) -> None:
+        self.access = access
+        self._wallet = wallet
+        self._threads = threads
+        self._line: _Line | None = None
+        self._opening = asyncio.Lock()
+        self._sessions = asyncio.Semaphore(SESSIONS)
+        self._in_use = 0
+        self._idle: asyncio.TimerHandle | None = None
+
+    @property
+    def address(self) -> str:
+        """For people."""
+        return self.access.target.address
+
+    async def run(self, command: Command) -> Outcome:
+        """As the contract says."""
+        return await self._call(command.deadline_s, functools.partial(_run, command=command))
+
+    async def put(self, path: str, content: bytes, deadline_s: float) -> None:
+        """As the contract says."""
+        await self._call(deadline_s, functools.partial(_put, path=path, content=content))
+
+    async def fetch(self, path: str, size_bytes: int, deadline_s: float) -> bytes:
+        """As the contract says."""
+        return await self._call(deadline_s, functools.partial(_fetch, path=path, size=size_bytes))
+
+    async def connected(self) -> paramiko.Transport:
+        """The open connection itself, for tunnels; whoever uses it says so by `hold`."""
+        return (await self._connect()).transport
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """While held, the connection is not dropped for being idle."""
+        self._in_use += 1
+        if self._idle is not None:
+            self._idle.cancel()
+        try:
+            yield
+        finally:
+            self._in_use -= 1
+            if not self._in_use:
+                self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._drop)
+
+    async def aclose(self) -> None:
+        """As the contract says."""
+        if self._idle is not None:
+            self._idle.cancel()
+        self._drop()
+
+    async def _call(self, deadline_s: float, act: Callable[..., T]) -> T:
+        deadline = _Deadline(time.monotonic() + deadline_s, self.address)
+        with self.hold():
+            try:
+                async with asyncio.timeout(deadline_s), self._sessions:
+                    return await self._try_twice(act, deadline)
+            except TimeoutError:
+                raise TransportTimeout(
+                    f"{self.address} did not answer within {deadline_s:g} s", sent=deadline.sent
+                ) from None
+
+    async def _try_twice(self, act: Callable[..., T], deadline: _Deadline) -> T:
+        """A connection that has broken since it was last used is found out by using it."""
+        try:
+            return await self._try(act, deadline)
+        except Unreachable as error:
+            if error.sent:
+                raise
+        return await self._try(act, deadline)
+
+    async def _try(self, act: Callable[..., T], deadline: _Deadline) -> T:
+        line = await self._connect()
+        line.users += 1
+        try:
+            work = functools.partial(act, line, deadline)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except (Unreachable, TransportTimeout, asyncio.CancelledError) as error:
+            # Whoever is cancelled before their time has learnt nothing of it.
+            tried = deadline.is_over or not isinstance(error, asyncio.CancelledError)
+            if tried and not deadline.sent:
+                self._retire(line)
+            raise
+        finally:
+            line.users -= 1
+            if line.retired and not line.users:
+                line.close()
+
+    async def _connect(self) -> _Line:
+        async with self._opening:
+            if self._line is None or not self._line.connection.is_connected:
+                self._drop()
+                login = asyncio.get_running_loop().run_in_executor(self._threads, self._log_in)
+                try:
+                    self._line = _Line(await asyncio.shield(login))
+                except asyncio.CancelledError:
+                    login.add_done_callback(_log_out_late)
+                    raise
+            return self._line
+
+    def _log_in(self) -> fabric.Connection:
+        """sshd drops some logins at random when many come at once; those are tried again."""
+        for tries_left in reversed(range(LOGIN_TRIES)):
+            try:
+                return log_in(self.access, self._wallet)
+            except Unreachable as error:
+                if not tries_left or not isinstance(error.__cause__, (SSHException, EOFError)):
+                    raise
+            time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - only to be apart from others
+        raise AssertionError
+
+    def _retire(self, line: _Line) -> None:
+        line.retired = True
+        if self._line is line:
+            self._line = None
+
+    def _drop(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+
+@dataclass(eq=False)
+class _Line:
+    """A connection and who is on it; threads add their `sessions` and take them away.
+
+    `opened` changes whenever there is another one.
+    """
+
+    connection: fabric.Connection
+    sessions: set[paramiko.Channel] = field(default_factory=set)
+    opened: int = 0
+    users: int = 0
+    retired: bool = False
+
+    @property
+    def transport(self) -> paramiko.Transport:
+        return self.connection.transport
+
+    def close(self) -> None:
+        """Without waiting: paramiko's thread may wait for the network."""
+        ending = functools.partial(log_out, self.connection)
+        threading.Thread(target=ending, daemon=True, name="logout").start()
+
+
+def _log_out_late(future: asyncio.Future[fabric.Connection]) -> None:
+    """Nobody waits any more for a login that a thread has gone on with."""
+    if not future.cancelled() and future.exception() is None:
+        _Line(future.result()).close()
+
+
+@dataclass
+class _Deadline:
+    """A call's end, as seen by the thread; `sent` once the command may have reached the machine."""
+
+    at: float
+    address: str
+    sent: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.at
+
+    def left_s(self) -> float:
+        """Raises TransportTimeout when there is nothing left."""
+        left = self.at - time.monotonic()
+        if left <= 0:
+            raise TransportTimeout(f"{self.address} did not answer in time", sent=self.sent)
+        return left
+
+
+def _run(line: _Line, deadline: _Deadline, *, command: Command) -> Outcome:
+    words = shlex.join(command.argv)
+    try:
+        with _session(line, deadline) as channel:
+            if command.sending is not None:
+                command.sending()
+            deadline.sent = True
+            channel.exec_command(words)
+            _feed(channel, command.content)
+            return _collect(channel, deadline, command.output_bytes)
+    except (SSHException, EOFError, OSError) as error:
+        raise _broken(error, deadline) from error
+
+
+def _feed(channel: paramiko.Channel, content: bytes) -> None:
+    """Who ends without reading it all has said why: that is told, and not that it was in vain."""
+    try:
+        channel.sendall(content)
+        channel.shutdown_write()
+    except OSError:
+        if not channel.closed:
+            raise
+
+
+@contextlib.contextmanager
+def _session(line: _Line, deadline: _Deadline) -> Iterator[paramiko.Channel]:
+    channel = _open_session(line, deadline)
+    line.sessions.add(channel)
+    line.opened += 1
+    try:
+        channel.settimeout(deadline.left_s())
+        yield channel
+    finally:
+        channel.close()
+        line.sessions.discard(channel)
+
+
+def _open_session(line: _Line, deadline: _Deadline) -> paramiko.Channel:
+    """sshd counts a session until it has buried its processes, a little after we have closed it,
+    and may allow fewer than we would have: then there is one again when another of ours is over.
+    """
+    while True:
+        opened, others, refusal = line.opened, False, None
+        for pause_s in (*SESSION_PAUSES_S, 0.0):
+            try:
+                return line.transport.open_session(timeout=deadline.left_s())
+            except SSHException as error:
+                # Of several refused at once paramiko knows the reason for one; the others are told
+                # what it says of a broken connection too.
+                if not line.transport.is_active():
+                    raise
+                refusal = error
+            others = others or bool(line.sessions)
+            time.sleep(min(pause_s, deadline.left_s()))
+        if not others and line.opened == opened:
+            text = f"{deadline.address}: sshd opens no session: {refusal} (see its MaxSessions)"
+            raise Refused(text) from refusal
+
+
+def _collect(channel: paramiko.Channel, deadline: _Deadline, limit: int) -> Outcome:
+    stdout, stderr = bytearray(), bytearray()
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    open_still = True
+    while open_still:
+        # paramiko's descriptor says that either stream has something, or that both are over.
+        poll.poll(deadline.left_s() * 1000)
+        open_still = not (channel.eof_received or channel.closed)
+        while channel.recv_ready():
+            stdout += channel.recv(_CHUNK_BYTES)
+            _check_size(len(stdout) + len(stderr), limit, deadline)
+        while channel.recv_stderr_ready():
+            stderr += channel.recv_stderr(_CHUNK_BYTES)
+            _check_size(len(stdout) + len(stderr), limit, deadline)
+    if not channel.status_event.wait(deadline.left_s()):
+        deadline.left_s()
+    if channel.exit_status < 0:
+        raise Unreachable(f"{deadline.address}: the connection was lost", sent=True)
+    return Outcome(channel.exit_status, bytes(stdout), bytes(stderr))
+
+
+def _check_size(size: int, limit: int, deadline: _Deadline) -> None:
+    if size > limit:
+        raise OutputTooLarge(f"{deadline.address} printed more than {limit} bytes", sent=True)
+
+
+def _put(line: _Line, deadline: _Deadline, *, path: str, content: bytes) -> None:
+    with _sftp(line, deadline) as sftp, sftp.open(path, "wx") as file:
+        sftp.chmod(path, 0o600)
+        try:
+            # Not pipelined, where paramiko would not tell of a write that failed.
+            for start in range(0, len(content), _CHUNK_BYTES):
+                deadline.left_s()
+                file.write(content[start : start + _CHUNK_BYTES])
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                sftp.remove(path)
+            if error.errno is not None:
+                raise
+            # The protocol has no word for a full disk but this one.
+            text = f"{deadline.address}: cannot write {path}: {error} (is the disk full?)"
+            raise Refused(text, sent=True) from error
+
+
+def _fetch(line: _Line, deadline: _Deadline, *, path: str, size: int) -> bytes:
+    with _sftp(line, deadline) as sftp, sftp.open(path, "rb") as file:
+        content: bytes = file.read(size + 1)
+    if len(content) > size:
+        raise OutputTooLarge(f"{deadline.address}: {path} has more than {size} bytes", sent=True)
+    return content
+
+
+@contextlib.contextmanager
+def _sftp(line: _Line, deadline: _Deadline) -> Iterator[paramiko.SFTPClient]:
+    """A session of its own for each file: nothing is shared between threads."""
+    try:
+        with _session(line, deadline) as channel:
+            deadline.sent = True
+            channel.invoke_subsystem("sftp")
+            yield paramiko.SFTPClient(channel)
+    except (PermissionError, FileNotFoundError) as error:
+        raise Refused(f"{deadline.address}: {error.strerror or error}", sent=True) from error
+    except (SSHException, EOFError, OSError) as error:
+        raise _broken(error, deadline) from error
+
+
+def _broken(error: Exception, deadline: _Deadline) -> TransportError:
+    if isinstance(error, TransportError):
+        return error
+    if isinstance(error, TimeoutError):
+        text = f"{deadline.address} did not answer in time"
+        return TransportTimeout(text, sent=deadline.sent)
+    if isinstance(error, OSError) and error.errno is None and not isinstance(error, EOFError):
+        # What a server of SFTP says in words: no space, a file of that name, ...
+        return Refused(f"{deadline.address}: {error}", sent=deadline.sent)
+    ours = translate(error, deadline.address)
+    ours.sent = deadline.sent
+    return ours

@@ -1,0 +1,333 @@
+"""One authenticated WinRM session: what pywinrm does, and what its errors mean.
+
+A shell is opened for every command, and closed with it, so that what a command has started does
+not outlive it, and nothing is left at a machine's limit of shells. A session whose call failed is
+not used again: in particular pywinrm would send the next message unencrypted when it has not got
+as far as agreeing on a key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import requests
+import winrm.transport
+from spnego.exceptions import SpnegoError
+from winrm.exceptions import (
+    InvalidCredentialsError,
+    WinRMError,
+    WinRMOperationTimeoutError,
+    WinRMTransportError,
+    WSManFaultError,
+)
+from winrm.protocol import Protocol
+
+from hostler_hub.drivers.transports.contract import (
+    AuthenticationFailed,
+    HostKeyChanged,
+    HostKeyUnknown,
+    Outcome,
+    OutputTooLarge,
+    Refused,
+    TransportError,
+    TransportTimeout,
+    Unreachable,
+)
+from hostler_hub.drivers.transports.winrm.access import WinrmAccess
+from hostler_hub.drivers.transports.winrm.http import (
+    Adapter,
+    AnswerTooLarge,
+    Line,
+    Trust,
+    fingerprint_of,
+)
+from hostler_hub.runtime.secrets import SecretRefused, Secrets
+
+POLL_S = 20
+"""How long a Receive may wait for output before WinRM says that there is none yet."""
+CLOSE_S = 5.0
+CHUNK_BYTES = 64 * 1024
+"""Of standard input in one message: in Base64 less than the least that WinRM takes, 150 KiB."""
+UTF_8 = 65001
+
+_ACCESS_DENIED = 5
+
+
+@dataclass
+class Deadline:
+    """A call's end, as seen by the thread; `sent` once the command may have reached the machine."""
+
+    at: float
+    address: str
+    sent: bool = False
+
+    def left_s(self) -> float:
+        """Raises TransportTimeout when there is nothing left."""
+        left = self.at - time.monotonic()
+        if left <= 0:
+            raise TransportTimeout(f"{self.address} did not answer in time", sent=self.sent)
+        return left
+
+
+class Session:
+    """Of one thread at a time; only `cut` may be called from others. Raises TransportError."""
+
+    def __init__(self, access: WinrmAccess, secrets: Secrets) -> None:
+        self.access = access
+        self.line = Line()
+        self.used_at = time.monotonic()
+        self.shell_open = ""
+        """Its name, while a call is under way."""
+        try:
+            trust = _trust(access, secrets)
+            password = secrets.of_option("password", access.password) or ""
+        except (SecretRefused, ValueError) as error:
+            raise AuthenticationFailed(f"{access.address}: {error}") from error
+        self._protocol = Protocol(
+            access.endpoint,
+            transport=access.auth,
+            username=access.user,
+            password=password,
+            proxy=None,
+        )
+        self._channel = _Channel(access, password, trust, self.line)
+        self._protocol.transport = self._channel
+
+    def cut(self) -> None:
+        """Whoever waits for the machine in this session waits no longer."""
+        self.line.cut()
+
+    def close(self) -> None:
+        """The connection ends; a shell that is open goes by its own idle timeout."""
+        self._channel.close_session()
+        self.line.close()
+
+    @contextlib.contextmanager
+    def shell(self, deadline: Deadline) -> Iterator[str]:
+        """One that is open; closed at the end, however it comes."""
+        with self._told(deadline):
+            self._limit(deadline)
+            # Of a hub that dies nothing is left for long, and of a command that hangs.
+            idle = f"PT{int(deadline.left_s()) + 60}S"
+            self.shell_open = self._protocol.open_shell(codepage=UTF_8, idle_timeout=idle)
+        try:
+            yield self.shell_open
+        finally:
+            self.end_shell(self.shell_open)
+
+    def start(self, shell: str, line: str, deadline: Deadline) -> str:
+        """A command in it."""
+        with self._told(deadline):
+            self._limit(deadline)
+            return self._protocol.run_command(shell, line, console_mode_stdin=False)
+
+    def feed(self, shell: str, command: str, content: bytes, deadline: Deadline) -> None:
+        """Its standard input, to the end. A command that does not want it is no error."""
+        starts = range(0, max(1, len(content)), CHUNK_BYTES)
+        with self._told(deadline):
+            for start in starts:
+                self._limit(deadline)
+                chunk, end = content[start : start + CHUNK_BYTES], start == starts[-1]
+                try:
+                    self._protocol.send_command_input(shell, command, chunk, end)
+                except WSManFaultError:
+                    return
+
+    def collect(self, shell: str, command: str, limit: int, deadline: Deadline) -> Outcome:
+        """What it printed, until it has ended. No answer in a poll's time is none at all: pywinrm
+        itself would ask for ever.
+        """
+        stdout, stderr = bytearray(), bytearray()
+        with self._told(deadline):
+            while True:
+                self._limit(deadline)
+                try:
+                    received = self._protocol.get_command_output_raw(shell, command)
+                except WinRMOperationTimeoutError:
+                    continue
+                stdout += received[0]
+                stderr += received[1]
+                if len(stdout) + len(stderr) > limit:
+                    text = f"{self.access.address} printed more than {limit} bytes"
+                    raise OutputTooLarge(text, sent=True)
+                if received[3]:
+                    return Outcome(received[2], bytes(stdout), bytes(stderr))
+
+    def end_shell(self, shell: str) -> None:
+        """And what runs in it, as well as it can be done: else it goes by its idle timeout."""
+        self._channel.limits_s = (CLOSE_S, CLOSE_S)
+        with contextlib.suppress(*_RAISED):
+            self._protocol.close_shell(shell, close_session=False)
+            self.shell_open = ""
+
+    def _limit(self, deadline: Deadline) -> None:
+        left_s = deadline.left_s()
+        self._protocol.operation_timeout_sec = max(1, min(POLL_S, int(left_s)))
+        self._channel.limits_s = (min(self.access.connect_timeout_s, left_s), left_s)
+
+    @contextlib.contextmanager
+    def _told(self, deadline: Deadline) -> Iterator[None]:
+        try:
+            yield
+        except TransportError as error:
+            error.sent = error.sent or deadline.sent
+            raise
+        except _RAISED as error:
+            ours = _translate(error, self.access)
+            ours.sent = deadline.sent
+            raise ours from error
+
+
+class _Channel(winrm.transport.Transport):
+    """pywinrm's, but for whom it believes and how long it waits."""
+
+    def __init__(self, access: WinrmAccess, password: str, trust: Trust, line: Line) -> None:
+        super().__init__(
+            access.endpoint,
+            username=access.user,
+            password=password,
+            service="HTTP",
+            auth_method=access.auth,
+            message_encryption="never" if access.tls else "always",
+            ca_trust_path=None,  # type: ignore[arg-type] # nothing of the environment's
+            proxy=None,
+        )
+        self._adapter = Adapter(trust, line)
+
+    @property
+    def limits_s(self) -> tuple[float, float]:
+        """How long to wait for a connection, and then for an answer."""
+        return self._limits_s
+
+    @limits_s.setter
+    def limits_s(self, limits_s: tuple[float, float]) -> None:
+        self._limits_s = limits_s
+        self.read_timeout_sec = limits_s  # type: ignore[assignment] # requests takes a pair
+
+    def build_session(self) -> requests.Session:
+        """Called before each message."""
+        if self.session is None:
+            super().build_session()
+        assert self.session is not None
+        self._prepare(self.session)
+        return self.session
+
+    def setup_encryption(self, session: requests.Session) -> None:
+        """Called in between, and sends the first message."""
+        self._prepare(session)
+        super().setup_encryption(session)
+
+    def _prepare(self, session: requests.Session) -> None:
+        session.trust_env = False
+        session.max_redirects = 0
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, self._adapter)
+
+
+# What pywinrm lets through of its own reading of answers, beside what it means to raise.
+_GARBLED = (ET.ParseError, StopIteration, KeyError, ValueError, IndexError, AssertionError)
+_RAISED = (
+    WinRMError,
+    WinRMTransportError,
+    WinRMOperationTimeoutError,
+    SpnegoError,
+    requests.RequestException,
+    OSError,
+    *_GARBLED,
+)
+
+
+def _trust(access: WinrmAccess, secrets: Secrets) -> Trust:
+    """Raises SecretRefused or ValueError."""
+    trust = Trust(access.fingerprint, secrets.of_option("ca", access.ca))
+    try:
+        trust.context()
+    except ValueError as error:
+        raise ValueError(f"option 'ca': {error}") from error
+    return trust
+
+
+def _translate(error: BaseException, access: WinrmAccess) -> TransportError:
+    """What a library raised, as one of ours."""
+    address = access.address
+    if isinstance(error, WSManFaultError):
+        return _fault(error, address)
+    if isinstance(error, (InvalidCredentialsError, SpnegoError, PermissionError)):
+        return AuthenticationFailed(
+            f"{address} does not let us in: {error}; see the options user, password and auth"
+        )
+    if isinstance(error, WinRMTransportError):
+        return _status(error, address)
+    if isinstance(error, WinRMError):  # pywinrm's own: a mechanism that is not installed
+        return AuthenticationFailed(f"{address}: option 'auth': {error}")
+    if isinstance(error, (AnswerTooLarge, requests.TooManyRedirects, *_GARBLED)):
+        words = f"{type(error).__name__}: {error}"
+        return Refused(f"{address} answers, but not as WinRM does: {words}")
+    if isinstance(error, requests.exceptions.SSLError):
+        return _certificate(error, access)
+    return _unreachable(error, access)
+
+
+def _fault(error: WSManFaultError, address: str) -> TransportError:
+    reason = " ".join(error.reason.split())
+    if error.wsman_fault_code == _ACCESS_DENIED:
+        return AuthenticationFailed(
+            f"{address}: option 'user' may not run commands there: {reason} (it must be one of the "
+            "machine's Administrators, or of its Remote Management Users)"
+        )
+    code = f" (WSMan fault {error.wsman_fault_code})" if error.wsman_fault_code else ""
+    return Refused(f"{address}: WinRM refuses: {reason}{code}")
+
+
+def _status(error: WinRMTransportError, address: str) -> TransportError:
+    hint = ""
+    if error.code == requests.codes.not_found:
+        hint = " (is it WinRM that listens there? see the options port and tls)"
+    return Refused(f"{address}: WinRM answers with HTTP status {error.code}{hint}")
+
+
+def _certificate(error: Exception, access: WinrmAccess) -> TransportError:
+    words = str(error)
+    shown = fingerprint_of(access.host, access.listener, access.connect_timeout_s)
+    if "ingerprints did not match" in words:
+        return HostKeyChanged(
+            f"{access.address} shows another certificate than option 'fingerprint' says: SHA-256 "
+            f"{shown}; somebody may be in between. If the machine has a new one, correct the option"
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in words:
+        why = words.partition("CERTIFICATE_VERIFY_FAILED] ")[2].partition(" (_ssl")[0]
+        return HostKeyUnknown(
+            f"{access.address}: its certificate is not believed: {why}; if its fingerprint is "
+            f"SHA-256 {shown}, set option 'fingerprint' to it, or give its authority as option 'ca'"
+        )
+    return Unreachable(f"{access.address}: no TLS: {words} (see the options port and tls)")
+
+
+def _unreachable(error: BaseException, access: WinrmAccess) -> TransportError:
+    address = access.address
+    if isinstance(error, requests.ConnectTimeout):
+        return Unreachable(f"{address} does not answer in time (see the options host and port)")
+    if isinstance(error, (requests.Timeout, WinRMOperationTimeoutError)):
+        return TransportTimeout(f"{address} did not answer in time")
+    words = _system_s_words(error)
+    if "Name or service" in words or "name resolution" in words or "No address" in words:
+        return Unreachable(f"{address}: {words} (is option 'host' right?)")
+    return Unreachable(
+        f"{address} cannot be reached: {words} (does WinRM listen there? see the options host, "
+        "port and tls)"
+    )
+
+
+def _system_s_words(error: BaseException) -> str:
+    """Of the innermost error that has any: those around it repeat it in their own way."""
+    found = str(error)
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            found = inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return found

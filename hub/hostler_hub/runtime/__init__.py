@@ -1,0 +1,1 @@
+"""The process: settings, clock, log, secrets, certificates, ids, shutdown, background tasks."""

@@ -1,0 +1,1 @@
+"""Which build goes to which worker, which workers are to be up, and why not."""

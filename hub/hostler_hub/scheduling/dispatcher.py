@@ -1,0 +1,210 @@
+"""The loop that acts on what ``planning`` chose: leases slots, and wakes workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from sqlalchemy import Connection
+
+from hostler_hub.errors import NotFound
+from hostler_hub.lifecycle import IllegalTransition, events
+from hostler_hub.runtime.clock import Clock, Timer
+from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.scheduling.idle_pool import Upkeep
+from hostler_hub.scheduling.matching import Matcher, Roster
+from hostler_hub.scheduling.planner import Candidate, Look, Shares, Waiting, plan, starving
+from hostler_hub.scheduling.pool_policy import Overseer, pool_of
+from hostler_hub.scheduling.skip_recorder import Survey
+from hostler_hub.services import Lease
+from hostler_hub.specs.build import BuildSpec
+from hostler_hub.store import builds
+from hostler_hub.store.errors import StaleRow
+from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.registry import Entry, Registry
+
+_log = structlog.get_logger(__name__)
+
+RETRY_S = 1.0
+# However far the next instant is: a clock may be set meanwhile (A9).
+LOOK_AGAIN_S = 60.0
+
+
+class Backlog(Protocol):
+    """The queue as the dispatcher sees it."""
+
+    def ready(self, now: float) -> list[Waiting]: ...
+    def next_ready_at(self, now: float) -> float | None: ...
+    def taken(self, build: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Keepers:
+    """Who looks after what the queue alone does not say."""
+
+    upkeep: Upkeep
+    survey: Survey
+
+
+class Dispatcher:
+    """Looks whenever something became possible, and acts on the plan."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        registry: Registry,
+        controller: Controller,
+        roster: Roster,
+        overseer: Overseer,
+        backlog: Backlog,
+        keepers: Keepers,
+        on_leased: Callable[[Lease, BuildSpec, Sequence[Any]], None],
+    ) -> None:
+        self._clock = clock
+        self._registry = registry
+        self._controller = controller
+        self._backlog = backlog
+        self._on_leased = on_leased
+        self._roster = roster
+        self._shares = Shares()
+        self._overseer = overseer
+        self._keepers = keepers
+        self._turn = 0
+        self._alarm: Timer | None = None
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Look, act, wait; for as long as the hub runs."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                await self.look()
+            except Exception as error:  # noqa: BLE001 - one bad look must not end dispatching
+                _log.error("dispatch failed", exc_info=error)
+                self._clock.call_after(RETRY_S, self.wake)
+
+    async def look(self) -> None:
+        now = self._clock.now()
+        queue = self._backlog.ready(now)
+        later = [self._backlog.next_ready_at(now)]
+        if queue:
+            later.extend(await self._serve(queue, now))
+        later.append(await self._keepers.upkeep.look(self._shares))
+        self._look_again(min((at for at in later if at is not None), default=None))
+
+    async def _serve(self, queue: Sequence[Waiting], now: float) -> list[float | None]:
+        """Plan, and carry it out; when something that is not possible now will be."""
+        look = self._look(now)
+        made = plan(queue, look, starving(queue, now))
+        leasing = [self._lease(build, worker) for build, worker in made.leases]
+        waking = [self._want(worker, build, len(queue)) for worker, build in made.wanted]
+        await asyncio.gather(*leasing, *waking)
+        if len(made.leases) == len(queue):
+            return []
+        self._keepers.survey.soon()
+        return [budget.until for budget in look.budgets.values()]
+
+    def _look_again(self, at: float | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if at is not None:
+            wait_s = min(max(0.0, at - self._clock.now()), LOOK_AGAIN_S)
+            self._alarm = self._clock.call_after(wait_s, self.wake)
+
+    def _look(self, now: float) -> Look:
+        matcher = self._roster.matcher()
+        candidates = [candidate(entry, matcher) for entry in self._registry]
+        budgets = self._overseer.budgets(now)
+        return Look(candidates, matcher, budgets, self._shares, self._turn)
+
+    async def _want(self, worker: str, build: Waiting, queued: int) -> None:
+        now = self._clock.now()
+        event = events.Wanted(
+            at=now,
+            instance=new_ulid(int(now * 1000)),
+            cause=f"build {build.id}",
+            because=self._because("queued_work", build, queued=queued),
+        )
+        try:
+            await self._controller.handle(worker, event)
+        except NotFound:
+            self.wake()  # removed in this moment: look again
+
+    def _because(self, rule: str, build: Waiting, **numbers: Any) -> events.Because:
+        fitting = self._roster.matcher().fitting(build.kind, build.spec.requires)
+        waited_s = round(max(0.0, self._clock.now() - build.submitted_at), 3)
+        known = {"priority": build.priority, "waited_s": waited_s, "fitting": len(fitting)}
+        return events.Because(rule, build.id, {**known, **numbers})
+
+    async def _lease(self, build: Waiting, worker: str) -> None:
+        """V5, V9: the build's and the worker's compare-and-set are one transaction."""
+        entry = self._registry.find(worker)
+        if entry is None or entry.life.instance is None:
+            self.wake()
+            return
+        now = self._clock.now()
+        attempt = build.attempts + 1
+        lease = Lease(new_ulid(int(now * 1000)), build.id, worker, entry.life.instance.id, attempt)
+        steps = _step_rows(build, attempt)
+
+        def start(c: Connection) -> None:
+            row = {
+                "id": lease.id,
+                "build": build.id,
+                "worker": worker,
+                "instance": lease.instance,
+                "epoch": attempt,
+                "acquired_at": now,
+                "ended_at": None,
+                "end_reason": None,
+            }
+            builds.start(c, build.id, worker, row)
+            builds.insert_steps(c, steps)
+
+        try:
+            because = self._because("free_slot", build, attempt=attempt)
+            leased = events.Leased(at=now, lease=lease.id, because=because)
+            await self._controller.handle(worker, leased, start)
+        except StaleRow:
+            self._backlog.taken(build.id)  # cancelled in this moment
+            return
+        except (IllegalTransition, NotFound):
+            self.wake()  # the worker changed in this moment: look again
+            return
+        self._turn += 1
+        self._shares.charge(worker, float(entry.definition.weight))
+        self._backlog.taken(build.id)
+        self._on_leased(lease, build.spec, steps)
+
+
+def candidate(entry: Entry, matcher: Matcher) -> Candidate:
+    definition, life = entry.definition, entry.life
+    traits = matcher.traits(life.name)
+    return Candidate(life, traits, pool_of(entry), definition.priority, float(definition.weight))
+
+
+def _step_rows(build: Waiting, attempt: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "build": build.id,
+            "attempt": attempt,
+            "index": index,
+            "name": step.name,
+            "state": "pending",
+            "rc": None,
+            "failure_reason": None,
+            "started_at": None,
+            "finished_at": None,
+            "log_size_bytes": 0,
+            "receipt": None,
+        }
+        for index, step in enumerate(build.spec.steps)
+    ]

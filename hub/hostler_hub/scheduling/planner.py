@@ -1,0 +1,270 @@
+"""Which build goes to which worker: the choice, pure and level-triggered.
+
+Nothing is remembered between two looks but how much each worker has been given (``Shares``), so
+nothing can be forgotten. Precedence of builds: higher priority, then the older; every fourth slot
+goes to the build that has waited longest once that is more than an hour, so that no priority keeps
+another build out for ever. Of the workers that fit: a free slot before one that is coming before a
+start; then the higher priority; then, in proportion to their weights, who has been given less.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hostler_hub.lifecycle.model import State, Worker, why_not_leasable, why_not_startable
+from hostler_hub.runtime.ids import earliest_ulid, ulid_ms
+from hostler_hub.scheduling.matching import Matcher, Traits
+from hostler_hub.specs.build import BuildSpec
+
+# Of so many slots one goes to the longest waiting.
+TURNS = 4
+STARVING_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A build in the queue."""
+
+    id: str
+    spec: BuildSpec
+    attempts: int
+    priority: int
+    not_before: float = 0.0
+    kind: str = field(init=False, repr=False, compare=False)
+    """what it requires, as text: builds of one kind fit the same workers"""
+
+    def __post_init__(self) -> None:
+        kind = json.dumps(self.spec.requires.model_dump(mode="json"), sort_keys=True)
+        object.__setattr__(self, "kind", kind)
+
+    @property
+    def submitted_at(self) -> float:
+        return ulid_ms(self.id) / 1000
+
+    @property
+    def order(self) -> tuple[int, str]:
+        return (-self.priority, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A worker in one look. ``pool`` is whose starts are counted together."""
+
+    life: Worker
+    traits: Traits
+    pool: str = ""
+    priority: int = 0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many instances of a pool may be started now, and why no more. None: any number."""
+
+    starts: int | None = None
+    rule: str = ""
+    why: str = ""
+    until: float | None = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to do now: leases as (build, worker), and workers to wake for a build each."""
+
+    leases: list[tuple[Waiting, str]] = field(default_factory=list)
+    wanted: list[tuple[str, Waiting]] = field(default_factory=list)
+
+
+class Shares:
+    """How much each worker has been given, in builds by weight (start-time fair queueing).
+
+    A worker that was away is not owed what it missed: it goes on from where the others are.
+    """
+
+    def __init__(self) -> None:
+        self._given: dict[str, float] = {}
+        self._floor = 0.0
+
+    def of(self, name: str) -> float:
+        return max(self._given.get(name, 0.0), self._floor)
+
+    def charge(self, name: str, weight: float) -> None:
+        self._floor = self.of(name)
+        self._given[name] = self._floor + 1 / weight
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Forget the workers that are gone."""
+        self._given = {name: self._given[name] for name in names if name in self._given}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a choice is made from, beside the queue."""
+
+    candidates: Sequence[Candidate]
+    matcher: Matcher
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
+    shares: Shares = field(default_factory=Shares)
+    turn: int = 0  # slots given so far
+
+
+def plan(queue: Iterable[Waiting], look: Look, starving: Sequence[Waiting] = ()) -> Plan:
+    """The choice. ``queue`` is in order of precedence; ``starving`` the oldest of it, by age."""
+    room = _Room(look)
+    made = Plan()
+    turns = _Turns(queue, starving)
+    while not room.used_up:
+        build = turns.next(oldest=(look.turn + len(made.leases)) % TURNS == TURNS - 1)
+        if build is None:
+            break
+        if build.kind in room.hopeless:
+            continue
+        if (worker := room.take_slot(build)) is not None:
+            made.leases.append((build, worker))
+        elif room.take_coming(build):
+            pass  # an instance that boots already has room for it
+        elif (worker := room.wake(build)) is not None:
+            made.wanted.append((worker, build))
+        else:
+            room.hopeless.add(build.kind)
+    return made
+
+
+def starving(queue: Sequence[Waiting], now: float) -> list[Waiting]:
+    """Those of the queue that have waited longer than is fair, the oldest first."""
+    cutoff = earliest_ulid(int((now - STARVING_S) * 1000))  # ids begin with their time
+    return sorted((build for build in queue if build.id < cutoff), key=lambda each: each.id)
+
+
+class _Turns:
+    """The queue, with the longest waiting put in where it is their turn; each build once."""
+
+    def __init__(self, queue: Iterable[Waiting], starving: Sequence[Waiting]) -> None:
+        self._queue = iter(queue)
+        self._starving = iter(starving)
+        self._done: set[str] = set()
+
+    def next(self, *, oldest: bool) -> Waiting | None:
+        build = self._new(self._starving) if oldest else None
+        if build is None:
+            build = self._new(self._queue)
+        if build is not None:
+            self._done.add(build.id)
+        return build
+
+    def _new(self, builds: Iterator[Waiting]) -> Waiting | None:
+        return next((build for build in builds if build.id not in self._done), None)
+
+
+class _Room:
+    """Free, coming and startable slots, as one look uses them up."""
+
+    def __init__(self, look: Look) -> None:
+        self._matcher = look.matcher
+        self._starts = {
+            pool: budget.starts
+            for pool, budget in look.budgets.items()
+            if budget.starts is not None
+        }
+        self._candidates = {each.life.name: each for each in look.candidates}
+        free, coming, startable = _Slots(look.shares), _Slots(look.shares), _Slots(look.shares)
+        for candidate in look.candidates:
+            life = candidate.life
+            if why_not_leasable(life) is None:
+                free.add(candidate, life.free_slots)
+            elif life.state is State.SUBSTANTIATING and why_not_startable(life) is None:
+                coming.add(candidate, life.policy.max_builds)
+            elif life.state is State.LATENT and why_not_startable(life) is None:
+                startable.add(candidate, 1)
+        self._free, self._coming, self._startable = free, coming, startable
+        self.hopeless: set[str] = set()  # kinds of builds that found nothing left in this look
+
+    @property
+    def used_up(self) -> bool:
+        """Whether nothing is left for any build: the rest of a long queue need not be looked at."""
+        return not (self._free.left or self._coming.left or self._startable.left)
+
+    def take_slot(self, build: Waiting) -> str | None:
+        return self._free.take(build.kind, self._fitting(build))
+
+    def take_coming(self, build: Waiting) -> bool:
+        return self._coming.take(build.kind, self._fitting(build)) is not None
+
+    def wake(self, build: Waiting) -> str | None:
+        """A worker to start, of a pool that may start one more."""
+        fitting = self._fitting(build)
+        while (name := self._startable.take(build.kind, fitting)) is not None:
+            candidate = self._candidates[name]
+            left = self._starts.get(candidate.pool)
+            if left is not None and left <= 0:
+                continue  # nor may any other build start it in this look
+            if left is not None:
+                self._starts[candidate.pool] = left - 1
+            self._coming.more(candidate, candidate.life.policy.max_builds - 1)
+            return name
+        return None
+
+    def _fitting(self, build: Waiting) -> frozenset[str]:
+        return self._matcher.fitting(build.kind, build.spec.requires)
+
+
+class _Slots:
+    """Slots in the order in which they are given away, for each kind of build its own list."""
+
+    def __init__(self, shares: Shares) -> None:
+        self._shares = shares
+        self._ranked: list[tuple[float, float, str, int]] = []
+        self._sorted = False
+        self._taken: set[tuple[str, int]] = set()
+        self._later: list[tuple[str, int]] = []
+        self._looked_at: dict[str, int] = {}
+        self._lists: dict[str, Iterator[tuple[float, float, str, int]]] = {}
+        self.left = 0
+
+    def add(self, candidate: Candidate, slots: int) -> None:
+        name, start = candidate.life.name, self._shares.of(candidate.life.name)
+        self._ranked.extend(
+            (-candidate.priority, start + index / candidate.weight, name, index)
+            for index in range(slots)
+        )
+        self.left += slots
+
+    def more(self, candidate: Candidate, slots: int) -> None:
+        """Slots that came up after the first was taken: they are given away last."""
+        first = -slots  # numbers that add() never uses
+        self._later.extend((candidate.life.name, first + each) for each in range(slots))
+        self.left += slots
+
+    def take(self, kind: str, fitting: frozenset[str]) -> str | None:
+        if self.left == 0:
+            return None
+        if kind not in self._lists:
+            self._lists[kind] = self._list(fitting)
+        for _, _, name, index in self._lists[kind]:
+            if (name, index) not in self._taken:
+                return self._took(name, index)
+        return self._take_later(kind, fitting)
+
+    def _take_later(self, kind: str, fitting: frozenset[str]) -> str | None:
+        at = self._looked_at.get(kind, 0)  # the list only grows: what was passed over stays so
+        while at < len(self._later):
+            name, index = self._later[at]
+            at += 1
+            if name in fitting and (name, index) not in self._taken:
+                self._looked_at[kind] = at
+                return self._took(name, index)
+        self._looked_at[kind] = at
+        return None
+
+    def _took(self, name: str, index: int) -> str:
+        self._taken.add((name, index))
+        self.left -= 1
+        return name
+
+    def _list(self, fitting: frozenset[str]) -> Iterator[tuple[float, float, str, int]]:
+        if not self._sorted:
+            self._ranked.sort()
+            self._sorted = True
+        return (slot for slot in self._ranked if slot[2] in fitting)

@@ -1,0 +1,288 @@
+"""Who sees the whole fleet: groups, queued work, and what the last minute brought.
+
+The controller asks under a worker's lock (``oversight.Oversight``), the dispatcher before it plans.
+What is kept here is rebuilt from the store at the hub's start or may be forgotten: who is throttled
+for a minute, and which losses came together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from hostler_hub.lifecycle import commands, events
+from hostler_hub.lifecycle.model import Gate, State, Timer, why_not_usable
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.scheduling.breaker import Breaker
+from hostler_hub.scheduling.decision_log import Journal
+from hostler_hub.scheduling.planner import Budget
+from hostler_hub.scheduling.pools import FORCED_EVERY_S, MINUTE_S, Census, Pool, census
+from hostler_hub.specs.group import GroupDefinition
+from hostler_hub.store import decisions as decision_rows
+from hostler_hub.store import workers
+from hostler_hub.store.engine import Store
+from hostler_hub.workers.decisions import Decision, Kind, Step, of_step
+from hostler_hub.workers.registry import Entry, Registry
+
+# How soon an idle timer that was put off asks again.
+KEEP_S = 10.0
+GROUP_LOST = "group_lost"
+
+FAILURES_ALLOWED: int = GroupDefinition.model_fields["failures_allowed"].default
+
+Need = Callable[[str], str | None]
+
+
+class Overseer:
+    """An ``Oversight``. ``need`` names the oldest queued build that a worker fits, if any."""
+
+    def __init__(self, clock: Clock, registry: Registry, journal: Journal) -> None:
+        self._clock = clock
+        self._registry = registry
+        self._journal = journal
+        self._pools: dict[str, Pool] = {}
+        self._groups: dict[str, GroupDefinition] = {}
+        self._counted: dict[str, Census] | None = None
+        self.need: Need = lambda _worker: None
+
+    async def load(self, store: Store, groups: Sequence[GroupDefinition]) -> None:
+        """Take up the groups, the open breakers and the starts of the last minute."""
+        self.define(groups)
+        for row in await store.read(decision_rows.last_of_groups, Kind.BREAKER.value):
+            known = row["numbers"]
+            if known.get("open_until") is not None:
+                pool = self._pool(row["group"])
+                pool.breaker = Breaker(
+                    failures=known["failures"],
+                    workers=frozenset(known["workers"]),
+                    error=known["error"],
+                    open_until=known["open_until"],
+                    pause_s=known["pause_s"],
+                )
+        for row in await store.read(workers.intended_since, self._clock.now() - MINUTE_S):
+            if (entry := self._registry.find(row["worker"])) is not None:
+                self._pool(pool_of(entry)).started(row["created_at"])
+
+    def define(self, groups: Sequence[GroupDefinition]) -> None:
+        """These groups are all there are."""
+        self._groups = {group.name: group for group in groups}
+        for pool in self._pools.values():
+            pool.define(self._groups.get(pool.name))
+        self.changed()
+
+    def changed(self) -> None:
+        """Workers came, went or changed their group: count anew."""
+        self._counted = None
+
+    # --- for the dispatcher and for whoever looks -----------------------------------------------
+
+    def pools(self) -> dict[str, tuple[Pool, Census]]:
+        """Every pool with its count: those of workers, and groups without any."""
+        counted = self._census()
+        names = {**dict.fromkeys(counted), **dict.fromkeys(self._groups)}
+        return {name: (self._pool(name), counted.get(name) or Census()) for name in names}
+
+    def budgets(self, now: float) -> Mapping[str, Budget]:
+        return {name: pool.budget(counted, now) for name, (pool, counted) in self.pools().items()}
+
+    def budget_of(self, entry: Entry, now: float) -> Budget:
+        pool, counted = self._of(entry)
+        return pool.budget(counted, now)
+
+    def why_kept(self, entry: Entry, now: float) -> tuple[str, str, str | None] | None:
+        """(rule, text, build) why an idle instance is not stopped now, or None."""
+        life = entry.life
+        if why_not_usable(life) is not None or life.person is not None:
+            return None
+        build = self.need(life.name)
+        if build is not None:
+            return "queued_work", f"queued build {build} fits it", build
+        pool, counted = self._of(entry)
+        spared = pool.spared(counted, now)
+        return None if spared is None else ("min_idle", spared, None)
+
+    # --- Oversight --------------------------------------------------------------------------------
+
+    def group_of(self, entry: Entry) -> str | None:
+        return entry.definition.group
+
+    def judge(self, entry: Entry, event: events.Event) -> events.Event:
+        life = entry.life
+        if not isinstance(event, events.TimerFired) or life.state is not State.SUBSTANTIATED:
+            return event
+        if event.timer is Timer.IDLE:
+            return self._judge_idle(entry, event)
+        if event.timer is Timer.RECONNECT or (event.timer is Timer.MISSING and not life.leases):
+            return self._judge_lost(entry, event)
+        return event
+
+    def _judge_idle(self, entry: Entry, event: events.TimerFired) -> events.Event:
+        """V9, P20: an idle timer stops nothing that queued work, or its group, needs."""
+        if entry.life.in_use:
+            return event
+        kept = self.why_kept(entry, event.at)
+        key = ("stop", entry.life.name)
+        if kept is None:
+            self._journal.done(key)
+            self._of(entry)[0].leaving.add(entry.life.name)
+            return event
+        rule, text, build = kept
+        self._journal.skipped(key, self._skip(entry, event.at, rule, text, build))
+        return replace(event, keep_s=KEEP_S)
+
+    def _judge_lost(self, entry: Entry, event: events.TimerFired) -> events.Event:
+        """A11: when a whole group is lost nobody is given up; else one at a time."""
+        pool, counted = self._of(entry)
+        key = ("give_up", entry.life.name)
+        if pool.held(counted, event.at):
+            text = f"{pool.title}: {counted.detached} of {counted.up} are lost; they are waited for"
+            self._journal.skipped(key, self._skip(entry, event.at, "group_lost", text))
+            return replace(event, keep_s=FORCED_EVERY_S)
+        wait_s = pool.next_giving_up_s(event.at)
+        if wait_s > 0 and not entry.life.policy.permanent:
+            text = f"{pool.title}: another was given up {FORCED_EVERY_S - wait_s:.0f} s ago"
+            self._journal.skipped(key, self._skip(entry, event.at, "one_at_a_time", text))
+            return replace(event, keep_s=wait_s)
+        self._journal.done(key)
+        pool.gave_up_at = event.at
+        return event
+
+    def decisions(self, entry: Entry, step: Step) -> Sequence[Decision]:
+        made = of_step(step)
+        pool, counted = self._of(entry)
+        breaker = _breaker_after(pool, step)
+        if breaker.open_until != pool.breaker.open_until:
+            made.append(_breaker_decision(pool, breaker, step))
+        if self._starts_hold(pool, counted, step):
+            text = f"{pool.title}: {len(pool.lost) + 1} of {counted.up} lost within a minute"
+            numbers = {"lost": len(pool.lost) + 1, "up": counted.up}
+            made.append(
+                Decision(
+                    at=step.event.at,
+                    kind=Kind.HOLD,
+                    rule=GROUP_LOST,
+                    text=text,
+                    worker=entry.life.name,
+                    group=pool.name,
+                    numbers=numbers,
+                )
+            )
+        return made
+
+    def orders(self, entry: Entry, step: Step) -> Sequence[commands.Command]:
+        if GROUP_LOST in entry.incidents and (step.after.attached or step.after.instance is None):
+            return [commands.Resolve(GROUP_LOST, "the worker that showed it is no longer lost")]
+        pool, counted = self._of(entry)
+        if self._starts_hold(pool, counted, step):
+            detail = f"{pool.title}: most of it was lost within a minute; none is given up yet"
+            return [commands.Notify(GROUP_LOST, detail)]
+        return []
+
+    def happened(self, entry: Entry, step: Step, decided: Sequence[Decision]) -> None:
+        pool, counted = self._of(entry)
+        at, name = step.event.at, entry.life.name
+        pool.breaker = _breaker_after(pool, step)
+        if self._starts_hold(pool, counted, step):
+            pool.held_since = at
+        if _is_lost(step):
+            pool.lost[name] = at
+        elif step.after.attached:
+            pool.lost.pop(name, None)
+        if pool.lost:
+            since = at - MINUTE_S
+            pool.lost = {each: when for each, when in pool.lost.items() if when > since}
+        if any(each.kind is Kind.START for each in decided):
+            pool.started(at)
+        pool.leaving.discard(name)
+        counted.count(step.before, by=-1)
+        if not any(isinstance(each, commands.Forget) for each in step.ordered):
+            counted.count(step.after)
+
+    # --- its own ----------------------------------------------------------------------------------
+
+    def _starts_hold(self, pool: Pool, counted: Census, step: Step) -> bool:
+        if not _is_lost(step) or pool.held(counted, step.event.at):
+            return False
+        return pool.mass_loss(step.after.name, counted, step.event.at) is not None
+
+    def _skip(
+        self, entry: Entry, at: float, rule: str, text: str, build: str | None = None
+    ) -> Decision:
+        return Decision(
+            at=at,
+            kind=Kind.SKIP,
+            rule=rule,
+            text=f"not stopped: {text}",
+            worker=entry.life.name,
+            build=build,
+            group=entry.definition.group,
+        )
+
+    def _of(self, entry: Entry) -> tuple[Pool, Census]:
+        name = pool_of(entry)
+        return self._pool(name), self._census().setdefault(name, Census())
+
+    def _pool(self, name: str) -> Pool:
+        if name not in self._pools:
+            self._pools[name] = Pool(name, self._groups.get(name))
+        return self._pools[name]
+
+    def _census(self) -> dict[str, Census]:
+        if self._counted is None:
+            self._counted = census((pool_of(entry), entry.life) for entry in self._registry)
+        return self._counted
+
+
+def pool_of(entry: Entry) -> str:
+    """Whose starts are counted together. No group's name has a space in it."""
+    return entry.definition.group or f"driver {entry.definition.driver}"
+
+
+def _is_lost(step: Step) -> bool:
+    """Whether the worker was attached and is not, by nobody's order."""
+    before, after = step.before, step.after
+    if before.state is not State.SUBSTANTIATED or not before.attached or after.attached:
+        return False
+    return isinstance(step.event, events.Detached | events.Inspected)
+
+
+def _breaker_after(pool: Pool, step: Step) -> Breaker:
+    before, after = step.before, step.after
+    examined = before.gate is Gate.ASKING and isinstance(step.event, events.Examined)
+    if before.state is not State.SUBSTANTIATING and not (examined and not before.uses):
+        return pool.breaker
+    if after.state is State.SUBSTANTIATED:
+        # Who attaches may still differ from what is expected: that is known when it was looked at.
+        return pool.breaker if after.gate is not Gate.OPEN else pool.breaker.succeeded()
+    failed = after.quarantine_until not in {None, before.quarantine_until}
+    if not failed:
+        return pool.breaker
+    allowed = pool.group.failures_allowed if pool.group else FAILURES_ALLOWED
+    error = after.quarantine_reason or ""
+    return pool.breaker.failed(step.event.at, after.name, error, allowed)
+
+
+def _breaker_decision(pool: Pool, breaker: Breaker, step: Step) -> Decision:
+    if breaker.open_until is None:
+        rule, text = "closed", f"{pool.title}: a start succeeded"
+    else:
+        rule = "opened"
+        text = (
+            f"{pool.title}: {breaker.failures} starts failed in a row; none for "
+            f"{breaker.pause_s:g} s, then one: {breaker.error}"
+        )
+    return Decision(
+        at=step.event.at,
+        kind=Kind.BREAKER,
+        rule=rule,
+        text=text,
+        worker=step.after.name,
+        group=pool.name,
+        numbers={
+            "failures": breaker.failures,
+            "workers": sorted(breaker.workers),
+            "open_until": breaker.open_until,
+            "pause_s": breaker.pause_s,
+            "error": breaker.error[:500],
+        },
+    )

@@ -1,0 +1,67 @@
+"""Writes down why builds wait: of each that has waited a while, once, until its rule changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.scheduling.decision_log import Journal
+from hostler_hub.scheduling.planner import Waiting
+from hostler_hub.scheduling.reasons import Reasons, Skip
+from hostler_hub.workers.decisions import Decision, Kind
+
+# A build that is taken at once was never skipped; and nobody reads more often than this.
+AFTER_S = 1.0
+EVERY_S = 5.0
+# What waits for an instance that is coming is not passed over.
+_UNDER_WAY = {"free", "starting"}
+
+
+class Backlog(Protocol):
+    def waiting(self) -> Iterable[Waiting]: ...
+
+
+class Survey:
+    """Level-triggered, and cheap: builds of one kind are asked about once."""
+
+    def __init__(self, clock: Clock, backlog: Backlog, reasons: Reasons, journal: Journal) -> None:
+        self._clock = clock
+        self._backlog = backlog
+        self._reasons = reasons
+        self._journal = journal
+        self._coming = False
+        self._last = float("-inf")
+
+    def soon(self) -> None:
+        """Builds were left over: look why, in a while."""
+        if not self._coming:
+            self._coming = True
+            wait_s = max(AFTER_S, self._last + EVERY_S - self._clock.monotonic())
+            self._clock.call_after(wait_s, self.look)
+
+    def look(self) -> None:
+        self._coming = False
+        now, self._last = self._clock.now(), self._clock.monotonic()
+        waiting = list(self._backlog.waiting())
+        self._journal.keep("build", {build.id for build in waiting})
+        skips: dict[tuple[str, bool], Skip] = {}
+        for build in waiting:
+            if build.submitted_at > now - AFTER_S:
+                continue
+            key = (build.kind, build.not_before > now)
+            if key not in skips:
+                skips[key] = self._reasons.skip_of(build, now)
+            skip = skips[key]
+            if skip.rule in _UNDER_WAY:
+                self._journal.done(("build", build.id))
+                continue
+            decision = Decision(
+                at=now,
+                kind=Kind.SKIP,
+                rule=skip.rule,
+                text=skip.text,
+                build=build.id,
+                numbers=skip.numbers,
+            )
+            self._journal.skipped(("build", build.id), decision)

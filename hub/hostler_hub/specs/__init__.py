@@ -1,0 +1,1 @@
+"""What users write, parsed and validated: workers, builds, steps, groups, conditions."""

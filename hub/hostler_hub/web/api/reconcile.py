@@ -1,0 +1,80 @@
+"""What providers have against what the hub knows: look, settle, forget."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+
+from hostler_hub.errors import InvalidRequest
+from hostler_hub.specs.fields import DriverName, Text, WorkerName
+from hostler_hub.views import evidence_view, reconcile_view
+from hostler_hub.web.api import problems
+from hostler_hub.web.api.ports import HubPart
+from hostler_hub.web.api.responses import Json
+from hostler_hub.web.api.schemas import reconcile as shapes
+from hostler_hub.web.api.security import GuardedRoute, Operator, Viewer
+
+router = APIRouter(prefix="/api/v1", route_class=GuardedRoute, tags=["reconcile"])
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Reconcile(_Body):
+    """Which drivers to ask (all by default), and whether what is held may be done."""
+
+    drivers: Annotated[list[DriverName], Field(min_length=1, max_length=64)] | None = None
+    dry_run: StrictBool = False
+    confirmed: StrictBool = False
+
+
+class Forget(_Body):
+    """Workers whose instances are gone by somebody's word, which `confirmed` gives."""
+
+    names: Annotated[list[WorkerName], Field(max_length=10_000)]
+    reason: Text
+    confirmed: Literal[True]
+    dry_run: StrictBool = False
+
+
+@router.post("/reconcile", response_model=shapes.Reconciliation, responses=problems.responses())
+async def reconcile(body: Reconcile, hub: HubPart, caller: Operator) -> Json:  # noqa: ARG001
+    """Asks the providers for everything that carries this hub's mark, and settles the difference.
+
+    Returns when that is done, which takes as long as the slowest of them.
+    """
+    known = sorted(hub.reconciler.drivers)
+    for index, driver in enumerate(body.drivers or ()):
+        if driver not in known:
+            raise InvalidRequest(
+                f"driver {driver} has nothing to reconcile (there are {', '.join(known)})",
+                pointer=f"/drivers/{index}",
+            )
+    report = await hub.reconciler.settle(
+        drivers=body.drivers, dry_run=body.dry_run, confirmed=body.confirmed
+    )
+    return Json(reconcile_view(report))
+
+
+@router.post(
+    "/workers/forget", response_model=shapes.ForgetResults, responses=problems.responses(404, 409)
+)
+async def forget(body: Forget, hub: HubPart, caller: Operator) -> Json:
+    """Frees workers whose instances cannot be proven gone but are, as somebody has seen."""
+    results = await hub.reconciler.forget(
+        body.names, reason=body.reason, by=caller.name, dry_run=body.dry_run
+    )
+    return Json({"results": results})
+
+
+@router.get(
+    "/workers/{name}/evidence",
+    response_model=shapes.EvidenceList,
+    responses=problems.responses(404),
+)
+async def evidence(name: str, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
+    """What drivers said of this worker's failed instances before they were destroyed."""
+    hub.fleet.view(name)
+    rows = await hub.evidence.of_worker(name)
+    return Json({"items": [evidence_view(row) for row in rows]})

@@ -1,0 +1,64 @@
+"""API tokens: made, listed, revoked by administrators."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from starlette.responses import Response
+
+from hostler_hub.specs.build import Number
+from hostler_hub.web.api import problems
+from hostler_hub.web.api.ports import HubPart
+from hostler_hub.web.api.responses import Json
+from hostler_hub.web.api.schemas import system as shapes
+from hostler_hub.web.api.security import Admin, GuardedRoute
+from hostler_hub.web.tokens import MAX_LIFE_S, Role
+
+router = APIRouter(prefix="/api/v1/tokens", route_class=GuardedRoute, tags=["tokens"])
+
+
+class CreateToken(BaseModel):
+    """A token to make; it lives 90 days at most."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: StrictStr
+    role: Role
+    expires_in_s: Annotated[Number, Field(gt=0, le=MAX_LIFE_S)] | None = None
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=shapes.CreatedToken,
+    responses=problems.responses(409, 413),
+)
+async def create(body: CreateToken, hub: HubPart, caller: Admin) -> Json:
+    """Makes a token and shows it, this once."""
+    life_s = MAX_LIFE_S if body.expires_in_s is None else body.expires_in_s
+    token = await hub.tokens.create(body.name, body.role, by=caller.name, expires_in_s=life_s)
+    return Json({"name": body.name, "role": body.role.value, "token": token}, status_code=201)
+
+
+@router.get("", response_model=shapes.TokenList, responses=problems.responses())
+async def list_all(hub: HubPart, caller: Admin) -> Json:  # noqa: ARG001  # declares the role
+    """Every token, without what proves it."""
+    items = [
+        {**each, "created_at": _iso(each["created_at"]), "expires_at": _iso(each["expires_at"])}
+        for each in await hub.tokens.list()
+    ]
+    return Json({"items": items})
+
+
+@router.delete("/{name}", status_code=204, responses=problems.responses(404))
+async def delete(name: str, hub: HubPart, caller: Admin) -> Response:  # noqa: ARG001
+    """Revokes a token at once."""
+    await hub.tokens.delete(name)
+    return Response(status_code=204)
+
+
+def _iso(instant: float | None) -> str | None:
+    if instant is None:
+        return None
+    return datetime.fromtimestamp(instant, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

@@ -1,0 +1,218 @@
+"""The fleet: define workers, see them, say what is wanted of them."""
+
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Query
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    model_validator,
+)
+
+from hostler_hub.specs.build import Text, WorkerDefinition, WorkerName
+from hostler_hub.specs.fields import PositiveSeconds, refuse
+from hostler_hub.web.api import problems
+from hostler_hub.web.api.ports import HubPart
+from hostler_hub.web.api.responses import Json
+from hostler_hub.web.api.schemas import workers as shapes
+from hostler_hub.web.api.schemas.base import WorkerMode, WorkerState
+from hostler_hub.web.api.security import GuardedRoute, Operator, Viewer
+from hostler_hub.workers.selection import Select
+
+router = APIRouter(prefix="/api/v1/workers", route_class=GuardedRoute, tags=["workers"])
+
+MAX_NAMES = 10_000
+PAGE_ROWS = 500
+Names = Annotated[list[WorkerName], Field(max_length=MAX_NAMES)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Filter(_Body):
+    """Which workers to list; several conditions must all hold."""
+
+    name: Annotated[list[str], Field(max_length=MAX_NAMES)] = []
+    state: WorkerState | None = None
+    mode: WorkerMode | None = None
+    driver: str | None = None
+    label: str | None = None
+    missing: bool | None = None
+    limit: Annotated[int, Field(ge=1, le=PAGE_ROWS)] = PAGE_ROWS
+    after: str | None = None
+
+
+class _Targets(_Body):
+    """Whom it is about: workers by name, or by what they are."""
+
+    names: Names | None = None
+    select: Select | None = None
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.names is None) == (self.select is None):
+            raise refuse("targets", "give either names or select")
+        return self
+
+
+class QueryWorkers(_Targets):
+    """Workers to look up, whether or not they exist."""
+
+    names: Annotated[list[StrictStr], Field(max_length=MAX_NAMES)] | None = None
+
+
+class DefineWorkers(_Body):
+    """Definitions to store, all or none."""
+
+    workers: Annotated[list[WorkerDefinition], Field(max_length=MAX_NAMES)]
+    dry_run: StrictBool = False
+
+
+class RemoveWorkers(_Targets):
+    """Workers to remove; `force` cancels what they run."""
+
+    dry_run: StrictBool = False
+    force: StrictBool = False
+
+
+class SetMode(_Targets):
+    """What is wanted of workers, and why; until an instant, for a time, or for good."""
+
+    mode: WorkerMode
+    reason: Text | None = None
+    until: AwareDatetime | None = None
+    for_s: PositiveSeconds | None = None
+    dry_run: StrictBool = False
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.until is not None and self.for_s is not None:
+            raise refuse("two_ends", "give either until or for_s")
+        return self
+
+    def ends_at(self, now: float) -> float | None:
+        """In seconds since the epoch; None for good."""
+        if self.for_s is not None:
+            return now + self.for_s
+        return None if self.until is None else self.until.timestamp()
+
+
+class NameWorkers(_Targets):
+    """Workers to act on."""
+
+    dry_run: StrictBool = False
+
+
+@router.get("", response_model=shapes.WorkerPage, responses=problems.responses())
+async def page(
+    hub: HubPart,
+    caller: Viewer,  # noqa: ARG001  # declares the role
+    where: Annotated[Filter, Query()],
+) -> Json:
+    """Workers by name, a page at a time: give `next` as `after` for the next one."""
+    return Json(
+        hub.fleet.page(
+            names=where.name,
+            state=where.state,
+            mode=where.mode,
+            driver=where.driver,
+            label=where.label,
+            missing=where.missing,
+            limit=where.limit,
+            after=where.after,
+        )
+    )
+
+
+@router.post("/query", response_model=shapes.WorkerLookup, responses=problems.responses(413))
+async def query(body: QueryWorkers, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
+    """Any number of workers, by name or by what they are, in one answer."""
+    return Json(hub.fleet.query(hub.fleet.choose(body.names, body.select)))
+
+
+@router.post("/define", response_model=shapes.DefineResults, responses=problems.responses(409, 413))
+async def define(body: DefineWorkers, hub: HubPart, caller: Operator) -> Json:
+    """Creates or changes workers: all of them or none."""
+    results = await hub.fleet.define(body.workers, dry_run=body.dry_run, by=caller.name)
+    return Json({"results": results})
+
+
+@router.post(
+    "/remove", response_model=shapes.RemoveResults, responses=problems.responses(404, 409, 413)
+)
+async def remove(body: RemoveWorkers, hub: HubPart, caller: Operator) -> Json:
+    """Removes workers; one whose instance must end first disappears once that is proven gone."""
+    names = hub.fleet.choose(body.names, body.select)
+    results = await hub.fleet.remove(names, force=body.force, dry_run=body.dry_run, by=caller.name)
+    return Json({"results": results})
+
+
+@router.post(
+    "/mode", response_model=shapes.ModeResults, responses=problems.responses(404, 409, 413)
+)
+async def set_mode(body: SetMode, hub: HubPart, caller: Operator) -> Json:
+    """Pauses, resumes, drains or stops workers; the token's name is noted as who wanted it."""
+    results = await hub.fleet.set_mode(
+        hub.fleet.choose(body.names, body.select),
+        mode=body.mode,
+        reason=body.reason,
+        until=body.ends_at(hub.clock.now()),
+        by=caller.name,
+        dry_run=body.dry_run,
+    )
+    return Json({"results": results})
+
+
+@router.post(
+    "/substantiate", response_model=shapes.StateResults, responses=problems.responses(404, 409, 413)
+)
+async def substantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Json:
+    """Asks for instances and returns at once; look the workers up to see them come."""
+    names = hub.fleet.choose(body.names, body.select)
+    results = await hub.fleet.substantiate(names, by=caller.name, dry_run=body.dry_run)
+    return Json({"results": results})
+
+
+@router.post(
+    "/insubstantiate",
+    response_model=shapes.StateResults,
+    responses=problems.responses(404, 409, 413),
+)
+async def insubstantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Json:
+    """Asks for instances to end and returns at once."""
+    names = hub.fleet.choose(body.names, body.select)
+    results = await hub.fleet.insubstantiate(names, by=caller.name, dry_run=body.dry_run)
+    return Json({"results": results})
+
+
+@router.get("/{name}", response_model=shapes.WorkerView, responses=problems.responses(404))
+async def view(name: str, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
+    """One worker."""
+    return Json(hub.fleet.view(name))
+
+
+@router.get("/{name}/events", response_model=shapes.EventList, responses=problems.responses(404))
+async def events(
+    name: str,
+    hub: HubPart,
+    caller: Viewer,  # noqa: ARG001  # declares the role
+    limit: Annotated[int, Query(ge=1, le=PAGE_ROWS)] = 100,
+) -> Json:
+    """A worker's latest transitions with their causes, newest first."""
+    return Json({"items": await hub.fleet.events(name, limit)})
+
+
+@router.delete(
+    "/{name}", response_model=shapes.RemoveResult, responses=problems.responses(404, 409)
+)
+async def remove_one(
+    name: str, hub: HubPart, caller: Operator, force: Annotated[bool, Query()] = False
+) -> Json:
+    """Removes one worker."""
+    results = await hub.fleet.remove([name], force=force, dry_run=False, by=caller.name)
+    return Json(results[0])

@@ -1,0 +1,154 @@
+"""The pages: workers, queue, builds, incidents; read, rendered, nothing decided here."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import Response, StreamingResponse
+
+from hostler_hub.specs.build import STEPS
+from hostler_hub.store import decisions, incidents
+from hostler_hub.web.api.schemas.base import WorkerMode, WorkerState
+from hostler_hub.web.api.schemas.builds import BuildState
+from hostler_hub.web.page.guard import PageRoute, Viewer
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+ROWS = 200
+# For so many of those that wait it is worked out at each look why they do.
+EXPLAINED = 10
+EVENTS = 50
+LOG_PIECE_BYTES = 256 * 1024
+
+Id = Annotated[str, Path(pattern=r"^[0-9A-HJKMNP-TV-Z]{26}$")]
+StepIndex = Annotated[int, Path(ge=0, lt=STEPS)]
+Word = Annotated[str, Query(max_length=200)]
+
+
+@router.get("/")
+async def workers(
+    visit: Viewer,
+    state: WorkerState | Literal[""] = "",
+    mode: WorkerMode | Literal[""] = "",
+    label: Word = "",
+    missing: bool = False,
+    after: Word = "",
+) -> Response:
+    """Every worker: what is wanted of it, how it is, who has it, and what is wrong."""
+    found = visit.hub.fleet.page(
+        names=[],
+        state=state or None,
+        mode=mode or None,
+        driver=None,
+        label=label or None,
+        missing=missing or None,
+        limit=ROWS,
+        after=after or None,
+    )
+    wanted = {"state": state, "mode": mode, "label": label, "missing": missing}
+    status = await visit.hub.fleet.status()
+    counts = await visit.hub.incidents.counts()
+    return visit.show("workers.html", workers=found, wanted=wanted, status=status, incidents=counts)
+
+
+@router.get("/workers/{name}")
+async def worker(visit: Viewer, name: str) -> Response:
+    """One worker with its events, decisions, builds and incidents."""
+    hub = visit.hub
+    view = hub.fleet.view(name)
+    events, decided, builds, told = await asyncio.gather(
+        hub.fleet.events(name, EVENTS),
+        hub.journal.page(decisions.Filter(worker=name), EVENTS, None),
+        hub.queue.page(state=None, worker=name, limit=20, after=None),
+        hub.incidents.page(incidents.Filter(worker=name), limit=10, after=None),
+    )
+    return visit.show(
+        "worker.html",
+        worker=view,
+        events=events,
+        decisions=decided["items"],
+        builds=builds["items"],
+        incidents=told["items"],
+    )
+
+
+@router.get("/builds")
+async def builds(visit: Viewer, state: BuildState | Literal[""] = "", after: Word = "") -> Response:
+    """What waits and why, what runs, and what was."""
+    queue = visit.hub.queue
+    found = await queue.page(state=state or None, worker=None, limit=ROWS, after=after or None)
+    waiting = await queue.page(state="queued", worker=None, limit=ROWS, after=None)
+    first = list(itertools.islice(reversed(waiting["items"]), EXPLAINED))
+    explained = await asyncio.gather(*(queue.get(each["id"]) for each in first))
+    return visit.show(
+        "builds.html",
+        builds=found,
+        state_wanted=state,
+        waiting=[each for each in explained if each["state"] == "queued"],
+        more_waiting=max(0, len(waiting["items"]) - len(first)),
+    )
+
+
+@router.get("/builds/{id}")
+async def build(visit: Viewer, id: Id) -> Response:
+    """One build with its steps, their logs as they grow, and why it waits while it does."""
+    hub = visit.hub
+    view = await hub.queue.get(id)
+    decided = await hub.journal.page(decisions.Filter(build=id), EVENTS, None)
+    return visit.show("build.html", build=view, decisions=decided["items"])
+
+
+@router.get("/builds/{id}/steps/{index}/log")
+async def log(
+    visit: Viewer, id: Id, index: StepIndex, offset: Annotated[int, Query(ge=0, lt=2**63)] = 0
+) -> Response:
+    """The next piece of a step's log, as bytes that no browser takes for a page."""
+    part = await visit.hub.queue.read_log(id, index, offset, LOG_PIECE_BYTES)
+    headers = {
+        "content-disposition": f'attachment; filename="{id}-{index}.log"',
+        "hostler-log-end": str(part.end),
+        "hostler-log-complete": "true" if part.complete else "false",
+    }
+    return Response(part.data, media_type="text/plain", headers=headers)
+
+
+@router.get("/builds/{id}/steps/{index}/log/whole")
+async def whole_log(visit: Viewer, id: Id, index: StepIndex) -> Response:
+    """A step's log as far as there is one, to keep."""
+    queue = visit.hub.queue
+    first = await queue.read_log(id, index, 0, LOG_PIECE_BYTES)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        part = first
+        while part.data:
+            yield part.data
+            part = await queue.read_log(id, index, part.end, LOG_PIECE_BYTES)
+
+    headers = {"content-disposition": f'attachment; filename="{id}-{index}.log"'}
+    return StreamingResponse(pieces(), media_type="text/plain", headers=headers)
+
+
+@router.get("/incidents")
+async def all_incidents(
+    visit: Viewer, show: Literal["open", "all"] = "open", after: Word = ""
+) -> Response:
+    """What is wrong, or was, and whether people know."""
+    where = incidents.Filter(open=True if show == "open" else None)
+    found = await visit.hub.incidents.page(where, limit=ROWS, after=after or None)
+    failed = await visit.hub.incidents.deliveries(
+        state="failed", incident=None, limit=20, after=None
+    )
+    return visit.show("incidents.html", incidents=found, shown=show, failed=failed["items"])
+
+
+@router.get("/incidents/{id}")
+async def incident(visit: Viewer, id: Id) -> Response:
+    """One incident with its evidence, and who was told of it."""
+    view = await visit.hub.incidents.get(id)
+    evidence = await visit.hub.evidence.of_worker(view["worker"])
+    told = [each for each in evidence if each["instance"] == view["instance"]]
+    return visit.show("incident.html", incident=view, texts=told)

@@ -1,0 +1,1 @@
+"""What happens to a worker: registry, definitions, controller, leases, incidents."""

@@ -1,0 +1,1 @@
+"""Agents that are attached: admission, sessions, heartbeat, examination of their machines."""

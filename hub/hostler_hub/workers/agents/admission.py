@@ -1,0 +1,218 @@
+"""Who may attach: an instance by its epoch and one-time token, a permanent worker by its password.
+
+The answers (before the upgrade to a WebSocket):
+
+- 401 for unknown names, wrong passwords and tokens alike: same work, same words, recorded;
+- 410 for an instance that proved who it was, and is over: the order to go away (A2, A3);
+- 403 for anything that looks like a browser: agents send no Origin (faults 3.1);
+- 503 with Retry-After while more agents arrive per second than are let in (A12), or the store is
+  away (D3).
+
+The token is bound to the session secret of the agent that uses it first; whoever comes with the
+same token and another secret is refused, and the instance ends (faults 3.3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import os
+from dataclasses import dataclass
+
+import structlog
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket
+
+from hostler_agent.wire.errors import CredentialsError
+from hostler_agent.wire.extension import Handshake
+from hostler_hub.digest import hash_of
+from hostler_hub.errors import NotFound
+from hostler_hub.lifecycle import events
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.store import workers
+from hostler_hub.store.engine import Store
+from hostler_hub.store.errors import StoreUnavailable
+from hostler_hub.workers.agents.refusals import Refusals
+from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.registry import Entry, Registry
+
+_log = structlog.get_logger(__name__)
+
+# When an agent may ask again that could not be looked up.
+STORE_RETRY_S = 5
+
+# Verified against when there is nothing to verify, so that it takes as long.
+_NO_ONE = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Which worker and instance a connection speaks for. ``epoch`` is None for permanent ones."""
+
+    worker: str
+    instance: str
+    epoch: int | None
+
+
+class Refusal(Exception):
+    """The handshake's HTTP answer."""
+
+    def __init__(self, status: int, text: str, retry_after_s: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.retry_after_s = retry_after_s
+
+
+class Admission:
+    """Decides about handshakes."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        registry: Registry,
+        controller: Controller,
+        refusals: Refusals,
+        secrets: Secrets,
+        handshakes_per_s: int,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._controller = controller
+        self._refusals = refusals
+        self._secrets = secrets
+        self._rate = handshakes_per_s
+        self._window = (0, 0)
+        self._tasks = Tasks()
+
+    async def admit(self, websocket: WebSocket) -> Admitted | None:
+        """Who it is; None when the handshake was refused and answered."""
+        name: str | None = None
+        try:
+            self._throttle()
+            _refuse_browsers(websocket)
+            handshake = Handshake.parse(websocket.headers)
+            name = handshake.name
+            return await self._identify(handshake)
+        except CredentialsError as error:
+            refusal = Refusal(401, str(error))
+        except StoreUnavailable as error:
+            refusal = Refusal(503, f"the hub cannot look it up: {error}", STORE_RETRY_S)
+        except Refusal as caught:
+            refusal = caught
+        after_s = refusal.retry_after_s
+        headers = {} if after_s is None else {"Retry-After": str(after_s)}
+        answer = PlainTextResponse(refusal.text, refusal.status, headers)
+        await websocket.send_denial_response(answer)
+        # After the answer, which so tells nobody whether there is such a worker.
+        self._record(refusal, name, websocket.client.host if websocket.client else "")
+        return None
+
+    def _record(self, refusal: Refusal, name: str | None, client: str) -> None:
+        _log.warning("agent refused", client=client, status=refusal.status, reason=refusal.text)
+        if refusal.retry_after_s is not None:
+            return  # let in later: that is no refusal
+        news = self._refusals.note(name or "", client, refusal.text)
+        if news and name is not None and name in self._registry:
+            cause = f"from {client or 'this machine'}: {refusal.text}"
+            event = events.Refused(at=self._clock.now(), cause=cause)
+            self._tasks.spawn(self._tell(name, event), f"refusal {name}")
+
+    async def _tell(self, worker: str, event: events.Refused) -> None:
+        with contextlib.suppress(NotFound):
+            await self._controller.handle(worker, event)
+
+    async def aclose(self) -> None:
+        await self._tasks.aclose()
+
+    def _throttle(self) -> None:
+        second, count = self._window
+        now = int(self._clock.monotonic())
+        count = count + 1 if now == second else 1
+        self._window = (now, count)
+        if count > self._rate:
+            raise Refusal(503, "too many agents at once", retry_after_s=1)
+
+    async def _identify(self, handshake: Handshake) -> Admitted:
+        entry = self._registry.find(handshake.name)
+        if handshake.instance is not None:
+            return await self._identify_instance(entry, handshake, handshake.instance)
+        return await self._identify_permanent(entry, handshake)
+
+    async def _identify_instance(
+        self, entry: Entry | None, handshake: Handshake, instance: str
+    ) -> Admitted:
+        row = await self._store.read(workers.instance, instance)
+        expected = row["token_hash"] if row is not None and row["token_hash"] else _NO_ONE
+        right = hmac.compare_digest(expected, hash_of(handshake.password))
+        if not right or row is None or row["worker"] != handshake.name:
+            raise Refusal(401, "unknown worker or wrong token")
+        life = entry.life if entry is not None else None
+        current = life is not None and life.instance is not None and life.instance.id == instance
+        if not current or handshake.epoch != row["epoch"]:
+            raise Refusal(410, f"instance {instance} of {handshake.name} is over: do not come back")
+        if handshake.session is None or not await self._store.write(
+            workers.bind_session, instance, hash_of(handshake.session)
+        ):
+            await self._report_theft(handshake.name, instance)
+            raise Refusal(401, "unknown worker or wrong token")
+        return Admitted(handshake.name, instance, row["epoch"])
+
+    async def _report_theft(self, worker: str, instance: str) -> None:
+        """Who came first may be the thief: the instance ends, and people are told."""
+        cause = "its one-time token was used a second time, by another process"
+        event = events.Compromised(at=self._clock.now(), instance=instance, cause=cause)
+        with contextlib.suppress(NotFound):
+            await self._controller.handle(worker, event)
+
+    async def _identify_permanent(self, entry: Entry | None, handshake: Handshake) -> Admitted:
+        right = await self._is_password(entry, handshake.password)
+        if not right or entry is None:
+            raise Refusal(401, "unknown worker or wrong token")
+        life = entry.life
+        if life.instance is not None and life.policy.permanent:
+            return Admitted(handshake.name, life.instance.id, life.epoch)
+        return Admitted(handshake.name, new_ulid(int(self._clock.now() * 1000)), None)
+
+    async def _is_password(self, entry: Entry | None, given: str) -> bool:
+        """The same work for every name: none, one with a hash, and one with a reference."""
+        ref = entry.definition.password_ref if entry is not None else None
+        stored = entry.password_hash if entry is not None and ref is None else None
+        right = await asyncio.to_thread(verify_password, given, stored)
+        try:
+            secret = _NO_ONE if ref is None else self._secrets.resolve(ref)
+        except SecretRefused as error:
+            _log.error("worker's password is not to be had", reason=str(error))
+            return False
+        same = hmac.compare_digest(hash_of(secret), hash_of(given))
+        return same if ref is not None else right
+
+
+def _refuse_browsers(websocket: WebSocket) -> None:
+    """Cross-site WebSockets carry an Origin (CVE-2024-23898); agents have none."""
+    if "origin" in websocket.headers:
+        raise Refusal(403, "agents do not come from web pages")
+
+
+def hash_password(password: str) -> str:
+    """scrypt with a salt of its own: ``salt$hash`` in hex."""
+    salt = os.urandom(16)
+    return f"{salt.hex()}${_scrypt(password, salt).hex()}"
+
+
+def verify_password(password: str, stored: str | None) -> bool:
+    """Whether the password is the stored one; takes as long when nothing is stored."""
+    salt, _, expected = (stored or f"{'0' * 32}${_NO_ONE}").partition("$")
+    right = hmac.compare_digest(_scrypt(password, bytes.fromhex(salt)).hex(), expected)
+    return right and stored is not None
+
+
+def _scrypt(password: str, salt: bytes) -> bytes:
+    return hashlib.scrypt(password.encode(), salt=salt, n=2**14, r=8, p=1, dklen=32)

@@ -1,0 +1,218 @@
+"""The gate: compares a machine that has attached with what is expected, before its first lease.
+
+The lifecycle core orders the look and decides what becomes of it. Facts are asked for anew each
+time, so that a repair is seen. Which tools there are is asked only of an agent that announces that
+it can tell; of one that cannot (Buildbot's own), all that it does not tell is a difference.
+
+An agent that is gone meanwhile gets no answer from here: its connection's end is the next event. A
+late one, or one that answers nonsense, differs from what was expected (A6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from hostler_agent.wire import messages
+from hostler_agent.wire.errors import ProtocolError, WireError
+from hostler_agent.wire.extension import STOPPING, TOOL_VERSIONS
+from hostler_hub.errors import NotFound
+from hostler_hub.lifecycle import commands, events
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.specs.expectations import (
+    Difference,
+    Exam,
+    Expectations,
+    Findings,
+    Tool,
+    differences,
+)
+from hostler_hub.store.errors import StoreUnavailable
+from hostler_hub.workers.agents.facts import facts_of
+from hostler_hub.workers.agents.sessions import Agents, AgentSession, ConnectionLost
+from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.registry import Registry
+
+_log = structlog.get_logger(__name__)
+
+# What one tool may take to say its version, what all of them, and what the whole look.
+TOOL_S = 10.0
+TOOLS_S = 45.0
+EXAM_S = 60.0
+
+_TEXT_SIZE = 500
+
+
+class Gate:
+    """Examines attached agents."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        registry: Registry,
+        controller: Controller,
+        agents: Agents,
+    ) -> None:
+        self._clock = clock
+        self._registry = registry
+        self._controller = controller
+        self._agents = agents
+        self._tasks = Tasks()
+
+    def examine(self, worker: str, order: commands.Examine) -> None:
+        """Begin to look; answered to the controller."""
+        self._tasks.spawn(self._examine(worker, order), f"examine {worker}")
+
+    async def aclose(self) -> None:
+        await self._tasks.aclose()
+
+    async def _examine(self, worker: str, order: commands.Examine) -> None:
+        session = self._agents.by_connection(order.connection)
+        exam = None if session is None else await self._exam(session, order.expects)
+        if exam is None:
+            return  # gone, or about to go; its connection's end tells of it
+        if (entry := self._registry.find(worker)) is not None:
+            entry.exam = exam
+        event = events.Examined(at=exam.at, exam=order.exam, met=exam.met, cause=exam.summary)
+        await self._controller.insist(worker, event)
+
+    async def _exam(self, session: AgentSession, expects: Expectations) -> Exam | None:
+        findings = None
+        try:
+            async with asyncio.timeout(EXAM_S):
+                findings = await self._look(session, expects)
+            differs = differences(expects, findings)
+        except (ConnectionLost, NotFound):
+            return None
+        except TimeoutError:
+            differs = (Difference("agent", f"an answer within {EXAM_S:g} s", "none"),)
+        except WireError as error:
+            if str(error) == STOPPING:
+                return None
+            _log.warning(
+                "agent's answer is none", worker=session.admitted.worker, reason=str(error)
+            )
+            differs = (Difference("agent", "an answer", _short(str(error))),)
+        return Exam(self._clock.now(), expects, differs, findings)
+
+    async def _look(self, session: AgentSession, expects: Expectations) -> Findings:
+        asked_at = self._clock.now()
+        await self._agents.ask(session)
+        answered_at = self._clock.now()
+        facts = await self._note(session)
+        told_at = None if session.report is None else session.report.clock_s
+        tools = await self._tools(session, list(expects.tools)) if expects.tools else None
+        return Findings(
+            facts=facts,
+            agent=_name_of(session),
+            clock_skew_s=None if told_at is None else skew_s(told_at, asked_at, answered_at),
+            tools=tools,
+        )
+
+    async def _note(self, session: AgentSession) -> Mapping[str, Any]:
+        """Its facts, written down too; an outage of the store is none of the machine's (V12)."""
+        try:
+            return await self._agents.note(session)
+        except StoreUnavailable as error:  # they are told again with the next attach
+            _log.warning("facts not noted", worker=session.admitted.worker, reason=str(error))
+            return facts_of(session.info, session.report)
+
+    async def _tools(
+        self, session: AgentSession, names: Sequence[str]
+    ) -> Mapping[str, Tool] | None:
+        """None where the agent cannot tell."""
+        announced = session.info.get("worker_commands")
+        if not isinstance(announced, dict) or TOOL_VERSIONS not in announced:
+            return None
+        asking = _Asking(session.instance)
+        command_id = f"exam-{new_ulid(int(self._clock.now() * 1000)).lower()}"
+        args = {"tools": list(names), "timeout": TOOL_S, "maxTime": TOOLS_S}
+        self._agents.listen(command_id, asking)
+        try:
+            await session.request(messages.StartCommand(command_id, TOOL_VERSIONS, args))
+            return await _unless_gone(session, asking.answer)
+        finally:
+            self._agents.unlisten(command_id)
+
+
+class _Asking:
+    """Who hears of the one command (the agents' CommandSink)."""
+
+    def __init__(self, instance: str) -> None:
+        self.instance = instance
+        self.answer: asyncio.Future[dict[str, Tool]] = asyncio.get_running_loop().create_future()
+        self._told: Any = None
+
+    async def update(self, pairs: Sequence[Sequence[Any]]) -> None:
+        for key, value in pairs:
+            if key == TOOL_VERSIONS:
+                self._told = value
+
+    async def complete(self, error: str | None) -> None:
+        if self.answer.done():
+            return
+        if error is not None:
+            self.answer.set_exception(ProtocolError(error))
+            return
+        try:
+            self.answer.set_result(tools_of(self._told))
+        except ProtocolError as nonsense:
+            self.answer.set_exception(nonsense)
+
+    async def carry(self, message: messages.Message) -> Any:
+        raise ProtocolError(f"{message.op}: there is no file to transfer")
+
+
+async def _unless_gone(
+    session: AgentSession, answer: asyncio.Future[dict[str, Tool]]
+) -> dict[str, Tool]:
+    """The answer; raises ConnectionLost as soon as nobody is there to give it."""
+    gone = asyncio.create_task(session.closed.wait(), name="agent gone")
+    gone.add_done_callback(lambda _: answer.cancel())
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        if not gone.done():
+            raise  # it is we who are to end
+        raise ConnectionLost("the agent's connection is gone") from None
+    finally:
+        gone.cancel()
+
+
+def tools_of(told: Any) -> dict[str, Tool]:
+    """What an agent tells of tools: {name: {path, version, problem}}. Raises ProtocolError."""
+    if not isinstance(told, dict):
+        raise ProtocolError(f"{TOOL_VERSIONS} was not answered with a map")
+    return {str(name): _tool(name, each) for name, each in told.items()}
+
+
+def _tool(name: object, told: Any) -> Tool:
+    keys = ("path", "version", "problem")
+    if not isinstance(told, dict) or not all(
+        told.get(key) is None or isinstance(told[key], str) for key in keys
+    ):
+        raise ProtocolError(f"{TOOL_VERSIONS}: what is told of {_short(str(name))} makes no sense")
+    return Tool(*(None if told.get(key) is None else _short(told[key]) for key in keys))
+
+
+def skew_s(told_at: float, asked_at: float, answered_at: float) -> float:
+    """How far another clock, read between two readings of ours, must at least be off: above 0 it is
+    ahead. So a slow answer makes no clock wrong."""
+    if told_at > answered_at:
+        return told_at - answered_at
+    return min(0.0, told_at - asked_at)
+
+
+def _name_of(session: AgentSession) -> str:
+    """For people: an agent that is not ours calls itself what it likes."""
+    version = _short(str(session.info.get("version", "of no known version")))
+    return f"{'the agent' if session.report is not None else 'a foreign agent'} ({version})"
+
+
+def _short(text: str) -> str:
+    return "".join(each if each.isprintable() else " " for each in text[:_TEXT_SIZE])

@@ -1,0 +1,114 @@
+"""Who tried to attach and was not let in: what was given as the name, from where, how often.
+
+Whoever guesses passwords can make as many attempts as the handshakes let in, so they are counted
+in memory, few rows are kept (V15), and those are stored a moment later. Of what was given as a
+name only a part is kept, and nothing of a password (V14).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hostler_hub.instants import instant
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.store import refusals
+from hostler_hub.store.engine import Store
+
+ROWS = 500
+NAME_SIZE = 100
+STORE_AFTER_S = 2.0
+# After so long a pause the same attempt is news again.
+NEWS_AFTER_S = 3600.0
+
+
+@dataclass(slots=True)
+class Attempt:
+    """Attempts that are alike."""
+
+    name: str
+    client: str
+    reason: str
+    first_at: float
+    last_at: float
+    count: int
+
+    @property
+    def key(self) -> refusals.Key:
+        return (self.name, self.client, self.reason)
+
+
+class Refusals:
+    """The latest of them, oldest first."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._attempts: dict[refusals.Key, Attempt] = {}
+        self._changed: set[refusals.Key] = set()
+        self._gone: set[refusals.Key] = set()
+        self._storing = asyncio.Lock()
+        self._tasks = Tasks()
+
+    async def load(self) -> None:
+        for row in await self._store.read(refusals.load_all):
+            attempt = Attempt(**row)
+            self._attempts[attempt.key] = attempt
+
+    def note(self, name: str, client: str, reason: str) -> bool:
+        """Count an attempt; whether it is news, to be told elsewhere too."""
+        at = self._clock.now()
+        shown = "".join(each if each.isprintable() else "?" for each in name[:NAME_SIZE])
+        key = (shown, client, reason)
+        attempt = self._attempts.pop(key, None)
+        news = attempt is None or at - attempt.last_at > NEWS_AFTER_S
+        if attempt is None:
+            attempt = Attempt(*key, first_at=at, last_at=at, count=0)
+        attempt.last_at, attempt.count = at, attempt.count + 1
+        self._attempts[key] = attempt  # the latest is the last
+        if not self._changed:
+            self._clock.call_at(at + STORE_AFTER_S, self._store_soon)
+        self._changed.add(key)
+        while len(self._attempts) > ROWS:
+            oldest = next(iter(self._attempts))
+            del self._attempts[oldest]
+            self._changed.discard(oldest)
+            self._gone.add(oldest)
+        return news
+
+    def page(self, limit: int) -> list[dict[str, Any]]:
+        """The latest attempts, latest first."""
+        latest = list(self._attempts.values())[-limit:]
+        return [_view(attempt) for attempt in reversed(latest)]
+
+    async def aclose(self) -> None:
+        await self._tasks.aclose()
+        await self._keep()
+
+    def _store_soon(self) -> None:
+        self._tasks.spawn(self._keep(), "store refusals")
+
+    async def _keep(self) -> None:
+        async with self._storing:
+            changed, gone = self._changed, self._gone
+            self._changed, self._gone = set(), set()
+            rows: Sequence[dict[str, Any]] = [
+                dataclasses.asdict(self._attempts[key]) for key in changed if key in self._attempts
+            ]
+            if rows or gone:
+                await self._store.write(refusals.replace, sorted(gone), rows)
+
+
+def _view(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "name": attempt.name,
+        "client": attempt.client,
+        "reason": attempt.reason,
+        "first_at": instant(attempt.first_at),
+        "last_at": instant(attempt.last_at),
+        "count": attempt.count,
+    }

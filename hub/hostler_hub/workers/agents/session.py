@@ -1,0 +1,201 @@
+"""One attached agent: what is asked of it, what it reports, and its connection's end.
+
+What it reports is routed by command id to the one who runs that command, and only if the command
+belongs to this connection's instance (faults 3.1: a worker that is not to be trusted speaks for
+nobody else). Nothing here waits for a peer without a deadline: one that is stopped, or half gone,
+takes nothing from its socket and answers nothing (A6, N1, V18).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from hostler_agent.wire import messages
+from hostler_agent.wire.errors import ProtocolError, WireError
+from hostler_agent.wire.extension import LEAVE_CLOSE_CODE, AgentReport
+from hostler_agent.wire.session import Answered, Failed, Rejected, Requested, Role, Session
+from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.workers.agents.admission import Admitted
+
+_log = structlog.get_logger(__name__)
+
+# What a close frame may take to leave: the peer may not be reading any more.
+CLOSE_S = 2.0
+
+
+class ConnectionLost(Exception):
+    """The agent's connection ended before it answered. It may have done what it was asked."""
+
+
+class CommandSink(Protocol):
+    """Who runs a command and hears of it."""
+
+    @property
+    def instance(self) -> str: ...
+    def update(self, pairs: Sequence[Sequence[Any]]) -> Awaitable[None]: ...
+    def complete(self, error: str | None) -> Awaitable[None]: ...
+    def carry(self, message: messages.Message) -> Awaitable[Any]:
+        """A message of the file transfer that was opened for the command; its answer."""
+
+
+@dataclass
+class AgentSession:
+    """One attached agent."""
+
+    websocket: WebSocket
+    admitted: Admitted
+    sinks: Mapping[str, CommandSink]
+    deadline_s: float
+    id: str = field(default_factory=new_ulid)
+    wire: Session = field(default_factory=lambda: Session(Role.HUB))
+    info: Mapping[str, Any] = field(default_factory=dict)
+    report: AgentReport | None = None
+    resumes: bool = True
+    leaves: bool = False
+    heard: int = 0  # frames, of whatever kind: whoever sends any is alive
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: Tasks = field(default_factory=Tasks)
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
+
+    @property
+    def instance(self) -> str:
+        return self.admitted.instance
+
+    @property
+    def client(self) -> str:
+        """Where it comes from."""
+        client = self.websocket.client
+        return client.host if client is not None and client.host else "this machine"
+
+    @property
+    def process(self) -> str | None:
+        """Which agent process it is; None for a stock peer, which does not say."""
+        return None if self.report is None else self.report.process[:100]
+
+    @property
+    def boot_id(self) -> str | None:
+        """Which start of its machine it runs in; None where that is not known."""
+        return None if self.report is None else self.report.boot_id
+
+    @property
+    def basedir(self) -> str:
+        return str(self.info.get("basedir", "."))
+
+    async def request(self, message: messages.Message) -> Any:
+        """Ask the agent and wait for its answer.
+
+        Raises RemoteError (it refused), ConnectionLost, TimeoutError after the deadline.
+        """
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        async with self.room:
+            if self.closed.is_set():
+                raise ConnectionLost("the agent's connection is closed")
+            try:
+                await self._send(self.wire.request(message, answer))
+                async with asyncio.timeout(self.deadline_s):
+                    return await answer
+            finally:
+                self.wire.abandon(answer)
+
+    async def read(self) -> None:
+        """Take frames until the connection ends; returns then."""
+        try:
+            while True:
+                self._take(await self.websocket.receive_bytes())
+                while self.wire.unanswered >= 64:  # stop reading: it is the peer that must wait
+                    await self._one_answered()
+        except WebSocketDisconnect as end:
+            self.leaves = end.code == LEAVE_CLOSE_CODE
+        except (KeyError, RuntimeError):
+            pass  # Starlette's ways to say: a text frame, closed while we sent
+        except WireError as error:
+            _log.warning("agent broke the protocol", worker=self.admitted.worker, reason=str(error))
+            await self.close(1002, str(error)[:100])
+        finally:
+            self._lose()
+
+    async def close(self, code: int, reason: str) -> None:
+        """End the connection; a peer that takes no farewell is left without one."""
+        self.closed.set()
+        if self.websocket.application_state is WebSocketState.DISCONNECTED:
+            return
+        # The first two: it was faster.
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self.websocket.close(code, reason)
+
+    def _take(self, frame: bytes) -> None:
+        self.heard += 1
+        event = self.wire.receive(frame)
+        if isinstance(event, Answered):
+            _settle(event.token, result=event.result)
+        elif isinstance(event, Failed):
+            _settle(event.token, error=event.error)
+        elif isinstance(event, Rejected):
+            self.tasks.spawn(self._reply(event.frame), "reject")
+        elif isinstance(event, Requested):
+            self.tasks.spawn(self._serve(event.seq_number, event.message), "serve")
+
+    async def _serve(self, seq_number: int, message: messages.Message) -> None:
+        """Answer one request. Tasks start in the order of the frames, so sinks hear in order."""
+        try:
+            frame = self.wire.answer(seq_number, await self._route(message))
+        except (WireError, ValueError) as error:
+            frame = self.wire.refuse(seq_number, str(error))
+        self._answered.set()
+        await self._reply(frame)
+
+    async def _reply(self, frame: bytes) -> None:
+        with contextlib.suppress(ConnectionLost):  # what it reported it will report again
+            await self._send(frame)
+
+    async def _route(self, message: messages.Message) -> Any:
+        if isinstance(message, messages.Keepalive):
+            return None
+        command_id = getattr(message, "command_id", "")
+        sink = self.sinks.get(command_id)
+        if sink is None or sink.instance != self.instance:
+            raise ProtocolError(f"unknown command_id {command_id[:100]!r}")
+        if isinstance(message, messages.Update):
+            await sink.update(message.args)
+        elif isinstance(message, messages.Complete):
+            await sink.complete(message.args)
+        else:
+            return await sink.carry(message)
+        return None
+
+    async def _send(self, frame: bytes) -> None:
+        try:
+            await self.websocket.send_bytes(frame)
+        except (RuntimeError, WebSocketDisconnect) as error:
+            raise ConnectionLost("the agent's connection is closed") from error
+
+    async def _one_answered(self) -> None:
+        self._answered.clear()
+        await self._answered.wait()
+
+    def _lose(self) -> None:
+        self.closed.set()
+        for token in self.wire.lose():
+            _settle(token, error=ConnectionLost("the agent's connection is gone"))
+
+    def __post_init__(self) -> None:
+        self._answered = asyncio.Event()
+
+
+def _settle(token: object, *, result: Any = None, error: Exception | None = None) -> None:
+    assert isinstance(token, asyncio.Future)
+    if token.done():
+        return
+    if error is not None:
+        token.set_exception(error)
+    else:
+        token.set_result(result)

@@ -1,0 +1,239 @@
+"""The use cases on leases of people: take a worker for oneself, renew that, give it back.
+
+What a lease is and when it is granted the lifecycle core decides; here is who may ask for it. A
+lease is fenced by its id: whoever names one that is over is told so and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from hostler_hub.errors import Conflict, Forbidden, NotFound
+from hostler_hub.lease_views import lease_view, past_lease_view
+from hostler_hub.lifecycle import IllegalTransition, PersonLease, State, Worker, events
+from hostler_hub.lifecycle.model import (
+    why_no_instance,
+    why_not_askable,
+    why_not_grantable,
+)
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.runtime.waiters import Waiters
+from hostler_hub.store import people
+from hostler_hub.store.engine import Store
+from hostler_hub.web.tokens import Caller, Role
+from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.registry import Entry, Registry
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a person asks for: how long to have it, how long to wait for it at most."""
+
+    ttl_s: float
+    wait_s: float
+    reason: str | None
+    keep: bool
+
+
+class Leases:
+    """Answers and orders about leases of people."""
+
+    def __init__(
+        self, store: Store, clock: Clock, registry: Registry, controller: Controller
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._controller = controller
+        self._workers: dict[str, str] = {}  # which worker a lease that lasts is on
+        self._changed: Waiters[str] = Waiters()
+        self._tasks = Tasks()
+
+    def load(self) -> None:
+        """Take up what the last hub's registry says."""
+        for entry in self._registry:
+            if entry.life.person is not None:
+                self._workers[entry.life.person.id] = entry.life.name
+        self.offer()
+
+    async def settle(self, deadline_s: float) -> bool:
+        """Wait until nothing that was offered is under way; whether it came to that."""
+        return await self._tasks.settle(deadline_s)
+
+    async def aclose(self) -> None:
+        await self._tasks.aclose()
+
+    # --- for people ---------------------------------------------------------------------------
+
+    async def acquire(
+        self, worker: str, terms: Terms, *, by: Caller, dry_run: bool
+    ) -> dict[str, Any]:
+        """Lease a worker, or wait for it; who has it, or waits for it, already has it still."""
+        entry = self._registry.get(worker)
+        person = entry.life.person
+        if person is not None and person.holder == by.name:
+            return {"changed": False, "lease": lease_view(entry, person)}
+        self._refuse(entry.life, terms)
+        if dry_run:
+            return {"changed": True, "lease": None}
+        now = self._clock.now()
+        lease = PersonLease(
+            id=new_ulid(int(now * 1000)),
+            holder=by.name,
+            asked_at=now,
+            until=now + terms.wait_s,
+            ttl_s=terms.ttl_s,
+            reason=terms.reason,
+            keep=terms.keep,
+        )
+        self._workers[lease.id] = worker
+        try:
+            await self._controller.handle(worker, events.PersonAsked(at=now, lease=lease))
+        except (IllegalTransition, NotFound) as error:
+            del self._workers[lease.id]
+            self._refuse(self._registry.get(worker).life, terms)
+            raise Conflict(f"worker {worker} has just changed; try again") from error
+        _log.info("person asks for a worker", worker=worker, lease=lease.id, by=by.name)
+        self.offer()
+        return {"changed": True, "lease": await self.get(lease.id)}
+
+    async def renew(
+        self, id: str, *, ttl_s: float | None, reason: str | None, by: Caller, dry_run: bool
+    ) -> dict[str, Any]:
+        """Let a lease last for another ``ttl_s`` from now; None is as long as it was given for."""
+        entry, person = await self._current(id)
+        if person.holder != by.name and not by.role.covers(Role.OPERATOR):
+            raise Forbidden(f"lease {id} is {person.holder}'s, who renews it, or an operator")
+        now = self._clock.now()
+        ttl_s = person.ttl_s if ttl_s is None else ttl_s
+        until = now + ttl_s if person.granted else person.until
+        renewed = events.PersonRenewed(
+            at=now,
+            lease=id,
+            until=until,
+            ttl_s=ttl_s,
+            reason=person.reason if reason is None else reason,
+            by=by.name,
+        )
+        if dry_run:
+            changed = replace(person, until=until, ttl_s=ttl_s, reason=renewed.reason)
+            return {"changed": True, "lease": lease_view(entry, changed)}
+        await self._controller.handle(entry.life.name, renewed)
+        entry, person = await self._current(id)  # it may have ended in this moment
+        return {"changed": True, "lease": lease_view(entry, person)}
+
+    async def release(
+        self, id: str, *, keep: bool | None, force: bool, by: Caller, dry_run: bool
+    ) -> dict[str, Any]:
+        """Give a worker back, or wait no longer. An operator may end another's with ``force``."""
+        try:
+            entry, person = await self._current(id)
+        except Conflict:
+            return {"changed": False, "lease": await self.get(id)}
+        mine = person.holder == by.name
+        if not mine and not by.role.covers(Role.OPERATOR):
+            raise Forbidden(f"lease {id} is {person.holder}'s, who releases it, or an operator")
+        if not mine and not force:
+            raise Conflict(f"lease {id} is {person.holder}'s; an operator ends it with force")
+        if dry_run:
+            return {"changed": True, "lease": lease_view(entry, person)}
+        cause = "released" if mine else f"ended by {by.name}"
+        left = events.PersonLeft(at=self._clock.now(), lease=id, cause=cause, keep=keep)
+        await self._controller.handle(entry.life.name, left)
+        _log.info("person gives a worker back", worker=entry.life.name, lease=id, by=by.name)
+        return {"changed": True, "lease": await self.get(id)}
+
+    async def get(self, id: str) -> dict[str, Any]:
+        """One lease, lasting or over. Raises NotFound."""
+        entry = self._registry.find(self._workers.get(id, ""))
+        if entry is not None and entry.life.person is not None and entry.life.person.id == id:
+            return lease_view(entry, entry.life.person)
+        row = await self._store.read(people.get, id)
+        if row is None:
+            raise NotFound(f"there is no lease {id}")
+        return past_lease_view(row)
+
+    async def wait(self, id: str, wait_s: float) -> dict[str, Any]:
+        """The lease once nobody waits for it any more, or as it is after ``wait_s`` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while True:
+                    with self._changed.waiting(id) as changed:
+                        view = await self.get(id)
+                        if view["state"] != "waiting":
+                            return view
+                        await changed.wait()
+        return await self.get(id)
+
+    async def page(
+        self, *, worker: str | None, holder: str | None, ended: bool, limit: int
+    ) -> dict[str, Any]:
+        """Leases that last by worker, or with ``ended`` those that are over, newest first."""
+        if ended:
+            rows = await self._store.read(people.recent, worker, limit)
+            views = [past_lease_view(row) for row in rows]
+        else:
+            held = sorted(set(self._workers.values()))
+            entries = [entry for name in held if (entry := self._registry.find(name))]
+            views = [lease_view(each, p) for each in entries if (p := each.life.person)]
+        wanted = [
+            view
+            for view in views
+            if worker in {None, view["worker"]} and holder in {None, view["holder"]}
+        ]
+        return {"items": wanted[:limit]}
+
+    # --- for the controller -------------------------------------------------------------------
+
+    def tell(self, id: str) -> None:
+        """The lease was granted, renewed or ended."""
+        entry = self._registry.find(self._workers.get(id, ""))
+        if entry is None or entry.life.person is None or entry.life.person.id != id:
+            self._workers.pop(id, None)
+        self._changed.wake(id)
+
+    def offer(self) -> None:
+        """Something became possible: start instances for those who wait for a latent worker."""
+        for name in self._workers.values():
+            entry = self._registry.find(name)
+            if entry is not None and _lacks_instance(entry.life):
+                self._tasks.spawn(self._want(name), f"start {name} for a person")
+
+    async def _want(self, worker: str) -> None:
+        now = self._clock.now()
+        wanted = events.Wanted(
+            at=now, instance=new_ulid(int(now * 1000)), cause="a person waits for it"
+        )
+        with contextlib.suppress(NotFound):
+            await self._controller.handle(worker, wanted)
+
+    async def _current(self, id: str) -> tuple[Entry, PersonLease]:
+        """Raises NotFound, and Conflict for a lease that is over."""
+        view = await self.get(id)
+        entry = self._registry.find(view["worker"])
+        person = None if entry is None else entry.life.person
+        if entry is None or person is None or person.id != id:
+            raise Conflict(f"lease {id} ended at {view['ended_at']}: {view['end_reason']}")
+        return entry, person
+
+    def _refuse(self, life: Worker, terms: Terms) -> None:
+        refusal = why_not_askable(life)
+        if refusal is not None:
+            raise Conflict(f"worker {life.name} cannot be leased: {refusal}")
+        refusal = why_not_grantable(life)
+        if refusal is not None and not terms.wait_s:
+            raise Conflict(f"worker {life.name} cannot be leased at once: {refusal}")
+
+
+def _lacks_instance(life: Worker) -> bool:
+    waits = life.person is not None and not life.person.granted
+    return waits and life.state is State.LATENT and why_no_instance(life) is None

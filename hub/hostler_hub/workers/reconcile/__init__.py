@@ -1,0 +1,1 @@
+"""What providers list, held against what the registry says."""

@@ -1,0 +1,318 @@
+"""Holds the ledger against what providers list, and settles the difference (V2, V17).
+
+Theory of operation. A pass asks every driver for all that carries this hub's mark and compares it
+with the workers' instances (``drift``). Orphans are destroyed, with evidence, until a later list
+no longer has them; a worker whose instance is proven absent is told so, as if its driver had seen
+it. The hub makes a pass at its start and then regularly; an operator may ask for one, dry or with
+a confirmation for what is held. A driver that does not answer is reported, and nothing is
+concluded about its instances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, Owned
+from hostler_hub.errors import Conflict
+from hostler_hub.lifecycle import State, events
+from hostler_hub.lifecycle.model import Presence
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.store import workers
+from hostler_hub.store.engine import Store
+from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.evidence import Evidence
+from hostler_hub.workers.reconcile import diff
+from hostler_hub.workers.reconcile.diff import Action, Expected, Finding, Kind, Seen
+from hostler_hub.workers.reconcile.spares import Spares
+from hostler_hub.workers.registry import Entry, Registry
+
+_log = structlog.get_logger(__name__)
+
+LIST_DEADLINE_S = 120.0
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finding and what came of it; ``error`` when it could not be done."""
+
+    driver: str
+    finding: Finding
+    done: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """How many a driver listed, how many of workers were expected, and the spares beside them."""
+
+    listed: int
+    expected: int
+    spares: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """What one pass found: what was looked at, by driver, and the differences."""
+
+    at: float
+    outcomes: list[Outcome] = field(default_factory=list)
+    checked: dict[str, Checked] = field(default_factory=dict)
+    unanswered: dict[str, str] = field(default_factory=dict)
+
+
+class Reconciler:
+    """Makes passes, one at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        registry: Registry,
+        controller: Controller,
+        drivers: Mapping[str, Driver],
+        interval_s: float,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._controller = controller
+        self._drivers = {
+            name: driver for name, driver in drivers.items() if not driver.capabilities.permanent
+        }
+        self._interval_s = interval_s
+        self._evidence = Evidence(store, clock)
+        self._since: dict[str, dict[str, float]] = {}
+        self._passing = asyncio.Lock()
+
+    @property
+    def drivers(self) -> Collection[str]:
+        """The names of the drivers whose instances can leak."""
+        return self._drivers.keys()
+
+    async def run(self) -> None:
+        """Make a pass now and then, for as long as the hub runs."""
+        while True:
+            try:
+                report = await self.settle()
+                _note(report)
+            except Exception as error:  # noqa: BLE001 - one bad pass must not end reconciling
+                _log.error("reconcile failed", exc_info=error)
+            await self._nap()
+
+    async def _nap(self) -> None:
+        rested = asyncio.Event()
+        timer = self._clock.call_after(self._interval_s, rested.set)
+        try:
+            await rested.wait()
+        finally:
+            timer.cancel()
+
+    async def settle(
+        self,
+        *,
+        drivers: Collection[str] | None = None,
+        dry_run: bool = False,
+        confirmed: bool = False,
+    ) -> Report:
+        """One pass over these drivers, or all; ``dry_run`` says what it would do."""
+        async with self._passing:
+            report = Report(self._clock.now())
+            for name, driver in self._drivers.items():
+                if drivers is None or name in drivers:
+                    await self._pass(name, driver, report, dry_run=dry_run, confirmed=confirmed)
+            return report
+
+    async def _pass(
+        self, name: str, driver: Driver, report: Report, *, dry_run: bool, confirmed: bool
+    ) -> None:
+        seen = await self._look(name, driver, report)
+        if seen is None:
+            return
+        since = self._since.get(name, {})
+        findings = diff.compare(seen, since, confirmed=confirmed)
+        self._since[name] = diff.still_waiting(findings, since, seen.at)
+        report.checked[name] = Checked(len(seen.owned), len(seen.expected), len(seen.kept))
+        if dry_run:
+            report.outcomes += [Outcome(name, finding) for finding in findings]
+            return
+        turns = asyncio.Semaphore(_AT_ONCE)
+        acts = [self._act(name, driver, finding, turns) for finding in findings]
+        report.outcomes += await asyncio.gather(*acts)
+
+    async def forget(
+        self, names: Sequence[str], *, reason: str, by: str, dry_run: bool
+    ) -> list[dict[str, Any]]:
+        """Take a person's word that instances are gone whose destroy keeps failing (P13)."""
+        entries = [self._registry.get(name) for name in dict.fromkeys(names)]
+        todo = [entry for entry in entries if entry.life.instance is not None]
+        for entry in todo:
+            _refuse_unstuck(entry)
+        if not dry_run:
+            at, cause = self._clock.now(), f"forgotten by {by}: {reason}"
+            await self._controller.handle_many(
+                [
+                    (entry.life.name, events.Forgotten(at=at, instance=instance.id, cause=cause))
+                    for entry in todo
+                    if (instance := entry.life.instance) is not None
+                ]
+            )
+        return [{"name": entry.life.name, "changed": entry in todo} for entry in entries]
+
+    # --- looking ------------------------------------------------------------------------------
+
+    async def _look(self, name: str, driver: Driver, report: Report) -> Seen | None:
+        before = self._living(name)
+        spares = Spares(name, driver, self._registry, self._store)
+        at = self._clock.now()
+        try:
+            async with asyncio.timeout(LIST_DEADLINE_S):
+                owned = list(await driver.list_owned(self._places(name)))
+        except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
+            report.unanswered[name] = _reason(name, error)
+            return None
+        owned += await self._look_back(name, driver, report, spares, owned)
+        # Who came or went while the driver looked is for the next pass.
+        now = self._living(name)
+        expected = [_expected(entry) for entry in now.values()]
+        steady = [each for each in expected if each.instance in before]
+        coming = {each.instance for each in expected} - before.keys()
+        listed = [each for each in owned if each.instance not in coming]
+        foreign = [each.instance for each in listed if each.instance not in now]
+        ended = await self._store.read(workers.ended_at, foreign)
+        return Seen(at, listed, steady, ended, spares.kept(listed))
+
+    async def _look_back(
+        self, name: str, driver: Driver, report: Report, spares: Spares, owned: Sequence[Owned]
+    ) -> Sequence[Owned]:
+        """What is left where no definition leads any more. A place that does not answer (its
+        credentials may have been taken away) keeps nobody from looking at all the others."""
+        former = await spares.former_places(self._places(name))
+        left: list[Owned] = []
+        try:
+            if former:
+                async with asyncio.timeout(LIST_DEADLINE_S):
+                    left = list(await driver.list_owned(former))
+        except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
+            report.unanswered[name] = f"where machines were kept before: {_reason(name, error)}"
+            return ()
+        await spares.note_gone([*owned, *left], report.at)
+        known = {each.name for each in owned}
+        return [each for each in left if each.name not in known]
+
+    def _living(self, driver: str) -> dict[str, Entry]:
+        return {
+            entry.life.instance.id: entry
+            for entry in self._registry
+            if entry.life.instance is not None and entry.origin.driver == driver
+        }
+
+    def _places(self, driver: str) -> Sequence[Mapping[str, Any]]:
+        places = [
+            entry.definition.driver_options
+            for entry in self._registry
+            if entry.definition.driver == driver
+        ]
+        return places + [entry.origin.options for entry in self._living(driver).values()]
+
+    # --- settling -----------------------------------------------------------------------------
+
+    async def _act(
+        self, name: str, driver: Driver, finding: Finding, turns: asyncio.Semaphore
+    ) -> Outcome:
+        if finding.action in {Action.WAIT, Action.HOLD}:
+            return Outcome(name, finding)
+        if finding.action is Action.DESTROY:
+            async with turns:
+                return await self._destroy(name, driver, finding)
+        presence, handle = Presence.GONE, None
+        if finding.action is Action.ADOPT and finding.owned is not None:
+            presence, handle = Presence.RUNNING, finding.owned.handle
+        event = events.Inspected(
+            at=self._clock.now(),
+            instance=finding.instance,
+            presence=presence,
+            evidence=finding.reason,
+            handle=handle,
+        )
+        await self._controller.handle(finding.worker, event)
+        return Outcome(name, finding, done=True)
+
+    async def _destroy(self, name: str, driver: Driver, finding: Finding) -> Outcome:
+        owned = finding.owned
+        assert owned is not None
+        options = await self._options(name, driver, owned)
+        ref = InstanceRef(owned.worker, owned.instance, owned.epoch, owned.handle, options)
+        await self._evidence.gather(driver, ref, f"{finding.kind}: {finding.reason}")
+        try:
+            async with asyncio.timeout(driver.capabilities.destroy_deadline_s):
+                await driver.destroy(ref)
+        except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
+            return Outcome(name, finding, error=_reason(name, error))
+        return Outcome(name, finding, done=True)
+
+    async def _options(self, name: str, driver: Driver, owned: Owned) -> Mapping[str, Any]:
+        """What it was started with, if the ledger knows; its handle says where it is.
+
+        A definition that leads there as well may name newer credentials.
+        """
+        entry = self._registry.find(owned.worker)
+        present = None
+        if entry is not None and entry.definition.driver == name:
+            present = entry.definition.driver_options
+        row = await self._store.read(workers.instance, owned.instance)
+        if row is None or row["driver_options"] is None:
+            return present or {}
+        return driver.options_model.in_force(present, row["driver_options"])
+
+
+def _expected(entry: Entry) -> Expected:
+    life = entry.life
+    assert life.instance is not None
+    return Expected(
+        worker=life.name,
+        instance=life.instance.id,
+        epoch=life.instance.epoch,
+        settled=life.state is not State.INSUBSTANTIATING and not entry.driver_lock.locked(),
+        attached=life.attached,
+        has_handle=life.instance.handle is not None,
+    )
+
+
+def _refuse_unstuck(entry: Entry) -> None:
+    life = entry.life
+    if life.state is not State.INSUBSTANTIATING or not life.destroy_attempts:
+        raise Conflict(
+            f"worker {life.name} is {life.state} and its instance can still be stopped the usual "
+            "way; only one whose destroy has failed is forgotten"
+        )
+
+
+def _reason(driver: str, error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"{driver}: no answer within the deadline"
+    if isinstance(error, DriverError):
+        return str(error)
+    _log.error("driver broke its contract", driver=driver, exc_info=error)
+    return f"{driver}: it broke: {type(error).__name__}: {error}"
+
+
+def _note(report: Report) -> None:
+    for driver, reason in report.unanswered.items():
+        _log.warning("provider not reconciled", driver=driver, reason=reason)
+    for each in report.outcomes:
+        level = _log.info if each.finding.kind is Kind.UNRECORDED else _log.warning
+        level(
+            "instance differs from the ledger",
+            driver=each.driver,
+            instance=each.finding.instance,
+            kind=each.finding.kind.value,
+            action=each.finding.action.value,
+            reason=each.finding.reason,
+            error=each.error,
+        )

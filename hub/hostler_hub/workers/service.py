@@ -1,0 +1,293 @@
+"""The use cases on workers: define, remove, order, look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hostler_hub.builds.service import Queue
+from hostler_hub.errors import Conflict, InvalidRequest, NotFound
+from hostler_hub.instants import instant
+from hostler_hub.lifecycle import Mode, State, Worker, events
+from hostler_hub.lifecycle.model import why_not_startable, why_reserved
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.scheduling.reasons import Reasons
+from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.store import events as event_rows
+from hostler_hub.store.engine import Store
+from hostler_hub.views import event_view, worker_view
+from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.definitions import Definitions
+from hostler_hub.workers.registry import Entry, Registry
+from hostler_hub.workers.selection import Select
+
+LONGEST_MODE_S = 366 * 24 * 3600.0
+
+
+class Fleet:
+    """Answers and orders about workers; every order is one transaction, all or nothing."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        registry: Registry,
+        controller: Controller,
+        queue: Queue,
+        definitions: Definitions,
+        reasons: Reasons,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._registry = registry
+        self._controller = controller
+        self._queue = queue
+        self._definitions = definitions
+        self._reasons = reasons
+
+    # --- definitions -----------------------------------------------------------------------------
+
+    async def define(
+        self, definitions: Sequence[WorkerDefinition], *, dry_run: bool, by: str
+    ) -> list[dict[str, Any]]:
+        """Create or change workers, all or nothing; see ``Definitions``."""
+        return await self._definitions.define(definitions, dry_run=dry_run, by=by)
+
+    async def remove(
+        self, names: Sequence[str], *, force: bool, dry_run: bool, by: str
+    ) -> list[dict[str, Any]]:
+        """Remove workers; one that runs a build only with ``force`` (its build is retried)."""
+        await self._queue.released(names)
+        present = [entry for name in _unique(names) if (entry := self._registry.find(name))]
+        _refuse_leased(present, force=force)
+        busy = [entry.life.name for entry in present if entry.life.leases]
+        if busy and not force:
+            raise Conflict(
+                f"{_list(busy)} runs a build; drain it first, or remove it with force "
+                "(its build is then run elsewhere)"
+            )
+        known = {entry.life.name for entry in present}
+        todo = [entry.life.name for entry in present if not entry.life.removing]
+        if not dry_run and todo:
+            at = self._clock.now()
+            await self._controller.handle_many(
+                [(name, events.Removed(at=at, by=by)) for name in todo]
+            )
+        return [
+            {
+                "name": name,
+                "changed": name in todo,
+                "state": "removing" if name in self._registry and not dry_run else "absent",
+            }
+            if name in known
+            else {"name": name, "changed": False, "state": "absent"}
+            for name in _unique(names)
+        ]
+
+    # --- orders -------------------------------------------------------------------------------
+
+    def choose(self, names: Sequence[str] | None, select: Select | None) -> list[str]:
+        """Whom an order is about: those named, or those that fit now, by name."""
+        if select is None:
+            return list(names or ())
+        return sorted(entry.life.name for entry in self._registry if select.fits(entry))
+
+    async def set_mode(
+        self,
+        names: Sequence[str],
+        *,
+        mode: str,
+        reason: str | None,
+        by: str,
+        dry_run: bool,
+        until: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """Order a mode, until an instant or for good. Ordering ``active`` ends a quarantine too."""
+        wanted, at = Mode(mode), self._clock.now()
+        if until is not None:
+            _refuse_end(wanted, until - at)
+        order = events.ModeSet(at=at, mode=wanted, reason=reason, by=by, until=until)
+        results = [_mode_result(entry, order) for entry in self._all(names)]
+        todo = [result["name"] for result in results if result["changed"]]
+        if todo and not dry_run:
+            await self._controller.handle_many([(name, order) for name in todo])
+        return results
+
+    async def substantiate(
+        self, names: Sequence[str], *, by: str, dry_run: bool
+    ) -> list[dict[str, Any]]:
+        """Start instances now; refuses, all or nothing, where an order or a quarantine forbids."""
+        entries = self._all(names)
+        todo = [entry for entry in entries if entry.life.state is not State.SUBSTANTIATED]
+        todo = [entry for entry in todo if entry.life.state is not State.SUBSTANTIATING]
+        for entry in todo:
+            refusal = why_not_startable(entry.life)
+            if refusal is not None:
+                raise Conflict(
+                    f"worker {entry.life.name} cannot be substantiated: {refusal}"
+                    + _remedy(entry.life)
+                )
+        if not dry_run:
+            now = self._clock.now()
+            wants = [
+                (
+                    entry.life.name,
+                    events.Wanted(
+                        at=now, instance=new_ulid(int(now * 1000)), cause=f"order by {by}"
+                    ),
+                )
+                for entry in todo
+            ]
+            await self._controller.handle_many(wants)
+        return _states(entries, todo)
+
+    async def insubstantiate(
+        self, names: Sequence[str], *, by: str, dry_run: bool
+    ) -> list[dict[str, Any]]:
+        """Stop instances that no lease holds."""
+        entries = self._all(names)
+        await self._queue.released(names)
+        _refuse_leased(entries, force=False)
+        busy = [entry.life.name for entry in entries if entry.life.leases]
+        if busy:
+            raise Conflict(
+                f"{_list(busy)} runs a build; set mode draining (waits for it) or stopped (gives "
+                "it to another worker)"
+            )
+        up = {State.SUBSTANTIATING, State.SUBSTANTIATED}
+        todo = [entry for entry in entries if entry.life.state in up]
+        permanent = [entry.life.name for entry in todo if entry.life.policy.permanent]
+        if permanent:
+            raise Conflict(f"{_list(permanent)} is permanent: its owner starts and stops it")
+        if not dry_run:
+            order = events.Unwanted(at=self._clock.now(), cause=f"order by {by}")
+            await self._controller.handle_many([(entry.life.name, order) for entry in todo])
+        return _states(entries, todo)
+
+    # --- looks --------------------------------------------------------------------------------
+
+    def view(self, name: str) -> dict[str, Any]:
+        entry = self._registry.get(name)
+        view = worker_view(entry, self._queue.builds_on(name))
+        return view | {"why": self._reasons.of_worker(entry, self._clock.now())}
+
+    def query(self, names: Sequence[str]) -> dict[str, Any]:
+        known = [name for name in names if name in self._registry]
+        unknown = [name for name in names if name not in self._registry]
+        return {"items": [self.view(name) for name in known], "unknown": unknown}
+
+    def page(
+        self,
+        *,
+        names: Sequence[str] | None,
+        state: str | None,
+        mode: str | None,
+        driver: str | None,
+        label: str | None,
+        missing: bool | None,
+        limit: int,
+        after: str | None,
+    ) -> dict[str, Any]:
+        """Workers by name; ``next`` is the ``after`` of the next page, or None."""
+        wanted = set(names) if names else None
+        found = sorted(
+            entry.life.name
+            for entry in self._registry
+            if (wanted is None or entry.life.name in wanted)
+            and state in {None, entry.life.state.value}
+            and mode in {None, entry.life.mode.value}
+            and driver in {None, entry.definition.driver}
+            and (label is None or label in entry.definition.labels)
+            and (missing is None or missing == (entry.life.missing_since is not None))
+            and (after is None or entry.life.name > after)
+        )
+        items = [self.view(name) for name in found[:limit]]
+        return {"items": items, "next": found[limit - 1] if len(found) > limit else None}
+
+    async def events(self, name: str, limit: int) -> list[dict[str, Any]]:
+        self._registry.get(name)
+        rows = await self._store.read(event_rows.recent, name, limit)
+        return [event_view(row) for row in rows]
+
+    async def status(self) -> dict[str, Any]:
+        """Counts for an overview, of workers and of builds not yet ended."""
+        return {"workers": self._counts(), "builds": self._queue.counts()}
+
+    def _counts(self) -> dict[str, Any]:
+        lives = [entry.life for entry in self._registry]
+        return {
+            "total": len(lives),
+            "by_state": {s.value: sum(life.state is s for life in lives) for s in State},
+            "by_mode": {m.value: sum(life.mode is m for life in lives) for m in Mode},
+            "attached": sum(life.attached for life in lives),
+            "missing": sum(life.missing_since is not None for life in lives),
+            "quarantined": sum(life.quarantine_until is not None for life in lives),
+        }
+
+    def _all(self, names: Sequence[str]) -> list[Entry]:
+        unknown = [name for name in names if name not in self._registry]
+        if unknown:
+            raise NotFound(f"there is no worker {_list(unknown)}", pointer="/names")
+        return [self._registry.get(name) for name in _unique(names)]
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _refuse_leased(entries: Sequence[Entry], *, force: bool) -> None:
+    """V9: what a person has is stopped by nothing but mode stopped, or by force."""
+    for entry in entries:
+        leased = why_reserved(entry.life)
+        if leased is not None and entry.life.in_use and not force:
+            raise Conflict(f"worker {entry.life.name} cannot be stopped: {leased}")
+
+
+def _list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _refuse_end(wanted: Mode, left_s: float) -> None:
+    if wanted is Mode.ACTIVE:
+        raise InvalidRequest("active is what a mode ends in: it has no end", pointer="/until")
+    if not 0 < left_s <= LONGEST_MODE_S:
+        raise InvalidRequest("the end of a mode lies ahead, within a year", pointer="/until")
+
+
+def _mode_result(entry: Entry, order: events.ModeSet) -> dict[str, Any]:
+    life = entry.life
+    before = _order_view(life.mode, life.mode_reason, life.mode_until)
+    after = _order_view(order.mode, order.reason, order.until)
+    active = life.mode is order.mode is Mode.ACTIVE
+    same = active or before == after
+    ends_quarantine = order.mode is Mode.ACTIVE and life.quarantine_until is not None
+    return {
+        "name": life.name,
+        "changed": not same or ends_quarantine,
+        "before": before,
+        "after": before if same else after,
+    }
+
+
+def _order_view(mode: Mode, reason: str | None, until: float | None) -> dict[str, Any]:
+    return {"mode": mode.value, "reason": reason, "until": instant(until)}
+
+
+def _remedy(life: Worker) -> str:
+    if life.mode is not Mode.ACTIVE or life.quarantine_until is not None:
+        return " (resume it first: mode active)"
+    return ""
+
+
+def _states(entries: Sequence[Entry], todo: Sequence[Entry]) -> list[dict[str, Any]]:
+    changed = {entry.life.name for entry in todo}
+    return [
+        {
+            "name": entry.life.name,
+            "changed": entry.life.name in changed,
+            "state": entry.life.state.value,
+        }
+        for entry in entries
+    ]
