@@ -14,7 +14,8 @@ from hostler_hub.lifecycle import Instance, Policy, State, Worker
 from hostler_hub.scheduling.dispatcher import candidate
 from hostler_hub.scheduling.matching import Roster
 from hostler_hub.scheduling.planner import Look, Waiting, plan
-from hostler_hub.specs.build import BuildSpec, WorkerDefinition
+from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.workers.registry import Entry, Registry
 
 _KINDS = 20

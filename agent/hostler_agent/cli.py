@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,81 +19,34 @@ from typing import TYPE_CHECKING, Callable, Optional
 from hostler_agent import __version__
 from hostler_agent.config import from_options, load
 from hostler_agent.errors import ConfigurationError
+from hostler_agent.run import (
+    EXIT_STOPPED,
+    EXIT_UNEXPECTED,
+    containment_of,
+    guarded,
+    log,
+    run,
+)
 
 if TYPE_CHECKING:
     from hostler_agent.config import Config
-    from hostler_agent.daemon import Daemon
-    from hostler_agent.jobs import Containment
     from hostler_agent.jobs.receipt import ProcessName
 
 _SWEEPS = 10
 
-EXIT_STOPPED = 0
-EXIT_UNEXPECTED = 1
-EXIT_CONFIGURATION = 2
 
 _OPTIONS = ("hub", "name", "token_file", "workdir", "ca_file", "containment", "insecure")
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-log = logging.getLogger(__name__)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """The program; returns its exit code."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format=LOG_FORMAT)
-    # The library logs whole frames and the credentials' header at DEBUG.
-    logging.getLogger("websockets").setLevel(logging.INFO)
-    try:
-        return _ACTIONS[options.command](options)
-    except ConfigurationError as error:
-        print(f"hostler-agent: {error}", file=sys.stderr)
-        return EXIT_CONFIGURATION
-    except KeyboardInterrupt:
-        return EXIT_STOPPED
-    except Exception:
-        # The outermost boundary: say what happened, and let whoever supervises us try again.
-        log.exception("the agent has failed")
-        return EXIT_UNEXPECTED
-
-
-def run(config: Config, started: Optional[Callable[[Daemon], None]] = None) -> int:
-    """Serve until told to stop; raises ConfigurationError.
-
-    `started` is given the daemon when it runs; without it, signals stop it.
-    """
-    # Imported here so that --help and a bad configuration answer at once.
-    from hostler_agent import machine  # noqa: PLC0415
-    from hostler_agent.commands import COMMANDS, VERSIONS  # noqa: PLC0415
-    from hostler_agent.daemon import Daemon, Toolbox  # noqa: PLC0415
-
-    containment = _containment(config.containment, config.root_name)
-    machine.guard_against_oom()
-
-    async def serve() -> bool:
-        """Whether the machine is to be switched off."""
-        daemon = Daemon(config, Toolbox(COMMANDS, VERSIONS, containment))
-        (started or _obey_signals)(daemon)
-        log.info("agent %s of %s serves %s", __version__, config.name, config.hub)
-        # What the start has made stays for good: no collection need look at it again.
-        gc.freeze()
-        await daemon.run()
-        if config.at_end == "poweroff_if_orphaned":
-            return daemon.is_orphaned
-        return daemon.is_unwanted and config.at_end == "poweroff"
-
-    is_over = asyncio.run(serve())
-    log.info("stopped")
-    if is_over and not machine.power_off():
-        log.error("nothing here would switch the machine off")
-        return EXIT_UNEXPECTED
-    return EXIT_STOPPED
+    return guarded(lambda: _ACTIONS[options.command](options), verbose=options.verbose)
 
 
 def sweep(options: argparse.Namespace) -> int:
     """Kill what is left of the jobs of an agent that is dead; raises ConfigurationError."""
-    containment = _containment(options.containment or "auto", options.name)
+    containment = containment_of(options.containment or "auto", options.name)
 
     async def clear() -> tuple[ProcessName, ...]:
         try:
@@ -146,26 +97,6 @@ def host(options: argparse.Namespace) -> int:
     from hostler_agent.instances.cli import main as act  # noqa: PLC0415
 
     return act(options.arguments)
-
-
-def _containment(preference: str, root_name: str) -> Containment:
-    from hostler_agent.jobs import choose_containment  # noqa: PLC0415
-    from hostler_agent.jobs.errors import ContainmentUnavailable  # noqa: PLC0415
-
-    try:
-        return choose_containment(preference, root_name)
-    except ContainmentUnavailable as error:
-        raise ConfigurationError(f"option 'containment': {error}") from error
-
-
-def _obey_signals(daemon: Daemon) -> None:
-    from hostler_agent import machine  # noqa: PLC0415
-
-    loop = asyncio.get_running_loop()
-    finish_signals, stop_signals = machine.stop_signals()
-    for signals, react in ((finish_signals, daemon.finish), (stop_signals, daemon.stop)):
-        for number in signals:
-            machine.on_signal(loop, number, react)
 
 
 def _config(options: argparse.Namespace) -> Config:

@@ -16,18 +16,19 @@ from fastapi import FastAPI
 from sqlalchemy import Connection
 
 from hostler_agent.wire import extension
-from hostler_hub import grants
 from hostler_hub.builds.artifacts.exchange import Exchange
 from hostler_hub.builds.artifacts.files import Files
 from hostler_hub.builds.artifacts.store import Artifacts
 from hostler_hub.builds.logs import Logs
 from hostler_hub.builds.service import Queue
+from hostler_hub.builds.step_runner import Services
 from hostler_hub.dispatching import assemble
 from hostler_hub.drivers import agent_archive
 from hostler_hub.drivers import registry as driver_registry
 from hostler_hub.drivers.contract import AgentArchive, Driver, Environment
 from hostler_hub.lifecycle import commands
 from hostler_hub.notify.notifier import Notifier
+from hostler_hub.runtime import docker_privileges
 from hostler_hub.runtime.clock import Clock, SystemClock
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.process import write_json
@@ -36,7 +37,6 @@ from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.shutdown import Closing
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.scheduling.dispatcher import Dispatcher
-from hostler_hub.services import Services
 from hostler_hub.store import meta
 from hostler_hub.store.engine import Store
 from hostler_hub.store.open import open_store
@@ -159,7 +159,7 @@ async def _drivers(
             secrets=secrets,
             hub_socket=settings.agents_socket,
             ca_file=Path(settings.tls_ca) if settings.tls_ca else None,
-            grants=grants.parse(settings.docker_allow),
+            grants=docker_privileges.parse(settings.docker_allow),
             given=settings.state_dir / "drivers" / name,
         )
         drivers[name] = driver(environment)

@@ -99,11 +99,11 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _certificate(settings: Settings, arguments: argparse.Namespace) -> int:
-    from hostler_hub.runtime import certificate  # noqa: PLC0415  # only this needs it
+    from hostler_hub.runtime import certificate_authority  # noqa: PLC0415
 
     settings.prepare_state_dir()
     directory = settings.state_dir / "tls"
-    certificate.make(directory, arguments.names)
+    certificate_authority.make(directory, arguments.names)
     print(f"HOSTLER_TLS_CERTIFICATE={directory / 'hub.pem'}")
     print(f"HOSTLER_TLS_KEY={directory / 'hub.key'}")
     print(f"HOSTLER_TLS_CA={directory / 'ca.pem'}")
@@ -130,8 +130,9 @@ def _token_create(settings: Settings, arguments: argparse.Namespace) -> int:
 async def _create_offline(settings: Settings, body: dict[str, Any]) -> str:
     """Makes the token without a hub, holding its lock meanwhile."""
     from hostler_hub.runtime.clock import SystemClock  # noqa: PLC0415
+    from hostler_hub.specs.caller import Role  # noqa: PLC0415  # the store's imports
     from hostler_hub.store.open import open_store  # noqa: PLC0415
-    from hostler_hub.web.tokens import MAX_LIFE_S, Role, Tokens  # noqa: PLC0415  # the store's imports
+    from hostler_hub.web.tokens import MAX_LIFE_S, Tokens  # noqa: PLC0415  # the store's imports
 
     settings.prepare_state_dir()
     with process.hold_lock(settings):

@@ -21,7 +21,7 @@ from hostler_hub.app import running
 from hostler_hub.drivers import registry
 from hostler_hub.runtime.clock import SystemClock
 from hostler_hub.runtime.settings import Settings
-from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.web.api.ports import Hub
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from hostler_hub.runtime import stalls
 from hostler_hub.runtime.clock import SystemClock
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.tasks import Tasks
-from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.web.api.ports import Hub
 from hostler_hub.workers.agents import session
 

@@ -26,7 +26,7 @@ from hostler_hub.builds.command import CommandRun
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.step_kinds import ReceiveDirectory, ReceiveFile, SendFile
 from hostler_hub.errors import NotFound
-from hostler_hub.runtime.clock import VirtualClock
+from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.store import builds
 from hostler_hub.store.engine import Store
 

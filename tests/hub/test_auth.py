@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound, TooManyAttempts, Unauthenticated
-from hostler_hub.runtime.clock import VirtualClock
+from hostler_hub.runtime.virtual_clock import VirtualClock
+from hostler_hub.specs.caller import Caller, Role
 from hostler_hub.store.engine import Store
-from hostler_hub.web.tokens import Caller, Role, Tokens
+from hostler_hub.web.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

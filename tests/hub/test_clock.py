@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler_hub.runtime import clock as clock_module
-from hostler_hub.runtime.clock import SystemClock, VirtualClock
+from hostler_hub.runtime.clock import SystemClock
+from hostler_hub.runtime.virtual_clock import VirtualClock
 
 
 def test_time_stands_still_until_advanced():

@@ -11,20 +11,21 @@ from typing import Any
 
 import pytest
 
-from hostler_hub.digest import hash_of
 from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
 from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import Mode, State, Worker, commands, events
-from hostler_hub.runtime.clock import VirtualClock
 from hostler_hub.runtime.ids import new_ulid
-from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.runtime.passwords import hash_of
+from hostler_hub.runtime.virtual_clock import VirtualClock
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import events as event_rows
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.store.tables import leases
 from hostler_hub.workers.controller import Controller
-from hostler_hub.workers.registry import Entry, Registry, columns_of
+from hostler_hub.workers.registry import Entry, Registry
+from hostler_hub.workers.rows import columns_of
 
 START = 1_000_000_000.0
 

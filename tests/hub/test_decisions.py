@@ -11,7 +11,7 @@ import pytest
 from hostler_hub.lifecycle import Mode, Policy, State, Timer, Worker, events, step
 from hostler_hub.lifecycle.model import PersonLease
 from hostler_hub.lifecycle.table import ROWS
-from hostler_hub.runtime.clock import VirtualClock
+from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.scheduling.decision_log import PRUNE_S, Journal
 from hostler_hub.store import decisions as rows
 from hostler_hub.store.decisions import Filter

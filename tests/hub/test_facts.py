@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hostler_agent.wire.extension import AgentReport
 from hostler_hub.lifecycle import Policy, Worker
-from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.workers.agents import facts
 from hostler_hub.workers.agents.facts import facts_of
 from hostler_hub.workers.registry import Entry

@@ -17,7 +17,8 @@ from hostler_hub.app import running
 from hostler_hub.runtime.clock import SystemClock
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.tasks import Tasks
-from hostler_hub.specs.build import BuildSpec, WorkerDefinition
+from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store.decisions import Filter
 from hostler_hub.web.api.ports import Hub
 from hostler_hub.workers.agents import examiner

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hostler_hub import limits
-from hostler_hub.limits import Limits, effective
+from hostler_hub.specs import step
 from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.step import Limits, effective
 
 
 def build(**step: Any) -> dict[str, Any]:
@@ -19,8 +19,8 @@ def build(**step: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"memory_mb": limits.MEMORY_MB, "processes": 1, "cpu_percent": 1},
-        {"memory_mb": limits.MOST_MEMORY_MB, "processes": 1_000_000, "cpu_percent": 100},
+        {"memory_mb": step.MEMORY_MB, "processes": 1, "cpu_percent": 1},
+        {"memory_mb": step.MOST_MEMORY_MB, "processes": 1_000_000, "cpu_percent": 100},
         {},
     ],
 )
@@ -34,8 +34,8 @@ def test_what_may_be_asked_is_read_back_as_it_was(asked: dict[str, int]) -> None
 @pytest.mark.parametrize(
     "asked",
     [
-        {"memory_mb": limits.MEMORY_MB - 1},
-        {"memory_mb": limits.MOST_MEMORY_MB + 1},
+        {"memory_mb": step.MEMORY_MB - 1},
+        {"memory_mb": step.MOST_MEMORY_MB + 1},
         {"memory_mb": 256.0},
         {"memory_mb": "256"},
         {"processes": 0},

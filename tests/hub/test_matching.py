@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hostler_hub.lifecycle import Policy, Worker
 from hostler_hub.scheduling import matching
 from hostler_hub.scheduling.matching import Matcher, Reason, Roster, Traits, fits, mismatches
-from hostler_hub.specs.build import Requirements, WorkerDefinition
+from hostler_hub.specs.build import Requirements
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.workers.registry import Entry, Registry
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hostler_hub.builds.states import Interruption
 from hostler_hub.builds.timeouts import Patience
-from hostler_hub.runtime.clock import VirtualClock
+from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.specs.step import StepSpec
 
 

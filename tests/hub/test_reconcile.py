@@ -15,16 +15,17 @@ from hostler_hub.drivers.contract import Environment, InstanceSpec, ProviderFail
 from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
 from hostler_hub.errors import Conflict
 from hostler_hub.lifecycle import State, Worker, commands, events
-from hostler_hub.runtime.clock import VirtualClock
 from hostler_hub.runtime.ids import new_ulid
-from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.runtime.virtual_clock import VirtualClock
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.reconcile.diff import Action, Kind
 from hostler_hub.workers.reconcile.reconciler import Checked, Reconciler, Report
-from hostler_hub.workers.registry import Entry, Registry, columns_of
+from hostler_hub.workers.registry import Entry, Registry
+from hostler_hub.workers.rows import columns_of
 
 START = 1_000_000_000.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hostler_hub.runtime.clock import VirtualClock
+from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.agents import refusals as module
 from hostler_hub.workers.agents.refusals import Refusals

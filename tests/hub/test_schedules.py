@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hostler_hub.schedules import in_force
 from hostler_hub.specs.group import GroupDefinition, Schedule
+from hostler_hub.specs.schedules import in_force
 
 BERLIN = "Europe/Berlin"
 OFFICE = Schedule(name="office", cron="0 8 * * 1-5", time_zone=BERLIN, duration_s=36000, min_idle=3)

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from hostler_hub.lifecycle import Mode, Policy, State, Worker
-from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.workers.registry import Entry
 from hostler_hub.workers.selection import Select
 

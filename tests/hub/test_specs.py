@@ -10,7 +10,8 @@ from pydantic import SecretStr, ValidationError
 
 from hostler_hub.runtime.ids import WORKER_NAME
 from hostler_hub.specs import build as build_spec
-from hostler_hub.specs.build import BuildSpec, WorkerDefinition
+from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.worker import WorkerDefinition
 
 WORKER: dict[str, Any] = {"name": "a", "driver": "local"}
 STEP: dict[str, Any] = {"name": "s", "command": ["true"]}

@@ -16,7 +16,8 @@ import pytest
 
 from hostler_hub.cli import main
 from hostler_hub.errors import SettingsError
-from hostler_hub.runtime.certificate import Certificate, make
+from hostler_hub.runtime.certificate import Certificate
+from hostler_hub.runtime.certificate_authority import make
 from hostler_hub.runtime.settings import Settings
 
 NAMES = ["hub.example.org", "192.0.2.7", "127.0.0.1"]

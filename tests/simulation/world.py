@@ -40,7 +40,8 @@ from hostler_hub.lifecycle.model import Worker
 from hostler_hub.runtime import ids
 from hostler_hub.runtime.clock import SystemClock
 from hostler_hub.runtime.settings import Settings
-from hostler_hub.specs.build import BuildSpec, WorkerDefinition
+from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.web.api.ports import Hub
 
 T = TypeVar("T")

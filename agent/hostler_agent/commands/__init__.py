@@ -1,9 +1,10 @@
 """The commands of Buildbot's worker protocol, and one of ours: name -> class."""
 
-from hostler_agent.commands.base import Command, Context, Settings
+from hostler_agent.commands.base import Command
 from hostler_agent.commands.directories import CopyDirectory, MakeDirectories, RemoveDirectories
 from hostler_agent.commands.download import DownloadFile
 from hostler_agent.commands.errors import BadArguments, CommandError
+from hostler_agent.commands.protocols import Context, Settings
 from hostler_agent.commands.queries import Glob, ListDir, RemoveFile, Stat
 from hostler_agent.commands.shell import Shell
 from hostler_agent.commands.tool_versions import ToolVersions

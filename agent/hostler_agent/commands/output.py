@@ -16,7 +16,7 @@ from hostler_agent.jobs.clock import Clock, Timer
 from hostler_agent.wire import extension, text
 
 if TYPE_CHECKING:
-    from hostler_agent.commands.base import Context, Settings
+    from hostler_agent.commands.protocols import Context, Settings
 
 FIRST_DELAY_S = 0.01
 # An update must stay below the hub's 1 MiB and 65,536 items whatever is in it, a newline in each

@@ -37,11 +37,11 @@ class Serving:
     def run(self) -> int:
         """Until it is asked to end; an instance's agent also until its hub sends it away. Returns
         its exit code; raises ConfigurationError."""
-        from hostler_agent import cli  # noqa: PLC0415 - which imports whoever imports this
+        from hostler_agent.run import run  # noqa: PLC0415
 
         config = self._prepare()
         while True:
-            code = cli.run(config, self._started)
+            code = run(config, self._started)
             if code or config.instance is not None:
                 return code
             if self._is_ending.wait(self._again_s):

@@ -21,9 +21,9 @@ from hostler_hub.builds import states
 from hostler_hub.builds.command import CommandRun, survivors
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.states import Interruption, StepOutcome
-from hostler_hub.builds.step_runner import StepRun, workspace
+from hostler_hub.builds.step_runner import Services, StepRun, workspace
 from hostler_hub.lifecycle import events
-from hostler_hub.services import Lease, Services
+from hostler_hub.scheduling.lease import Lease
 from hostler_hub.specs.build import BuildSpec
 from hostler_hub.store import builds
 from hostler_hub.store import logs as log_rows

@@ -20,6 +20,8 @@ from sqlalchemy import Connection, RowMapping
 
 from hostler_hub.builds.logs import Logs, LogSlice, StepKey
 from hostler_hub.builds.runner import Runner
+from hostler_hub.builds.step_runner import Services
+from hostler_hub.builds.views import build_view
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound
 from hostler_hub.lifecycle import events
 from hostler_hub.runtime.clock import Clock
@@ -27,14 +29,14 @@ from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.runtime.waiters import Waiters
 from hostler_hub.scheduling.dispatcher import Dispatcher
+from hostler_hub.scheduling.lease import Lease
 from hostler_hub.scheduling.matching import Roster
 from hostler_hub.scheduling.planner import Waiting
 from hostler_hub.scheduling.reasons import Reasons
-from hostler_hub.services import Lease, Services
 from hostler_hub.specs.build import BuildSpec
 from hostler_hub.store import builds
 from hostler_hub.store.engine import Store
-from hostler_hub.views import Row, build_view
+from hostler_hub.store.rows import Row
 
 _log = structlog.get_logger(__name__)
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -20,17 +21,21 @@ from hostler_agent.wire import extension, messages
 from hostler_agent.wire.errors import RemoteError
 from hostler_agent.wire.extension import ENDING, LOST, STOPPING, CommandTerms
 from hostler_hub.builds import states
+from hostler_hub.builds.artifacts.exchange import Exchange
 from hostler_hub.builds.artifacts.transfers import TransferRefused
 from hostler_hub.builds.command import CommandRun, survivors
-from hostler_hub.builds.logs import StepKey
+from hostler_hub.builds.logs import Logs, StepKey
 from hostler_hub.builds.states import Interruption, StepOutcome
 from hostler_hub.builds.step_kinds import KINDS, Call, Place, StepFailed, Wanted
 from hostler_hub.builds.timeouts import Patience
-from hostler_hub.limits import Limits, effective
-from hostler_hub.services import Lease, Services
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.scheduling.lease import Lease
 from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.step import Limits, effective
 from hostler_hub.store import logs as log_rows
-from hostler_hub.workers.agents.sessions import AgentSession, ConnectionLost
+from hostler_hub.store.engine import Store
+from hostler_hub.workers.agents.sessions import Agents, AgentSession, ConnectionLost
+from hostler_hub.workers.controller import Controller
 
 # How long an interrupted command may take beyond its own SIGTERM grace before we give up on it.
 INTERRUPT_MARGIN_S = 30.0
@@ -287,3 +292,17 @@ def _read_output(c: Connection, key: StepKey) -> bytes:
     # In the writer, behind everything that was appended before.
     chunks = log_rows.chunks(c, key.build, key.attempt, key.index, 0, 2 * OUTPUT_SIZE_BYTES)
     return b"".join(chunk.data for chunk in chunks if chunk.stream == "stdout")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every runner uses."""
+
+    store: Store
+    clock: Clock
+    controller: Controller
+    agents: Agents
+    logs: Logs
+    exchange: Exchange
+    on_finished: Callable[[str], None]
+    on_lost: Callable[[Lease, str], None]

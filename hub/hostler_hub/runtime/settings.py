@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from hostler_hub import grants
 from hostler_hub.errors import SettingsError
+from hostler_hub.runtime import docker_privileges
 from hostler_hub.runtime.notify_settings import NotifySettings
 
 _SCHEMES = {
@@ -83,7 +83,7 @@ class Settings:
             raise SettingsError("public_url: must be https://NAME or http://NAME:PORT")
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise SettingsError("tls_certificate and tls_key: give both or none")
-        grants.parse(self.docker_allow)
+        docker_privileges.parse(self.docker_allow)
         object.__setattr__(self, "database_url", self._normal_database_url())
         for each in dataclasses.fields(self):
             if each.name.endswith("_s") and not 0 < getattr(self, each.name) < float("inf"):

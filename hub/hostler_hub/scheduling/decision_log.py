@@ -12,13 +12,13 @@ from collections.abc import Collection, Hashable
 from typing import Any
 
 import structlog
+from sqlalchemy import RowMapping
 
-from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.clock import Clock, instant
 from hostler_hub.store import decisions as decision_rows
 from hostler_hub.store.decisions import Filter
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreError
-from hostler_hub.views import decision_view
 from hostler_hub.workers.decisions import Decision
 
 _log = structlog.get_logger(__name__)
@@ -109,3 +109,17 @@ class Journal:
         rows = await self._store.read(decision_rows.page, where, limit, after)
         items = [decision_view(row) for row in rows]
         return {"items": items, "next": items[-1]["id"] if len(items) == limit else None}
+
+
+def decision_view(row: RowMapping) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "at": instant(row["at"]),
+        "kind": row["kind"],
+        "rule": row["rule"],
+        "text": row["text"],
+        "worker": row["worker"],
+        "build": row["build"],
+        "group": row["group"],
+        "numbers": row["numbers"],
+    }

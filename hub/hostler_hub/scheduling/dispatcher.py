@@ -15,11 +15,11 @@ from hostler_hub.lifecycle import IllegalTransition, events
 from hostler_hub.runtime.clock import Clock, Timer
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.scheduling.idle_pool import Upkeep
+from hostler_hub.scheduling.lease import Lease
 from hostler_hub.scheduling.matching import Matcher, Roster
 from hostler_hub.scheduling.planner import Candidate, Look, Shares, Waiting, plan, starving
 from hostler_hub.scheduling.pool_policy import Overseer, pool_of
 from hostler_hub.scheduling.skip_recorder import Survey
-from hostler_hub.services import Lease
 from hostler_hub.specs.build import BuildSpec
 from hostler_hub.store import builds
 from hostler_hub.store.errors import StaleRow

@@ -9,9 +9,9 @@ from typing import Any
 import structlog
 
 from hostler_hub.errors import InvalidRequest, NotFound
-from hostler_hub.group_views import group_view
-from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.clock import Clock, instant
 from hostler_hub.scheduling.pool_policy import Overseer
+from hostler_hub.scheduling.pools import Census, Pool
 from hostler_hub.specs.group import GroupDefinition
 from hostler_hub.store import groups as group_rows
 from hostler_hub.store.engine import Store
@@ -111,3 +111,40 @@ def _refuse_twice(definitions: Sequence[GroupDefinition]) -> None:
             text = f"group {each.name} is defined twice"
             raise InvalidRequest(text, pointer=f"/groups/{index}/name")
         seen.add(each.name)
+
+
+def group_view(pool: Pool, counted: Census, now: float) -> dict[str, Any]:
+    holds, budget, breaker = pool.numbers(now), pool.budget(counted, now), pool.breaker
+    held = pool.held(counted, now)
+    return {
+        "name": pool.name,
+        "definition": pool.group and pool.group.public(),
+        "now": {
+            "min_idle": holds.min_idle,
+            "max_instances": holds.max_instances,
+            "schedule": holds.schedule,
+            "until": instant(holds.until),
+        },
+        "workers": counted.workers,
+        "instances": counted.instances,
+        "starting": counted.starting,
+        "up": counted.up,
+        "idle": len(counted.idle),
+        "stopping": counted.stopping,
+        "lost": counted.detached,
+        "leases": counted.leases,
+        "starts_last_minute": len(pool.starts),
+        "startable": {
+            "starts": budget.starts,
+            "rule": budget.rule or None,
+            "why": budget.why or None,
+            "until": instant(budget.until),
+        },
+        "breaker": {
+            "state": breaker.state(now),
+            "failures": breaker.failures,
+            "until": instant(breaker.open_until),
+            "error": breaker.error or None,
+        },
+        "held_since": instant(pool.held_since) if held else None,
+    }

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hostler_hub.lifecycle.model import State, Worker, why_not_leasable
-from hostler_hub.schedules import InForce, in_force
 from hostler_hub.scheduling.breaker import Breaker
 from hostler_hub.scheduling.planner import Budget
 from hostler_hub.specs.group import GroupDefinition
+from hostler_hub.specs.schedules import InForce, in_force
 
 MINUTE_S = 60.0
 # A11: when more than this share of a group, and at least so many, are lost within a minute, it is

@@ -13,8 +13,8 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, Field, StrictInt, StrictStr, StringConstraints
 from pydantic import model_validator as _model_validator
 
-from hostler_hub.schedules import EPOCH
 from hostler_hub.specs.fields import MONTH_S, STRICT, Number, Text, Title, WorkerName, refuse
+from hostler_hub.specs.schedules import EPOCH
 
 _MOST = 10_000
 

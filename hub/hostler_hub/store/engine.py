@@ -23,8 +23,9 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from hostler_hub.store import schema
-from hostler_hub.store.backend import Tuning, backend_for
+from hostler_hub.store.backend import backend_for
 from hostler_hub.store.errors import StoreClosed, StoreFull, StoreReadOnly, StoreUnavailable
+from hostler_hub.store.tuning import Tuning
 from hostler_hub.store.writer import Writer
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from hostler_hub.store.lock import SESSION, AdvisoryLock
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
 
-    from hostler_hub.store.backend import Tuning
+    from hostler_hub.store.tuning import Tuning
 
 # A server that vanishes without a word is noticed within half a minute, not after two hours.
 _CONNECT = {

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from hostler_hub.store.backend import Tuning, backend_for
+from hostler_hub.store.backend import backend_for
 from hostler_hub.store.errors import SchemaOutdated, SchemaTooNew
+from hostler_hub.store.tuning import Tuning
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from hostler_hub.store.backend import Backend, Tuning
+    from hostler_hub.store.backend import Backend
     from hostler_hub.store.lock import HubLock
+    from hostler_hub.store.tuning import Tuning
 
 
 class Job(NamedTuple):

@@ -8,7 +8,6 @@ bound to an instance, live in the ledger of instances and open no HTTP route.
 
 from __future__ import annotations
 
-import enum
 import hmac
 import math
 import os
@@ -17,8 +16,9 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hostler_hub.digest import hash_of
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound, TooManyAttempts, Unauthenticated
+from hostler_hub.runtime.passwords import hash_of
+from hostler_hub.specs.caller import Caller, Role
 from hostler_hub.store import tokens as rows
 
 if TYPE_CHECKING:
@@ -40,28 +40,6 @@ _TOKEN = re.compile(r"hst_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._@-]{0,61}[A-Za-z0-9])?")
 _NO_HASH = hash_of("")
 _LOOKUP_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
-
-
-class Role(enum.StrEnum):
-    """What a token may do; each role includes those before it."""
-
-    VIEWER = "viewer"
-    SUBMITTER = "submitter"
-    OPERATOR = "operator"
-    ADMIN = "admin"
-
-    def covers(self, needed: Role) -> bool:
-        """Whether a token of this role may do what `needed` may."""
-        order = list(Role)
-        return order.index(self) >= order.index(needed)
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Whom a token belongs to."""
-
-    name: str
-    role: Role
 
 
 @dataclass(frozen=True)

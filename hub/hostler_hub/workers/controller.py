@@ -26,7 +26,7 @@ from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.stalls import Stalls
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.runtime.waiters import Waiters
-from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import builds, incidents, workers
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
@@ -35,7 +35,8 @@ from hostler_hub.workers.driver_calls import DriverCalls
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.incidents import Alarms, nobody
 from hostler_hub.workers.policy import Oversight, Unattended
-from hostler_hub.workers.registry import Entry, Origin, Registry, life_of, policy_of
+from hostler_hub.workers.registry import Entry, Origin, Registry
+from hostler_hub.workers.rows import life_of, policy_of
 from hostler_hub.workers.transition import Advance, Also, write
 
 _log = structlog.get_logger(__name__)

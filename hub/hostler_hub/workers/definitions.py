@@ -15,14 +15,15 @@ from hostler_hub.drivers.contract import Driver, OptionsRefused
 from hostler_hub.errors import Conflict, InvalidRequest
 from hostler_hub.lifecycle import State, Worker, events
 from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.passwords import hash_password
 from hostler_hub.runtime.secrets import SecretRefused, Secrets
-from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
-from hostler_hub.views import definition_view
-from hostler_hub.workers.agents.admission import hash_password
 from hostler_hub.workers.controller import Controller
-from hostler_hub.workers.registry import Entry, Registry, columns_of
+from hostler_hub.workers.registry import Entry, Registry
+from hostler_hub.workers.rows import columns_of
+from hostler_hub.workers.views import definition_view
 
 _log = structlog.get_logger(__name__)
 

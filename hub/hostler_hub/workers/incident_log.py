@@ -9,12 +9,11 @@ import structlog
 from sqlalchemy import Connection, RowMapping
 
 from hostler_hub.errors import Conflict, NotFound
-from hostler_hub.instants import instant
-from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.clock import Clock, instant
 from hostler_hub.store import deliveries
 from hostler_hub.store import incidents as rows
 from hostler_hub.store.engine import Store
-from hostler_hub.views import Row
+from hostler_hub.store.rows import Row
 from hostler_hub.workers.incidents import (
     GIVE_UP_S,
     OWN_EVIDENCE,

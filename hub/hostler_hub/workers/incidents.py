@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection
 
-from hostler_hub.instants import instant
 from hostler_hub.lifecycle import Worker, commands
+from hostler_hub.runtime.clock import instant
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.store import deliveries, incidents
 from hostler_hub.workers.registry import Entry

@@ -14,7 +14,6 @@ from typing import Any
 import structlog
 
 from hostler_hub.errors import Conflict, Forbidden, NotFound
-from hostler_hub.lease_views import lease_view, past_lease_view
 from hostler_hub.lifecycle import IllegalTransition, PersonLease, State, Worker, events
 from hostler_hub.lifecycle.model import (
     why_no_instance,
@@ -25,11 +24,12 @@ from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.runtime.waiters import Waiters
+from hostler_hub.specs.caller import Caller, Role
 from hostler_hub.store import people
 from hostler_hub.store.engine import Store
-from hostler_hub.web.tokens import Caller, Role
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.registry import Entry, Registry
+from hostler_hub.workers.views import lease_view, past_lease_view
 
 _log = structlog.get_logger(__name__)
 

@@ -7,20 +7,19 @@ from typing import Any
 
 from hostler_hub.builds.service import Queue
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound
-from hostler_hub.instants import instant
 from hostler_hub.lifecycle import Mode, State, Worker, events
 from hostler_hub.lifecycle.model import why_not_startable, why_reserved
-from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.clock import Clock, instant
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.scheduling.reasons import Reasons
-from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import events as event_rows
 from hostler_hub.store.engine import Store
-from hostler_hub.views import event_view, worker_view
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.definitions import Definitions
 from hostler_hub.workers.registry import Entry, Registry
 from hostler_hub.workers.selection import Select
+from hostler_hub.workers.views import event_view, worker_view
 
 LONGEST_MODE_S = 366 * 24 * 3600.0
 

@@ -9,14 +9,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from hostler_hub.digest import hash_of
 from hostler_hub.lifecycle import Worker, commands, events
+from hostler_hub.runtime.passwords import hash_of
 from hostler_hub.store import decisions as decision_rows
 from hostler_hub.store import events as event_rows
 from hostler_hub.store import people, workers
 from hostler_hub.workers.decisions import Decision, Step, cause_of
 from hostler_hub.workers.incidents import Alarm
-from hostler_hub.workers.registry import Entry, columns_of
+from hostler_hub.workers.registry import Entry
+from hostler_hub.workers.rows import columns_of
 
 Also = Callable[[Connection], None]
 

@@ -28,16 +28,18 @@ from hostler_hub.builds.artifacts.store import Artifacts
 from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
 from hostler_hub.errors import Conflict, NotFound
-from hostler_hub.runtime.clock import VirtualClock
 from hostler_hub.runtime.settings import Settings
+from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.scheduling.decision_log import Journal
 from hostler_hub.scheduling.groups import Groups
 from hostler_hub.scheduling.pool_policy import Overseer
-from hostler_hub.specs.build import BuildSpec, WorkerDefinition
+from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.caller import Role
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store.engine import Store
 from hostler_hub.web import application
 from hostler_hub.web.api.ports import Hub, View
-from hostler_hub.web.tokens import Role, Tokens
+from hostler_hub.web.tokens import Tokens
 from hostler_hub.workers.agents.refusals import Refusals
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.evidence import Evidence

@@ -8,13 +8,14 @@ from pathlib import Path
 from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
 from hostler_hub.lifecycle import Worker, commands, events
-from hostler_hub.runtime.clock import VirtualClock
-from hostler_hub.specs.build import WorkerDefinition
+from hostler_hub.runtime.virtual_clock import VirtualClock
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.leases import Leases
-from hostler_hub.workers.registry import Entry, Registry, columns_of
+from hostler_hub.workers.registry import Entry, Registry
+from hostler_hub.workers.rows import columns_of
 
 
 class Leasing:

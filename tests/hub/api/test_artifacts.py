@@ -11,10 +11,10 @@ import pytest
 from hostler_agent.wire import messages
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.step_kinds import ReceiveFile
+from hostler_hub.specs.caller import Role
 from hostler_hub.store import builds
 from hostler_hub.web import border
 from hostler_hub.web.api.schemas import builds as shapes
-from hostler_hub.web.tokens import Role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hostler_hub.specs.caller import Role
 from hostler_hub.web.api.schemas import builds as shapes
-from hostler_hub.web.tokens import Role
 
 if TYPE_CHECKING:
     import httpx2

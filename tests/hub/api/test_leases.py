@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hostler_hub.lifecycle import Mode, State, events
+from hostler_hub.specs.caller import Role
 from hostler_hub.web.api.schemas import leases as shapes
-from hostler_hub.web.tokens import Role
 
 if TYPE_CHECKING:
     import httpx2

@@ -9,9 +9,9 @@ import pytest
 from fastapi import APIRouter
 from fastapi.routing import APIRoute, APIWebSocketRoute, iter_route_contexts
 
+from hostler_hub.specs.caller import Role
 from hostler_hub.web import application
 from hostler_hub.web.api.security import AgentsOnly, GuardedRoute, Public, Require, declared
-from hostler_hub.web.tokens import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,9 +16,9 @@ from hostler_hub.notify import mail as mail_module
 from hostler_hub.notify.mail import Mail
 from hostler_hub.notify.message import Message, NotSent
 from hostler_hub.notify.templates import Templates
-from hostler_hub.runtime.clock import VirtualClock
 from hostler_hub.runtime.notify_settings import Smtp
 from hostler_hub.runtime.secrets import SecretRef, Secrets
+from hostler_hub.runtime.virtual_clock import VirtualClock
 
 HUB = {"id": "01K8Z9Q8Y3N6V4T2R0P9M7K5J3", "url": "https://hub.example.org"}
 

@@ -11,8 +11,8 @@ import pytest
 
 from hostler_hub.notify.message import Message, NotSent
 from hostler_hub.notify.outbox import LONGEST_WAIT_S, Outbox, after_failure, wait_s
-from hostler_hub.runtime.clock import VirtualClock
 from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.store import deliveries, incidents
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.incidents import GIVE_UP_S, Recipient, delivery, tell_recovery

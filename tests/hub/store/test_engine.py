@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from hostler_hub.store import meta, tokens
-from hostler_hub.store.backend import Tuning
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import RowRefused, StaleRow, StoreClosed, StoreError, StoreReadOnly
+from hostler_hub.store.tuning import Tuning
 
 TOKEN = {"role": "viewer", "token_hash": "h", "created_by": "me", "created_at": 1.0}
 

@@ -9,10 +9,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from hostler_hub.store import schema
-from hostler_hub.store.backend import Tuning, backend_for
+from hostler_hub.store.backend import backend_for
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import SchemaOutdated, SchemaTooNew
 from hostler_hub.store.tables import metadata
+from hostler_hub.store.tuning import Tuning
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from hostler_agent.instances.launch import LOG, RECORD, Mark
 from hostler_agent.instances.windows import services
 from hostler_agent.instances.windows.processes import ENVIRONMENT, job_name
 from hostler_agent.jobs.windows.job_object import JobObject
+from hostler_agent.run import LOG_FORMAT, guarded, run
 
 EXIT_REFUSED = 3
 CONFIG = "agent.json"
@@ -52,18 +53,15 @@ def launch(arguments: Sequence[str]) -> int:
         return _serve(directory, mark)
     if not _enter(directory, mark):
         return EXIT_REFUSED
-    from hostler_agent import cli  # noqa: PLC0415 - takes a while, and is not always needed
-
-    return cli.main(["run", "--config", str(directory / CONFIG), "--mark", str(mark)])
+    return guarded(lambda: run(load(directory / CONFIG)))
 
 
 def _serve(directory: Path, mark: Mark) -> int:
     """The same, as the service that this process was started as."""
-    from hostler_agent import cli  # noqa: PLC0415
     from hostler_agent.service.dispatcher import ServiceProcess  # noqa: PLC0415
     from hostler_agent.service.serving import Serving  # noqa: PLC0415
 
-    logging.basicConfig(level=logging.INFO, format=cli.LOG_FORMAT, stream=sys.stderr, force=True)
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr, force=True)
 
     def prepare() -> Config:
         _make_home(directory / "home")

@@ -23,6 +23,7 @@ from sqlalchemy import RowMapping
 from hostler_hub.builds.artifacts.transfers import DirectoryReceiver, FileReceiver, TransferRefused
 from hostler_hub.builds.artifacts.unpacker import StoredFile
 from hostler_hub.builds.logs import StepKey
+from hostler_hub.builds.views import artifact_view
 from hostler_hub.errors import NotFound
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.safe_dir import Beneath
@@ -30,7 +31,6 @@ from hostler_hub.specs.artifact_path import parts_of
 from hostler_hub.store import artifacts as rows
 from hostler_hub.store import builds
 from hostler_hub.store.engine import Store
-from hostler_hub.views import artifact_view
 
 T = TypeVar("T")
 

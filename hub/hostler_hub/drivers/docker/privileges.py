@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from hostler_hub.drivers.contract import OptionsRefused
 from hostler_hub.drivers.docker.options import DockerOptions
-from hostler_hub.grants import BIND
+from hostler_hub.runtime.docker_privileges import BIND
 
 SETTING = "HOSTLER_DOCKER_ALLOW"
 

@@ -15,8 +15,9 @@ from starlette.websockets import WebSocket
 from hostler_hub.builds.artifacts.exchange import Exchange
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.settings import Settings
-from hostler_hub.specs.build import BuildSpec, WorkerDefinition
+from hostler_hub.specs.build import BuildSpec
 from hostler_hub.specs.group import GroupDefinition
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store.decisions import Filter
 from hostler_hub.store.engine import Store
 from hostler_hub.web.tokens import Tokens

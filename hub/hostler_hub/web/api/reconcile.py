@@ -7,12 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from hostler_hub.errors import InvalidRequest
 from hostler_hub.specs.fields import DriverName, Text, WorkerName
-from hostler_hub.views import evidence_view, reconcile_view
 from hostler_hub.web.api import problems
 from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
 from hostler_hub.web.api.schemas import reconcile as shapes
 from hostler_hub.web.api.security import GuardedRoute, Operator, Viewer
+from hostler_hub.workers.reconcile.reconciler import reconcile_view
+from hostler_hub.workers.views import evidence_view
 
 router = APIRouter(prefix="/api/v1", route_class=GuardedRoute, tags=["reconcile"])
 

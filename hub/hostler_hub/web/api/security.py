@@ -18,8 +18,8 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from hostler_hub.errors import Forbidden, TooManyAttempts, Unauthenticated
+from hostler_hub.specs.caller import Caller, Role
 from hostler_hub.web.api.ports import Hub
-from hostler_hub.web.tokens import Caller, Role
 
 _log = structlog.get_logger(__name__)
 

@@ -8,12 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from starlette.responses import Response
 
 from hostler_hub.specs.build import Number
+from hostler_hub.specs.caller import Role
 from hostler_hub.web.api import problems
 from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
 from hostler_hub.web.api.schemas import system as shapes
 from hostler_hub.web.api.security import Admin, GuardedRoute
-from hostler_hub.web.tokens import MAX_LIFE_S, Role
+from hostler_hub.web.tokens import MAX_LIFE_S
 
 router = APIRouter(prefix="/api/v1/tokens", route_class=GuardedRoute, tags=["tokens"])
 

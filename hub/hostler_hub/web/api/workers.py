@@ -13,8 +13,9 @@ from pydantic import (
     model_validator,
 )
 
-from hostler_hub.specs.build import Text, WorkerDefinition, WorkerName
+from hostler_hub.specs.build import Text, WorkerName
 from hostler_hub.specs.fields import PositiveSeconds, refuse
+from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.web.api import problems
 from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json

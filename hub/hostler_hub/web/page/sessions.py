@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hostler_hub.digest import hash_of
+from hostler_hub.runtime.passwords import hash_of
 
 LIFE_S = 12 * 3600.0
 IDLE_S = 3600.0

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import hmac
-import os
 from dataclasses import dataclass
 
 import structlog
@@ -27,11 +25,11 @@ from starlette.websockets import WebSocket
 
 from hostler_agent.wire.errors import CredentialsError
 from hostler_agent.wire.extension import Handshake
-from hostler_hub.digest import hash_of
 from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import events
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.runtime.passwords import NO_SECRET, hash_of, verify_password
 from hostler_hub.runtime.secrets import SecretRefused, Secrets
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.store import workers
@@ -45,9 +43,6 @@ _log = structlog.get_logger(__name__)
 
 # When an agent may ask again that could not be looked up.
 STORE_RETRY_S = 5
-
-# Verified against when there is nothing to verify, so that it takes as long.
-_NO_ONE = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +145,7 @@ class Admission:
         self, entry: Entry | None, handshake: Handshake, instance: str
     ) -> Admitted:
         row = await self._store.read(workers.instance, instance)
-        expected = row["token_hash"] if row is not None and row["token_hash"] else _NO_ONE
+        expected = row["token_hash"] if row is not None and row["token_hash"] else NO_SECRET
         right = hmac.compare_digest(expected, hash_of(handshake.password))
         if not right or row is None or row["worker"] != handshake.name:
             raise Refusal(401, "unknown worker or wrong token")
@@ -187,7 +182,7 @@ class Admission:
         stored = entry.password_hash if entry is not None and ref is None else None
         right = await asyncio.to_thread(verify_password, given, stored)
         try:
-            secret = _NO_ONE if ref is None else self._secrets.resolve(ref)
+            secret = NO_SECRET if ref is None else self._secrets.resolve(ref)
         except SecretRefused as error:
             _log.error("worker's password is not to be had", reason=str(error))
             return False
@@ -199,20 +194,3 @@ def _refuse_browsers(websocket: WebSocket) -> None:
     """Cross-site WebSockets carry an Origin (CVE-2024-23898); agents have none."""
     if "origin" in websocket.headers:
         raise Refusal(403, "agents do not come from web pages")
-
-
-def hash_password(password: str) -> str:
-    """scrypt with a salt of its own: ``salt$hash`` in hex."""
-    salt = os.urandom(16)
-    return f"{salt.hex()}${_scrypt(password, salt).hex()}"
-
-
-def verify_password(password: str, stored: str | None) -> bool:
-    """Whether the password is the stored one; takes as long when nothing is stored."""
-    salt, _, expected = (stored or f"{'0' * 32}${_NO_ONE}").partition("$")
-    right = hmac.compare_digest(_scrypt(password, bytes.fromhex(salt)).hex(), expected)
-    return right and stored is not None
-
-
-def _scrypt(password: str, salt: bytes) -> bytes:
-    return hashlib.scrypt(password.encode(), salt=salt, n=2**14, r=8, p=1, dklen=32)

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hostler_hub.instants import instant
-from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.clock import Clock, instant
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.store import refusals
 from hostler_hub.store.engine import Store

@@ -21,7 +21,7 @@ from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, Owned
 from hostler_hub.errors import Conflict
 from hostler_hub.lifecycle import State, events
 from hostler_hub.lifecycle.model import Presence
-from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.clock import Clock, instant
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
@@ -316,3 +316,41 @@ def _note(report: Report) -> None:
             reason=each.finding.reason,
             error=each.error,
         )
+
+
+def reconcile_view(report: Report) -> dict[str, Any]:
+    return {
+        "at": instant(report.at),
+        "checked": [
+            {
+                "driver": driver,
+                "listed": checked.listed,
+                "expected": checked.expected,
+                "spares": checked.spares,
+            }
+            for driver, checked in report.checked.items()
+        ],
+        "unanswered": [
+            {"driver": driver, "reason": reason} for driver, reason in report.unanswered.items()
+        ],
+        "findings": [_finding_view(outcome, report.at) for outcome in report.outcomes],
+    }
+
+
+def _finding_view(outcome: Outcome, at: float) -> dict[str, Any]:
+    finding = outcome.finding
+    created_at = finding.owned.created_at if finding.owned is not None else None
+    return {
+        "driver": outcome.driver,
+        "kind": finding.kind.value,
+        "action": finding.action.value,
+        "instance": finding.instance,
+        "epoch": finding.epoch,
+        "worker": finding.worker or None,
+        "name": finding.name,
+        "created_at": instant(created_at),
+        "age_s": None if created_at is None else max(0.0, round(at - created_at, 3)),
+        "reason": finding.reason,
+        "done": outcome.done,
+        "error": outcome.error,
+    }

@@ -1,13 +1,12 @@
-"""What the hub's owner allows beyond the safe: words of the setting ``docker_allow``.
-
-Standard library only, as the settings are, which `status` and `stop` read.
-"""
+"""Docker privileges that the hub's owner allows."""
 
 from __future__ import annotations
 
 from hostler_hub.errors import SettingsError
 
 BIND = "bind="
+
+
 DOCKER = (
     "capabilities",
     "devices",

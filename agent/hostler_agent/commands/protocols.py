@@ -1,0 +1,45 @@
+"""What a command needs of its agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional, Protocol
+
+from hostler_agent.jobs.containment import Containment
+from hostler_agent.wire.extension import CommandTerms
+
+
+@dataclass(frozen=True)
+class Settings:
+    """As the hub sets them (set_worker_settings); until it does, as stock workers have them."""
+
+    newline_re: str = r"(\r\n|\r(?=.)|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+)"
+    max_line_length: int = 4096
+    buffer_size: int = 64 * 1024
+    buffer_timeout: float = 5.0
+
+
+class Context(Protocol):
+    @property
+    def command_id(self) -> str: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def workdir(self) -> str:
+        """The agent's base directory; absolute."""
+
+    @property
+    def raw(self) -> bool:
+        """Output goes as bytes with offsets (our hub), not as content lists (stock masters)."""
+
+    @property
+    def terms(self) -> Optional[CommandTerms]:
+        """Our hub's for this command; None from a stock master."""
+
+    @property
+    def containment(self) -> Containment: ...
+    async def update(self, pairs: list[list[Any]]) -> None:
+        """Queues an `update`; waits while too much is unacknowledged."""
+
+    async def request(self, message: Any) -> Any:
+        """Sends one of wire.messages, returns the answer's result; raises WireError."""

@@ -1,0 +1,10 @@
+"""Rows as the store returns them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+# A row as the store returns it, or as it was just written.
+Row = RowMapping | dict[str, Any]
