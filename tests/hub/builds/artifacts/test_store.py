@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hub.tars import archive
+from hub.builds.artifacts.tars import archive
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError

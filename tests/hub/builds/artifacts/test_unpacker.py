@@ -11,7 +11,7 @@ import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hub.tars import Entry, archive
+from hub.builds.artifacts.tars import Entry, archive
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hub.api.test_security import PAGES  # the table of what each page needs
+from hub.web.api.test_security import PAGES  # the table of what each page needs
 
 from hostler_hub.specs.caller import Role
 from hostler_hub.web.page.sessions import IDLE_S, LIFE_S, SESSIONS, Sessions

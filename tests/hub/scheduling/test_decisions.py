@@ -19,7 +19,7 @@ from hostler_hub.store.engine import Store
 from hostler_hub.workers import decisions
 from hostler_hub.workers.decisions import Decision, Kind, Step, of_step
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Life:

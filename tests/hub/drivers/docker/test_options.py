@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from hostler_hub import privileges as words
 from hostler_hub.drivers.contract import Environment, OptionsRefused
 from hostler_hub.drivers.docker import DockerDriver, hub_route, privileges
 from hostler_hub.drivers.docker.options import DockerOptions
 from hostler_hub.drivers.registry import check_options
 from hostler_hub.errors import SettingsError
+from hostler_hub.runtime import docker_privileges as words
 
 IMAGE = {"image": "debian:12"}
 TLS = {name: {"file": f"{name}.pem"} for name in ("ca", "cert", "key")}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub.test_controller import START, Hub, hub_on
+from hub.workers.test_controller import START, Hub, hub_on
 
 from hostler_hub.drivers.fake.driver import FakeProvider
 from hostler_hub.lifecycle import Mode, State, events
