@@ -19,7 +19,7 @@ def test_a_table_is_aligned_and_has_headings():
 
 
 def test_what_a_worker_says_cannot_drive_the_terminal():
-    """Terminal escapes of faults 3.1: a row stays one line of printable characters."""
+    """U9, terminal escapes: a row stays one line of printable characters."""
     text = table([{"name": "a", "last_error": "\x1b]0;owned\x07\nok"}], ["name", "last_error"])
     assert text.split("\n")[1] == "a     ?]0;owned??ok"
 

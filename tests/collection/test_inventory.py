@@ -69,7 +69,7 @@ def test_groups_and_variables_of_one_s_own(hub, ansible, tmp_path):
 
 
 def test_what_a_worker_says_is_no_template(hub, ansible, tmp_path):
-    """Template injection of faults 3.1: neither directly, nor composed, nor from the cache."""
+    """U9, template injection: neither directly, nor composed, nor from the cache."""
     define(hub, {"name": "a"})
     evil = "{{ lookup('ansible.builtin.pipe', 'touch %s') }}" % (tmp_path / "owned")
     hub.workers["a"].update(facts={"os": evil}, last_error=evil)

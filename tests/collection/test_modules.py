@@ -398,7 +398,7 @@ def test_a_token_is_given_to_a_file_and_to_nothing_else(hub, play, tmp_path):
 
 
 def test_secrets_are_in_no_output_however_verbose(hub, play, tmp_path):
-    """Canary of faults 3.5: token and password, at -vvvv --diff, in success and in failure."""
+    """V14: token and password, at -vvvv --diff, in success and in failure."""
     file = tmp_path / "token"
     password = {**LOCAL, "password": CANARY}
     tasks = [

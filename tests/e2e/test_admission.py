@@ -53,7 +53,7 @@ async def answer(hub: HubProcess, headers: dict[str, str]) -> int:
 
 
 async def test_a_token_is_good_for_one_session_only(shared_hub: HubProcess, api: Api) -> None:
-    """faults 3.3: the second use of a bootstrap token is refused, told, and ends the instance."""
+    """U5: the second use of a bootstrap token is refused, told, and ends the instance."""
     own = await up(shared_hub, api, "one-session")
     assert await answer(shared_hub, own.handshake.headers()) == 401
     await shared_hub.logged(event="incident opened", worker="one-session", incident="compromised")

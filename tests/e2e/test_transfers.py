@@ -118,7 +118,7 @@ async def listed(api: Api, build: str) -> dict[str, str]:
 async def test_a_worker_writes_to_its_own_transfer_only(
     api: Api, attach: Callable[[str], Any]
 ) -> None:
-    """faults 3.1: every operation is checked against this connection's instance and command."""
+    """U1: every operation is checked against this connection's instance and command."""
     victim, rogue = await attach("victim"), await attach("rogue")
     build = await api.submit(UPLOAD, worker="victim")
     command = await victim.command()

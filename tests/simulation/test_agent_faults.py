@@ -1,4 +1,4 @@
-"""Faults 2.3: attaching, leasing and running, A1 to A16."""
+"""Attaching, leasing and running: the faults A1 to A16."""
 
 from __future__ import annotations
 

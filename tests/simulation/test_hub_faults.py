@@ -1,4 +1,4 @@
-"""Faults 2.1: the hub dies, at every step of its work; the next one takes everything up."""
+"""K1 to K11: the hub dies, at every step of its work; the next one takes everything up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults 2.2: what providers do to those who trust them, P1 to P21."""
+"""What providers do to those who trust them: the faults P1 to P21."""
 
 from __future__ import annotations
 

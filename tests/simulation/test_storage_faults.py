@@ -1,4 +1,4 @@
-"""Faults 2.4 as far as the hub's work shows them; the store's own tests have the rest."""
+"""D1 to D8 as far as the hub's work shows them; the store's own tests have the rest."""
 
 from __future__ import annotations
 

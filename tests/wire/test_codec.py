@@ -1,4 +1,4 @@
-"""Frames: what a peer may make us decode, each limit of faults.md 3.2 one past."""
+"""Frames: what a peer may make us decode, one past each limit (U4)."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_an_unknown_operation_is_rejected_and_the_conversation_goes_on() -> None
 
 @pytest.mark.parametrize("message", [Keepalive(), Shutdown(), StartCommand("1", "shell", {})])
 def test_a_worker_cannot_ask_what_only_a_hub_may(message: Any) -> None:
-    """faults.md 3.1: a closed table of operations per direction."""
+    """U1: a closed table of operations per direction."""
     frame = Session(Role.HUB).request(message, "t")
     event = Session(Role.HUB).receive(frame)
     assert isinstance(event, Rejected)

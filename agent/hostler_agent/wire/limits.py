@@ -1,4 +1,4 @@
-"""How much one peer may ask of the other (faults.md 3.2): the sizes both ends agree on.
+"""How much one peer may ask of the other (U4): the sizes both ends agree on.
 
 The sizes are per direction. The hub has thousands of agents that it does not trust, so it takes
 little from each; an agent has one hub, which sends file contents.

@@ -4,7 +4,7 @@ Theory of operation. A kind that resumes is one command; its id, ``BUILD.ATTEMPT
 same however often it is sent, and an agent starts an id once (K7): so after a lost connection, or
 a restart of the hub, the command is simply sent again, and the agent goes on reporting. The others,
 transfers first of all, have an end in this process's memory: when a connection is lost, they begin
-again under a new id, which nobody can guess (faults 3.1).
+again under a new id, which nobody can guess (U1).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The hub's log: JSON lines with constant messages and fields, on stderr.
 
 `serve` writes to the terminal's stderr; a background hub's stderr is `hub.log`. What looks like a
-token or sits in a field of such a name is masked; that is a courtesy, not the boundary (3.5).
+token or sits in a field of such a name is masked; that is a courtesy, not the boundary (V14).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Files beneath one directory, reached from its descriptor and name by name.
 
 No path is ever given to the system that it could resolve elsewhere: each part is opened relative
-to the one before with O_NOFOLLOW, so that neither a link nor a race leads out (faults 3.1).
+to the one before with O_NOFOLLOW, so that neither a link nor a race leads out (U2).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Names of artifacts: relative paths that mean the same, and no harm, wherever they are written.
 
-A worker chooses them (faults 3.1): no way up, no root, no drive, nothing that a terminal or a
+A worker chooses them (U2): no way up, no root, no drive, nothing that a terminal or a
 header would take for more than text.
 """
 

@@ -1,6 +1,6 @@
 """A build as its submitter specifies it.
 
-The border of faults 3.2: whatever passes here is bounded in size and typed strictly, so that
+The border (U4): whatever passes here is bounded in size and typed strictly, so that
 "yes" is no number and an unknown key is an error, not a silence. Values that only another part can
 judge (a driver's options, whether any worker fits) are judged there.
 """

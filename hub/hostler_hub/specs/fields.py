@@ -1,6 +1,6 @@
 """The kinds of value that people hand to the hub: bounded in size, typed strictly.
 
-Faults 3.2: "yes" is no number, a name of a file holds no escape sequence, and what execve would
+U4: "yes" is no number, a name of a file holds no escape sequence, and what execve would
 refuse (E13) is refused here. `specs` and `step_spec` make models of them.
 """
 

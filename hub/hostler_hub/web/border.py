@@ -24,7 +24,7 @@ BODY_SIZES_BYTES = {
     "/api/v1/files": FILE_SIZE_BYTES,  # streamed to the disk
 }
 
-# Faults 3.4, as far as it concerns an API that no page is made of.
+# U8, as far as it concerns an API that no page is made of.
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",

@@ -1,7 +1,7 @@
 """API tokens: who asks, and what they may do.
 
 A token reads `hst_<lookup>_<secret>`: 12 characters that find its row and 43 that prove it (256
-random bits, so a plain SHA-256 is enough to store; faults 3.3). A wrong secret and an unknown
+random bits, so a plain SHA-256 is enough to store; U6). A wrong secret and an unknown
 lookup id do the same work and get the same answer. Tokens of agents are another kind: they are
 bound to an instance, live in the ledger of instances and open no HTTP route.
 """

@@ -252,7 +252,7 @@ async def test_a_hub_that_reads_no_more_cannot_keep_us(bare, connect) -> None:
 
 
 async def test_the_slots_are_bounded(bare, connect) -> None:
-    """faults.md 3.2: 64 in flight; the 65th waits for an answer."""
+    """U4: 64 in flight; the 65th waits for an answer."""
     client = connect(bare.url)
     ours, theirs = await client.connected(), await bare.attached()
     bare.holds_answers = True

@@ -51,7 +51,7 @@ def test_without_os_release_the_keys_are_there(tmp_path: Path) -> None:
 
 
 def test_only_known_variables_leave_the_machine() -> None:
-    """faults.md 3.5; Buildbot's own worker sends all of them."""
+    """V14: Buildbot's own worker sends all of them."""
     told = environment({"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "s3cret", "SystemRoot": "C:"})
     assert told == {"PATH": "/bin", "SystemRoot": "C:"}
 

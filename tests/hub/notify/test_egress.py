@@ -1,4 +1,4 @@
-"""Which addresses may be called (faults 3.1, SSRF)."""
+"""Which addresses may be called (U10: SSRF)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The border of faults 3.2: one past each limit, and strictness of every scalar."""
+"""The border (U4): one past each limit, and strictness of every scalar."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ async def test_stale_row_keeps_its_type(store):
 
 
 async def test_sqlite_files_are_their_owners_alone(tmp_path):
-    """The database holds token hashes (3.3)."""
+    """The database holds token hashes (U6)."""
     async with Store(f"sqlite:///{tmp_path}/new/hub.sqlite3", exclusive=True) as store:
         await store.write(meta.put, "key", "value")
         modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "new").iterdir()}

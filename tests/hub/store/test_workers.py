@@ -1,4 +1,4 @@
-"""Workers' rows by revision, the ledger of instances (V4), sessions bound once (3.3)."""
+"""Workers' rows by revision, the ledger of instances (V4), sessions bound once (U5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API tokens (faults 3.3): what is stored, what is refused, and what a cache must not keep."""
+"""API tokens (U6): what is stored, what is refused, and what a cache must not keep."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A tar stream, read member by member without I/O: bytes in, members and their data out.
 
 Python's own tarfile reads an extension header of any size into memory and has had a hang and five
-ways out of its filter (faults 3.1), so what workers send is read here: POSIX ustar and pax (what
+ways out of its filter (U3), so what workers send is read here: POSIX ustar and pax (what
 Python and GNU tar write), GNU long names, nothing else. Regular files and directories are members;
 links, devices and sparse files are refused by name. Nothing here is larger than HEADER_SIZE_BYTES.
 """

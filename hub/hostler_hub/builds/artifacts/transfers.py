@@ -2,7 +2,7 @@
 
 Theory of operation. An agent names no path of the hub, ever: what it sends goes to the one transfer
 that stands behind its command's id, which nobody can guess and which is good for that command only
-(faults 3.1). What arrives is staged; it becomes an artifact by commit(), after the command has
+(U1). What arrives is staged; it becomes an artifact by commit(), after the command has
 succeeded, and otherwise it is gone with discard(): a cut upload leaves nothing (N3).
 
 Files are read and written in threads. A peer waits for each block's answer before it sends the

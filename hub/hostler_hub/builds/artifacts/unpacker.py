@@ -1,4 +1,4 @@
-"""A tar stream from a worker becomes a tree of files, within limits (faults 3.1, 3.2).
+"""A tar stream from a worker becomes a tree of files, within limits (U2, U3).
 
 The stream is unpacked while it comes: no archive is stored, and what breaks a limit is refused at
 that byte. The tree's directory is empty and open before the first member, and only regular files

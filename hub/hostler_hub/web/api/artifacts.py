@@ -76,7 +76,7 @@ async def artifact(
 ) -> Response:
     """An artifact's bytes."""
     view, file = await hub.exchange.artifacts.open(id, path)
-    # Attachment: no browser may ever take what a build made for a page (faults 3.1).
+    # Attachment: no browser may ever take what a build made for a page (U8).
     name = quote(path.rpartition("/")[2], safe="")
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",

@@ -132,7 +132,7 @@ async def log(
     where: Annotated[LogRange, Query()],
 ) -> Response:
     """A step's output; with `follow` it streams until the step ends."""
-    # Attachment: no browser may ever take a build's output for a page (faults 3.1).
+    # Attachment: no browser may ever take a build's output for a page (U8).
     headers = {
         "Content-Disposition": f'attachment; filename="{id}-{index}.log"',
         "Hostler-Log-Offset": str(where.offset),

@@ -16,7 +16,7 @@ from hostler_hub.errors import HubError
 _DIRECTORY = Path(__file__).parent
 STATIC = _DIRECTORY / "static"
 
-# Faults 3.4. Nothing inline, nothing from elsewhere.
+# U8. Nothing inline, nothing from elsewhere.
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "

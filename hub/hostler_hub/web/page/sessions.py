@@ -1,4 +1,4 @@
-"""Who is signed in: sessions in memory, opened with an API token (faults 3.4).
+"""Who is signed in: sessions in memory, opened with an API token (U8).
 
 A session holds the token it was opened with, which is verified again at each request: a revoked
 token ends its sessions at once. A hub that restarts has none; people sign in again.

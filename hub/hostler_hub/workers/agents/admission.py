@@ -4,12 +4,12 @@ The answers (before the upgrade to a WebSocket):
 
 - 401 for unknown names, wrong passwords and tokens alike: same work, same words, recorded;
 - 410 for an instance that proved who it was, and is over: the order to go away (A2, A3);
-- 403 for anything that looks like a browser: agents send no Origin (faults 3.1);
+- 403 for anything that looks like a browser: agents send no Origin (U8);
 - 503 with Retry-After while more agents arrive per second than are let in (A12), or the store is
   away (D3).
 
 The token is bound to the session secret of the agent that uses it first; whoever comes with the
-same token and another secret is refused, and the instance ends (faults 3.3).
+same token and another secret is refused, and the instance ends (U5).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One attached agent: what is asked of it, what it reports, and its connection's end.
 
 What it reports is routed by command id to the one who runs that command, and only if the command
-belongs to this connection's instance (faults 3.1: a worker that is not to be trusted speaks for
+belongs to this connection's instance (U1: a worker that is not to be trusted speaks for
 nobody else). Nothing here waits for a peer without a deadline: one that is stopped, or half gone,
 takes nothing from its socket and answers nothing (A6, N1, V18).
 """

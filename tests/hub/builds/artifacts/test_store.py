@@ -352,7 +352,7 @@ async def test_N3_a_cut_request_stores_nothing(desk: Desk) -> None:
 
 
 async def test_each_transfer_takes_its_own_messages_only(desk: Desk) -> None:
-    """faults 3.1: a closed set of operations, each for the one end that was opened for it."""
+    """U1: a closed set of operations, each for the one end that was opened for it."""
     every = [
         write(b"x"),
         CLOSE,

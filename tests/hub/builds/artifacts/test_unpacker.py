@@ -1,4 +1,4 @@
-"""Tar streams from workers that are not to be trusted (faults 3.1, 3.2)."""
+"""Tar streams from workers that are not to be trusted (U2, U3)."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ def test_size_and_number(
 
 
 def test_the_documented_limits() -> None:
-    """faults 3.2."""
+    """U3, U4."""
     assert (unpacker.SIZE_BYTES, unpacker.FILE_SIZE_BYTES) == (4 * 1024**3, 1024**3)
     assert (unpacker.MEMBERS, unpacker.RATIO) == (100_000, 100)
     limits = (artifact_path.DEPTH, artifact_path.PATH_SIZE_BYTES, artifact_path.NAME_SIZE_BYTES)

@@ -88,7 +88,7 @@ async def test_artifacts_are_listed_page_by_page(api: Api, operator: httpx2.Asyn
 
 @pytest.mark.parametrize("name", ["a", "b/\N{SNOWMAN}", "100% #1?.html", 'q";x=.js'])
 async def test_an_artifact_comes_as_an_attachment(api: Api, as_role: AsRole, name: str) -> None:
-    """faults 3.1: no browser may take what a build made for a page."""
+    """U8: no browser may take what a build made for a page."""
     await put(api, name)
     answer = await (await as_role(Role.VIEWER)).get(f"{ARTIFACTS}/{quote(name)}")
     assert (answer.status_code, answer.content) == (200, name.encode())

@@ -1,4 +1,4 @@
-"""Body limits (faults 3.2: one past each) and headers (3.4)."""
+"""Body limits (U4: one past each) and headers (U8)."""
 
 from __future__ import annotations
 

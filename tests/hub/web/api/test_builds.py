@@ -72,7 +72,7 @@ async def test_pages(operator: httpx2.AsyncClient) -> None:
 
 
 async def test_logs_are_bytes_with_offsets(api: Api, operator: httpx2.AsyncClient) -> None:
-    """E12: what a build wrote comes out as it was, and never as a page (faults 3.1)."""
+    """E12: what a build wrote comes out as it was, and never as a page (U8)."""
     api.queue.log = b"<script>\xff\x00\r\n\xc3"
     place = (await submit(operator)).headers["location"] + "/steps/0/log"
     whole = await operator.get(place)

@@ -1,4 +1,4 @@
-"""Deny by default (faults 3.3), and what a stranger may make the hub do."""
+"""Deny by default (U7), and what a stranger may make the hub do."""
 
 from __future__ import annotations
 

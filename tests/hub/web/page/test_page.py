@@ -1,4 +1,4 @@
-"""Who may see the page: sessions, cookies, forms, and the headers that go with it (faults 3.4)."""
+"""Who may see the page: sessions, cookies, forms, and the headers that go with it (U8)."""
 
 from __future__ import annotations
 
