@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from hostler_agent import cli
 from hostler_agent.config import Config
 from hostler_agent.errors import ConfigurationError
 from hostler_agent.service.serving import Serving
@@ -51,7 +50,7 @@ class Agents:
 @pytest.fixture
 def agents(monkeypatch: pytest.MonkeyPatch) -> Agents:
     made = Agents()
-    monkeypatch.setattr(cli, "run", made.run)
+    monkeypatch.setattr("hostler_agent.run.run", made.run)
     return made
 
 

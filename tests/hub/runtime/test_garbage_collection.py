@@ -7,7 +7,7 @@ import sys
 
 _PROGRAM = """
 import gc, weakref
-from hostler_hub import garbage
+from hostler_hub.runtime import garbage_collection as garbage
 
 class Connection:
     def __init__(self):

@@ -39,7 +39,7 @@ def test_the_rest_stays() -> None:
 
 def test_both_kinds_of_records_become_json_lines() -> None:
     code = (
-        "import logging, structlog; from hostler_hub import log; log.configure('info');"
+        "import logging, structlog; from hostler_hub.runtime import log; log.configure('info');"
         "structlog.get_logger('a').info('one', worker='w', token='x');"
         "structlog.get_logger('a').debug('never');"
         "logging.getLogger('b').warning('two %s', 'args', extra={'field': 1});"

@@ -14,6 +14,7 @@ from hostler_hub.errors import Conflict, InvalidRequest, NotFound, TooManyAttemp
 from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.specs.caller import Caller, Role
 from hostler_hub.store.engine import Store
+from hostler_hub.web import tokens as web_tokens
 from hostler_hub.web.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ async def test_an_unknown_id_does_the_same_work(
     token = await tokens.create("ci", Role.VIEWER, by="me")
     await tokens.verify(token, HERE)
     work: list[str] = []
-    read, compare = store.read, tokens.hmac.compare_digest
+    read, compare = store.read, web_tokens.hmac.compare_digest
 
     async def counted_read(fn, *args):  # type: ignore[no-untyped-def]
         work.append("read")
@@ -93,7 +94,7 @@ async def test_an_unknown_id_does_the_same_work(
         return compare(a, b)
 
     monkeypatch.setattr(store, "read", counted_read)
-    monkeypatch.setattr(tokens.hmac, "compare_digest", counted_compare)
+    monkeypatch.setattr(web_tokens.hmac, "compare_digest", counted_compare)
     done = []
     for wrong in (token[:-2] + "__", "hst_" + "0" * 12 + token[16:]):
         work.clear()
@@ -129,7 +130,7 @@ async def test_verifying_again_does_not_ask_the_store(
     monkeypatch.setattr(store, "read", counted)
     await tokens.verify(token, HERE)
     assert reads == 0
-    clock.advance(tokens.CACHE_S + 1)
+    clock.advance(web_tokens.CACHE_S + 1)
     await tokens.verify(token, HERE)
     assert reads == 1
 
@@ -166,7 +167,7 @@ async def test_a_read_under_way_does_not_bring_a_revoked_token_back(
 async def test_ten_failures_a_minute_per_client_and_id(tokens: Tokens, clock: VirtualClock) -> None:
     token = await tokens.create("ci", Role.VIEWER, by="me")
     wrong = token[:-2] + "__"
-    for _ in range(tokens.FAILURES_PER_MINUTE):
+    for _ in range(web_tokens.FAILURES_PER_MINUTE):
         with pytest.raises(Unauthenticated):
             await tokens.verify(wrong, HERE)
     with pytest.raises(TooManyAttempts) as refusal:
@@ -181,8 +182,8 @@ async def test_failures_and_cache_are_bounded(
     tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """V15: whatever strangers send, the hub remembers a bounded part of it."""
-    monkeypatch.setattr(tokens, "FAILURE_ENTRIES", 3)
-    monkeypatch.setattr(tokens, "CACHE_ENTRIES", 2)
+    monkeypatch.setattr(web_tokens, "FAILURE_ENTRIES", 3)
+    monkeypatch.setattr(web_tokens, "CACHE_ENTRIES", 2)
     for n in range(5):
         with pytest.raises(Unauthenticated):
             await tokens.verify("x", f"192.0.2.{n}")
@@ -202,7 +203,7 @@ async def test_a_name_is_used_once_and_a_life_is_bounded(tokens: Tokens) -> None
     await tokens.create("ci", Role.VIEWER, by="me")
     with pytest.raises(Conflict):
         await tokens.create("ci", Role.ADMIN, by="me")
-    for life_s in (0, -1, tokens.MAX_LIFE_S + 1, float("nan")):
+    for life_s in (0, -1, web_tokens.MAX_LIFE_S + 1, float("nan")):
         with pytest.raises(InvalidRequest):
             await tokens.create("other", Role.VIEWER, by="me", expires_in_s=life_s)
 
