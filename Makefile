@@ -5,18 +5,24 @@ STATE := .state
 export PYTHONSAFEPATH :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup provision down test simulate check lint sanity molecule docs bench clean
+.PHONY: help setup setup.run constraints provision down test simulate check lint sanity molecule docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## make the virtual environment .venv
+setup: ## make the virtual environment .venv, with everything that tests need
 	@scripts/bootstrap
 
-provision: setup ## start a hub and a latent fleet on this machine, and run a build on it
+setup.run: ## make .venv with what running needs, and no more
+	@scripts/bootstrap run
+
+constraints: ## write constraints.txt anew: the newest releases that fit, tried by `make test`
+	scripts/constraints
+
+provision: setup.run ## start a hub and a latent fleet on this machine, and run a build on it
 	@$(BIN)/ansible-playbook playbooks/provision.yml
 
-down: setup ## stop what `make provision` started, and prove that nothing is left
+down: setup.run ## stop what `make provision` started, and prove that nothing is left
 	@$(BIN)/ansible-playbook playbooks/down.yml
 
 test: setup check ## every check and every test

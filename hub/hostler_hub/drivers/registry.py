@@ -2,24 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, ClassVar, NoReturn
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
-from hostler_hub.drivers.contract import Driver, OptionsRefused
+from hostler_hub.drivers.contract import (
+    Capabilities,
+    Driver,
+    DriverOptions,
+    Environment,
+    Inspection,
+    InstanceRef,
+    InstanceSpec,
+    OptionsRefused,
+    Owned,
+    ProviderFailed,
+)
 
 GROUP = "hostler.drivers"
+
+# The package that a driver of ours stands on. The extra that brings it has the driver's name.
+_SDKS = {"docker": "docker", "ec2": "boto3", "ssh": "fabric", "winrm": "winrm"}
+
+
+class _AnyOptions(DriverOptions):
+    """Options that nothing here can judge, as they are stored."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def in_force(
+        cls,
+        present: Mapping[str, Any] | None,  # noqa: ARG003 - nobody knows whether they lead there
+        started: Mapping[str, Any],
+    ) -> Mapping[str, Any]:
+        return started
+
+
+class UnavailableDriver:
+    """Stands in for a driver whose extra is not installed.
+
+    No worker can be defined with it. Instances that an earlier hub has started with it stay in the
+    registry: each call on them fails with the command that installs the extra.
+    """
+
+    name: ClassVar[str]
+    capabilities: ClassVar[Capabilities] = Capabilities()
+    options_model: ClassVar[type[DriverOptions]] = _AnyOptions
+
+    def __init__(self, environment: Environment) -> None:
+        pass
+
+    async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:  # noqa: ARG002
+        self._fail()
+
+    async def inspect(self, ref: InstanceRef) -> Inspection:  # noqa: ARG002
+        self._fail()
+
+    async def destroy(self, ref: InstanceRef) -> None:  # noqa: ARG002
+        self._fail()
+
+    async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
+        if places:
+            self._fail()
+        return []
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+    def _fail(self) -> NoReturn:
+        raise ProviderFailed(what_to_install(self.name))
 
 
 def load() -> Mapping[str, type[Driver]]:
     """Every installed driver by its name. A driver that cannot be imported stops the start."""
-    return {point.name: point.load() for point in entry_points(group=GROUP)}
+    found: dict[str, type[Driver]] = {}
+    for point in entry_points(group=GROUP):
+        sdk = _SDKS.get(point.name)
+        if sdk is None or find_spec(sdk) is not None:
+            found[point.name] = point.load()
+        else:
+            found[point.name] = type(
+                "UnavailableDriver", (UnavailableDriver,), {"name": point.name}
+            )
+    return found
+
+
+def what_to_install(driver: str) -> str:
+    """The sentence for a driver whose extra is missing."""
+    return (
+        f"driver {driver}: {_SDKS[driver]} is not installed where the hub runs; "
+        f"pip install 'hostler[{driver}]' there, and restart the hub"
+    )
 
 
 def check_options(driver: type[Driver], options: Mapping[str, Any]) -> None:
     """Raise OptionsRefused with one sentence that names the option and what is wrong with it."""
+    if issubclass(driver, UnavailableDriver):
+        raise OptionsRefused(what_to_install(driver.name))
     try:
         driver.options_model.model_validate(dict(options))
     except ValidationError as error:

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -38,7 +39,7 @@ class Settings:
     proxy with TLS in front of it). `secrets_dir` holds what definitions name by `{"file": NAME}`.
     With `tls_certificate` and `tls_key` (PEM files) the hub speaks TLS only; `tls_ca` is the bundle
     that those who call it should trust, where that is not the system's.
-    `docker_allow` names what containers may have of their machine (`grants.py`).
+    `docker_allow` names what containers may have of their machine (`docker_privileges.py`).
     `notify` is who is told of incidents; see notify/settings.py for its variables.
     """
 
@@ -109,6 +110,11 @@ class Settings:
             # A background hub has another working directory than who starts it.
             return f"sqlite:///{Path(file).absolute()}"
         _refuse_broken_postgresql(self.database_url)
+        if find_spec("psycopg") is None:
+            raise SettingsError(
+                "database_url: psycopg, which speaks to PostgreSQL, is not installed; "
+                "pip install 'hostler[postgresql]'"
+            )
         return f"{_SCHEMES[scheme]}://{rest}"
 
     @classmethod
