@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hostler_hub import __version__
-from hostler_hub.errors import HubError, SettingsError
+from hostler_hub.errors import HubError, SettingsError, StateLost
 from hostler_hub.runtime import process
 from hostler_hub.runtime.settings import Settings
 
@@ -30,7 +30,9 @@ _MARGIN_S = 15.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; its exit status: 0 done, 1 not (anymore) so, 2 wrongly asked."""
+    """Runs one command; its exit status: 0 done, 1 not (anymore) so, 2 wrongly asked, 3 the hub's
+    state was lost while it served.
+    """
     arguments = _parser().parse_args(argv)
     try:
         settings = Settings.from_environment(
@@ -44,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(settings, arguments)
     except (SettingsError, HubError) as error:
         return _fail(str(error), 2)
+    except StateLost as error:
+        return _fail(str(error), 3)
     except process.HubUnresponsive as error:
         return _fail(str(error), 1)
 

@@ -11,6 +11,7 @@ HubError                a request ends with it; the API renders it as a problem 
 ├── HeadersTooLarge     431
 └── Unavailable         503  the hub cannot do it now; trying again later may work
 SettingsError           the operator's configuration is wrong; the command line prints it, exit 2
+StateLost               the hub's state was taken from it while it ran; the same, exit 3
 """
 
 from __future__ import annotations
@@ -141,3 +142,9 @@ class Unavailable(HubError):
 
 class SettingsError(Exception):
     """The operator's configuration is wrong. The message is one line and says what to change."""
+
+
+class StateLost(Exception):
+    """Another program took the hub's state away while it ran; a restart by itself would begin with
+    an empty one. The message is one line and says what to do.
+    """

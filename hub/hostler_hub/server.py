@@ -18,7 +18,7 @@ import uvicorn
 
 from hostler_hub import __version__
 from hostler_hub.app import create_app
-from hostler_hub.errors import SettingsError
+from hostler_hub.errors import SettingsError, StateLost
 from hostler_hub.runtime import (
     agents_socket,
     certificate,
@@ -27,6 +27,7 @@ from hostler_hub.runtime import (
     process,
     systemd,
 )
+from hostler_hub.store.errors import StoreLost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,8 @@ _MMAP_THRESHOLD_BYTES = 1024 * 1024
 def serve(settings: Settings) -> None:
     """Runs a hub in this process until SIGTERM or SIGINT.
 
-    Raises SettingsError for what the operator must change, before anything was touched.
+    Raises SettingsError for what the operator must change, before anything was touched, and
+    StateLost when the database was deleted or replaced while it served.
     """
     settings.prepare_state_dir()
     _keep_memory_low()
@@ -127,17 +129,48 @@ async def _serve(settings: Settings, outer: socket.socket, inner: socket.socket)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, [server for server, _ in servers])
-    async with app.router.lifespan_context(app), asyncio.TaskGroup() as tasks:
-        garbage_collection.watch()
-        watching = [tasks.create_task(systemd.keep_alive(), name="watchdog")]
-        if chain is not None:
-            watching.append(tasks.create_task(chain.watch(), name="certificate"))
-        await asyncio.gather(*(server.serve(sockets=sockets) for server, sockets in servers))
-        _log.info("hub stopping")
-        systemd.notify("STOPPING=1")
-        for task in watching:
-            task.cancel()
-    _log.info("hub stopped")
+    with _telling_of_lost_state() as lost:
+        async with app.router.lifespan_context(app), asyncio.TaskGroup() as tasks:
+            garbage_collection.watch()
+            guard = _guard_state(app.state.hub, lost, [server for server, _ in servers])
+            watching = [
+                tasks.create_task(systemd.keep_alive(), name="watchdog"),
+                tasks.create_task(guard, name="state"),
+            ]
+            if chain is not None:
+                watching.append(tasks.create_task(chain.watch(), name="certificate"))
+            await asyncio.gather(*(server.serve(sockets=sockets) for server, sockets in servers))
+            _log.info("hub stopping")
+            systemd.notify("STOPPING=1")
+            for task in watching:
+                task.cancel()
+        _log.info("hub stopped")
+
+
+async def _guard_state(hub: Hub, lost: list[StoreLost], servers: list[_Server]) -> None:
+    """Stop the servers once another program has deleted or replaced the database."""
+    lost.append(await hub.store.watch())
+    _log.critical("database lost", reason=str(lost[0]))
+    _ask_to_stop(servers)
+
+
+@contextlib.contextmanager
+def _telling_of_lost_state() -> Iterator[list[StoreLost]]:
+    """Raise StateLost when the list that it yields has got an entry, or a part of the hub that was
+    closing met the loss first, whatever else went wrong because of it.
+    """
+    lost: list[StoreLost] = []
+    try:
+        yield lost
+    except StoreLost as error:
+        lost.append(error)
+    finally:
+        if lost:
+            raise StateLost(
+                f"{lost[0]} while the hub had it open, so the hub has stopped: keep other programs"
+                " from touching the database's files, see that the right database is in its"
+                " place, and start the hub again"
+            )
 
 
 def _ask_to_stop(servers: list[_Server]) -> None:

@@ -124,6 +124,14 @@ class HubProcess:
             assert await asyncio.to_thread(process.wait) == -signal.SIGKILL
         self.kill()
 
+    async def ended(self, patience_s: float = STOP_S) -> int:
+        """Wait until it has ended by itself; its exit code."""
+        process = self._process
+        assert process is not None
+        code = await asyncio.to_thread(process.wait, patience_s)
+        self.kill()
+        return code
+
     async def logged(
         self, since: int = 0, patience_s: float = READY_S, **fields: Any
     ) -> dict[str, Any]:

@@ -115,6 +115,7 @@ class InlineWriter(Writer):
     def _abandon(self) -> None:
         self._release(lost=True)
         self._engine.dispose()
+        self._backend.close()
         if self._lock is not None:
             self._lock.release()
 

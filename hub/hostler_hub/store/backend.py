@@ -30,6 +30,14 @@ class Backend(Protocol):
     def lock(self) -> HubLock:
         """The one-hub-per-database lock, not yet taken (P18)."""
 
+    def check(self) -> None:
+        """Raise StoreLost if what is written now would not be found again under the URL. Cheap:
+        the writer calls it before each transaction and after each commit. From any thread.
+        """
+
+    def close(self) -> None:
+        """Let go of the database, when both engines are disposed of. Twice is fine."""
+
     def failure(self, error: Exception) -> StoreError:
         """What a driver's error means, whether SQLAlchemy wrapped it or not."""
 

@@ -24,7 +24,13 @@ from sqlalchemy.exc import DBAPIError
 
 from hostler_hub.store import schema
 from hostler_hub.store.backend import backend_for
-from hostler_hub.store.errors import StoreClosed, StoreFull, StoreReadOnly, StoreUnavailable
+from hostler_hub.store.errors import (
+    StoreClosed,
+    StoreFull,
+    StoreLost,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 from hostler_hub.store.tuning import Tuning
 from hostler_hub.store.writer import Writer
 
@@ -37,6 +43,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
+
+_WATCH_S = 1.0
 
 
 def _log_trouble(error: StoreUnavailable) -> None:
@@ -139,6 +147,15 @@ class Store:
                 raise StoreClosed("the store was closed during an outage")
             pause_s = min(pause_s * 2, self._tuning.retry_max_s)
 
+    async def watch(self) -> StoreLost:
+        """Look at the database's files every second; what happened to them, once something has."""
+        while True:
+            try:
+                self._backend.check()
+            except StoreLost as lost:
+                return lost
+            await asyncio.sleep(_WATCH_S)
+
     async def __aenter__(self) -> Self:
         try:
             await self.open()
@@ -159,3 +176,4 @@ class Store:
         self._writer.close()
         self._threads.shutdown()
         self._readers.dispose()
+        self._backend.close()

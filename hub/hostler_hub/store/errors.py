@@ -11,6 +11,7 @@ StoreError
 └── StoreUnavailable  the database, not the caller, is at fault (V12); asking again may help
     ├── StoreBusy     locked by another process, or chosen as a deadlock's victim
     ├── StoreFull     no space left (D2)
+    ├── StoreLost     another program deleted or replaced the database's files (V22)
     └── StoreReadOnly written to by a read, or on a standby, or a volume mounted so
 """
 
@@ -73,6 +74,12 @@ class StoreBusy(StoreUnavailable):
 
 class StoreFull(StoreUnavailable):
     """The database has no space left."""
+
+
+class StoreLost(StoreUnavailable):
+    """Another program deleted or replaced a file of the database: what is written now would not be
+    found again. It stays so until the store is opened anew.
+    """
 
 
 class StoreReadOnly(StoreUnavailable):

@@ -75,6 +75,12 @@ class Postgresql:
     def lock(self) -> AdvisoryLock:
         return AdvisoryLock(self._url.render_as_string(hide_password=True))
 
+    def check(self) -> None:
+        """Nothing to do: a server keeps its files itself."""
+
+    def close(self) -> None:
+        """Nothing to do: there are no sessions but the engines'."""
+
     def failure(self, error: Exception) -> StoreError:
         cause = getattr(error, "orig", None) or error
         state = getattr(cause, "sqlstate", None)

@@ -66,9 +66,11 @@ def alembic_config(c: Connection | None = None) -> Config:
 
 def upgrade(url: str) -> None:
     """Bring a database that nobody uses to HEAD; a store opened `exclusive` does it itself."""
-    engine = backend_for(url, Tuning()).writer()
+    backend = backend_for(url, Tuning())
+    engine = backend.writer()
     try:
         with engine.begin() as connection:
             migrate(connection)
     finally:
         engine.dispose()
+        backend.close()

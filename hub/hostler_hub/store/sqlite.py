@@ -3,23 +3,30 @@
 The driver's own transaction handling is switched off (`isolation_level=None`), because it begins
 late and deferred: a deferred transaction that turns into a writer fails at once when another
 process holds the lock, whatever the busy timeout says.
+
+One connection is opened before all others and closed after them. It has read once, and from then
+on holds SQLite's shared locks on the database and on the log's index, so that no other process
+deletes the log when it closes the database. Nothing but SQLite may open these files: see files.py.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 import sqlite3
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
+from hostler_hub.store import files
 from hostler_hub.store.errors import (
     RowRefused,
     StoreBusy,
     StoreError,
     StoreFull,
+    StoreLost,
     StoreReadOnly,
     StoreUnavailable,
 )
@@ -28,7 +35,7 @@ from hostler_hub.store.lock import FileLock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import URL, Connection, Engine
+    from sqlalchemy import URL, Connection, Dialect, Engine
 
     from hostler_hub.store.tuning import Tuning
 
@@ -53,6 +60,10 @@ class Sqlite:
         self.path = Path(url.database)
         self._url = url
         self._tuning = tuning
+        self._opening = threading.Lock()  # the writer and the readers connect in their own threads
+        self._held: sqlite3.Connection | None = None
+        self._files: files.OpenFiles | None = None
+        self._difference: str | None = None
 
     def writer(self) -> Engine:
         return self._engine("BEGIN IMMEDIATE", _set_up_writer, pool_size=1, max_overflow=0)
@@ -74,8 +85,10 @@ class Sqlite:
         engine = sa.create_engine(self._url, connect_args=arguments, **pool)
 
         @sa.event.listens_for(engine, "do_connect")
-        def make_private(*_arguments: object) -> None:
-            _make_private(self.path)
+        def hold_first(
+            dialect: Dialect, _record: object, arguments: list[Any], options: dict[str, Any]
+        ) -> None:
+            self._hold(lambda: cast(sqlite3.Connection, dialect.connect(*arguments, **options)))
 
         @sa.event.listens_for(engine, "connect")
         def connected(connection: sqlite3.Connection, _record: object) -> None:
@@ -86,6 +99,42 @@ class Sqlite:
             connection.exec_driver_sql(begin)
 
         return engine
+
+    def _hold(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        """Open the connection that outlives all others, unless it is open."""
+        with self._opening:
+            if self._held is not None:
+                return
+            try:
+                files.make_private(self.path)
+            except OSError as error:
+                raise StoreError(f"{self.path}: {error.strerror}") from error
+            connection = connect()
+            try:
+                self._files = files.OpenFiles(_begin_to_hold(connection))
+            except BaseException:
+                connection.close()
+                raise
+            self._held = connection
+
+    def check(self) -> None:
+        with self._opening:
+            if self._difference is None and self._files is not None:
+                self._difference = self._files.difference()
+            if self._difference is not None:
+                raise StoreLost(self._difference)
+
+    def close(self) -> None:
+        with self._opening:
+            held, self._held, self._files = self._held, None, None
+        if held is None:
+            return
+        if self._difference is not None:
+            # A log that is left full would be replayed into whatever file is now in the place of
+            # the database, and one that was deleted would be gone with what is only in it.
+            with contextlib.suppress(sqlite3.Error):
+                held.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        held.close()
 
     def lock(self) -> FileLock:
         return FileLock(self.path)
@@ -117,10 +166,12 @@ class Sqlite:
         return False
 
 
-def _make_private(path: Path) -> None:
-    """Make the file before SQLite does; its WAL and its index take over this mode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+def _begin_to_hold(connection: sqlite3.Connection) -> str:
+    """Take the shared locks, which come with the first read and stay; the database's path."""
+    connection.execute("PRAGMA journal_mode=WAL").fetchall()
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    paths = {name: path for _, name, path in connection.execute("PRAGMA database_list").fetchall()}
+    return str(paths["main"])
 
 
 def _set_up_writer(connection: sqlite3.Connection) -> None:

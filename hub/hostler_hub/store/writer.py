@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 
-from hostler_hub.store.errors import StoreBusy, StoreClosed, StoreError, StoreFull, StoreUnavailable
+from hostler_hub.store.errors import (
+    StoreBusy,
+    StoreClosed,
+    StoreError,
+    StoreFull,
+    StoreLost,
+    StoreUnavailable,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -137,8 +144,9 @@ class Writer:
 
     def _gives_up(self, failure: StoreUnavailable, deadline: float) -> bool:
         # A full disk is not waited for: the hub refuses new work at once, and agents keep theirs.
-        full = isinstance(failure, StoreFull)
-        return full or self._closing.is_set() or time.monotonic() > deadline
+        # Lost files do not come back.
+        hopeless = isinstance(failure, StoreFull | StoreLost)
+        return hopeless or self._closing.is_set() or time.monotonic() > deadline
 
     def _last_word(self, failure: BaseException) -> BaseException:
         """Give the batch up; the next must not be taken for this one's unsettled commit."""
@@ -152,15 +160,20 @@ class Writer:
     def _attempt(self, batch: list[Job]) -> list[Outcome]:
         try:
             connection = self._connected()
+            self._backend.check()
             settled = self._settled(connection)
-            return self._transact(connection, batch) if settled is None else settled
+            outcomes = self._transact(connection, batch) if settled is None else settled
+            # Also after the commit: nobody is told of what went into a deleted file (V22).
+            self._backend.check()
         except self._errors as error:
             failure = self._backend.failure(error)
             self._release(lost=not isinstance(failure, StoreBusy))
             raise failure from error
-        except StoreError:  # the lock's, or a commit still undecided
+        except StoreError:  # the lock's, a commit still undecided, or the files' are gone
             self._release()
             raise
+        else:
+            return outcomes
 
     def _settled(self, connection: Connection) -> list[Outcome] | None:
         """The outcomes of a commit whose answer was lost, if it took place after all (D4)."""
