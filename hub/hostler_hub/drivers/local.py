@@ -187,7 +187,11 @@ class LocalDriver:
     def _last_words(self, worker: str, instance: str) -> str:
         log = self._directory(worker, instance) / "agent.log"
         try:
-            text = log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
+            # No link: a build could lead it to the hub's database, whose locks SQLite loses when
+            # anybody in this process opens and closes it.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with open(os.open(log, flags), "rb") as file:
+                text = file.read()[-TAIL_BYTES:].decode(errors="replace").strip()
         except OSError:
             text = ""
         return f"no such process; agent's last words: {text or 'none'}"

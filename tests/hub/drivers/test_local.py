@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 from collections.abc import AsyncIterator
@@ -100,6 +101,16 @@ async def test_P7_the_last_words_of_an_agent_that_died_are_evidence(driver: Loca
     assert seen.presence is Presence.GONE
     assert "last words" in seen.evidence
     await driver.destroy(ref_of(spec, handle))
+
+
+async def test_the_last_words_are_read_from_no_link(driver: LocalDriver, tmp_path: Path) -> None:
+    """A build of the same user could lead it to the hub's database; see store/files.py."""
+    (tmp_path / "hub.sqlite3").write_text("not for reading")
+    log = driver._directory("w", "i") / "agent.log"
+    log.parent.mkdir(parents=True)
+    log.symlink_to(tmp_path / "hub.sqlite3")
+    assert driver._last_words("w", "i").endswith("last words: none")
+    shutil.rmtree(log.parent.parent)
 
 
 async def test_an_interpreter_that_is_not_there_is_the_provider_s_failure(
