@@ -17,7 +17,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from hostler_hub.errors import SettingsError
-from hostler_hub.runtime import docker_privileges
+from hostler_hub.runtime import database_url, docker_privileges
 from hostler_hub.runtime.notify_settings import NotifySettings
 
 _SCHEMES = {
@@ -97,18 +97,18 @@ class Settings:
 
     def _normal_database_url(self) -> str:
         if not self.database_url:
-            return f"sqlite:///{self.state_dir / 'hub.sqlite3'}"
+            return database_url.of_file(self.state_dir / "hub.sqlite3")
         scheme, separator, rest = self.database_url.partition("://")
         if not separator or scheme not in _SCHEMES:
             raise SettingsError(
                 "database_url: must be sqlite:////path/to/file or postgresql://user@host/database"
             )
         if _SCHEMES[scheme] == "sqlite":
-            file = rest.partition("?")[0].removeprefix("/")
-            if not file or file == ":memory:":
+            file = database_url.file_of(f"sqlite://{rest}")
+            if file is None:
                 raise SettingsError("database_url: SQLite needs a file, sqlite:////path/to/file")
             # A background hub has another working directory than who starts it.
-            return f"sqlite:///{Path(file).absolute()}"
+            return database_url.of_file(file.absolute())
         _refuse_broken_postgresql(self.database_url)
         if find_spec("psycopg") is None:
             raise SettingsError(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import sqlalchemy as sa
 
+from hostler_hub.runtime import database_url
 from hostler_hub.store.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ def backend_for(url: str, tuning: Tuning) -> Backend:
     if parsed.get_backend_name() == "sqlite":
         from hostler_hub.store.sqlite import Sqlite  # noqa: PLC0415
 
-        return Sqlite(parsed, tuning)
+        file = database_url.file_of(url)
+        if file is None:
+            raise ValueError("the store needs a database file: sqlite:///PATH")
+        return Sqlite(file, tuning)
     if parsed.get_backend_name() == "postgresql":
         from hostler_hub.store.postgresql import Postgresql  # noqa: PLC0415
 

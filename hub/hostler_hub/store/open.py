@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from hostler_hub.errors import SettingsError
+from hostler_hub.runtime import database_url
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreError
@@ -24,9 +24,9 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
 
     Raises SettingsError when it cannot be had. The URL is never repeated: it may hold a password.
     """
-    path = settings.database_url.removeprefix("sqlite:///")
-    if path != settings.database_url and not Path(path).parent.is_dir():
-        raise SettingsError(f"database_url: there is no directory {Path(path).parent}")
+    file = database_url.file_of(settings.database_url)
+    if file is not None and not file.parent.is_dir():
+        raise SettingsError(f"database_url: there is no directory {file.parent}")
     try:
         store = Store(settings.database_url, exclusive=True)
     except (SQLAlchemyError, ValueError) as error:

@@ -35,7 +35,7 @@ from hostler_hub.store.lock import FileLock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import URL, Connection, Dialect, Engine
+    from sqlalchemy import Connection, Dialect, Engine
 
     from hostler_hub.store.tuning import Tuning
 
@@ -54,11 +54,9 @@ class Sqlite:
 
     driver_errors: tuple[type[Exception], ...] = (sqlite3.Error,)
 
-    def __init__(self, url: URL, tuning: Tuning) -> None:
-        if not url.database or url.database == ":memory:":
-            raise ValueError("the store needs a database file: sqlite:///PATH")
-        self.path = Path(url.database)
-        self._url = url
+    def __init__(self, path: Path, tuning: Tuning) -> None:
+        self.path = path
+        self._url = sa.URL.create("sqlite", database=str(path))
         self._tuning = tuning
         self._opening = threading.Lock()  # the writer and the readers connect in their own threads
         self._held: sqlite3.Connection | None = None

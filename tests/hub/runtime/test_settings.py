@@ -38,6 +38,8 @@ def test_the_state_directory_by_default() -> None:
     [
         ("sqlite:////srv/hub.db", "sqlite:////srv/hub.db"),
         ("sqlite:///hub.db", f"sqlite:///{Path.cwd()}/hub.db"),
+        ("sqlite:////srv/feature%2Flogin/hub.db", "sqlite:////srv/feature/login/hub.db"),
+        ("sqlite:////srv/is%20it%3F/hub.db", "sqlite:////srv/is%20it%3F/hub.db"),
         ("postgresql://u:p@db:5433/hub", "postgresql+psycopg://u:p@db:5433/hub"),
         ("postgres:///hub?host=/run/pg", "postgresql+psycopg:///hub?host=/run/pg"),
         ("postgresql+psycopg://db/hub", "postgresql+psycopg://db/hub"),
