@@ -6,15 +6,19 @@ many seconds, whatever clocks are set meanwhile. Where windows overlap, the one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+# More than any zone has ever set its clocks back by.
+_BACK_S = 3 * 3600.0
 
 
 class Window(Protocol):
@@ -62,12 +66,35 @@ def in_force(
 
 
 def _around(window: Window, now: float) -> tuple[float | None, float | None]:
-    """When it begins next, and when it ends if it is open now."""
-    at = datetime.fromtimestamp(now, ZoneInfo(window.time_zone))
-    last = next(CronSim(window.cron, at + timedelta(seconds=1), reverse=True), None)
-    coming = next(CronSim(window.cron, at), None)
-    ends = None if last is None else last.timestamp() + window.duration_s
-    return (
-        None if coming is None else coming.timestamp(),
-        None if ends is None or ends <= now else ends,
-    )
+    """When the window begins next, and when it ends if it is open now (None: it is not)."""
+    begun, coming = _begins_around(window, now)
+    ends = None if begun is None else begun + window.duration_s
+    return coming, None if ends is None or ends <= now else ends
+
+
+def _begins_around(window: Window, now: float) -> tuple[float | None, float | None]:
+    """The last instant of the cron expression that is not after `now`, and the first one after it.
+
+    CronSim knows the hour that comes twice when it goes forward, not when it goes backward or
+    begins in that hour's second pass: there it takes the first pass for still to come. So the last
+    instant that it finds backward is only where to begin forward, some hours earlier.
+    """
+    at = datetime.fromtimestamp(math.floor(now), ZoneInfo(window.time_zone))
+    # Backward it finds what is before a time, and an instant that is just now has come.
+    found = next(CronSim(window.cron, at + timedelta(seconds=1), reverse=True), at)
+    begun: float | None = None
+    for each in CronSim(window.cron, _hours_before(min(found.timestamp(), now), at.tzinfo)):
+        instant = each.timestamp()
+        if instant > now:
+            return begun, instant
+        begun = instant
+    return begun, None
+
+
+def _hours_before(instant: float, zone: tzinfo | None) -> datetime:
+    """A time some hours earlier that the clocks of the zone show only once."""
+    at = datetime.fromtimestamp(instant, zone)
+    while True:
+        at = datetime.fromtimestamp(at.timestamp() - _BACK_S, zone)
+        if at.replace(fold=0).utcoffset() == at.replace(fold=1).utcoffset():
+            return at

@@ -14,6 +14,8 @@ from hostler_hub.specs.group import GroupDefinition, Schedule
 from hostler_hub.specs.schedules import in_force
 
 BERLIN = "Europe/Berlin"
+NEW_YORK = "America/New_York"
+LORD_HOWE = "Australia/Lord_Howe"
 OFFICE = Schedule(name="office", cron="0 8 * * 1-5", time_zone=BERLIN, duration_s=36000, min_idle=3)
 NIGHT = Schedule(cron="0 22 * * *", time_zone=BERLIN, duration_s=8 * 3600, max_instances=2)
 
@@ -101,3 +103,76 @@ def test_what_is_no_schedule_is_refused_where_it_is_wrong(
 def test_a_group_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(ValidationError, match="min_idle is more than max_instances"):
         GroupDefinition.model_validate({"name": "g", "min_idle": 3, "max_instances": 2})
+
+
+def utc(text: str) -> float:
+    return datetime.fromisoformat(text + "+00:00").timestamp()
+
+
+# Clocks go back: Berlin at 01:00Z (03:00 becomes 02:00), New York at 06:00Z (02:00 becomes 01:00),
+# Lord Howe Island by half an hour at 15:00Z. They go forward: 2027-03-14 at 07:00Z in New York.
+@pytest.mark.parametrize(
+    ("zone", "cron", "now", "begun", "coming"),
+    [
+        (BERLIN, "30 2 * * *", "2026-10-25T00:20", "2026-10-24T00:30", "2026-10-25T00:30"),
+        (BERLIN, "30 2 * * *", "2026-10-25T00:50", "2026-10-25T00:30", "2026-10-26T01:30"),
+        (BERLIN, "30 2 * * *", "2026-10-25T01:05", "2026-10-25T00:30", "2026-10-26T01:30"),
+        (BERLIN, "30 2 * * *", "2026-10-25T01:50", "2026-10-25T00:30", "2026-10-26T01:30"),
+        (BERLIN, "30 2 * * *", "2026-10-25T04:30", "2026-10-25T00:30", "2026-10-26T01:30"),
+        (BERLIN, "*/30 2 * * *", "2026-10-25T01:10", "2026-10-25T01:00", "2026-10-25T01:30"),
+        (BERLIN, "30 * * * *", "2026-10-25T01:10", "2026-10-25T00:30", "2026-10-25T01:30"),
+        (
+            NEW_YORK,
+            "45 1 * * *",
+            "2026-11-01T06:10",
+            "2026-11-01T05:45",
+            "2026-11-02T06:45",
+        ),
+        (
+            NEW_YORK,
+            "30 2 * * *",
+            "2027-03-14T07:10",
+            "2027-03-14T07:00",
+            "2027-03-15T06:30",
+        ),
+        (
+            LORD_HOWE,
+            "45 1 * * *",
+            "2026-04-04T15:05",
+            "2026-04-04T14:45",
+            "2026-04-05T15:15",
+        ),
+        ("Asia/Kolkata", "0 0 1 1 *", "2026-01-09T00:00", "2025-12-31T18:30", "2026-12-31T18:30"),
+    ],
+)
+def test_a_window_begins_once_in_the_hour_that_comes_twice(
+    zone: str, cron: str, now: str, begun: str, coming: str
+) -> None:
+    """As Debian's cron runs a job of a fixed hour: once; one of every hour runs in both passes."""
+    since_s = utc(now) - utc(begun)
+    still_open = Schedule(cron=cron, time_zone=zone, duration_s=since_s + 1, min_idle=1)
+    holds = in_force(0, None, [still_open], utc(now))
+    assert (holds.min_idle, holds.until) == (1, utc(now) + 1)
+    over = Schedule(cron=cron, time_zone=zone, duration_s=since_s, min_idle=1)
+    holds = in_force(0, None, [over], utc(now))
+    assert (holds.min_idle, holds.until) == (0, utc(coming))
+
+
+@given(
+    zone=st.sampled_from([BERLIN, NEW_YORK, LORD_HOWE, "Asia/Kolkata"]),
+    cron=st.sampled_from(["30 2 * * *", "45 1 * * *", "*/20 1,2 * * *", "15 * * * *", "0 3 * * 0"]),
+    change=st.sampled_from(["2026-04-04T15:00", "2026-10-25T01:00", "2026-11-01T06:00"]),
+    offset_s=st.integers(-20_000, 20_000),
+    duration_s=st.integers(1, 90_000),
+)
+def test_the_next_change_is_never_in_the_past(
+    zone: str, cron: str, change: str, offset_s: int, duration_s: int
+) -> None:
+    """The hub sets a timer for it: one that is always due would keep a processor busy."""
+    now = utc(change) + offset_s
+    window = Schedule(cron=cron, time_zone=zone, duration_s=duration_s, min_idle=1)
+    holds = in_force(0, None, [window], now)
+    assert holds.until is not None
+    assert holds.until > now
+    just_before = in_force(0, None, [window], holds.until - 0.001)
+    assert just_before.min_idle == holds.min_idle  # nothing changes until then
