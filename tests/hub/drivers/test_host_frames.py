@@ -1,0 +1,112 @@
+"""What hubs and the agent's `host` verb say to each other, as an earlier version did.
+
+`host_frames.json` has recorded exchanges of the SSH driver with a POSIX machine and of the WinRM
+driver with a Windows machine: requests as they went over standard input, and what came back. Here
+this hub says and hears the same; `tests/agent/host/test_frames.py` does it for the agent. It is
+what agents of other digests and hubs of other versions on one machine understand: a change here is
+a change of the protocol.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hostler_hub.drivers.contract import AgentArchive, Environment, InstanceRef, InstanceSpec
+from hostler_hub.drivers.ssh import SshDriver
+from hostler_hub.drivers.winrm import WinrmDriver
+from hostler_hub.transports.contract import Command, Outcome
+
+FRAMES = json.loads((Path(__file__).parent / "host_frames.json").read_text())
+HUB, INSTANCE = "01M8PE5T6YD8303K8Z7VZHDPA4", "01M8PE83YA445GGTAC9F4BKFRB"
+DRIVERS = {"ssh": SshDriver, "winrm": WinrmDriver}
+EXCHANGES = [
+    pytest.param(name, each, id=f"{name}: {each['call']}")
+    for name, recorded in FRAMES.items()
+    for each in recorded["exchanges"]
+]
+
+
+class Machine:
+    """Answers one command as the recorded machine did; what it was told before is noted."""
+
+    def __init__(self, exchange: Mapping[str, Any]) -> None:
+        self.requests: list[tuple[str, Any]] = []
+        self._exchange = exchange
+
+    async def run(self, command: Command) -> Outcome:
+        if not command.content:  # what needs no agent to be ended: here it does
+            return Outcome(0, b"", b"")
+        (nonce,) = (word for word in command.argv if re.fullmatch("[0-9a-f]{16}", word))
+        assert self._exchange["action"] in command.argv
+        self.requests.append(json.loads(command.content.rpartition(b"\n")[2]))
+        said = self._exchange["stdout"].replace("NONCE", nonce)
+        return Outcome(self._exchange["status"], said.encode(), b"")
+
+
+@pytest.fixture
+def frames_environment(environment: Environment, tmp_path: Path) -> Environment:
+    (tmp_path / "ca.pem").write_text(FRAMES["ssh"]["exchanges"][0]["request"]["ca"])
+    return replace(
+        environment,
+        hub=HUB,
+        connect_url="wss://hub.example.org/api/v1/agents/connect",
+        archive=AgentArchive(tmp_path / "agent.pyz", "a" * 64),
+    )
+
+
+async def called(driver: Any, call: str, options: Mapping[str, Any]) -> Any:
+    """The result, as JSON; of what is refused its text."""
+    method = call.partition(" ")[0]
+    spec = InstanceSpec("w-1", INSTANCE, 3, "a-token-of-no-use", options)
+    argument = {"create": spec, "list_owned": [options]}.get(
+        method, InstanceRef("w-1", INSTANCE, 3, None, options)
+    )
+    try:
+        result = await getattr(driver, method)(argument)
+    except Exception as error:  # noqa: BLE001 - which one is the driver's own test's
+        return {"error": str(error)}
+    if method == "list_owned":
+        result = [asdict(each) for each in result]
+    return json.loads(json.dumps(asdict(result) if method == "inspect" else result))
+
+
+@pytest.mark.parametrize(("name", "exchange"), EXCHANGES)
+async def test_requests_and_replies_are_what_they_were(
+    frames_environment: Environment, tmp_path: Path, name: str, exchange: dict[str, Any]
+) -> None:
+    if name == "ssh":
+        frames_environment = replace(frames_environment, ca_file=tmp_path / "ca.pem")
+    driver: Any = DRIVERS[name](frames_environment)
+    machine = Machine(exchange)
+
+    async def awake(_options: Any) -> Machine:
+        return machine
+
+    driver._machines = SimpleNamespace(
+        transport=lambda _options: machine,
+        awake=awake,
+        tunnels=SimpleNamespace(release=lambda _instance: awake(None)),
+    )
+    result = await called(driver, exchange["call"], FRAMES[name]["options"])
+    assert machine.requests == [exchange["request"]]
+    assert holds(result, exchange["result"])
+
+
+def holds(result: Any, recorded: Any) -> bool:
+    """Whether nothing is missing or different; a later version may know more."""
+    if isinstance(recorded, dict) and recorded:
+        return isinstance(result, dict) and all(
+            result[key] >= value if key == "version" else holds(result.get(key), value)
+            for key, value in recorded.items()
+        )
+    if isinstance(recorded, list):
+        return len(result) == len(recorded) and all(map(holds, result, recorded))
+    return bool(result == recorded)
