@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 import psutil
+import pytest
 
 NOWHERE = "ws://127.0.0.1:9/api/v1/agents/connect"
 TOKEN = "a-token-of-no-use"
@@ -137,6 +138,45 @@ def left_by_a_job(instance: str) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait(60)
+
+
+@contextlib.contextmanager
+def left_in_a_job(instance: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One that only its control groups tell of: `hostler/INSTANCE/COMMAND` beneath the agent's own.
+
+    Skips the test where we may make none.
+    """
+    groups = [home / "hostler" / instance / "1" for home in _own_cgroups()]
+    process = subprocess.Popen(["sleep", "1000"], env={}, start_new_session=True)
+    try:
+        for group in groups:
+            group.mkdir(parents=True)
+            (group / "cgroup.procs").write_text(str(process.pid))
+        yield process
+    finally:
+        process.kill()
+        process.wait(60)
+        for group in groups:
+            for each in (group, group.parent):
+                if each.exists():
+                    each.rmdir()
+
+
+def _own_cgroups() -> list[Path]:
+    """In each hierarchy that kept jobs together: version 2, or pids and freezer of version 1."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    found = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        number, controllers, path = line.split(":", 2)
+        for _, point, kind, options, *_ in mounts:
+            is_version_2 = number == "0" and kind == "cgroup2"
+            is_it = kind == "cgroup" and controllers in options.split(",")
+            if is_version_2 or (is_it and controllers in ("pids", "freezer")):
+                found.append(Path(point + path))
+                break
+    if not found or not all(os.access(each / "cgroup.procs", os.W_OK) for each in found):
+        pytest.skip("there is no control group that we may use")
+    return found
 
 
 @contextlib.contextmanager

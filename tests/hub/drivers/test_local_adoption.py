@@ -119,12 +119,19 @@ async def test_E6_a_handle_of_a_process_that_is_no_more_means_nobody(
     assert not instance.directory.exists()
 
 
-@pytest.mark.parametrize("options", [{}, {"containment": "subreaper"}], ids=str)
+@pytest.mark.parametrize(
+    ("left_by", "options"),
+    [
+        (before.left_by_a_job, {}),
+        (before.left_by_a_job, {"containment": "subreaper"}),
+        (before.left_in_a_job, {}),
+    ],
+)
 async def test_V3_what_a_killed_agent_s_jobs_left_ends_with_its_instance(
-    driver: LocalDriver, options: dict[str, Any], instance: before.Instance
+    driver: LocalDriver, options: dict[str, Any], instance: before.Instance, left_by: Any
 ) -> None:
     stored = instance.local_handle()
-    with before.left_by_a_job(instance.instance) as left:
+    with left_by(instance.instance) as left:
         instance.kill()
         await driver.destroy(ref(instance, stored, options))
         assert left.wait(60) is not None

@@ -259,11 +259,16 @@ async def test_a_directory_that_was_left_is_listed_and_removed(
     assert list(await driver.list_owned([options])) == []
 
 
+@pytest.mark.parametrize("left_by", [before.left_by_a_job, before.left_in_a_job])
 async def test_V3_what_a_killed_agent_s_jobs_left_ends_with_its_instance(
-    driver: SshDriver, instance: before.Instance, options: dict[str, Any], root: Path
+    driver: SshDriver,
+    instance: before.Instance,
+    options: dict[str, Any],
+    root: Path,
+    left_by: Any,
 ) -> None:
     stored = stored_handle(instance, options, root)
-    with before.left_by_a_job(instance.instance) as left:
+    with left_by(instance.instance) as left:
         instance.kill()
         await driver.destroy(ref(instance, stored, options))
         assert left.wait(60) is not None
