@@ -1,6 +1,6 @@
 """The `host` verb does what hubs of an earlier version ask for, and answers as they know it.
 
-The exchanges are recorded: see `tests/hub/drivers/test_host_frames.py`.
+The exchanges are recorded: see `tests/hub/drivers/hosts/test_frames.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from conftest import Host
 
 TESTS = Path(__file__).parents[2]
-RECORDED = json.loads((TESTS / "hub" / "drivers" / "host_frames.json").read_text())
+RECORDED = json.loads((TESTS / "hub" / "drivers" / "hosts" / "frames.json").read_text())
 EXCHANGES = RECORDED["ssh"]["exchanges"]
 WHILE_STARTING = "inspect while it is started"
 # The recorded agent had ended when it was listed, the one here has not.

@@ -12,8 +12,8 @@ from hub.drivers import before
 
 from hostler_hub.drivers.contract import Environment, InstanceRef, InstanceSpec
 from hostler_hub.drivers.local import LocalDriver
-from hostler_hub.identifiers import new_ulid
 from hostler_hub.lifecycle.model import Presence
+from hostler_hub.runtime.ids import new_ulid
 
 INSTANCES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {}),

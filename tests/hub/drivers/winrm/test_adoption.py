@@ -24,10 +24,10 @@ from peers import wine
 from peers.wsman import WsMan
 
 from hostler_hub.drivers.contract import AgentArchive, Environment, InstanceRef
-from hostler_hub.drivers.winrm import WinrmDriver
-from hostler_hub.identifiers import new_ulid
+from hostler_hub.drivers.winrm.driver import WinrmDriver
 from hostler_hub.lifecycle.model import Presence
-from hostler_hub.secrets import Secrets
+from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.runtime.secrets import Secrets
 
 pytestmark = pytest.mark.peer("wsman")
 
@@ -50,10 +50,10 @@ def service(tmp_path: Path) -> Iterator[WsMan]:
 
 
 @pytest.fixture(scope="session")
-def installed(agent_archive: AgentArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(archive: AgentArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The agent as a machine has it after its first start."""
-    unpacked = tmp_path_factory.mktemp("agents") / agent_archive.sha256
-    shutil.unpack_archive(agent_archive.path, unpacked, "zip")
+    unpacked = tmp_path_factory.mktemp("agents") / archive.sha256
+    shutil.unpack_archive(archive.path, unpacked, "zip")
     compileall.compile_dir(unpacked, quiet=2)  # Windows' Python of the tests reads the same
     return unpacked
 
@@ -88,12 +88,12 @@ def options(service: WsMan, root: Path, tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture
 async def driver(
     environment: Environment,
-    agent_archive: AgentArchive,
+    archive: AgentArchive,
     options: dict[str, Any],
     tmp_path: Path,
 ) -> AsyncIterator[WinrmDriver]:
     secrets = Secrets(tmp_path / "secrets", {})
-    made = WinrmDriver(replace(environment, archive=agent_archive, secrets=secrets))
+    made = WinrmDriver(replace(environment, archive=archive, secrets=secrets))
     yield made
     for owned in await made.list_owned([options]):
         await made.destroy(InstanceRef("", owned.instance, owned.epoch, owned.handle, {}))

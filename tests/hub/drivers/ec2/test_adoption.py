@@ -13,9 +13,9 @@ import pytest
 from peers.ec2 import Ec2
 
 from hostler_hub.drivers.contract import Environment, InstanceRef, InstanceSpec
-from hostler_hub.drivers.ec2 import Ec2Driver
-from hostler_hub.identifiers import new_ulid
+from hostler_hub.drivers.ec2.driver import Ec2Driver
 from hostler_hub.lifecycle.model import Presence
+from hostler_hub.runtime.ids import new_ulid
 
 WORKER, EPOCH = "w-1", 3
 OPTIONS: list[dict[str, Any]] = [

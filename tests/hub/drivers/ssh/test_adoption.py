@@ -20,10 +20,10 @@ from hub.drivers import before
 from peers.sshd import Sshd
 
 from hostler_hub.drivers.contract import AgentArchive, Environment, InstanceRef, InstanceSpec
-from hostler_hub.drivers.ssh import SshDriver
-from hostler_hub.identifiers import new_ulid
+from hostler_hub.drivers.ssh.driver import SshDriver
 from hostler_hub.lifecycle.model import Presence
-from hostler_hub.secrets import Secrets
+from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.runtime.secrets import Secrets
 
 pytestmark = pytest.mark.peer("sshd")
 
@@ -56,7 +56,7 @@ def sshd(tmp_path: Path) -> Iterator[Sshd]:
 
 @pytest.fixture
 def driver_environment(
-    environment: Environment, agent_archive: AgentArchive, tmp_path: Path, sshd: Sshd
+    environment: Environment, archive: AgentArchive, tmp_path: Path, sshd: Sshd
 ) -> Environment:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "client").write_text(sshd.client_key.read_text())
@@ -64,7 +64,7 @@ def driver_environment(
     socket.touch()
     return replace(
         environment,
-        archive=agent_archive,
+        archive=archive,
         secrets=Secrets(tmp_path / "secrets", {}),
         given=tmp_path / "drivers" / "ssh",
         hub_socket=socket,
@@ -79,10 +79,10 @@ async def driver(driver_environment: Environment) -> AsyncIterator[SshDriver]:
 
 
 @pytest.fixture(scope="session")
-def installed(agent_archive: AgentArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(archive: AgentArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The agent as a machine has it after its first start."""
-    unpacked = tmp_path_factory.mktemp("agents") / agent_archive.sha256
-    shutil.unpack_archive(agent_archive.path, unpacked, "zip")
+    unpacked = tmp_path_factory.mktemp("agents") / archive.sha256
+    shutil.unpack_archive(archive.path, unpacked, "zip")
     compileall.compile_dir(unpacked, quiet=2)
     return unpacked
 

@@ -16,9 +16,9 @@ from docker import APIClient
 from peers import docker as peer
 
 from hostler_hub.drivers.contract import Environment, InstanceRef, InstanceSpec
-from hostler_hub.drivers.docker import DockerDriver
-from hostler_hub.identifiers import new_ulid
+from hostler_hub.drivers.docker.driver import DockerDriver
 from hostler_hub.lifecycle.model import Presence
+from hostler_hub.runtime.ids import new_ulid
 
 pytestmark = pytest.mark.peer("docker")
 

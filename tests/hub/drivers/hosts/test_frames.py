@@ -1,10 +1,10 @@
 """What hubs and the agent's `host` verb say to each other, as an earlier version did.
 
-`host_frames.json` has recorded exchanges of the SSH driver with a POSIX machine and of the WinRM
+`frames.json` has recorded exchanges of the SSH driver with a POSIX machine and of the WinRM
 driver with a Windows machine: requests as they went over standard input, and what came back. Here
-this hub says and hears the same; `tests/agent/host/test_frames.py` does it for the agent. It is
-what agents of other digests and hubs of other versions on one machine understand: a change here is
-a change of the protocol.
+this hub says and hears the same; `tests/agent/instances/test_frames.py` does it for the agent. It
+is what agents of other digests and hubs of other versions on one machine understand: a change here
+is a change of the protocol.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 from hostler_hub.drivers.contract import AgentArchive, Environment, InstanceRef, InstanceSpec
-from hostler_hub.drivers.ssh import SshDriver
-from hostler_hub.drivers.winrm import WinrmDriver
-from hostler_hub.transports.contract import Command, Outcome
+from hostler_hub.drivers.ssh.driver import SshDriver
+from hostler_hub.drivers.transports.contract import Command, Outcome
+from hostler_hub.drivers.winrm.driver import WinrmDriver
 
-FRAMES = json.loads((Path(__file__).parent / "host_frames.json").read_text())
+FRAMES = json.loads((Path(__file__).parent / "frames.json").read_text())
 HUB, INSTANCE = "01M8PE5T6YD8303K8Z7VZHDPA4", "01M8PE83YA445GGTAC9F4BKFRB"
 DRIVERS = {"ssh": SshDriver, "winrm": WinrmDriver}
 EXCHANGES = [
