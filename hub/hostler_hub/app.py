@@ -41,7 +41,7 @@ from hostler_hub.store import meta
 from hostler_hub.store.engine import Store
 from hostler_hub.store.open import open_store
 from hostler_hub.web import application
-from hostler_hub.web.api.ports import Hub
+from hostler_hub.web.hub import Hub
 from hostler_hub.web.tokens import Tokens
 from hostler_hub.workers.agents.admission import Admission
 from hostler_hub.workers.agents.examiner import Gate

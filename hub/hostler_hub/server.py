@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from hostler_hub.runtime.settings import Settings
-    from hostler_hub.web.api.ports import Hub
+    from hostler_hub.web.hub import Hub
 
 _log = structlog.get_logger(__name__)
 

@@ -22,7 +22,7 @@ from hostler_hub.drivers import registry
 from hostler_hub.runtime.clock import SystemClock
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.specs.worker import WorkerDefinition
-from hostler_hub.web.api.ports import Hub
+from hostler_hub.web.hub import Hub
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "inventories" / "example").glob("*.yml"))

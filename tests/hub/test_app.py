@@ -10,9 +10,9 @@ import pytest
 from hostler_hub.app import create_app
 from hostler_hub.runtime import process
 from hostler_hub.runtime.settings import Settings
-from hostler_hub.web.api.schemas import builds as builds_shapes
-from hostler_hub.web.api.schemas import system as system_shapes
-from hostler_hub.web.api.schemas import workers as workers_shapes
+from hostler_hub.web.api.schemas import builds as builds_schemas
+from hostler_hub.web.api.schemas import system as system_schemas
+from hostler_hub.web.api.schemas import workers as workers_schemas
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,26 +53,26 @@ async def post(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> A
 
 async def test_workers_answer_in_their_documented_shapes(client: httpx2.AsyncClient) -> None:
     made = await post(client, f"{WORKERS}/define", {"workers": [WEB]})
-    assert workers_shapes.DefineResults.model_validate(made).results[0].created
+    assert workers_schemas.DefineResults.model_validate(made).results[0].created
     again = await post(client, f"{WORKERS}/define", {"workers": [WEB]})
-    assert workers_shapes.DefineResults.model_validate(again).results[0].changed is False
+    assert workers_schemas.DefineResults.model_validate(again).results[0].changed is False
     orders = {"names": ["web-1"], "mode": "paused", "reason": "test"}
     paused = await post(client, f"{WORKERS}/mode", orders)
-    assert workers_shapes.ModeResults.model_validate(paused).results[0].changed
-    view = workers_shapes.WorkerView.model_validate((await client.get(f"{WORKERS}/web-1")).json())
+    assert workers_schemas.ModeResults.model_validate(paused).results[0].changed
+    view = workers_schemas.WorkerView.model_validate((await client.get(f"{WORKERS}/web-1")).json())
     assert (view.mode, view.mode_by, view.mode_reason) == ("paused", "admin", "test")
-    page = workers_shapes.WorkerPage.model_validate((await client.get(WORKERS)).json())
+    page = workers_schemas.WorkerPage.model_validate((await client.get(WORKERS)).json())
     assert [each.name for each in page.items] == ["web-1"]
     found = await post(client, f"{WORKERS}/query", {"names": ["web-1", "x"]})
-    assert workers_shapes.WorkerLookup.model_validate(found).unknown == ["x"]
+    assert workers_schemas.WorkerLookup.model_validate(found).unknown == ["x"]
     events = (await client.get(f"{WORKERS}/web-1/events")).json()
-    assert workers_shapes.EventList.model_validate(events).items
+    assert workers_schemas.EventList.model_validate(events).items
     refused = await client.post(f"{WORKERS}/substantiate", json={"names": ["web-1"]})
     assert refused.status_code == 409
     assert "paused" in refused.json()["detail"]
-    system_shapes.Status.model_validate((await client.get("/api/v1/status")).json())
+    system_schemas.Status.model_validate((await client.get("/api/v1/status")).json())
     gone = (await client.delete(f"{WORKERS}/web-1")).json()
-    assert workers_shapes.RemoveResult.model_validate(gone).state == "absent"
+    assert workers_schemas.RemoveResult.model_validate(gone).state == "absent"
 
 
 async def test_builds_answer_in_their_documented_shapes(client: httpx2.AsyncClient) -> None:
@@ -80,14 +80,14 @@ async def test_builds_answer_in_their_documented_shapes(client: httpx2.AsyncClie
     assert (hopeless.status_code, hopeless.json()["pointer"]) == (422, "/requires")
     await post(client, f"{WORKERS}/define", {"workers": [WEB]})
     await post(client, f"{WORKERS}/mode", {"names": ["web-1"], "mode": "paused"})
-    view = builds_shapes.BuildView.model_validate(await post(client, BUILDS, SPEC))
+    view = builds_schemas.BuildView.model_validate(await post(client, BUILDS, SPEC))
     assert view.state == "queued"
     waiting = (await client.get(f"{BUILDS}/{view.id}")).json()
-    assert builds_shapes.BuildView.model_validate(waiting).why_workers
-    listed = builds_shapes.BuildPage.model_validate((await client.get(BUILDS)).json())
+    assert builds_schemas.BuildView.model_validate(waiting).why_workers
+    listed = builds_schemas.BuildPage.model_validate((await client.get(BUILDS)).json())
     assert [each.why for each in listed.items] == ["1 of 1 workers: it is paused"]
     cancelled = await post(client, f"{BUILDS}/{view.id}/cancel", {"reason": "enough"})
-    assert builds_shapes.BuildView.model_validate(cancelled).state == "cancelled"
+    assert builds_schemas.BuildView.model_validate(cancelled).state == "cancelled"
     again = await post(client, f"{BUILDS}/{view.id}/cancel", {"reason": "again"})  # A13
     assert again == cancelled
     for follow in ("false", "true"):
@@ -125,7 +125,7 @@ async def test_a_selection_and_a_mode_s_end(client: httpx2.AsyncClient) -> None:
     dry = await post(client, f"{WORKERS}/mode", {**order, "dry_run": True})
     assert [each["changed"] for each in dry["results"]] == [True, True]
     assert (await client.get(f"{WORKERS}/web-1")).json()["mode"] == "active"
-    done = workers_shapes.ModeResults.model_validate(await post(client, f"{WORKERS}/mode", order))
+    done = workers_schemas.ModeResults.model_validate(await post(client, f"{WORKERS}/mode", order))
     assert [each.name for each in done.results] == ["web-1", "web-2"]
     until = done.results[0].after.until
     assert until is not None
@@ -156,9 +156,9 @@ async def test_V14_a_password_by_reference_is_shown_kept_and_replaced(
     (settings.state_dir / "secrets" / "p").write_text("s3cret\n")
     owned = {"name": "p", "driver": "permanent"}
 
-    async def define(**more: Any) -> workers_shapes.DefineResult:
+    async def define(**more: Any) -> workers_schemas.DefineResult:
         made = await post(client, f"{WORKERS}/define", {"workers": [{**owned, **more}]})
-        return workers_shapes.DefineResults.model_validate(made).results[0]
+        return workers_schemas.DefineResults.model_validate(made).results[0]
 
     assert (await define(password={"file": "p"})).after.password_ref == {"file": "p"}
     assert not (await define(password={"file": "p"})).changed

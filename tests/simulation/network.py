@@ -24,7 +24,7 @@ from websockets.frames import Close
 from websockets.http11 import Response
 
 if TYPE_CHECKING:
-    from hostler_hub.web.api.ports import Hub
+    from hostler_hub.web.hub import Hub
 
 OPEN_S = 30.0
 ABNORMAL = 1006

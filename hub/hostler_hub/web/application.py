@@ -27,10 +27,10 @@ from hostler_hub.web.api import (
     tokens,
     workers,
 )
-from hostler_hub.web.border import BodyLimit, Border
 from hostler_hub.web.page import orders as page_orders
 from hostler_hub.web.page import routes as page_routes
 from hostler_hub.web.page.sessions import Sessions
+from hostler_hub.web.security_headers import BodyLimit, SecurityHeaders
 
 ROUTERS: tuple[APIRouter, ...] = (
     system.router,
@@ -70,7 +70,7 @@ def create(lifespan: Lifespan) -> FastAPI:
         app.include_router(router)
     problems.install(app, problems.methods_of(_http_routes()))
     app.add_middleware(BodyLimit)
-    app.add_middleware(Border)
+    app.add_middleware(SecurityHeaders)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

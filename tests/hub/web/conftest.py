@@ -38,7 +38,7 @@ from hostler_hub.specs.caller import Role
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store.engine import Store
 from hostler_hub.web import application
-from hostler_hub.web.api.ports import Hub, View
+from hostler_hub.web.hub import Hub, View
 from hostler_hub.web.tokens import Tokens
 from hostler_hub.workers.agents.refusals import Refusals
 from hostler_hub.workers.controller import Controller

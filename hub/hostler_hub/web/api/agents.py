@@ -6,8 +6,8 @@ A stock worker asks for `/`; ours for the named path.
 from fastapi import APIRouter
 from starlette.websockets import WebSocket
 
-from hostler_hub.web.api.ports import Hub
 from hostler_hub.web.api.security import AGENTS_ONLY
+from hostler_hub.web.hub import Hub
 
 router = APIRouter(dependencies=[AGENTS_ONLY])
 

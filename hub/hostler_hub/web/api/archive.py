@@ -12,8 +12,8 @@ from starlette.responses import FileResponse, Response
 from hostler_hub.drivers import agent_archive
 from hostler_hub.errors import NotFound
 from hostler_hub.web.api import problems
-from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.security import PUBLIC, GuardedRoute
+from hostler_hub.web.hub import HubPart
 
 router = APIRouter(prefix="/api/v1/agents", route_class=GuardedRoute, tags=["agents"])
 

@@ -12,10 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from hostler_hub.web.api import problems
 from hostler_hub.web.api.builds import PAGE_ROWS, BuildId
-from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
-from hostler_hub.web.api.schemas import builds as shapes
+from hostler_hub.web.api.schemas import builds as schemas
 from hostler_hub.web.api.security import GuardedRoute, Submitter, Viewer
+from hostler_hub.web.hub import HubPart
 
 router = APIRouter(prefix="/api/v1", route_class=GuardedRoute, tags=["files"])
 
@@ -35,7 +35,7 @@ class Range(BaseModel):
 @router.post(
     "/files",
     status_code=201,
-    response_model=shapes.StoredFile,
+    response_model=schemas.StoredFile,
     responses=problems.responses(413),
     openapi_extra={"requestBody": {"required": True, "content": _BYTES}},
 )
@@ -50,7 +50,7 @@ async def store(
 
 @router.get(
     "/builds/{id}/artifacts",
-    response_model=shapes.ArtifactPage,
+    response_model=schemas.ArtifactPage,
     responses=problems.responses(404),
 )
 async def page(

@@ -9,10 +9,10 @@ from starlette.responses import Response, StreamingResponse
 
 from hostler_hub.specs.build import STEPS, BuildSpec, Text
 from hostler_hub.web.api import problems
-from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
-from hostler_hub.web.api.schemas import builds as shapes
+from hostler_hub.web.api.schemas import builds as schemas
 from hostler_hub.web.api.security import GuardedRoute, Submitter, Viewer
+from hostler_hub.web.hub import HubPart
 
 router = APIRouter(prefix="/api/v1/builds", route_class=GuardedRoute, tags=["builds"])
 
@@ -36,7 +36,7 @@ class _Body(BaseModel):
 class Filter(_Body):
     """Which builds to list."""
 
-    state: shapes.BuildState | None = None
+    state: schemas.BuildState | None = None
     worker: str | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_ROWS)] = PAGE_ROWS
     after: str | None = None
@@ -59,9 +59,9 @@ class CancelBuild(_Body):
 @router.post(
     "",
     status_code=201,
-    response_model=shapes.BuildView,
+    response_model=schemas.BuildView,
     responses={
-        200: {"description": "Known already by its Idempotency-Key", "model": shapes.BuildView},
+        200: {"description": "Known already by its Idempotency-Key", "model": schemas.BuildView},
         **problems.responses(409, 413),
     },
 )
@@ -74,7 +74,7 @@ async def submit(
     return Json(view, status_code=201 if created else 200, headers=location)
 
 
-@router.get("", response_model=shapes.BuildPage, responses=problems.responses())
+@router.get("", response_model=schemas.BuildPage, responses=problems.responses())
 async def page(
     hub: HubPart,
     caller: Viewer,  # noqa: ARG001  # declares the role
@@ -88,7 +88,7 @@ async def page(
     )
 
 
-@router.get("/{id}", response_model=shapes.BuildView, responses=problems.responses(404))
+@router.get("/{id}", response_model=schemas.BuildView, responses=problems.responses(404))
 async def view(
     id: BuildId,  # the path's own word
     hub: HubPart,
@@ -100,7 +100,7 @@ async def view(
 
 
 @router.post(
-    "/{id}/cancel", response_model=shapes.BuildView, responses=problems.responses(404, 413)
+    "/{id}/cancel", response_model=schemas.BuildView, responses=problems.responses(404, 413)
 )
 async def cancel(
     id: BuildId,

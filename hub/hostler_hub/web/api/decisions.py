@@ -8,10 +8,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from hostler_hub.store.decisions import Filter
 from hostler_hub.web.api import problems
-from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
-from hostler_hub.web.api.schemas import decisions as shapes
+from hostler_hub.web.api.schemas import decisions as schemas
 from hostler_hub.web.api.security import GuardedRoute, Viewer
+from hostler_hub.web.hub import HubPart
 
 router = APIRouter(prefix="/api/v1/decisions", route_class=GuardedRoute, tags=["decisions"])
 
@@ -27,7 +27,7 @@ class Where(BaseModel):
     worker: str | None = None
     build: str | None = None
     group: str | None = None
-    kind: shapes.DecisionKind | None = None
+    kind: schemas.DecisionKind | None = None
     since: AwareDatetime | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_ROWS)] = 100
     after: Annotated[int, Field(ge=1, le=_MAX_ID)] | None = None
@@ -40,7 +40,7 @@ def _seconds(instant: datetime | None) -> float | None:
     return None if instant is None else instant.timestamp()
 
 
-@router.get("", response_model=shapes.DecisionPage, responses=problems.responses())
+@router.get("", response_model=schemas.DecisionPage, responses=problems.responses())
 async def page(
     hub: HubPart,
     caller: Viewer,  # noqa: ARG001  # declares the role

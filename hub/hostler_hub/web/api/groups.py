@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from hostler_hub.specs.fields import WorkerName
 from hostler_hub.specs.group import GroupDefinition
 from hostler_hub.web.api import problems
-from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
-from hostler_hub.web.api.schemas import groups as shapes
+from hostler_hub.web.api.schemas import groups as schemas
 from hostler_hub.web.api.security import GuardedRoute, Operator, Viewer
+from hostler_hub.web.hub import HubPart
 
 router = APIRouter(prefix="/api/v1/groups", route_class=GuardedRoute, tags=["groups"])
 
@@ -36,27 +36,31 @@ class RemoveGroups(_Body):
     dry_run: StrictBool = False
 
 
-@router.get("", response_model=shapes.GroupList, responses=problems.responses())
+@router.get("", response_model=schemas.GroupList, responses=problems.responses())
 async def list_all(hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001  # declares the role
     """Every group by name, also those that only workers name."""
     return Json(hub.groups.listing())
 
 
-@router.post("/define", response_model=shapes.DefineGroupResults, responses=problems.responses(413))
+@router.post(
+    "/define", response_model=schemas.DefineGroupResults, responses=problems.responses(413)
+)
 async def define(body: DefineGroups, hub: HubPart, caller: Operator) -> Json:
     """Creates or changes groups: all of them or none."""
     results = await hub.groups.define(body.groups, dry_run=body.dry_run, by=caller.name)
     return Json({"results": results})
 
 
-@router.post("/remove", response_model=shapes.RemoveGroupResults, responses=problems.responses(413))
+@router.post(
+    "/remove", response_model=schemas.RemoveGroupResults, responses=problems.responses(413)
+)
 async def remove(body: RemoveGroups, hub: HubPart, caller: Operator) -> Json:
     """Removes groups; their workers stay, without limits in common."""
     results = await hub.groups.remove(body.names, dry_run=body.dry_run, by=caller.name)
     return Json({"results": results})
 
 
-@router.get("/{name}", response_model=shapes.GroupView, responses=problems.responses(404))
+@router.get("/{name}", response_model=schemas.GroupView, responses=problems.responses(404))
 async def view(name: str, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
     """One group."""
     return Json(hub.groups.view(name))

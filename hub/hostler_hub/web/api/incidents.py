@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from hostler_hub.specs.build import Text
 from hostler_hub.store import incidents as rows
 from hostler_hub.web.api import problems
-from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
-from hostler_hub.web.api.schemas import incidents as shapes
+from hostler_hub.web.api.schemas import incidents as schemas
 from hostler_hub.web.api.security import GuardedRoute, Operator, Viewer
+from hostler_hub.web.hub import HubPart
 
 router = APIRouter(prefix="/api/v1", route_class=GuardedRoute, tags=["incidents"])
 
@@ -60,7 +60,7 @@ class NoteEvidence(_Body):
     tell: StrictBool = True
 
 
-@router.get("/incidents", response_model=shapes.IncidentPage, responses=problems.responses())
+@router.get("/incidents", response_model=schemas.IncidentPage, responses=problems.responses())
 async def page(
     hub: HubPart,
     caller: Viewer,  # noqa: ARG001  # declares the role
@@ -72,7 +72,7 @@ async def page(
 
 
 @router.get(
-    "/incidents/{id}", response_model=shapes.IncidentDetail, responses=problems.responses(404)
+    "/incidents/{id}", response_model=schemas.IncidentDetail, responses=problems.responses(404)
 )
 async def view(id: Id, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
     """One incident with its evidence and its deliveries."""
@@ -81,7 +81,7 @@ async def view(id: Id, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
 
 @router.post(
     "/incidents/{id}/close",
-    response_model=shapes.IncidentDetail,
+    response_model=schemas.IncidentDetail,
     responses=problems.responses(404, 413),
 )
 async def close(id: Id, hub: HubPart, caller: Operator, body: CloseIncident | None = None) -> Json:
@@ -92,7 +92,7 @@ async def close(id: Id, hub: HubPart, caller: Operator, body: CloseIncident | No
 
 @router.post(
     "/incidents/{id}/evidence",
-    response_model=shapes.IncidentDetail,
+    response_model=schemas.IncidentDetail,
     responses=problems.responses(404, 409, 413),
 )
 async def note(id: Id, body: NoteEvidence, hub: HubPart, caller: Operator) -> Json:
@@ -101,7 +101,7 @@ async def note(id: Id, body: NoteEvidence, hub: HubPart, caller: Operator) -> Js
     return Json(noted)
 
 
-@router.get("/deliveries", response_model=shapes.DeliveryPage, responses=problems.responses())
+@router.get("/deliveries", response_model=schemas.DeliveryPage, responses=problems.responses())
 async def deliveries(
     hub: HubPart,
     caller: Viewer,  # noqa: ARG001
@@ -116,7 +116,7 @@ async def deliveries(
 
 
 @router.get(
-    "/deliveries/{id}", response_model=shapes.DeliveryView, responses=problems.responses(404)
+    "/deliveries/{id}", response_model=schemas.DeliveryView, responses=problems.responses(404)
 )
 async def delivery(id: Id, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
     """One message to one recipient."""
@@ -125,7 +125,7 @@ async def delivery(id: Id, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG00
 
 @router.post(
     "/deliveries/{id}/retry",
-    response_model=shapes.DeliveryView,
+    response_model=schemas.DeliveryView,
     responses=problems.responses(404, 409),
 )
 async def retry(id: Id, hub: HubPart, caller: Operator) -> Json:  # noqa: ARG001
@@ -134,7 +134,7 @@ async def retry(id: Id, hub: HubPart, caller: Operator) -> Json:  # noqa: ARG001
 
 
 @router.post(
-    "/notifications/test", response_model=shapes.DeliveryList, responses=problems.responses(409)
+    "/notifications/test", response_model=schemas.DeliveryList, responses=problems.responses(409)
 )
 async def test(hub: HubPart, caller: Operator) -> Json:  # noqa: ARG001
     """Sends a test to everybody in the hub's own settings; look the deliveries up to see it go."""

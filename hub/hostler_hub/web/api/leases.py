@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from hostler_hub.specs.build import Text, WorkerName
 from hostler_hub.specs.fields import MONTH_S, Number, PositiveSeconds
 from hostler_hub.web.api import problems
-from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
-from hostler_hub.web.api.schemas import leases as shapes
+from hostler_hub.web.api.schemas import leases as schemas
 from hostler_hub.web.api.security import GuardedRoute, Submitter, Viewer
+from hostler_hub.web.hub import HubPart
 from hostler_hub.workers.leases import Terms
 
 router = APIRouter(prefix="/api/v1/leases", route_class=GuardedRoute, tags=["leases"])
@@ -63,7 +63,7 @@ class LeaseFilter(_Body):
     limit: Annotated[int, Field(ge=1, le=PAGE_ROWS)] = PAGE_ROWS
 
 
-@router.get("", response_model=shapes.LeaseList, responses=problems.responses())
+@router.get("", response_model=schemas.LeaseList, responses=problems.responses())
 async def page(
     hub: HubPart,
     caller: Viewer,  # noqa: ARG001  # declares the role
@@ -76,7 +76,7 @@ async def page(
     return Json(found)
 
 
-@router.post("", response_model=shapes.LeaseResult, responses=problems.responses(404, 409, 413))
+@router.post("", response_model=schemas.LeaseResult, responses=problems.responses(404, 409, 413))
 async def acquire(body: AcquireLease, hub: HubPart, caller: Submitter) -> Json:
     """Leases a whole worker for the token's name, or begins to wait for it, and returns at once.
 
@@ -86,7 +86,7 @@ async def acquire(body: AcquireLease, hub: HubPart, caller: Submitter) -> Json:
     return Json(await hub.leases.acquire(body.worker, terms, by=caller, dry_run=body.dry_run))
 
 
-@router.get("/{id}", response_model=shapes.Lease, responses=problems.responses(404))
+@router.get("/{id}", response_model=schemas.Lease, responses=problems.responses(404))
 async def view(
     id: LeaseId,
     hub: HubPart,
@@ -98,7 +98,7 @@ async def view(
 
 
 @router.post(
-    "/{id}/renew", response_model=shapes.LeaseResult, responses=problems.responses(404, 409, 413)
+    "/{id}/renew", response_model=schemas.LeaseResult, responses=problems.responses(404, 409, 413)
 )
 async def renew(id: LeaseId, body: RenewLease, hub: HubPart, caller: Submitter) -> Json:
     """Lets a lease last longer; for its holder, and for operators."""
@@ -109,7 +109,7 @@ async def renew(id: LeaseId, body: RenewLease, hub: HubPart, caller: Submitter) 
 
 
 @router.post(
-    "/{id}/release", response_model=shapes.LeaseResult, responses=problems.responses(404, 409, 413)
+    "/{id}/release", response_model=schemas.LeaseResult, responses=problems.responses(404, 409, 413)
 )
 async def release(
     id: LeaseId,

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from hostler_hub.errors import InvalidRequest
 from hostler_hub.specs.fields import DriverName, Text, WorkerName
 from hostler_hub.web.api import problems
-from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
-from hostler_hub.web.api.schemas import reconcile as shapes
+from hostler_hub.web.api.schemas import reconcile as schemas
 from hostler_hub.web.api.security import GuardedRoute, Operator, Viewer
+from hostler_hub.web.hub import HubPart
 from hostler_hub.workers.reconcile.reconciler import reconcile_view
 from hostler_hub.workers.views import evidence_view
 
@@ -39,7 +39,7 @@ class Forget(_Body):
     dry_run: StrictBool = False
 
 
-@router.post("/reconcile", response_model=shapes.Reconciliation, responses=problems.responses())
+@router.post("/reconcile", response_model=schemas.Reconciliation, responses=problems.responses())
 async def reconcile(body: Reconcile, hub: HubPart, caller: Operator) -> Json:  # noqa: ARG001
     """Asks the providers for everything that carries this hub's mark, and settles the difference.
 
@@ -59,7 +59,7 @@ async def reconcile(body: Reconcile, hub: HubPart, caller: Operator) -> Json:  #
 
 
 @router.post(
-    "/workers/forget", response_model=shapes.ForgetResults, responses=problems.responses(404, 409)
+    "/workers/forget", response_model=schemas.ForgetResults, responses=problems.responses(404, 409)
 )
 async def forget(body: Forget, hub: HubPart, caller: Operator) -> Json:
     """Frees workers whose instances cannot be proven gone but are, as somebody has seen."""
@@ -71,7 +71,7 @@ async def forget(body: Forget, hub: HubPart, caller: Operator) -> Json:
 
 @router.get(
     "/workers/{name}/evidence",
-    response_model=shapes.EvidenceList,
+    response_model=schemas.EvidenceList,
     responses=problems.responses(404),
 )
 async def evidence(name: str, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001

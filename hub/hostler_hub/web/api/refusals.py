@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from hostler_hub.web.api import problems
-from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
-from hostler_hub.web.api.schemas import workers as shapes
+from hostler_hub.web.api.schemas import workers as schemas
 from hostler_hub.web.api.security import GuardedRoute, Operator
+from hostler_hub.web.hub import HubPart
 
 router = APIRouter(prefix="/api/v1/refusals", route_class=GuardedRoute, tags=["workers"])
 
@@ -16,7 +16,7 @@ PAGE_ROWS = 500
 
 
 # Not for viewers: people give passwords as names, and addresses are nobody else's business.
-@router.get("", response_model=shapes.RefusalList, responses=problems.responses())
+@router.get("", response_model=schemas.RefusalList, responses=problems.responses())
 async def page(
     hub: HubPart,
     caller: Operator,  # noqa: ARG001  # declares the role

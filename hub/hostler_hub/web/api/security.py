@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 
 from hostler_hub.errors import Forbidden, TooManyAttempts, Unauthenticated
 from hostler_hub.specs.caller import Caller, Role
-from hostler_hub.web.api.ports import Hub
+from hostler_hub.web.hub import Hub
 
 _log = structlog.get_logger(__name__)
 

@@ -5,27 +5,27 @@ from starlette.requests import Request
 
 from hostler_hub import __version__
 from hostler_hub.web.api import problems
-from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
-from hostler_hub.web.api.schemas import system as shapes
+from hostler_hub.web.api.schemas import system as schemas
 from hostler_hub.web.api.security import PUBLIC, GuardedRoute, Viewer
+from hostler_hub.web.hub import HubPart
 
 router = APIRouter(route_class=GuardedRoute, tags=["hub"])
 
 
-@router.get("/healthz", response_model=shapes.Health, dependencies=[PUBLIC])
+@router.get("/healthz", response_model=schemas.Health, dependencies=[PUBLIC])
 async def health(hub: HubPart) -> Json:
     """Whether the hub answers; needs no token."""
     return Json({"status": "ok", "version": __version__, "hub": hub.id})
 
 
-@router.get("/api/v1/whoami", response_model=shapes.Whoami, responses=problems.responses())
+@router.get("/api/v1/whoami", response_model=schemas.Whoami, responses=problems.responses())
 async def whoami(caller: Viewer) -> Json:
     """The name and the role of the token that asks."""
     return Json({"name": caller.name, "role": caller.role.value})
 
 
-@router.get("/api/v1/status", response_model=shapes.Status, responses=problems.responses())
+@router.get("/api/v1/status", response_model=schemas.Status, responses=problems.responses())
 async def status(hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001  # declares the role
     """Counts of workers, builds and incidents."""
     counts = {**await hub.fleet.status(), "incidents": await hub.incidents.counts()}

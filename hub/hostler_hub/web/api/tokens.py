@@ -10,10 +10,10 @@ from starlette.responses import Response
 from hostler_hub.specs.build import Number
 from hostler_hub.specs.caller import Role
 from hostler_hub.web.api import problems
-from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
-from hostler_hub.web.api.schemas import system as shapes
+from hostler_hub.web.api.schemas import system as schemas
 from hostler_hub.web.api.security import Admin, GuardedRoute
+from hostler_hub.web.hub import HubPart
 from hostler_hub.web.tokens import MAX_LIFE_S
 
 router = APIRouter(prefix="/api/v1/tokens", route_class=GuardedRoute, tags=["tokens"])
@@ -32,7 +32,7 @@ class CreateToken(BaseModel):
 @router.post(
     "",
     status_code=201,
-    response_model=shapes.CreatedToken,
+    response_model=schemas.CreatedToken,
     responses=problems.responses(409, 413),
 )
 async def create(body: CreateToken, hub: HubPart, caller: Admin) -> Json:
@@ -42,7 +42,7 @@ async def create(body: CreateToken, hub: HubPart, caller: Admin) -> Json:
     return Json({"name": body.name, "role": body.role.value, "token": token}, status_code=201)
 
 
-@router.get("", response_model=shapes.TokenList, responses=problems.responses())
+@router.get("", response_model=schemas.TokenList, responses=problems.responses())
 async def list_all(hub: HubPart, caller: Admin) -> Json:  # noqa: ARG001  # declares the role
     """Every token, without what proves it."""
     items = [

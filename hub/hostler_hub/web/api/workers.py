@@ -17,11 +17,11 @@ from hostler_hub.specs.build import Text, WorkerName
 from hostler_hub.specs.fields import PositiveSeconds, refuse
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.web.api import problems
-from hostler_hub.web.api.ports import HubPart
 from hostler_hub.web.api.responses import Json
-from hostler_hub.web.api.schemas import workers as shapes
+from hostler_hub.web.api.schemas import workers as schemas
 from hostler_hub.web.api.schemas.base import WorkerMode, WorkerState
 from hostler_hub.web.api.security import GuardedRoute, Operator, Viewer
+from hostler_hub.web.hub import HubPart
 from hostler_hub.workers.selection import Select
 
 router = APIRouter(prefix="/api/v1/workers", route_class=GuardedRoute, tags=["workers"])
@@ -109,7 +109,7 @@ class NameWorkers(_Targets):
     dry_run: StrictBool = False
 
 
-@router.get("", response_model=shapes.WorkerPage, responses=problems.responses())
+@router.get("", response_model=schemas.WorkerPage, responses=problems.responses())
 async def page(
     hub: HubPart,
     caller: Viewer,  # noqa: ARG001  # declares the role
@@ -130,13 +130,15 @@ async def page(
     )
 
 
-@router.post("/query", response_model=shapes.WorkerLookup, responses=problems.responses(413))
+@router.post("/query", response_model=schemas.WorkerLookup, responses=problems.responses(413))
 async def query(body: QueryWorkers, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
     """Any number of workers, by name or by what they are, in one answer."""
     return Json(hub.fleet.query(hub.fleet.choose(body.names, body.select)))
 
 
-@router.post("/define", response_model=shapes.DefineResults, responses=problems.responses(409, 413))
+@router.post(
+    "/define", response_model=schemas.DefineResults, responses=problems.responses(409, 413)
+)
 async def define(body: DefineWorkers, hub: HubPart, caller: Operator) -> Json:
     """Creates or changes workers: all of them or none."""
     results = await hub.fleet.define(body.workers, dry_run=body.dry_run, by=caller.name)
@@ -144,7 +146,7 @@ async def define(body: DefineWorkers, hub: HubPart, caller: Operator) -> Json:
 
 
 @router.post(
-    "/remove", response_model=shapes.RemoveResults, responses=problems.responses(404, 409, 413)
+    "/remove", response_model=schemas.RemoveResults, responses=problems.responses(404, 409, 413)
 )
 async def remove(body: RemoveWorkers, hub: HubPart, caller: Operator) -> Json:
     """Removes workers; one whose instance must end first disappears once that is proven gone."""
@@ -154,7 +156,7 @@ async def remove(body: RemoveWorkers, hub: HubPart, caller: Operator) -> Json:
 
 
 @router.post(
-    "/mode", response_model=shapes.ModeResults, responses=problems.responses(404, 409, 413)
+    "/mode", response_model=schemas.ModeResults, responses=problems.responses(404, 409, 413)
 )
 async def set_mode(body: SetMode, hub: HubPart, caller: Operator) -> Json:
     """Pauses, resumes, drains or stops workers; the token's name is noted as who wanted it."""
@@ -170,7 +172,9 @@ async def set_mode(body: SetMode, hub: HubPart, caller: Operator) -> Json:
 
 
 @router.post(
-    "/substantiate", response_model=shapes.StateResults, responses=problems.responses(404, 409, 413)
+    "/substantiate",
+    response_model=schemas.StateResults,
+    responses=problems.responses(404, 409, 413),
 )
 async def substantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Json:
     """Asks for instances and returns at once; look the workers up to see them come."""
@@ -181,7 +185,7 @@ async def substantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Jso
 
 @router.post(
     "/insubstantiate",
-    response_model=shapes.StateResults,
+    response_model=schemas.StateResults,
     responses=problems.responses(404, 409, 413),
 )
 async def insubstantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Json:
@@ -191,13 +195,13 @@ async def insubstantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> J
     return Json({"results": results})
 
 
-@router.get("/{name}", response_model=shapes.WorkerView, responses=problems.responses(404))
+@router.get("/{name}", response_model=schemas.WorkerView, responses=problems.responses(404))
 async def view(name: str, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
     """One worker."""
     return Json(hub.fleet.view(name))
 
 
-@router.get("/{name}/events", response_model=shapes.EventList, responses=problems.responses(404))
+@router.get("/{name}/events", response_model=schemas.EventList, responses=problems.responses(404))
 async def events(
     name: str,
     hub: HubPart,
@@ -209,7 +213,7 @@ async def events(
 
 
 @router.delete(
-    "/{name}", response_model=shapes.RemoveResult, responses=problems.responses(404, 409)
+    "/{name}", response_model=schemas.RemoveResult, responses=problems.responses(404, 409)
 )
 async def remove_one(
     name: str, hub: HubPart, caller: Operator, force: Annotated[bool, Query()] = False

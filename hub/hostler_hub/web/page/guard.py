@@ -18,8 +18,8 @@ from starlette.responses import RedirectResponse, Response
 from hostler_hub.errors import Forbidden, HubError, NotFound, TooManyAttempts, Unauthenticated
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.specs.caller import Caller, Role
-from hostler_hub.web.api.ports import Hub
 from hostler_hub.web.api.security import Public, Require, declared
+from hostler_hub.web.hub import Hub
 from hostler_hub.web.page import render
 from hostler_hub.web.page.sessions import Session
 

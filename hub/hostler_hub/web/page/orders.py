@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
 from hostler_hub.errors import HubError, InvalidRequest, NotFound
-from hostler_hub.web.api.ports import Hub
 from hostler_hub.web.api.security import PUBLIC
+from hostler_hub.web.hub import Hub
 from hostler_hub.web.page import render
 from hostler_hub.web.page.guard import (
     Operator,

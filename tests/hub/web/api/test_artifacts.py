@@ -13,8 +13,8 @@ from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.step_kinds import ReceiveFile
 from hostler_hub.specs.caller import Role
 from hostler_hub.store import builds
-from hostler_hub.web import border
-from hostler_hub.web.api.schemas import builds as shapes
+from hostler_hub.web import security_headers
+from hostler_hub.web.api.schemas import builds as schemas
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ async def test_a_file_is_stored_by_its_hash(as_role: AsRole) -> None:
     for _ in range(2):
         answer = await submitter.post(FILES, content=b"\x00 any bytes \xff")
         assert answer.status_code == 201
-        stored = shapes.StoredFile.model_validate(answer.json())
+        stored = schemas.StoredFile.model_validate(answer.json())
         assert stored.sha256 == hashlib.sha256(b"\x00 any bytes \xff").hexdigest()
     assert (await submitter.post(FILES)).json()["size_bytes"] == 0
 
@@ -54,8 +54,8 @@ async def test_a_file_is_stored_by_its_hash(as_role: AsRole) -> None:
 async def test_a_body_over_the_limit_is_not_stored(
     api: Api, operator: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert border.BODY_SIZES_BYTES[FILES] == 1024**3
-    monkeypatch.setitem(border.BODY_SIZES_BYTES, FILES, 100_000)
+    assert security_headers.BODY_SIZES_BYTES[FILES] == 1024**3
+    monkeypatch.setitem(security_headers.BODY_SIZES_BYTES, FILES, 100_000)
 
     async def pieces(size_bytes: int) -> AsyncIterator[bytes]:
         for _ in range(size_bytes // 1000):
@@ -74,7 +74,7 @@ async def test_a_body_over_the_limit_is_not_stored(
 async def test_artifacts_are_listed_page_by_page(api: Api, operator: httpx2.AsyncClient) -> None:
     await put(api, "c", "a", "b/\N{SNOWMAN}")
     first = (await operator.get(f"{ARTIFACTS}?limit=2")).json()
-    assert shapes.ArtifactPage.model_validate(first).next == "b/\N{SNOWMAN}"
+    assert schemas.ArtifactPage.model_validate(first).next == "b/\N{SNOWMAN}"
     second = (await operator.get(ARTIFACTS, params={"limit": 2, "after": first["next"]})).json()
     assert [item["path"] for item in first["items"] + second["items"]] == [
         "a",

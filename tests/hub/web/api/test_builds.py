@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hostler_hub.specs.caller import Role
-from hostler_hub.web.api.schemas import builds as shapes
+from hostler_hub.web.api.schemas import builds as schemas
 
 if TYPE_CHECKING:
     import httpx2
@@ -26,7 +26,7 @@ async def test_submitting_answers_201_with_the_place(as_role: AsRole) -> None:
     submitter = await as_role(Role.SUBMITTER)
     answer = await submit(submitter)
     assert answer.status_code == 201
-    view = shapes.BuildView.model_validate(answer.json())
+    view = schemas.BuildView.model_validate(answer.json())
     assert view.submitted_by == "a-submitter"
     assert answer.headers["location"] == f"{BUILDS}/{view.id}"
     assert (await submitter.get(answer.headers["location"])).json() == answer.json()
@@ -66,7 +66,7 @@ async def test_cancel_with_and_without_a_reason(operator: httpx2.AsyncClient) ->
 async def test_pages(operator: httpx2.AsyncClient) -> None:
     ids = [(await submit(operator)).json()["id"] for _ in range(3)]
     answer = await operator.get(f"{BUILDS}?limit=2&state=queued")
-    page = shapes.BuildPage.model_validate(answer.json())
+    page = schemas.BuildPage.model_validate(answer.json())
     assert [each.id for each in page.items] == ids[:0:-1]
     assert (await operator.get(f"{BUILDS}?state=retry")).status_code == 422
 

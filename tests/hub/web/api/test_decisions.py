@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostler_hub.store import decisions
-from hostler_hub.web.api.schemas import decisions as shapes
+from hostler_hub.web.api.schemas import decisions as schemas
 from hostler_hub.workers.decisions import Decision, Kind
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def test_decisions_are_listed_newest_first_a_page_at_a_time(
     api: Api, operator: httpx2.AsyncClient
 ) -> None:
     await fill(api)
-    page = shapes.DecisionPage.model_validate((await operator.get(f"{PATH}?limit=3")).json())
+    page = schemas.DecisionPage.model_validate((await operator.get(f"{PATH}?limit=3")).json())
     assert [each.worker for each in page.items] == ["w3", "w2", "w1"]
     assert page.items[0].at == "2001-09-09T01:46:43.000Z"
     assert page.items[0].numbers == {"n": 3}

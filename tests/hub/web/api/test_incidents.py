@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.store import deliveries, incidents
-from hostler_hub.web.api.schemas import incidents as incidents_shapes
-from hostler_hub.web.api.schemas import system as system_shapes
+from hostler_hub.web.api.schemas import incidents as incidents_schemas
+from hostler_hub.web.api.schemas import system as system_schemas
 from hostler_hub.workers.incidents import Recipient, delivery
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ async def test_incidents_are_listed_newest_first_by_what_is_asked_for(
 ) -> None:
     first = await happen(api)
     second = await happen(api, "v", "stop_failed")
-    answer = incidents_shapes.IncidentPage.model_validate(
+    answer = incidents_schemas.IncidentPage.model_validate(
         (await operator.get("/api/v1/incidents")).json()
     )
     assert [each.id for each in answer.items] == [second, first]
@@ -63,14 +63,14 @@ async def test_V16_an_incident_shows_whether_people_know(
         if state == "sent":
             await set_delivery(api, incident, state="sent", sent_at=AT + 5, message_id="M")
         answer = await operator.get(f"/api/v1/incidents/{incident}")
-        view = incidents_shapes.IncidentDetail.model_validate(answer.json())
+        view = incidents_schemas.IncidentDetail.model_validate(answer.json())
         assert view.notification == state
         assert [each.state for each in view.deliveries] == [state]
     failed = await happen(api, "v")
     await set_delivery(api, failed, state="failed", last_error="550")
     listed = (await operator.get("/api/v1/incidents")).json()["items"]
     assert [each["notification"] for each in listed] == ["failed", "sent"]
-    status = system_shapes.Status.model_validate((await operator.get("/api/v1/status")).json())
+    status = system_schemas.Status.model_validate((await operator.get("/api/v1/status")).json())
     assert (status.incidents.open, status.incidents.undelivered) == (2, 1)
 
 
@@ -80,7 +80,7 @@ async def test_a_person_may_close_an_incident_and_who_was_told_is_told(
     incident = await happen(api)
     await set_delivery(api, incident, state="sent", sent_at=AT + 5, message_id="M")
     answer = await operator.post(f"/api/v1/incidents/{incident}/close", json={"reason": "false"})
-    view = incidents_shapes.IncidentDetail.model_validate(answer.json())
+    view = incidents_schemas.IncidentDetail.model_validate(answer.json())
     assert view.close_reason == "closed by a-operator: false"
     assert [each.about for each in view.deliveries] == ["closed", "opened"]
     again = await operator.post(f"/api/v1/incidents/{incident}/close", json={"reason": "other"})
@@ -96,7 +96,7 @@ async def test_a_delivery_that_was_given_up_is_tried_again_on_demand(
     failed = (await operator.get("/api/v1/deliveries?state=failed")).json()
     assert [each["id"] for each in failed["items"]] == [id]
     answer = await operator.post(f"/api/v1/deliveries/{id}/retry")
-    view = incidents_shapes.DeliveryView.model_validate(answer.json())
+    view = incidents_schemas.DeliveryView.model_validate(answer.json())
     assert (view.state, view.last_error) == ("pending", "550")
     await set_delivery(api, incident, state="sent", sent_at=AT)
     assert (await operator.post(f"/api/v1/deliveries/{id}/retry")).status_code == 409
@@ -106,7 +106,7 @@ async def test_a_test_goes_to_everybody_in_the_settings(
     api: Api, operator: httpx2.AsyncClient
 ) -> None:
     answer = await operator.post("/api/v1/notifications/test")
-    made = incidents_shapes.DeliveryList.model_validate(answer.json())
+    made = incidents_schemas.DeliveryList.model_validate(answer.json())
     assert [(each.about, each.recipient) for each in made.items] == [("test", "ops@example.org")]
     stored = (await operator.get(f"/api/v1/deliveries/{made.items[0].id}")).json()
     assert stored["state"] == "pending"
@@ -128,7 +128,7 @@ async def test_V16_what_was_tried_is_added_and_told_once_to_those_who_know(
     body = {"evidence": {"tried": "ping: the machine answers\nrestart: failed"}}
     for _ in range(2):
         answer = await operator.post(f"/api/v1/incidents/{incident}/evidence", json=body)
-        noted = incidents_shapes.IncidentDetail.model_validate(answer.json())
+        noted = incidents_schemas.IncidentDetail.model_validate(answer.json())
         assert noted.evidence == {"epoch": 3, **body["evidence"]}
         assert sorted(each.about for each in noted.deliveries) == ["evidence", "opened"]
         assert {each.recipient for each in noted.deliveries} == {"ann@example.org"}

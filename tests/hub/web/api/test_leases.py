@@ -9,7 +9,7 @@ import pytest
 
 from hostler_hub.lifecycle import Mode, State, events
 from hostler_hub.specs.caller import Role
-from hostler_hub.web.api.schemas import leases as shapes
+from hostler_hub.web.api.schemas import leases as schemas
 
 if TYPE_CHECKING:
     import httpx2
@@ -34,7 +34,7 @@ async def ask(client: httpx2.AsyncClient, status: int = 200, **terms: Any) -> An
     answer = await client.post(LEASES, json={"worker": "w", "wait_s": 60, **terms})
     assert answer.status_code == status, answer.text
     if status == 200:
-        shapes.LeaseResult.model_validate(answer.json())
+        schemas.LeaseResult.model_validate(answer.json())
     return answer.json()
 
 
@@ -57,14 +57,14 @@ async def test_a_latent_worker_is_started_and_told_of_when_it_is_there(
     assert (asked["changed"], lease["state"], lease["why"]) == (True, "waiting", "it is latent")
     waiting = asyncio.create_task(ann.get(f"{LEASES}/{lease['id']}?wait_s=60"))
     await api.leasing.attach(worker)
-    got = shapes.Lease.model_validate((await waiting).json())
+    got = schemas.Lease.model_validate((await waiting).json())
     assert (got.state, got.holder, got.reason) == ("held", "a-submitter", "debugging")
     assert got.connection is not None
     life = api.leasing.registry.get(worker).life
     assert life.instance is not None
     assert got.connection.instance == life.instance.id
     assert got.connection.handle == dict(life.instance.handle or {})
-    listed = shapes.LeaseList.model_validate((await ann.get(LEASES)).json())
+    listed = schemas.LeaseList.model_validate((await ann.get(LEASES)).json())
     assert [each.id for each in listed.items] == [lease["id"]]
 
 
@@ -131,7 +131,7 @@ async def test_renewed_it_lasts_longer_and_then_expires_by_itself(
     await api.leasing.pass_time(90)
     assert (await ann.get(f"{LEASES}/{lease}")).json()["state"] == "held"
     await api.leasing.pass_time(11)
-    over = shapes.Lease.model_validate((await ann.get(f"{LEASES}/{lease}")).json())
+    over = schemas.Lease.model_validate((await ann.get(f"{LEASES}/{lease}")).json())
     assert (over.state, over.end_reason) == ("ended", "expired")
     late = await order(ann, lease, "renew")
     assert late.status_code == 409

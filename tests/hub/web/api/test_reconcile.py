@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostler_hub.drivers.fake.driver import FakeInstance
-from hostler_hub.web.api.schemas import reconcile as shapes
+from hostler_hub.web.api.schemas import reconcile as schemas
 
 if TYPE_CHECKING:
     import httpx2
@@ -17,21 +17,21 @@ STRAY = "01K8Z9Q8Y3N6V4T2R0P9M7K5J3"
 async def test_a_pass_tells_what_it_found(api: Api, operator: httpx2.AsyncClient) -> None:
     api.provider.instances[STRAY] = FakeInstance("w", STRAY, 1)
     answer = await operator.post("/api/v1/reconcile", json={"dry_run": True, "confirmed": True})
-    told = shapes.Reconciliation.model_validate(answer.json())
+    told = schemas.Reconciliation.model_validate(answer.json())
     assert (told.findings[0].kind, told.findings[0].action) == ("unknown", "destroy")
     assert not told.findings[0].done
-    assert told.checked == [shapes.Checked(driver="fake", listed=1, expected=0, spares=0)]
+    assert told.checked == [schemas.Checked(driver="fake", listed=1, expected=0, spares=0)]
     answer = await operator.post("/api/v1/reconcile", json={"drivers": ["fake"]})
-    assert shapes.Reconciliation.model_validate(answer.json()).findings[0].action == "hold"
+    assert schemas.Reconciliation.model_validate(answer.json()).findings[0].action == "hold"
     answer = await operator.post("/api/v1/reconcile", json={"confirmed": True})
-    assert shapes.Reconciliation.model_validate(answer.json()).findings[0].done
+    assert schemas.Reconciliation.model_validate(answer.json()).findings[0].done
     assert api.provider.instances == {}
 
 
 async def test_a_provider_that_is_silent_is_named(api: Api, operator: httpx2.AsyncClient) -> None:
     api.provider.mute = True
     answer = await operator.post("/api/v1/reconcile", json={})
-    told = shapes.Reconciliation.model_validate(answer.json())
+    told = schemas.Reconciliation.model_validate(answer.json())
     assert told.unanswered[0].driver == "fake"
     assert "does not answer" in told.unanswered[0].reason
 

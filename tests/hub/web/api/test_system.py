@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from hostler_hub import __version__
 from hostler_hub.web import application
-from hostler_hub.web.api.schemas import system as shapes
+from hostler_hub.web.api.schemas import system as schemas
 
 if TYPE_CHECKING:
     import httpx2
@@ -23,7 +23,7 @@ async def test_health_needs_no_token(api: Api) -> None:
 
 async def test_status_counts(api: Api, operator: httpx2.AsyncClient) -> None:
     answer = await operator.get("/api/v1/status")
-    status = shapes.Status.model_validate(answer.json())
+    status = schemas.Status.model_validate(answer.json())
     assert (status.version, status.hub) == (__version__, api.hub.id)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostler_hub.web.api.schemas import system as shapes
+from hostler_hub.web.api.schemas import system as schemas
 
 if TYPE_CHECKING:
     import httpx2
@@ -17,12 +17,12 @@ async def test_make_use_list_and_revoke(api: Api, admin: httpx2.AsyncClient) -> 
     body = {"name": "ci", "role": "submitter", "expires_in_s": 3600}
     answer = await admin.post(TOKENS, json=body)
     assert answer.status_code == 201
-    made = shapes.CreatedToken.model_validate(answer.json())
+    made = schemas.CreatedToken.model_validate(answer.json())
     client = api.client(made.token)
     assert (await client.get("/api/v1/whoami")).json() == {"name": "ci", "role": "submitter"}
 
     listing = await admin.get(TOKENS)
-    items = {each.name: each for each in shapes.TokenList.model_validate(listing.json()).items}
+    items = {each.name: each for each in schemas.TokenList.model_validate(listing.json()).items}
     assert items["ci"].created_by == "a-admin"
     assert (items["ci"].created_at, items["ci"].expires_at) == (
         "2001-09-09T01:46:40.000Z",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hostler_hub.web.api.schemas import workers as shapes
+from hostler_hub.web.api.schemas import workers as schemas
 
 if TYPE_CHECKING:
     import httpx2
@@ -27,7 +27,7 @@ async def test_define_passes_on_and_never_shows_the_password(
     worker = {**WEB, "driver": "permanent", "password": "hunter22"}
     body = {"workers": [worker], "dry_run": True}
     answer = await operator.post(f"{WORKERS}/define", json=body)
-    results = shapes.DefineResults.model_validate(answer.json())
+    results = schemas.DefineResults.model_validate(answer.json())
     assert results.results[0].created
     assert results.results[0].after.has_password
     assert "hunter22" not in answer.text
@@ -46,15 +46,15 @@ async def test_one_bad_definition_reaches_nobody(api: Api, operator: httpx2.Asyn
 async def test_look_up_one_and_many(operator: httpx2.AsyncClient) -> None:
     await define(operator, WEB, {**WEB, "name": "web-2"})
     one = await operator.get(f"{WORKERS}/web-1")
-    assert shapes.WorkerView.model_validate(one.json()).labels == ["linux"]
+    assert schemas.WorkerView.model_validate(one.json()).labels == ["linux"]
     assert (await operator.get(f"{WORKERS}/web-3")).status_code == 404
     names = ["web-2", "nobody", "Not A Name"]
     many = await operator.post(f"{WORKERS}/query", json={"names": names})
-    found = shapes.WorkerLookup.model_validate(many.json())
+    found = schemas.WorkerLookup.model_validate(many.json())
     assert [each.name for each in found.items] == ["web-2"]
     assert found.unknown == ["nobody", "Not A Name"]
     events = await operator.get(f"{WORKERS}/web-1/events?limit=1")
-    assert shapes.EventList.model_validate(events.json()).items[0].from_ == "latent"
+    assert schemas.EventList.model_validate(events.json()).items[0].from_ == "latent"
 
 
 async def test_pages_follow_each_other(operator: httpx2.AsyncClient) -> None:
@@ -63,7 +63,7 @@ async def test_pages_follow_each_other(operator: httpx2.AsyncClient) -> None:
     after = ""
     while True:
         answer = await operator.get(f"{WORKERS}?limit=2{after}")
-        page = shapes.WorkerPage.model_validate(answer.json())
+        page = schemas.WorkerPage.model_validate(answer.json())
         seen += [each.name for each in page.items]
         if page.next is None:
             break
@@ -91,7 +91,7 @@ async def test_mode_notes_who_and_why(api: Api, operator: httpx2.AsyncClient) ->
     await define(operator, WEB)
     body = {"names": ["web-1"], "mode": "paused", "reason": "disk swap"}
     answer = await operator.post(f"{WORKERS}/mode", json=body)
-    results = shapes.ModeResults.model_validate(answer.json()).results
+    results = schemas.ModeResults.model_validate(answer.json()).results
     assert (results[0].before.mode, results[0].after.mode) == ("active", "paused")
     assert results[0].changed
     expected = {"by": "a-operator", "dry_run": False, "reason": "disk swap", "until": None}
@@ -104,7 +104,7 @@ async def test_mode_notes_who_and_why(api: Api, operator: httpx2.AsyncClient) ->
 async def test_instances_on_demand(api: Api, operator: httpx2.AsyncClient, verb: str) -> None:
     body = {"names": ["web-1"], "dry_run": True}
     answer = await operator.post(f"{WORKERS}/{verb}", json=body)
-    assert shapes.StateResults.model_validate(answer.json()).results[0].name == "web-1"
+    assert schemas.StateResults.model_validate(answer.json()).results[0].name == "web-1"
     assert api.fleet.calls[-1] == (verb, {"by": "a-operator", "dry_run": True})
 
 
@@ -115,9 +115,9 @@ async def test_remove_many_and_one(api: Api, operator: httpx2.AsyncClient) -> No
     assert refused.status_code == 409
     assert refused.json()["pointer"] == "/names/0"
     forced = await operator.delete(f"{WORKERS}/busy?force=true")
-    assert shapes.RemoveResult.model_validate(forced.json()).state == "absent"
+    assert schemas.RemoveResult.model_validate(forced.json()).state == "absent"
     answer = await operator.post(f"{WORKERS}/remove", json={"names": ["web-1"]})
-    assert shapes.RemoveResults.model_validate(answer.json()).results[0].name == "web-1"
+    assert schemas.RemoveResults.model_validate(answer.json()).results[0].name == "web-1"
     assert api.fleet.workers == {}
 
 

@@ -20,7 +20,7 @@ from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.specs.build import BuildSpec
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store.decisions import Filter
-from hostler_hub.web.api.ports import Hub
+from hostler_hub.web.hub import Hub
 from hostler_hub.workers.agents import examiner
 
 PASSWORD = "correct horse"

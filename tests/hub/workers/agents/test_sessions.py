@@ -19,7 +19,7 @@ from hostler_hub.runtime.clock import SystemClock
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.specs.worker import WorkerDefinition
-from hostler_hub.web.api.ports import Hub
+from hostler_hub.web.hub import Hub
 from hostler_hub.workers.agents import session
 
 PASSWORD = "correct horse"

@@ -54,7 +54,7 @@ class _Answer:
         await self._send(message)
 
 
-class Border:
+class SecurityHeaders:
     """Sets the headers of every answer, and answers what the application did not foresee."""
 
     def __init__(self, app: ASGIApp) -> None:

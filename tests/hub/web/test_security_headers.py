@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hostler_hub.web.border import BODY_SIZE_BYTES, BODY_SIZES_BYTES, HEADER_SIZE_BYTES
+from hostler_hub.web.security_headers import BODY_SIZE_BYTES, BODY_SIZES_BYTES, HEADER_SIZE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -1,0 +1,56 @@
+"""The running hub as the web layer sees it: the services that routes and pages call."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from hostler_hub.builds.artifacts.exchange import Exchange
+from hostler_hub.builds.service import Queue
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.settings import Settings
+from hostler_hub.scheduling.decision_log import Journal
+from hostler_hub.scheduling.groups import Groups
+from hostler_hub.store.engine import Store
+from hostler_hub.web.tokens import Tokens
+from hostler_hub.workers.agents.refusals import Refusals
+from hostler_hub.workers.agents.sessions import Agents
+from hostler_hub.workers.evidence import Evidence
+from hostler_hub.workers.incident_log import Incidents
+from hostler_hub.workers.leases import Leases
+from hostler_hub.workers.reconcile.reconciler import Reconciler
+from hostler_hub.workers.service import Fleet
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The services of one running hub; `app.state.hub` while the application lives.
+
+    `id` is a ULID, made once per database.
+    """
+
+    id: str
+    settings: Settings
+    clock: Clock
+    store: Store
+    tokens: Tokens
+    fleet: Fleet
+    queue: Queue
+    agents: Agents
+    refusals: Refusals
+    exchange: Exchange
+    reconciler: Reconciler
+    evidence: Evidence
+    leases: Leases
+    journal: Journal
+    incidents: Incidents
+    groups: Groups
+
+
+async def _hub_of(connection: HTTPConnection) -> Hub:  # FastAPI runs a plain function in a thread
+    hub: Hub = connection.app.state.hub
+    return hub
+
+
+HubPart = Annotated[Hub, Depends(_hub_of)]
