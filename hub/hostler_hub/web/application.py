@@ -1,4 +1,4 @@
-"""The ASGI application: the routers, their guard and the border, around a hub made elsewhere."""
+"""The ASGI application: the routers with their guards and middleware, around a hub made elsewhere."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -27,10 +27,11 @@ from hostler_hub.web.api import (
     tokens,
     workers,
 )
+from hostler_hub.web.body_limit import BodyLimit
 from hostler_hub.web.page import orders as page_orders
 from hostler_hub.web.page import routes as page_routes
 from hostler_hub.web.page.sessions import Sessions
-from hostler_hub.web.security_headers import BodyLimit, SecurityHeaders
+from hostler_hub.web.security_headers import SecurityHeaders
 
 ROUTERS: tuple[APIRouter, ...] = (
     system.router,
@@ -54,7 +55,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create(lifespan: Lifespan) -> FastAPI:
-    """The application. `lifespan` must set `app.state.hub` (ports.Hub) before it yields."""
+    """The application. `lifespan` must set `app.state.hub` before it yields."""
     # The framework's own document routes have no role and its pages load scripts from elsewhere.
     app = FastAPI(
         title="Hostler hub",

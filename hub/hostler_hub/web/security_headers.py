@@ -1,4 +1,4 @@
-"""What stands around every request: headers, the body's limit, and the last resort.
+"""The middleware around every request: security headers, the headers' limit, and the last resort.
 
 Pure ASGI, because Starlette's BaseHTTPMiddleware costs a task and a queue per request and breaks
 streaming and cancellation.
@@ -7,22 +7,15 @@ streaming and cancellation.
 import asyncio
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hostler_hub.errors import HeadersTooLarge, TooLarge, Unavailable
-from hostler_hub.specs.step import FILE_SIZE_BYTES
+from hostler_hub.errors import HeadersTooLarge, Unavailable
 from hostler_hub.web.api import problems
 
 _log = structlog.get_logger(__name__)
 
 HEADER_SIZE_BYTES = 16 * 1024
-BODY_SIZE_BYTES = 1024 * 1024
-BODY_SIZES_BYTES = {
-    "/api/v1/workers/define": 8 * 1024 * 1024,
-    "/api/v1/files": FILE_SIZE_BYTES,  # streamed to the disk
-}
 
 # U8, as far as it concerns an API that no page is made of.
 _HEADERS = {
@@ -89,34 +82,3 @@ class SecurityHeaders:
 def _headers_size_bytes(scope: Scope) -> int:
     # Each as it was sent, with ": " and the line's end.
     return sum(len(name) + len(value) + 4 for name, value in scope["headers"])
-
-
-class BodyLimit:
-    """Refuses bodies over the route's limit: by their announced length, else while they stream."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        limit = BODY_SIZES_BYTES.get(scope["path"], BODY_SIZE_BYTES)
-        detail = f"The body is larger than {limit} bytes"
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdecimal() and int(announced) > limit:
-            await problems.response(TooLarge(detail))(scope, receive, send)
-            return
-        size = 0
-
-        async def receive_within_limit() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > limit:
-                # The one kind that FastAPI's body reader passes on as it is.
-                raise HTTPException(413, detail)
-            return message
-
-        await self._app(scope, receive_within_limit, send)

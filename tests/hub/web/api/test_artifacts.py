@@ -13,7 +13,7 @@ from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.step_kinds import ReceiveFile
 from hostler_hub.specs.caller import Role
 from hostler_hub.store import builds
-from hostler_hub.web import security_headers
+from hostler_hub.web import body_limit
 from hostler_hub.web.api.schemas import builds as schemas
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ async def test_a_file_is_stored_by_its_hash(as_role: AsRole) -> None:
 async def test_a_body_over_the_limit_is_not_stored(
     api: Api, operator: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert security_headers.BODY_SIZES_BYTES[FILES] == 1024**3
-    monkeypatch.setitem(security_headers.BODY_SIZES_BYTES, FILES, 100_000)
+    assert body_limit.BODY_SIZES_BYTES[FILES] == 1024**3
+    monkeypatch.setitem(body_limit.BODY_SIZES_BYTES, FILES, 100_000)
 
     async def pieces(size_bytes: int) -> AsyncIterator[bytes]:
         for _ in range(size_bytes // 1000):

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sqlite3
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import structlog
+from hub.web.conftest import api_on
+from pydantic import model_validator
 
-from hostler_hub.store.errors import StoreBusy
+from hostler_hub.drivers.contract import DriverOptions
+from hostler_hub.drivers.fake.driver import FakeDriver
+from hostler_hub.specs.caller import Role
+from hostler_hub.store.engine import Store
+from hostler_hub.store.tuning import Tuning
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import httpx2
-    from conftest import Api
+    from conftest import Site
+
+    from hostler_hub.runtime.settings import Settings
 
 DEFINE = "/api/v1/workers/define"
 BUILDS = "/api/v1/builds"
@@ -118,35 +131,56 @@ async def test_405_names_every_method_of_the_path(
     assert answer.headers["allow"] == allowed
 
 
-async def test_what_nobody_foresaw_shows_no_internals(
-    api: Api, operator: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(name: str) -> None:
+class BrokenOptions(DriverOptions):
+    """Options of somebody's driver whose check breaks."""
+
+    @model_validator(mode="after")
+    def _broken(self) -> Self:
         raise RuntimeError("the secret is hunter2")
 
-    monkeypatch.setattr(api.fleet, "view", broken)
-    with structlog.testing.capture_logs() as logged:
-        answer = await operator.get("/api/v1/workers/a")
-    problem(answer, 500)
-    assert [(each["event"], each["path"]) for each in logged] == [
-        ("request failed", "/api/v1/workers/a")
-    ]
-    assert "hunter2" not in answer.text
-    assert answer.headers["x-content-type-options"] == "nosniff"
+
+class BrokenDriver(FakeDriver):
+    name = "broken"
+    options_model = BrokenOptions
 
 
-async def test_a_store_that_is_away_is_503(
-    api: Api, operator: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """V12: an outage of the store is said to be one."""
+async def test_what_nobody_foresaw_shows_no_internals(site: Site) -> None:
+    """A third party's driver raises where the contract allows a refusal only."""
+    drivers = {"broken": BrokenDriver}
+    async with api_on(replace(site, sources=replace(site.sources, drivers=lambda: drivers))) as api:
+        operator = api.client(await api.token(Role.OPERATOR))
+        with structlog.testing.capture_logs() as logged:
+            worker = {"name": "a", "driver": "broken"}
+            answer = await operator.post(DEFINE, json={"workers": [worker]})
+        problem(answer, 500)
+        assert [(each["event"], each["path"]) for each in logged] == [("request failed", DEFINE)]
+        assert "hunter2" not in answer.text
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert (await operator.get("/api/v1/workers/a")).status_code == 404
 
-    async def away() -> None:
-        raise StoreBusy("database is locked")
 
-    monkeypatch.setattr(api.fleet, "status", away)
-    answer = await operator.get("/api/v1/status")
-    problem(answer, 503)
-    assert answer.headers["retry-after"]
+@asynccontextmanager
+async def impatient_store(settings: Settings) -> AsyncIterator[Store]:
+    """The hub's store, with a patience that a test can wait for."""
+    tuning = Tuning(busy_timeout_s=0.01, patience_s=0.05, retry_min_s=0.001)
+    async with Store(settings.database_url, exclusive=True, tuning=tuning) as store:
+        yield store
+
+
+async def test_a_store_that_is_away_is_503(site: Site) -> None:
+    """V12: an outage of the store is said to be one, and is over when it is over."""
+    impatient = replace(site.sources, store=impatient_store)
+    async with api_on(replace(site, sources=impatient)) as api:
+        operator = api.client(await api.token(Role.OPERATOR))
+        body = {"workers": [{"name": "a", "driver": "fake"}]}
+        with closing(sqlite3.connect(site.settings.state_dir / "hub.sqlite3")) as other:
+            other.execute("BEGIN IMMEDIATE")
+            answer = await operator.post(DEFINE, json=body)
+            problem(answer, 503)
+            assert int(answer.headers["retry-after"]) > 0
+            assert (await operator.get("/api/v1/workers/a")).status_code == 404
+            other.rollback()
+        assert (await operator.post(DEFINE, json=body)).status_code == 200
 
 
 async def test_problems_are_documented(operator: httpx2.AsyncClient) -> None:

@@ -15,7 +15,7 @@ STRAY = "01K8Z9Q8Y3N6V4T2R0P9M7K5J3"
 
 
 async def test_a_pass_tells_what_it_found(api: Api, operator: httpx2.AsyncClient) -> None:
-    api.provider.instances[STRAY] = FakeInstance("w", STRAY, 1)
+    api.site.provider.instances[STRAY] = FakeInstance("w", STRAY, 1)
     answer = await operator.post("/api/v1/reconcile", json={"dry_run": True, "confirmed": True})
     told = schemas.Reconciliation.model_validate(answer.json())
     assert (told.findings[0].kind, told.findings[0].action) == ("unknown", "destroy")
@@ -25,11 +25,11 @@ async def test_a_pass_tells_what_it_found(api: Api, operator: httpx2.AsyncClient
     assert schemas.Reconciliation.model_validate(answer.json()).findings[0].action == "hold"
     answer = await operator.post("/api/v1/reconcile", json={"confirmed": True})
     assert schemas.Reconciliation.model_validate(answer.json()).findings[0].done
-    assert api.provider.instances == {}
+    assert api.site.provider.instances == {}
 
 
 async def test_a_provider_that_is_silent_is_named(api: Api, operator: httpx2.AsyncClient) -> None:
-    api.provider.mute = True
+    api.site.provider.mute = True
     answer = await operator.post("/api/v1/reconcile", json={})
     told = schemas.Reconciliation.model_validate(answer.json())
     assert told.unanswered[0].driver == "fake"
