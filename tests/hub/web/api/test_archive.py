@@ -10,7 +10,7 @@ import pytest
 from hostler_hub.drivers import agent_archive
 
 if TYPE_CHECKING:
-    from conftest import Api
+    from hub.web.harness import Api
 
 
 def url(digest: str) -> str:

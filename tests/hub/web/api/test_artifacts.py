@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import httpx2
-    from conftest import Api, AsRole
+    from conftest import AsRole
+    from hub.web.harness import Api
 
 FILES = "/api/v1/files"
 BUILD = "01K8Z9Q8Y3N6V4T2R0P9M7K5J9"

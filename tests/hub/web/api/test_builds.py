@@ -15,7 +15,8 @@ from hostler_hub.web.api.schemas import builds as schemas
 if TYPE_CHECKING:
     import httpx2
     from agent_peer import Peer
-    from conftest import Api, AsRole
+    from conftest import AsRole
+    from hub.web.harness import Api
 
 BUILDS = "/api/v1/builds"
 WORKERS = "/api/v1/workers"

@@ -10,7 +10,7 @@ from hostler_hub.workers.decisions import Decision, Kind
 
 if TYPE_CHECKING:
     import httpx2
-    from conftest import Api
+    from hub.web.harness import Api
 
 PATH = "/api/v1/decisions"
 

@@ -12,7 +12,7 @@ from hostler_hub.workers.incidents import Recipient, delivery
 
 if TYPE_CHECKING:
     import httpx2
-    from conftest import Api
+    from hub.web.harness import Api
 
 AT = 1_000_000_000.0
 

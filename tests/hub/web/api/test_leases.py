@@ -6,16 +6,19 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hub.web.harness import api_on
 
-from hostler_hub.lifecycle import Mode, State, events
 from hostler_hub.specs.caller import Role
 from hostler_hub.web.api.schemas import leases as schemas
+from hostler_hub.web.api.schemas.workers import WorkerView
 
 if TYPE_CHECKING:
     import httpx2
-    from conftest import Api, AsRole
+    from conftest import AsRole
+    from hub.web.harness import Api, Site
 
 LEASES = "/api/v1/leases"
+WORKERS = "/api/v1/workers"
 
 
 @pytest.fixture
@@ -25,8 +28,9 @@ async def ann(as_role: AsRole) -> httpx2.AsyncClient:
 
 
 @pytest.fixture
-async def worker(api: Api) -> str:
-    await api.leasing.define("w")
+async def worker(operator: httpx2.AsyncClient) -> str:
+    workers = [{"name": "w", "driver": "fake"}]
+    assert (await operator.post(f"{WORKERS}/define", json={"workers": workers})).is_success
     return "w"
 
 
@@ -38,6 +42,16 @@ async def ask(client: httpx2.AsyncClient, status: int = 200, **terms: Any) -> An
     return answer.json()
 
 
+async def life(client: httpx2.AsyncClient) -> WorkerView:
+    """The worker as REST shows it."""
+    return WorkerView.model_validate((await client.get(f"{WORKERS}/w")).json())
+
+
+async def set_mode(client: httpx2.AsyncClient, mode: str, reason: str) -> None:
+    body = {"names": ["w"], "mode": mode, "reason": reason}
+    assert (await client.post(f"{WORKERS}/mode", json=body)).is_success
+
+
 async def order(client: httpx2.AsyncClient, lease: str, verb: str, **body: Any) -> Any:
     return await client.post(f"{LEASES}/{lease}/{verb}", json=body)
 
@@ -45,7 +59,7 @@ async def order(client: httpx2.AsyncClient, lease: str, verb: str, **body: Any) 
 async def have(api: Api, client: httpx2.AsyncClient, **terms: Any) -> str:
     """A lease that is held; its id."""
     lease: str = (await ask(client, **terms))["lease"]["id"]
-    await api.leasing.attach("w")
+    await api.attach("w")
     return lease
 
 
@@ -56,14 +70,13 @@ async def test_a_latent_worker_is_started_and_told_of_when_it_is_there(
     lease = asked["lease"]
     assert (asked["changed"], lease["state"], lease["why"]) == (True, "waiting", "it is latent")
     waiting = asyncio.create_task(ann.get(f"{LEASES}/{lease['id']}?wait_s=60"))
-    await api.leasing.attach(worker)
+    await api.attach(worker)
     got = schemas.Lease.model_validate((await waiting).json())
     assert (got.state, got.holder, got.reason) == ("held", "a-submitter", "debugging")
     assert got.connection is not None
-    life = api.leasing.registry.get(worker).life
-    assert life.instance is not None
-    assert got.connection.instance == life.instance.id
-    assert got.connection.handle == dict(life.instance.handle or {})
+    (instance,) = api.site.provider.instances.values()
+    assert got.connection.instance == instance.instance == (await life(ann)).instance
+    assert got.connection.handle == instance.handle()
     listed = schemas.LeaseList.model_validate((await ann.get(LEASES)).json())
     assert [each.id for each in listed.items] == [lease["id"]]
 
@@ -72,7 +85,7 @@ async def test_asking_again_is_no_change_and_a_dry_run_none_either(
     api: Api, ann: httpx2.AsyncClient, worker: str
 ) -> None:
     assert await ask(ann, dry_run=True) == {"changed": True, "lease": None}
-    assert api.leasing.registry.get(worker).life.person is None
+    assert (await life(ann)).lease is None
     first = await have(api, ann)
     again = await ask(ann, wait_s=0)
     assert (again["changed"], again["lease"]["id"]) == (False, first)
@@ -92,15 +105,14 @@ async def test_without_a_wait_only_what_is_free_is_given(
 ) -> None:
     refused = await ask(ann, status=409, wait_s=0)
     assert refused["detail"] == "worker w cannot be leased at once: it is latent"
-    assert api.leasing.registry.get(worker).life.person is None
+    assert (await life(ann)).lease is None
     assert (await ask(ann, status=404, worker="nobody"))["detail"] == "there is no worker nobody"
 
 
 async def test_V11_a_paused_worker_is_nobody_s(
-    api: Api, ann: httpx2.AsyncClient, worker: str
+    ann: httpx2.AsyncClient, operator: httpx2.AsyncClient, worker: str
 ) -> None:
-    paused = events.ModeSet(at=1.0, mode=Mode.PAUSED, reason="lunch", by="bob")
-    await api.leasing.controller.handle(worker, paused)
+    await set_mode(operator, "paused", "lunch")
     assert "it is paused: lunch" in (await ask(ann, status=409))["detail"]
 
 
@@ -125,12 +137,12 @@ async def test_renewed_it_lasts_longer_and_then_expires_by_itself(
     api: Api, ann: httpx2.AsyncClient, worker: str
 ) -> None:
     lease = await have(api, ann, ttl_s=100)
-    await api.leasing.pass_time(90)
+    await api.pass_time(90)
     renewed = (await order(ann, lease, "renew", reason="still at it")).json()["lease"]
     assert (renewed["ttl_s"], renewed["reason"]) == (100, "still at it")
-    await api.leasing.pass_time(90)
+    await api.pass_time(90)
     assert (await ann.get(f"{LEASES}/{lease}")).json()["state"] == "held"
-    await api.leasing.pass_time(11)
+    await api.pass_time(11)
     over = schemas.Lease.model_validate((await ann.get(f"{LEASES}/{lease}")).json())
     assert (over.state, over.end_reason) == ("ended", "expired")
     late = await order(ann, lease, "renew")
@@ -149,8 +161,9 @@ async def test_released_twice_is_released_and_the_instance_is_replaced(
     assert (first["changed"], again["changed"]) == (True, False)
     assert first["lease"] == again["lease"]
     assert first["lease"]["end_reason"] == "released"
-    await api.leasing.pass_time(0)
-    assert api.leasing.registry.get(worker).life.state is State.LATENT
+    await api.pass_time(0)
+    assert (await life(ann)).state == "latent"
+    assert api.site.provider.instances == {}
     past = (await ann.get(f"{LEASES}?ended=true&worker=w")).json()["items"]
     assert [each["id"] for each in past] == [lease]
     assert (await ann.get(LEASES)).json()["items"] == []
@@ -161,31 +174,39 @@ async def test_kept_the_instance_is_the_builds_again(
 ) -> None:
     lease = await have(api, ann)
     assert (await order(ann, lease, "release", keep=True)).is_success
-    assert api.leasing.registry.get(worker).life.state is State.SUBSTANTIATED
+    view = await life(ann)
+    assert (view.state, view.lease) == ("substantiated", None)
+    assert len(api.site.provider.instances) == 1
 
 
 async def test_an_order_to_stop_ends_it_and_the_record_says_so(
-    api: Api, ann: httpx2.AsyncClient, worker: str
+    api: Api, ann: httpx2.AsyncClient, operator: httpx2.AsyncClient, worker: str
 ) -> None:
     lease = await have(api, ann)
-    stop = events.ModeSet(at=api.hub.clock.now(), mode=Mode.STOPPED, reason="fire", by="bob")
-    await api.leasing.controller.handle(worker, stop)
+    await set_mode(operator, "stopped", "fire")
     view = (await ann.get(f"{LEASES}/{lease}")).json()
-    assert (view["state"], view["end_reason"]) == ("ended", "stopped by bob: fire")
+    assert (view["state"], view["end_reason"]) == ("ended", "stopped by a-operator: fire")
 
 
-async def test_a_new_hub_knows_the_leases_that_last_and_those_that_are_over(
-    api: Api, ann: httpx2.AsyncClient, worker: str
-) -> None:
-    """What the row says is all that is taken up."""
-    lease = await have(api, ann)
-    registry = api.leasing.registry
-    entry = registry.get(worker)
-    registry.discard(worker)
-    await api.leasing.controller.load()
-    assert registry.get(worker) is not entry
-    assert registry.get(worker).life.person == entry.life.person
-    assert (await ann.get(f"{LEASES}/{lease}")).json()["state"] == "held"
+async def test_a_new_hub_knows_the_leases_that_last_and_those_that_are_over(site: Site) -> None:
+    """What the database says is all that is taken up."""
+    define = {"workers": [{"name": "w", "driver": "fake"}]}
+    async with api_on(site) as api:
+        operator = api.client(await api.token(Role.OPERATOR))
+        assert (await operator.post(f"{WORKERS}/define", json=define)).is_success
+        over = await have(api, operator)
+        assert (await order(operator, over, "release", keep=True)).is_success
+        lease = (await ask(operator, reason="debugging"))["lease"]
+        assert lease["state"] == "held"
+    async with api_on(site) as api:
+        operator = api.client(await api.token(Role.OPERATOR))
+        again = schemas.Lease.model_validate((await operator.get(f"{LEASES}/{lease['id']}")).json())
+        assert (again.state, again.holder, again.reason) == ("held", "a-operator", "debugging")
+        assert again.until == lease["until"]
+        past = schemas.Lease.model_validate((await operator.get(f"{LEASES}/{over}")).json())
+        assert (past.state, past.end_reason) == ("ended", "released")
+        held = (await ask(operator))["lease"]  # it is his still
+        assert held["id"] == lease["id"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 import structlog
-from hub.web.conftest import api_on
+from hub.web.harness import api_on
 from pydantic import model_validator
 
 from hostler_hub.drivers.contract import DriverOptions
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import httpx2
-    from conftest import Site
+    from hub.web.harness import Site
 
     from hostler_hub.runtime.settings import Settings
 

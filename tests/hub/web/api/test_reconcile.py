@@ -9,7 +9,7 @@ from hostler_hub.web.api.schemas import reconcile as schemas
 
 if TYPE_CHECKING:
     import httpx2
-    from conftest import Api
+    from hub.web.harness import Api
 
 STRAY = "01K8Z9Q8Y3N6V4T2R0P9M7K5J3"
 

@@ -16,7 +16,8 @@ from hostler_hub.web.api.security import AgentsOnly, GuardedRoute, Public, Requi
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Api, AsRole
+    from conftest import AsRole
+    from hub.web.harness import Api
 
 OPEN = {("GET", "/healthz"), ("GET", "/api/v1/agents/archive/{sha256}")}
 NEEDED = {

@@ -8,7 +8,7 @@ from hostler_hub.web.api.schemas import system as schemas
 
 if TYPE_CHECKING:
     import httpx2
-    from conftest import Api
+    from hub.web.harness import Api
 
 TOKENS = "/api/v1/tokens"
 

@@ -12,7 +12,7 @@ from hostler_hub.web.api.schemas import workers as schemas
 
 if TYPE_CHECKING:
     import httpx2
-    from conftest import Api
+    from hub.web.harness import Api
 
 WORKERS = "/api/v1/workers"
 WEB = {"name": "web-1", "driver": "fake", "labels": ["linux"], "properties": {"cores": 4}}

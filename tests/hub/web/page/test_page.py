@@ -13,10 +13,11 @@ from hostler_hub.web.page.sessions import IDLE_S, LIFE_S, SESSIONS, Sessions
 
 if TYPE_CHECKING:
     import httpx2
-    from conftest import Api
+    from hub.web.harness import Api
 
 HUB = "http://hub.example"
 OURS = {"origin": HUB}
+WORKERS = "/api/v1/workers"
 
 
 async def sign_in(api: Api, role: Role, **headers: str) -> httpx2.Response:
@@ -30,6 +31,18 @@ async def csrf(api: Api) -> str:
     found = re.search(r'name="csrf" value="([^"]+)"', page.text)
     assert found is not None
     return found[1]
+
+
+@pytest.fixture
+async def worker(operator: httpx2.AsyncClient) -> str:
+    workers = [{"name": "w", "driver": "fake"}]
+    assert (await operator.post(f"{WORKERS}/define", json={"workers": workers})).is_success
+    return "w"
+
+
+async def mode_of(api: Api, worker: str) -> str:
+    mode: str = (await api.until(f"/workers/{worker}"))["mode"]
+    return mode
 
 
 async def test_a_stranger_is_sent_to_sign_in_and_then_where_he_wanted(api: Api) -> None:
@@ -114,13 +127,13 @@ async def test_signing_out_ends_the_session_here_too(api: Api) -> None:
     ],
 )
 async def test_CSRF_another_site_s_request_is_refused_even_with_a_token(
-    api: Api, headers: dict[str, str]
+    api: Api, worker: str, headers: dict[str, str]
 ) -> None:
     await sign_in(api, Role.OPERATOR)
     form = {"csrf": await csrf(api), "mode": "paused"}
     answer = await api.client().post("/workers/w/mode", data=form, headers=headers)
     assert answer.status_code == 403
-    assert api.fleet.calls == []
+    assert await mode_of(api, worker) == "active"
     assert (await sign_in(api, Role.OPERATOR, **headers)).status_code == 403
 
 
@@ -131,13 +144,40 @@ async def test_CSRF_a_browser_that_withholds_the_origin_says_where_it_comes_from
 
 @pytest.mark.parametrize("given", ["", "wrong", None])
 async def test_CSRF_without_the_session_s_token_nothing_is_ordered(
-    api: Api, given: str | None
+    api: Api, worker: str, given: str | None
 ) -> None:
     await sign_in(api, Role.OPERATOR)
     form = {"mode": "paused"} | ({} if given is None else {"csrf": given})
     answer = await api.client().post("/workers/w/mode", data=form, headers=OURS)
     assert answer.status_code == 403
-    assert api.fleet.calls == []
+    assert await mode_of(api, worker) == "active"
+
+
+async def test_an_operator_s_order_is_done_in_his_name(api: Api, worker: str) -> None:
+    await sign_in(api, Role.OPERATOR)
+    form = {"csrf": await csrf(api), "mode": "paused", "reason": "lunch"}
+    answer = await api.client().post("/workers/w/mode", data=form, headers=OURS)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/workers/w")
+    view = await api.until(f"/workers/{worker}")
+    assert (view["mode"], view["mode_reason"], view["mode_by"]) == ("paused", "lunch", "a-operator")
+
+
+async def test_a_lease_a_decision_and_the_reason_are_shown(
+    api: Api, operator: httpx2.AsyncClient, worker: str
+) -> None:
+    other = {"workers": [{"name": "idle", "driver": "fake"}]}
+    await operator.post(f"{WORKERS}/define", json=other)
+    lease = {"worker": worker, "reason": "look at its disk", "wait_s": 600}
+    assert (await operator.post("/api/v1/leases", json=lease)).is_success
+    await api.settle()
+    await sign_in(api, Role.VIEWER)
+    fleet = (await api.client().get("/")).text
+    assert "waited for by a-operator until" in fleet
+    assert "look at its disk" in fleet
+    shown = (await api.client().get(f"/workers/{worker}")).text
+    assert "a person waits for it" in shown  # the decision to start it
+    assert "look at its disk" in shown
+    assert "no queued build needs it" in (await api.client().get("/workers/idle")).text
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(PAGES))
