@@ -1,4 +1,4 @@
-"""The ASGI application: the routers with their guards and middleware, around a hub made elsewhere."""
+"""The ASGI application: the routers, their guards, the middleware, around a hub made elsewhere."""
 
 import time
 from collections.abc import Callable, Iterable

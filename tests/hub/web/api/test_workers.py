@@ -153,9 +153,12 @@ async def test_mode_notes_who_and_why(operator: httpx2.AsyncClient) -> None:
 
 async def test_instances_on_demand(api: Api, operator: httpx2.AsyncClient) -> None:
     await define(operator, WEB)
-    for verb, before, after in (
-        ("substantiate", "latent", "substantiating"),
-        ("insubstantiate", "substantiating", "latent"),
+    for count, (verb, before, after) in enumerate(
+        [
+            ("substantiate", "latent", "substantiating"),
+            ("insubstantiate", "substantiating", "latent"),
+        ],
+        start=1,
     ):
         for dry_run, state in ((True, before), (False, after)):
             body = {"names": ["web-1"], "dry_run": dry_run}
@@ -164,7 +167,7 @@ async def test_instances_on_demand(api: Api, operator: httpx2.AsyncClient) -> No
             assert (result.name, result.changed) == ("web-1", True)
             await api.settle()
             assert (await view_of(operator)).state == state
-        assert "order by a-operator" in await causes(operator)
+        assert (await causes(operator)).count("order by a-operator") == count
     assert [call for call, _ in api.site.provider.calls if call in {"create", "destroy"}] == [
         "create",
         "destroy",
