@@ -16,13 +16,13 @@ BODY_SIZES_BYTES = {
 
 
 class BodyLimit:
-    """Refuses bodies over the route's limit: by their announced length, else while they stream."""
+    """Refuses bodies over the route's limit: by their Content-Length, else while they stream."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
+        """Call the application behind it with a bounded body, or answer 413."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

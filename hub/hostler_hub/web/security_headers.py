@@ -29,7 +29,7 @@ _HSTS = "max-age=31536000"
 
 
 class _Answer:
-    """Sends an answer with our headers, and knows whether it has begun."""
+    """Sends an answer with the security headers, and notes when it has begun."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._secure = scope["scheme"] == "https"
@@ -48,13 +48,13 @@ class _Answer:
 
 
 class SecurityHeaders:
-    """Sets the headers of every answer, and answers what the application did not foresee."""
+    """Adds security headers to every answer; answers 431, 500 and 503 where no route could."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
+        """Call the application; an exception after the answer began is raised to the server."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

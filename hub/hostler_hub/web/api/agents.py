@@ -1,6 +1,6 @@
-"""The agents' door: Buildbot's worker protocol over WebSocket.
+"""The WebSocket endpoint of agents, which speak Buildbot's worker protocol.
 
-A stock worker asks for `/`; ours for the named path.
+A stock Buildbot worker connects to `/`, Hostler's own agent to the named path.
 """
 
 from fastapi import APIRouter
@@ -15,6 +15,6 @@ router = APIRouter(dependencies=[AGENTS_ONLY])
 @router.websocket("/api/v1/agents/connect")
 @router.websocket("/")
 async def connect(websocket: WebSocket) -> None:
-    """Hands the handshake over; `Agents.serve` authenticates it and everything after."""
+    """Serves one agent's connection; `Agents.serve` authenticates its handshake."""
     hub: Hub = websocket.app.state.hub
     await hub.agents.serve(websocket)

@@ -1,4 +1,4 @@
-"""Files: those that builds have given to the hub, and those that are stored for builds to come."""
+"""The routes of files: those stored for builds to download, and the artifacts of builds."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, BinaryIO
@@ -87,7 +87,7 @@ async def artifact(
 
 
 class _File(StreamingResponse):
-    """Closes the file, however far the answer got."""
+    """Streams a file, and closes it also when the client goes away."""
 
     def __init__(self, file: BinaryIO, headers: dict[str, str]) -> None:
         super().__init__(_read(file), media_type="application/octet-stream", headers=headers)

@@ -1,4 +1,4 @@
-"""Builds: submit, watch, cancel, read their logs."""
+"""The routes of builds: submit, look up, cancel, read logs."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -95,7 +95,7 @@ async def view(
     caller: Viewer,  # noqa: ARG001
     wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
 ) -> Json:
-    """One build; with `wait_s` the answer comes when it is over, or after that time."""
+    """One build; with `wait_s` the answer comes when it has ended, or after that many seconds."""
     return Json(await (hub.queue.wait(id, wait_s) if wait_s else hub.queue.get(id)))
 
 
@@ -108,7 +108,7 @@ async def cancel(
     caller: Submitter,
     body: CancelBuild | None = None,
 ) -> Json:
-    """Cancels a build; one that is over stays as it ended (A13)."""
+    """Cancels a build; one that has ended stays as it ended (A13)."""
     reason = body.reason if body else None
     return Json(await hub.queue.cancel(id, reason=reason, by=caller.name))
 

@@ -1,4 +1,4 @@
-"""Groups of workers: what they have in common, and how they are."""
+"""The routes of groups of workers: limits that they share, and counts of their instances."""
 
 from typing import Annotated
 

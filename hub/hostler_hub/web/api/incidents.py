@@ -48,13 +48,13 @@ class DeliveryFilter(_Body):
 
 
 class CloseIncident(_Body):
-    """Why it is over."""
+    """Why a person closes an incident."""
 
     reason: Text | None = None
 
 
 class NoteEvidence(_Body):
-    """Texts by name, and whether those are told who know of the incident."""
+    """Texts by name, and whether to tell those who were told of the incident."""
 
     evidence: Annotated[dict[EvidenceName, EvidenceText], Field(min_length=1, max_length=16)]
     tell: StrictBool = True
@@ -85,7 +85,7 @@ async def view(id: Id, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
     responses=problems.responses(404, 413),
 )
 async def close(id: Id, hub: HubPart, caller: Operator, body: CloseIncident | None = None) -> Json:
-    """Says that an incident is over; most end by themselves. One that is over stays as it ended."""
+    """Closes an incident; most close by themselves. A closed one stays as it was closed."""
     reason = body.reason if body else None
     return Json(await hub.incidents.close(id, reason=reason, by=caller.name))
 
@@ -96,7 +96,7 @@ async def close(id: Id, hub: HubPart, caller: Operator, body: CloseIncident | No
     responses=problems.responses(404, 409, 413),
 )
 async def note(id: Id, body: NoteEvidence, hub: HubPart, caller: Operator) -> Json:
-    """Adds what was found or tried to an incident; said twice it is told once."""
+    """Adds texts to an incident's evidence; the same texts again change nothing."""
     noted = await hub.incidents.note(id, body.evidence, tell=body.tell, by=caller.name)
     return Json(noted)
 

@@ -1,4 +1,4 @@
-"""Leases of people: a worker for oneself, for a while."""
+"""The routes of leases, by which a person has a whole worker for a while."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ class _Body(BaseModel):
 
 
 class AcquireLease(_Body):
-    """A worker, for how long, and how long to wait for its builds to end and for its instance."""
+    """A lease to acquire: of which worker, how long it lasts, how long to wait until it is held."""
 
     worker: WorkerName
     reason: Text | None = None
@@ -39,7 +39,7 @@ class AcquireLease(_Body):
 
 
 class RenewLease(_Body):
-    """For how long from now, and why; what is left out stays as it was."""
+    """A renewal: the seconds from now, and the reason; what is left out stays as it was."""
 
     ttl_s: PositiveSeconds | None = None
     reason: Text | None = None
@@ -47,7 +47,7 @@ class RenewLease(_Body):
 
 
 class ReleaseLease(_Body):
-    """Whether the instance may go on as the person leaves it; `force` for another's lease."""
+    """A release: `keep` leaves the instance to builds; `force` ends another person's lease."""
 
     keep: StrictBool | None = None
     force: StrictBool = False

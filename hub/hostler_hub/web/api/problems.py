@@ -49,7 +49,7 @@ def response(error: HubError) -> Response:
 
 
 def internal() -> Response:
-    """The answer for what nobody foresaw; the log has the rest."""
+    """The 500 answer for an unexpected exception, whose details are in the log only."""
     return response(HubError("The hub failed at this request; its log says more"))
 
 

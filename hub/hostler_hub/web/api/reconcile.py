@@ -1,4 +1,4 @@
-"""What providers have against what the hub knows: look, settle, forget."""
+"""The routes that compare what providers list with what the hub knows, and settle differences."""
 
 from typing import Annotated, Literal
 
@@ -23,7 +23,7 @@ class _Body(BaseModel):
 
 
 class Reconcile(_Body):
-    """Which drivers to ask (all by default), and whether what is held may be done."""
+    """Which drivers to ask (default: all); `confirmed` allows actions that wait for a person."""
 
     drivers: Annotated[list[DriverName], Field(min_length=1, max_length=64)] | None = None
     dry_run: StrictBool = False
@@ -31,7 +31,7 @@ class Reconcile(_Body):
 
 
 class Forget(_Body):
-    """Workers whose instances are gone by somebody's word, which `confirmed` gives."""
+    """Workers whose instances are gone; `confirmed` is the caller's word for it."""
 
     names: Annotated[list[WorkerName], Field(max_length=10_000)]
     reason: Text
@@ -62,7 +62,7 @@ async def reconcile(body: Reconcile, hub: HubPart, caller: Operator) -> Json:  #
     "/workers/forget", response_model=schemas.ForgetResults, responses=problems.responses(404, 409)
 )
 async def forget(body: Forget, hub: HubPart, caller: Operator) -> Json:
-    """Frees workers whose instances cannot be proven gone but are, as somebody has seen."""
+    """Frees workers from instances that a person has seen gone, though the driver cannot tell."""
     results = await hub.reconciler.forget(
         body.names, reason=body.reason, by=caller.name, dry_run=body.dry_run
     )

@@ -1,4 +1,4 @@
-"""Who tried to attach as an agent and was not let in."""
+"""The route of refusals: attempts to attach as an agent that were refused."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The hub itself: is it there, who am I, how is it doing, what can it do."""
+"""The routes of the hub itself: health, the caller's role, counts, the OpenAPI document."""
 
 from fastapi import APIRouter
 from starlette.requests import Request

@@ -1,4 +1,4 @@
-"""The fleet: define workers, see them, say what is wanted of them."""
+"""The routes of workers: define, look up, set modes, start and stop instances, remove."""
 
 from typing import Annotated, Self
 
@@ -49,7 +49,7 @@ class Filter(_Body):
 
 
 class _Targets(_Body):
-    """Whom it is about: workers by name, or by what they are."""
+    """The workers that a request is about: by name, or by a selection."""
 
     names: Names | None = None
     select: Select | None = None
@@ -82,7 +82,7 @@ class RemoveWorkers(_Targets):
 
 
 class SetMode(_Targets):
-    """What is wanted of workers, and why; until an instant, for a time, or for good."""
+    """A mode for workers, and the reason; until an instant, for some seconds, or for good."""
 
     mode: WorkerMode
     reason: Text | None = None
@@ -97,7 +97,7 @@ class SetMode(_Targets):
         return self
 
     def ends_at(self, now: float) -> float | None:
-        """In seconds since the epoch; None for good."""
+        """When the mode ends, in seconds since the epoch; None: never."""
         if self.for_s is not None:
             return now + self.for_s
         return None if self.until is None else self.until.timestamp()
@@ -132,7 +132,7 @@ async def page(
 
 @router.post("/query", response_model=schemas.WorkerLookup, responses=problems.responses(413))
 async def query(body: QueryWorkers, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
-    """Any number of workers, by name or by what they are, in one answer."""
+    """Any number of workers, by name or by a selection, in one answer."""
     return Json(hub.fleet.query(hub.fleet.choose(body.names, body.select)))
 
 

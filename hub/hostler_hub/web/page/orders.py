@@ -1,4 +1,4 @@
-"""What can be ordered on the page, and signing in and out."""
+"""The page's forms: sign in and out, set a mode, cancel, close, send again."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def cancel(visit: Submitter, id: Id) -> Response:
 
 @router.post("/incidents/{id}/close")
 async def close(visit: Operator, id: Id) -> Response:
-    """Says that an incident is over."""
+    """Closes an incident."""
     form = await read_form(visit.request)
     await visit.hub.incidents.close(id, reason=_reason(form), by=visit.caller.name)
     return RedirectResponse(f"/incidents/{id}", status_code=303)
@@ -116,7 +116,7 @@ async def retry(visit: Operator, id: Id) -> Response:
 
 @router.get("/static/{name}", dependencies=[PUBLIC])
 async def static(name: str) -> Response:
-    """Style and scripts; there are these and no others."""
+    """A style sheet or a script, of a fixed list."""
     if name not in _STATIC:
         raise NotFound("There is nothing here")
     headers = {"cache-control": "max-age=300", **render.HEADERS}

@@ -76,7 +76,7 @@ def _seconds(instant: str) -> float:
 
 
 def _clock(instant: str | None) -> str:
-    """To the second, for people."""
+    """An instant to the second, for people."""
     return "" if instant is None else instant[:19].replace("T", " ")
 
 

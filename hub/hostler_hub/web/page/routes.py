@@ -1,4 +1,4 @@
-"""The pages: workers, queue, builds, incidents; read, rendered, nothing decided here."""
+"""The pages of workers, builds and incidents: views of the hub's services, rendered."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def worker(visit: Viewer, name: str) -> Response:
 
 @router.get("/builds")
 async def builds(visit: Viewer, state: BuildState | Literal[""] = "", after: Word = "") -> Response:
-    """What waits and why, what runs, and what was."""
+    """The builds: those that wait and why, those that run, those that ended."""
     queue = visit.hub.queue
     found = await queue.page(state=state or None, worker=None, limit=ROWS, after=after or None)
     waiting = await queue.page(state="queued", worker=None, limit=ROWS, after=None)
@@ -136,7 +136,7 @@ async def whole_log(visit: Viewer, id: Id, index: StepIndex) -> Response:
 async def all_incidents(
     visit: Viewer, show: Literal["open", "all"] = "open", after: Word = ""
 ) -> Response:
-    """What is wrong, or was, and whether people know."""
+    """The incidents, open or all, and the messages that were given up."""
     where = incidents.Filter(open=True if show == "open" else None)
     found = await visit.hub.incidents.page(where, limit=ROWS, after=after or None)
     failed = await visit.hub.incidents.deliveries(

@@ -20,7 +20,7 @@ SESSIONS = 1000
 
 @dataclass(slots=True)
 class Session:
-    """One browser's. ``csrf`` is what its forms must send along."""
+    """One browser's session; its forms must send ``csrf`` along."""
 
     token: str = field(repr=False)
     opened_at: float
@@ -32,7 +32,7 @@ class Session:
 
 
 class Sessions:
-    """The open ones, by the hash of their cookie. ``monotonic`` is a clock's, in seconds."""
+    """The open sessions, by the hash of their cookie. ``monotonic`` reads a clock, in seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
