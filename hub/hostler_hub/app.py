@@ -44,7 +44,7 @@ from hostler_hub.web import application
 from hostler_hub.web.hub import Hub
 from hostler_hub.web.tokens import Tokens
 from hostler_hub.workers.agents.admission import Admission
-from hostler_hub.workers.agents.examiner import Gate
+from hostler_hub.workers.agents.examiner import Examiner
 from hostler_hub.workers.agents.refusals import Refusals
 from hostler_hub.workers.agents.sessions import Agents
 from hostler_hub.workers.controller import Controller
@@ -82,7 +82,7 @@ class _Outlets:
     queue: Queue
     dispatcher: Dispatcher
     leases: Leases
-    gate: Gate
+    gate: Examiner
 
     def send_away(self, connection: str, reason: str) -> None:
         self.agents.send_away(connection, reason)
@@ -199,7 +199,7 @@ async def _assemble(
     dispatching = assemble(settings, store, clock, registry, controller, logs)
     queue, dispatcher = dispatching.queue, dispatching.dispatcher
     leases = Leases(store, clock, registry, controller)
-    gate = Gate(clock, registry, controller, agents)
+    gate = Examiner(clock, registry, controller, agents)
     controller.outlets = _Outlets(agents, queue, dispatcher, leases, gate)
     queue.services = Services(
         store, clock, controller, agents, logs, exchange, queue.finished, queue.forfeit

@@ -9,14 +9,14 @@ from hostler_hub.builds.service import Queue
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.tasks import Tasks
-from hostler_hub.scheduling.decision_log import Journal
+from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.dispatcher import Dispatcher, Keepers
 from hostler_hub.scheduling.groups import Groups
-from hostler_hub.scheduling.idle_pool import Upkeep
+from hostler_hub.scheduling.idle_pool import IdlePool
 from hostler_hub.scheduling.matching import Roster
-from hostler_hub.scheduling.pool_policy import Overseer
+from hostler_hub.scheduling.pool_policy import PoolPolicy
 from hostler_hub.scheduling.reasons import Reasons
-from hostler_hub.scheduling.skip_recorder import Survey
+from hostler_hub.scheduling.skip_recorder import SkipRecorder
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.registry import Registry
@@ -26,8 +26,8 @@ from hostler_hub.workers.registry import Registry
 class Dispatching:
     """What belongs together; ``queue.services`` is set by the composition root."""
 
-    journal: Journal
-    overseer: Overseer
+    journal: DecisionLog
+    overseer: PoolPolicy
     reasons: Reasons
     queue: Queue
     dispatcher: Dispatcher
@@ -54,13 +54,13 @@ def assemble(
     logs: Logs,
 ) -> Dispatching:
     roster = Roster(registry)
-    journal = Journal(store, clock, settings.decisions_keep_s, settings.decisions_keep_rows)
-    overseer = Overseer(clock, registry, journal)
+    journal = DecisionLog(store, clock, settings.decisions_keep_s, settings.decisions_keep_rows)
+    overseer = PoolPolicy(clock, registry, journal)
     reasons = Reasons(registry, roster, overseer)
     queue = Queue(store, clock, logs, roster, reasons)
     keepers = Keepers(
-        Upkeep(clock, registry, controller, overseer, journal),
-        Survey(clock, queue, reasons, journal),
+        IdlePool(clock, registry, controller, overseer, journal),
+        SkipRecorder(clock, queue, reasons, journal),
     )
     dispatcher = Dispatcher(
         clock, registry, controller, roster, overseer, queue, keepers, queue.start

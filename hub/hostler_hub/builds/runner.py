@@ -187,7 +187,7 @@ class Runner:
             builds.end_lease(c, lease.id, at, event.cause)
 
         # The lease ends with the event; or without, if the worker was removed meanwhile.
-        if not await self._services.controller.insist(lease.worker, event, end):
+        if not await self._services.controller.handle_until_stored(lease.worker, event, end):
             await self._services.store.insist(end)
 
     async def clean_workspace(self) -> str | None:

@@ -307,7 +307,7 @@ class Queue:
             outcome[:] = [_give_back(c, loss)]
 
         # One transaction: between the two a dead hub would leave a slot that nobody has cleaned.
-        if not await self.services.controller.insist(lease.worker, event, give_back):
+        if not await self.services.controller.handle_until_stored(lease.worker, event, give_back):
             await self._store.insist(give_back)
         self._lost(runner, loss, outcome[0])
 

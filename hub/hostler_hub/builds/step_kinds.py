@@ -95,7 +95,7 @@ Script = Generator[Call, Brought, Result]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class StepKind:
     """One kind of step.
 
     ``resumes``: one command under one id, which an agent goes on with whatever happens to its
@@ -313,14 +313,14 @@ def _one(
     command: str,
     args: Callable[[StepSpec, Place], dict[str, Any]],
     meaning: Callable[[Brought], Result] = _nothing,
-) -> Kind:
+) -> StepKind:
     def script(step: StepSpec, place: Place) -> Script:
         return meaning((yield Call(command, args(step, place))))
 
-    return Kind(script, is_command=command == "shell")
+    return StepKind(script, is_command=command == "shell")
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, StepKind] = {
     "command": _one("shell", _shell),
     "mkdir": _one("mkdir", _paths),
     "rmdir": _one("rmdir", _paths),
@@ -329,9 +329,9 @@ KINDS: Mapping[str, Kind] = {
     "stat": _one("stat", _path, _stat),
     "glob": _one("glob", _pattern, _files),
     "listdir": _one("listdir", _path, _files),
-    "set_property": Kind(_set_property, is_command=True),
-    "upload": Kind(_upload, resumes=False, is_timed=True),
-    "upload_directory": Kind(_upload_directory, resumes=False, is_timed=True),
-    "upload_glob": Kind(_upload_glob, resumes=False, is_timed=True),
-    "download": Kind(_download, resumes=False, is_timed=True),
+    "set_property": StepKind(_set_property, is_command=True),
+    "upload": StepKind(_upload, resumes=False, is_timed=True),
+    "upload_directory": StepKind(_upload_directory, resumes=False, is_timed=True),
+    "upload_glob": StepKind(_upload_glob, resumes=False, is_timed=True),
+    "download": StepKind(_download, resumes=False, is_timed=True),
 }

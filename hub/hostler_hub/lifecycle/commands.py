@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hostler_hub.lifecycle.model import PersonLease, Timer
+from hostler_hub.lifecycle.model import OperatorLease, Timer
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class LoseLeases(Command):
 class TellPerson(Command):
     """A person's lease was granted or renewed, or is over, and why: wake who waits for it."""
 
-    lease: PersonLease
+    lease: OperatorLease
     over: str | None = None
 
 

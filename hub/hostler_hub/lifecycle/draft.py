@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hostler_hub.lifecycle import commands
-from hostler_hub.lifecycle.jitter import next_turn_s
+from hostler_hub.lifecycle.jitter import delay_to_next_s
 from hostler_hub.lifecycle.model import Gate, Mode, Timer, Worker
 
 QUARANTINE_FIRST_S = 10.0
@@ -54,7 +54,7 @@ class Draft:
         interval_s = self.worker.policy.check_instance_interval_s
         if self.worker.attached:
             interval_s *= ATTACHED_INTERVALS
-        self.timer(Timer.CHECK, next_turn_s(self.worker.instance.id, self.at, interval_s))
+        self.timer(Timer.CHECK, delay_to_next_s(self.worker.instance.id, self.at, interval_s))
 
     def quarantine(self, reason: str) -> None:
         """10 s, doubling to an hour; the doubling is kept until a build finishes (P7)."""

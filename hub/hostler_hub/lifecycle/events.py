@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from hostler_hub.lifecycle.model import Mode, PersonLease, Policy, Presence, Timer
+from hostler_hub.lifecycle.model import Mode, OperatorLease, Policy, Presence, Timer
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Released(Event):
 class PersonAsked(Event):
     """A person asks for the whole worker; they get it once it is up and no build is on it."""
 
-    lease: PersonLease
+    lease: OperatorLease
 
     @property
     def cause(self) -> str:

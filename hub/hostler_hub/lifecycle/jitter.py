@@ -1,23 +1,23 @@
-"""Who begins together need not do everything together: a place in time for each, by its name."""
+"""Spreads periodic work of many workers over its interval, by a phase that each name has."""
 
 from __future__ import annotations
 
 import math
 import zlib
 
-# What is due now, but for how the numbers were rounded, is not due again at once.
+# An instant that rounding puts just after ``at`` counts as passed.
 _ROUNDING = 1e-6
 
 
-def share_of(name: str) -> float:
-    """Of what there is to share, from 0 to 1; the same for the same name."""
+def phase_of(name: str) -> float:
+    """The phase of ``name`` within any interval: from 0 up to, but without, 1; always the same."""
     return zlib.crc32(name.encode()) / 2**32
 
 
-def next_turn_s(name: str, at: float, interval_s: float) -> float:
-    """How long from ``at`` until the next turn of who has one every ``interval_s``: at most that.
+def delay_to_next_s(name: str, at: float, interval_s: float) -> float:
+    """Seconds from ``at`` to the next instant of ``name``: there is one in each ``interval_s``.
 
-    Those that were held up together go apart again.
+    At most ``interval_s``. Workers that were delayed together are spread again.
     """
-    turns = math.floor(at / interval_s - share_of(name) + _ROUNDING) + 1
-    return (turns + share_of(name)) * interval_s - at
+    intervals = math.floor(at / interval_s - phase_of(name) + _ROUNDING) + 1
+    return (intervals + phase_of(name)) * interval_s - at

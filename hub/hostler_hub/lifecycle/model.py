@@ -89,7 +89,7 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class PersonLease:
+class OperatorLease:
     """All slots of a worker for one person. Until it is granted they wait for it, no longer than
     ``until``; then it lasts until ``until``."""
 
@@ -130,7 +130,7 @@ class Worker:
     up_since: float | None = None  # when the instance's agent attached first
     uses: int = 0  # leases that the instance has given
     retiring: str | None = None  # why it gives no more, though it is clean
-    person: PersonLease | None = None
+    person: OperatorLease | None = None
     tainted: bool = False  # a slot did not come back clean: no new lease on this instance (V10)
     quarantine_until: float | None = None
     quarantine_reason: str | None = None

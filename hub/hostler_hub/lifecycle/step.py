@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hostler_hub.lifecycle import events, people
+from hostler_hub.lifecycle import events, operator_leases
 from hostler_hub.lifecycle.commands import Command, SendAway
 from hostler_hub.lifecycle.draft import Draft
 from hostler_hub.lifecycle.errors import IllegalTransition
@@ -39,7 +39,7 @@ def step(worker: Worker, event: events.Event) -> tuple[Worker, list[Command]]:
         raise IllegalTransition(worker.name, worker.state, event, f" by leading to {state}")
     if state is not worker.state:
         draft.set(state=state, state_since=event.at)
-    people.settle(draft, event)
+    operator_leases.settle(draft, event)
     return draft.worker, draft.commands
 
 

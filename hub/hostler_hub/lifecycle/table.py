@@ -11,7 +11,7 @@ from typing import Any
 
 from hostler_hub.lifecycle import actions as do
 from hostler_hub.lifecycle import events as ev
-from hostler_hub.lifecycle import gate, orders, people, recovery
+from hostler_hub.lifecycle import gate, operator_leases, orders, recovery
 from hostler_hub.lifecycle.actions import INSUBSTANTIATING, LATENT, SUBSTANTIATED, SUBSTANTIATING
 from hostler_hub.lifecycle.draft import Draft
 from hostler_hub.lifecycle.model import State, Timer
@@ -44,10 +44,10 @@ ROWS: tuple[Row, ...] = (
     Row(LATENT, ev.HubStopping, do.stay, (LATENT,)),
     Row(LATENT, ev.TimerFired, do.end_quarantine, (LATENT,), Timer.QUARANTINE),
     Row(LATENT, ev.TimerFired, do.report_missing, (LATENT,), Timer.MISSING, "permanent only"),
-    Row(LATENT, ev.PersonAsked, people.ask, (LATENT,)),
-    Row(LATENT, ev.PersonRenewed, people.renew, (LATENT,)),
-    Row(LATENT, ev.PersonLeft, people.leave, (LATENT,)),
-    Row(LATENT, ev.TimerFired, people.expire, (LATENT,), Timer.PERSON),
+    Row(LATENT, ev.PersonAsked, operator_leases.ask, (LATENT,)),
+    Row(LATENT, ev.PersonRenewed, operator_leases.renew, (LATENT,)),
+    Row(LATENT, ev.PersonLeft, operator_leases.leave, (LATENT,)),
+    Row(LATENT, ev.TimerFired, operator_leases.expire, (LATENT,), Timer.PERSON),
     Row(LATENT, ev.TimerFired, orders.end_mode, (LATENT,), Timer.MODE),
     Row(LATENT, ev.Refused, do.note_refused, (LATENT,)),
     # -- substantiating: intended, perhaps created, not attached ----------------------------------
@@ -79,10 +79,10 @@ ROWS: tuple[Row, ...] = (
     Row(SUBSTANTIATING, ev.TimerFired, do.give_up_attach, (INSUBSTANTIATING,), Timer.ATTACH),
     Row(SUBSTANTIATING, ev.TimerFired, do.look, (SUBSTANTIATING,), Timer.CHECK),
     Row(SUBSTANTIATING, ev.TimerFired, do.end_quarantine, (SUBSTANTIATING,), Timer.QUARANTINE),
-    Row(SUBSTANTIATING, ev.PersonAsked, people.ask, (SUBSTANTIATING,)),
-    Row(SUBSTANTIATING, ev.PersonRenewed, people.renew, (SUBSTANTIATING,)),
-    Row(SUBSTANTIATING, ev.PersonLeft, people.leave, (SUBSTANTIATING,)),
-    Row(SUBSTANTIATING, ev.TimerFired, people.expire, (SUBSTANTIATING,), Timer.PERSON),
+    Row(SUBSTANTIATING, ev.PersonAsked, operator_leases.ask, (SUBSTANTIATING,)),
+    Row(SUBSTANTIATING, ev.PersonRenewed, operator_leases.renew, (SUBSTANTIATING,)),
+    Row(SUBSTANTIATING, ev.PersonLeft, operator_leases.leave, (SUBSTANTIATING,)),
+    Row(SUBSTANTIATING, ev.TimerFired, operator_leases.expire, (SUBSTANTIATING,), Timer.PERSON),
     Row(SUBSTANTIATING, ev.TimerFired, orders.end_mode, (SUBSTANTIATING,), Timer.MODE),
     Row(SUBSTANTIATING, ev.Refused, do.note_refused, (SUBSTANTIATING,)),
     # -- substantiated: attached, or lost and expected back ---------------------------------------
@@ -162,19 +162,19 @@ ROWS: tuple[Row, ...] = (
         "stays while a person has it; latent: permanent workers are not ours to destroy",
     ),
     Row(SUBSTANTIATED, ev.TimerFired, do.end_quarantine, (SUBSTANTIATED,), Timer.QUARANTINE),
-    Row(SUBSTANTIATED, ev.PersonAsked, people.ask, (SUBSTANTIATED,)),
-    Row(SUBSTANTIATED, ev.PersonRenewed, people.renew, (SUBSTANTIATED,)),
+    Row(SUBSTANTIATED, ev.PersonAsked, operator_leases.ask, (SUBSTANTIATED,)),
+    Row(SUBSTANTIATED, ev.PersonRenewed, operator_leases.renew, (SUBSTANTIATED,)),
     Row(
         SUBSTANTIATED,
         ev.PersonLeft,
-        people.leave,
+        operator_leases.leave,
         (SUBSTANTIATED, INSUBSTANTIATING, LATENT),
         why="what a person used is replaced, unless they said to keep it",
     ),
     Row(
         SUBSTANTIATED,
         ev.TimerFired,
-        people.expire,
+        operator_leases.expire,
         (SUBSTANTIATED, INSUBSTANTIATING, LATENT),
         Timer.PERSON,
         "the wait for it is over, or the lease is",
@@ -247,10 +247,10 @@ ROWS: tuple[Row, ...] = (
         Timer.DESTROY,
     ),
     Row(INSUBSTANTIATING, ev.TimerFired, do.end_quarantine, (INSUBSTANTIATING,), Timer.QUARANTINE),
-    Row(INSUBSTANTIATING, ev.PersonAsked, people.ask, (INSUBSTANTIATING,)),
-    Row(INSUBSTANTIATING, ev.PersonRenewed, people.renew, (INSUBSTANTIATING,)),
-    Row(INSUBSTANTIATING, ev.PersonLeft, people.leave, (INSUBSTANTIATING,)),
-    Row(INSUBSTANTIATING, ev.TimerFired, people.expire, (INSUBSTANTIATING,), Timer.PERSON),
+    Row(INSUBSTANTIATING, ev.PersonAsked, operator_leases.ask, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.PersonRenewed, operator_leases.renew, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.PersonLeft, operator_leases.leave, (INSUBSTANTIATING,)),
+    Row(INSUBSTANTIATING, ev.TimerFired, operator_leases.expire, (INSUBSTANTIATING,), Timer.PERSON),
     Row(INSUBSTANTIATING, ev.TimerFired, orders.end_mode, (INSUBSTANTIATING,), Timer.MODE),
     Row(INSUBSTANTIATING, ev.Refused, do.note_refused, (INSUBSTANTIATING,)),
 )

@@ -29,7 +29,7 @@ _WAITING = 20_000
 _REMEMBERED = 100_000
 
 
-class Journal:
+class DecisionLog:
     """``keep_s`` and ``keep_rows``: how old, and how many, decisions may become."""
 
     def __init__(self, store: Store, clock: Clock, keep_s: float, keep_rows: int) -> None:

@@ -14,12 +14,12 @@ from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import IllegalTransition, events
 from hostler_hub.runtime.clock import Clock, Timer
 from hostler_hub.runtime.ids import new_ulid
-from hostler_hub.scheduling.idle_pool import Upkeep
+from hostler_hub.scheduling.idle_pool import IdlePool
 from hostler_hub.scheduling.lease import Lease
 from hostler_hub.scheduling.matching import Matcher, Roster
-from hostler_hub.scheduling.planner import Candidate, Look, Shares, Waiting, plan, starving
-from hostler_hub.scheduling.pool_policy import Overseer, pool_of
-from hostler_hub.scheduling.skip_recorder import Survey
+from hostler_hub.scheduling.planner import Candidate, Shares, Snapshot, Waiting, plan, starving
+from hostler_hub.scheduling.pool_policy import PoolPolicy, pool_of
+from hostler_hub.scheduling.skip_recorder import SkipRecorder
 from hostler_hub.specs.build import BuildSpec
 from hostler_hub.store import builds
 from hostler_hub.store.errors import StaleRow
@@ -45,8 +45,8 @@ class Backlog(Protocol):
 class Keepers:
     """Who looks after what the queue alone does not say."""
 
-    upkeep: Upkeep
-    survey: Survey
+    upkeep: IdlePool
+    survey: SkipRecorder
 
 
 class Dispatcher:
@@ -58,7 +58,7 @@ class Dispatcher:
         registry: Registry,
         controller: Controller,
         roster: Roster,
-        overseer: Overseer,
+        policy: PoolPolicy,
         backlog: Backlog,
         keepers: Keepers,
         on_leased: Callable[[Lease, BuildSpec, Sequence[Any]], None],
@@ -70,7 +70,7 @@ class Dispatcher:
         self._on_leased = on_leased
         self._roster = roster
         self._shares = Shares()
-        self._overseer = overseer
+        self._policy = policy
         self._keepers = keepers
         self._turn = 0
         self._alarm: Timer | None = None
@@ -85,18 +85,18 @@ class Dispatcher:
             await self._woken.wait()
             self._woken.clear()
             try:
-                await self.look()
+                await self.dispatch_once()
             except Exception as error:  # noqa: BLE001 - one bad look must not end dispatching
                 _log.error("dispatch failed", exc_info=error)
                 self._clock.call_after(RETRY_S, self.wake)
 
-    async def look(self) -> None:
+    async def dispatch_once(self) -> None:
         now = self._clock.now()
         queue = self._backlog.ready(now)
         later = [self._backlog.next_ready_at(now)]
         if queue:
             later.extend(await self._serve(queue, now))
-        later.append(await self._keepers.upkeep.look(self._shares))
+        later.append(await self._keepers.upkeep.reconcile_idle(self._shares))
         self._look_again(min((at for at in later if at is not None), default=None))
 
     async def _serve(self, queue: Sequence[Waiting], now: float) -> list[float | None]:
@@ -119,11 +119,11 @@ class Dispatcher:
             wait_s = min(max(0.0, at - self._clock.now()), LOOK_AGAIN_S)
             self._alarm = self._clock.call_after(wait_s, self.wake)
 
-    def _look(self, now: float) -> Look:
+    def _look(self, now: float) -> Snapshot:
         matcher = self._roster.matcher()
         candidates = [candidate(entry, matcher) for entry in self._registry]
-        budgets = self._overseer.budgets(now)
-        return Look(candidates, matcher, budgets, self._shares, self._turn)
+        budgets = self._policy.budgets(now)
+        return Snapshot(candidates, matcher, budgets, self._shares, self._turn)
 
     async def _want(self, worker: str, build: Waiting, queued: int) -> None:
         now = self._clock.now()

@@ -10,7 +10,7 @@ import structlog
 
 from hostler_hub.errors import InvalidRequest, NotFound
 from hostler_hub.runtime.clock import Clock, instant
-from hostler_hub.scheduling.pool_policy import Overseer
+from hostler_hub.scheduling.pool_policy import PoolPolicy
 from hostler_hub.scheduling.pools import Census, Pool
 from hostler_hub.specs.group import GroupDefinition
 from hostler_hub.store import groups as group_rows
@@ -23,11 +23,11 @@ class Groups:
     """Answers and orders about groups. ``on_defined``: something else may be possible now."""
 
     def __init__(
-        self, store: Store, clock: Clock, overseer: Overseer, on_defined: Callable[[], None]
+        self, store: Store, clock: Clock, policy: PoolPolicy, on_defined: Callable[[], None]
     ) -> None:
         self._store = store
         self._clock = clock
-        self._overseer = overseer
+        self._policy = policy
         self._on_defined = on_defined
         self._known: dict[str, GroupDefinition] = {}
         self._defining = asyncio.Lock()
@@ -36,7 +36,7 @@ class Groups:
         rows = await self._store.read(group_rows.load_all)
         known = [GroupDefinition.model_validate(row["definition"]) for row in rows]
         self._known = {each.name: each for each in known}
-        await self._overseer.load(self._store, known)
+        await self._policy.load(self._store, known)
 
     async def define(
         self, definitions: Sequence[GroupDefinition], *, dry_run: bool, by: str
@@ -75,14 +75,14 @@ class Groups:
     def listing(self) -> dict[str, Any]:
         """Every group by name: those defined, and those that only workers name."""
         now = self._clock.now()
-        pools = self._overseer.pools()
+        pools = self._policy.pools()
         return {
             "items": [group_view(*pools[name], now) for name in sorted(pools) if " " not in name]
         }
 
     def view(self, name: str) -> dict[str, Any]:
         """One group; NotFound when neither it is defined nor a worker names it."""
-        pools = self._overseer.pools()
+        pools = self._policy.pools()
         if name not in pools or " " in name:
             raise NotFound(f"there is no group {name}")
         return group_view(*pools[name], self._clock.now())
@@ -99,7 +99,7 @@ class Groups:
 
     def _take(self, known: dict[str, GroupDefinition], by: str) -> None:
         self._known = known
-        self._overseer.define(list(known.values()))
+        self._policy.define(list(known.values()))
         _log.info("groups defined", by=by, count=len(known))
         self._on_defined()
 

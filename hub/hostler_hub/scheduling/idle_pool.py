@@ -13,16 +13,16 @@ from hostler_hub.lifecycle import events
 from hostler_hub.lifecycle.model import State, why_not_startable
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.ids import new_ulid
-from hostler_hub.scheduling.decision_log import Journal
+from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.planner import Shares
-from hostler_hub.scheduling.pool_policy import Overseer, pool_of
+from hostler_hub.scheduling.pool_policy import PoolPolicy, pool_of
 from hostler_hub.scheduling.pools import FORCED_EVERY_S, Census, Pool
 from hostler_hub.workers.controller import Controller
-from hostler_hub.workers.decisions import Decision, Kind
+from hostler_hub.workers.decisions import Decision, DecisionKind
 from hostler_hub.workers.registry import Entry, Registry
 
 
-class Upkeep:
+class IdlePool:
     """Looks at every defined group; undefined ones want and forbid nothing."""
 
     def __init__(
@@ -30,20 +30,20 @@ class Upkeep:
         clock: Clock,
         registry: Registry,
         controller: Controller,
-        overseer: Overseer,
-        journal: Journal,
+        policy: PoolPolicy,
+        decision_log: DecisionLog,
     ) -> None:
         self._clock = clock
         self._registry = registry
         self._controller = controller
-        self._overseer = overseer
-        self._journal = journal
+        self._policy = policy
+        self._decision_log = decision_log
 
-    async def look(self, shares: Shares) -> float | None:
+    async def reconcile_idle(self, shares: Shares) -> float | None:
         """Start and stop what is to be; when to look again at the latest, or None."""
         now = self._clock.now()
         later: list[float] = []
-        for pool, counted in self._overseer.pools().values():
+        for pool, counted in self._policy.pools().values():
             if pool.group is None:
                 continue
             if (until := pool.numbers(now).until) is not None:
@@ -53,7 +53,7 @@ class Upkeep:
             elif missing := pool.missing_idle(counted, now):
                 later.extend(await self._start(pool, counted, missing, shares))
             else:
-                self._journal.done(("min_idle", pool.name))
+                self._decision_log.done(("min_idle", pool.name))
         return min(later, default=None)
 
     async def _start(
@@ -69,20 +69,20 @@ class Upkeep:
         cause = f"{pool.title} keeps {least} idle"
         await asyncio.gather(*(self._want(entry, cause, numbers) for entry in chosen))
         if len(chosen) == missing:
-            self._journal.done(("min_idle", pool.name))
+            self._decision_log.done(("min_idle", pool.name))
             return []
         short = len(chosen) < may
         rule = "no_startable_worker" if short else budget.rule
         why = f"{pool.title} has no other worker to start" if short else budget.why
         skipped = Decision(
             at=now,
-            kind=Kind.SKIP,
+            kind=DecisionKind.SKIP,
             rule=rule,
             text=f"not kept idle: {missing - len(chosen)} of {least}: {why}",
             group=pool.name,
             numbers=numbers,
         )
-        self._journal.skipped(("min_idle", pool.name), skipped)
+        self._decision_log.skipped(("min_idle", pool.name), skipped)
         return [] if budget.until is None or short else [budget.until]
 
     def _startable(self, pool: Pool, shares: Shares) -> list[Entry]:

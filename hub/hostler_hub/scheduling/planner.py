@@ -100,7 +100,7 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Snapshot:
     """What a choice is made from, beside the queue."""
 
     candidates: Sequence[Candidate]
@@ -110,7 +110,7 @@ class Look:
     turn: int = 0  # slots given so far
 
 
-def plan(queue: Iterable[Waiting], look: Look, starving: Sequence[Waiting] = ()) -> Plan:
+def plan(queue: Iterable[Waiting], look: Snapshot, starving: Sequence[Waiting] = ()) -> Plan:
     """The choice. ``queue`` is in order of precedence; ``starving`` the oldest of it, by age."""
     room = _Room(look)
     made = Plan()
@@ -161,7 +161,7 @@ class _Turns:
 class _Room:
     """Free, coming and startable slots, as one look uses them up."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Snapshot) -> None:
         self._matcher = look.matcher
         self._starts = {
             pool: budget.starts

@@ -1,8 +1,8 @@
-"""Who sees the whole fleet: groups, queued work, and what the last minute brought.
+"""The policy that knows all workers: limits of groups, queued work, losses of the last minute.
 
-The controller asks under a worker's lock (``oversight.Oversight``), the dispatcher before it plans.
-What is kept here is rebuilt from the store at the hub's start or may be forgotten: who is throttled
-for a minute, and which losses came together.
+The controller asks it under a worker's lock (``workers.policy.FleetPolicy``), the dispatcher before
+it plans. Its memory is rebuilt from the store at the hub's start or may be forgotten: which pools
+have used up their starts per minute, and which workers were lost together.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from hostler_hub.lifecycle import commands, events
 from hostler_hub.lifecycle.model import Gate, State, Timer, why_not_usable
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.scheduling.breaker import Breaker
-from hostler_hub.scheduling.decision_log import Journal
+from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.planner import Budget
 from hostler_hub.scheduling.pools import FORCED_EVERY_S, MINUTE_S, Census, Pool, census
 from hostler_hub.specs.group import GroupDefinition
 from hostler_hub.store import decisions as decision_rows
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
-from hostler_hub.workers.decisions import Decision, Kind, Step, of_step
+from hostler_hub.workers.decisions import Decision, DecisionKind, Transition, of_transition
 from hostler_hub.workers.registry import Entry, Registry
 
 # How soon an idle timer that was put off asks again.
@@ -33,13 +33,13 @@ FAILURES_ALLOWED: int = GroupDefinition.model_fields["failures_allowed"].default
 Need = Callable[[str], str | None]
 
 
-class Overseer:
-    """An ``Oversight``. ``need`` names the oldest queued build that a worker fits, if any."""
+class PoolPolicy:
+    """An ``FleetPolicy``. ``need`` names the oldest queued build that a worker fits, if any."""
 
-    def __init__(self, clock: Clock, registry: Registry, journal: Journal) -> None:
+    def __init__(self, clock: Clock, registry: Registry, decision_log: DecisionLog) -> None:
         self._clock = clock
         self._registry = registry
-        self._journal = journal
+        self._decision_log = decision_log
         self._pools: dict[str, Pool] = {}
         self._groups: dict[str, GroupDefinition] = {}
         self._counted: dict[str, Census] | None = None
@@ -48,7 +48,7 @@ class Overseer:
     async def load(self, store: Store, groups: Sequence[GroupDefinition]) -> None:
         """Take up the groups, the open breakers and the starts of the last minute."""
         self.define(groups)
-        for row in await store.read(decision_rows.last_of_groups, Kind.BREAKER.value):
+        for row in await store.read(decision_rows.last_of_groups, DecisionKind.BREAKER.value):
             known = row["numbers"]
             if known.get("open_until") is not None:
                 pool = self._pool(row["group"])
@@ -101,7 +101,7 @@ class Overseer:
         spared = pool.spared(counted, now)
         return None if spared is None else ("min_idle", spared, None)
 
-    # --- Oversight --------------------------------------------------------------------------------
+    # --- for the controller (workers.policy.FleetPolicy) ------------------------------------------
 
     def group_of(self, entry: Entry) -> str | None:
         return entry.definition.group
@@ -123,11 +123,11 @@ class Overseer:
         kept = self.why_kept(entry, event.at)
         key = ("stop", entry.life.name)
         if kept is None:
-            self._journal.done(key)
+            self._decision_log.done(key)
             self._of(entry)[0].leaving.add(entry.life.name)
             return event
         rule, text, build = kept
-        self._journal.skipped(key, self._skip(entry, event.at, rule, text, build))
+        self._decision_log.skipped(key, self._skip(entry, event.at, rule, text, build))
         return replace(event, keep_s=KEEP_S)
 
     def _judge_lost(self, entry: Entry, event: events.TimerFired) -> events.Event:
@@ -136,30 +136,30 @@ class Overseer:
         key = ("give_up", entry.life.name)
         if pool.held(counted, event.at):
             text = f"{pool.title}: {counted.detached} of {counted.up} are lost; they are waited for"
-            self._journal.skipped(key, self._skip(entry, event.at, "group_lost", text))
+            self._decision_log.skipped(key, self._skip(entry, event.at, "group_lost", text))
             return replace(event, keep_s=FORCED_EVERY_S)
         wait_s = pool.next_giving_up_s(event.at)
         if wait_s > 0 and not entry.life.policy.permanent:
             text = f"{pool.title}: another was given up {FORCED_EVERY_S - wait_s:.0f} s ago"
-            self._journal.skipped(key, self._skip(entry, event.at, "one_at_a_time", text))
+            self._decision_log.skipped(key, self._skip(entry, event.at, "one_at_a_time", text))
             return replace(event, keep_s=wait_s)
-        self._journal.done(key)
+        self._decision_log.done(key)
         pool.gave_up_at = event.at
         return event
 
-    def decisions(self, entry: Entry, step: Step) -> Sequence[Decision]:
-        made = of_step(step)
+    def decisions(self, entry: Entry, transition: Transition) -> Sequence[Decision]:
+        made = of_transition(transition)
         pool, counted = self._of(entry)
-        breaker = _breaker_after(pool, step)
+        breaker = _breaker_after(pool, transition)
         if breaker.open_until != pool.breaker.open_until:
-            made.append(_breaker_decision(pool, breaker, step))
-        if self._starts_hold(pool, counted, step):
+            made.append(_breaker_decision(pool, breaker, transition))
+        if self._starts_hold(pool, counted, transition):
             text = f"{pool.title}: {len(pool.lost) + 1} of {counted.up} lost within a minute"
             numbers = {"lost": len(pool.lost) + 1, "up": counted.up}
             made.append(
                 Decision(
-                    at=step.event.at,
-                    kind=Kind.HOLD,
+                    at=transition.event.at,
+                    kind=DecisionKind.HOLD,
                     rule=GROUP_LOST,
                     text=text,
                     worker=entry.life.name,
@@ -169,48 +169,50 @@ class Overseer:
             )
         return made
 
-    def orders(self, entry: Entry, step: Step) -> Sequence[commands.Command]:
-        if GROUP_LOST in entry.incidents and (step.after.attached or step.after.instance is None):
+    def orders(self, entry: Entry, transition: Transition) -> Sequence[commands.Command]:
+        if GROUP_LOST in entry.incidents and (
+            transition.after.attached or transition.after.instance is None
+        ):
             return [commands.Resolve(GROUP_LOST, "the worker that showed it is no longer lost")]
         pool, counted = self._of(entry)
-        if self._starts_hold(pool, counted, step):
+        if self._starts_hold(pool, counted, transition):
             detail = f"{pool.title}: most of it was lost within a minute; none is given up yet"
             return [commands.Notify(GROUP_LOST, detail)]
         return []
 
-    def happened(self, entry: Entry, step: Step, decided: Sequence[Decision]) -> None:
+    def happened(self, entry: Entry, transition: Transition, decided: Sequence[Decision]) -> None:
         pool, counted = self._of(entry)
-        at, name = step.event.at, entry.life.name
-        pool.breaker = _breaker_after(pool, step)
-        if self._starts_hold(pool, counted, step):
+        at, name = transition.event.at, entry.life.name
+        pool.breaker = _breaker_after(pool, transition)
+        if self._starts_hold(pool, counted, transition):
             pool.held_since = at
-        if _is_lost(step):
+        if _is_lost(transition):
             pool.lost[name] = at
-        elif step.after.attached:
+        elif transition.after.attached:
             pool.lost.pop(name, None)
         if pool.lost:
             since = at - MINUTE_S
             pool.lost = {each: when for each, when in pool.lost.items() if when > since}
-        if any(each.kind is Kind.START for each in decided):
+        if any(each.kind is DecisionKind.START for each in decided):
             pool.started(at)
         pool.leaving.discard(name)
-        counted.count(step.before, by=-1)
-        if not any(isinstance(each, commands.Forget) for each in step.ordered):
-            counted.count(step.after)
+        counted.count(transition.before, by=-1)
+        if not any(isinstance(each, commands.Forget) for each in transition.ordered):
+            counted.count(transition.after)
 
     # --- its own ----------------------------------------------------------------------------------
 
-    def _starts_hold(self, pool: Pool, counted: Census, step: Step) -> bool:
-        if not _is_lost(step) or pool.held(counted, step.event.at):
+    def _starts_hold(self, pool: Pool, counted: Census, transition: Transition) -> bool:
+        if not _is_lost(transition) or pool.held(counted, transition.event.at):
             return False
-        return pool.mass_loss(step.after.name, counted, step.event.at) is not None
+        return pool.mass_loss(transition.after.name, counted, transition.event.at) is not None
 
     def _skip(
         self, entry: Entry, at: float, rule: str, text: str, build: str | None = None
     ) -> Decision:
         return Decision(
             at=at,
-            kind=Kind.SKIP,
+            kind=DecisionKind.SKIP,
             rule=rule,
             text=f"not stopped: {text}",
             worker=entry.life.name,
@@ -238,17 +240,17 @@ def pool_of(entry: Entry) -> str:
     return entry.definition.group or f"driver {entry.definition.driver}"
 
 
-def _is_lost(step: Step) -> bool:
+def _is_lost(transition: Transition) -> bool:
     """Whether the worker was attached and is not, by nobody's order."""
-    before, after = step.before, step.after
+    before, after = transition.before, transition.after
     if before.state is not State.SUBSTANTIATED or not before.attached or after.attached:
         return False
-    return isinstance(step.event, events.Detached | events.Inspected)
+    return isinstance(transition.event, events.Detached | events.Inspected)
 
 
-def _breaker_after(pool: Pool, step: Step) -> Breaker:
-    before, after = step.before, step.after
-    examined = before.gate is Gate.ASKING and isinstance(step.event, events.Examined)
+def _breaker_after(pool: Pool, transition: Transition) -> Breaker:
+    before, after = transition.before, transition.after
+    examined = before.gate is Gate.ASKING and isinstance(transition.event, events.Examined)
     if before.state is not State.SUBSTANTIATING and not (examined and not before.uses):
         return pool.breaker
     if after.state is State.SUBSTANTIATED:
@@ -259,10 +261,10 @@ def _breaker_after(pool: Pool, step: Step) -> Breaker:
         return pool.breaker
     allowed = pool.group.failures_allowed if pool.group else FAILURES_ALLOWED
     error = after.quarantine_reason or ""
-    return pool.breaker.failed(step.event.at, after.name, error, allowed)
+    return pool.breaker.failed(transition.event.at, after.name, error, allowed)
 
 
-def _breaker_decision(pool: Pool, breaker: Breaker, step: Step) -> Decision:
+def _breaker_decision(pool: Pool, breaker: Breaker, transition: Transition) -> Decision:
     if breaker.open_until is None:
         rule, text = "closed", f"{pool.title}: a start succeeded"
     else:
@@ -272,11 +274,11 @@ def _breaker_decision(pool: Pool, breaker: Breaker, step: Step) -> Decision:
             f"{breaker.pause_s:g} s, then one: {breaker.error}"
         )
     return Decision(
-        at=step.event.at,
-        kind=Kind.BREAKER,
+        at=transition.event.at,
+        kind=DecisionKind.BREAKER,
         rule=rule,
         text=text,
-        worker=step.after.name,
+        worker=transition.after.name,
         group=pool.name,
         numbers={
             "failures": breaker.failures,

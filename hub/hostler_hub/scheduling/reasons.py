@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from hostler_hub.errors import InvalidRequest
 from hostler_hub.lifecycle.model import (
@@ -21,6 +21,7 @@ from hostler_hub.lifecycle.model import (
 )
 from hostler_hub.scheduling.matching import Matcher, Reason, Roster, fits, mismatches
 from hostler_hub.scheduling.planner import Budget, Waiting
+from hostler_hub.scheduling.pool_policy import PoolPolicy
 from hostler_hub.specs.build import Requirements
 from hostler_hub.workers.registry import Entry, Registry
 
@@ -30,13 +31,6 @@ _SHOWN = 5
 _EXPLAINED = 20
 _PAIRS = 20_000
 _UP = {State.SUBSTANTIATING, State.SUBSTANTIATED}
-
-
-class Overseer(Protocol):
-    """What is asked of whoever knows the groups."""
-
-    def budget_of(self, entry: Entry, now: float) -> Budget: ...
-    def why_kept(self, entry: Entry, now: float) -> tuple[str, str, str | None] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +53,10 @@ class Skip:
 class Reasons:
     """Says why, of what is."""
 
-    def __init__(self, registry: Registry, roster: Roster, overseer: Overseer) -> None:
+    def __init__(self, registry: Registry, roster: Roster, policy: PoolPolicy) -> None:
         self._registry = registry
         self._roster = roster
-        self._overseer = overseer
+        self._policy = policy
 
     def refuse_hopeless(self, requires: Requirements) -> None:
         """Raise InvalidRequest, with what is missing, where no defined worker could ever fit."""
@@ -95,7 +89,7 @@ class Reasons:
 
     def _of_one(self, build: Waiting, entry: Entry, matcher: Matcher, now: float) -> list[Reason]:
         missing = mismatches(build.spec.requires, matcher.traits(entry.life.name))
-        return missing or [why_not_now(entry.life, self._overseer.budget_of(entry, now))]
+        return missing or [why_not_now(entry.life, self._policy.budget_of(entry, now))]
 
     def skip_of(self, build: Waiting, now: float) -> Skip:
         """The same in a word, for the log of decisions."""
@@ -122,7 +116,7 @@ class Reasons:
         if life.person is not None:
             return "leased_by_person"
         if life.state is State.LATENT:
-            budget = self._overseer.budget_of(entry, now)
+            budget = self._policy.budget_of(entry, now)
             if life.policy.permanent:
                 return "not_attached"
             return budget.rule if budget.starts == 0 else "free"
@@ -143,7 +137,7 @@ class Reasons:
         refusal = why_not_startable(entry.life)
         if refusal is not None:
             return refusal
-        budget = self._overseer.budget_of(entry, now)
+        budget = self._policy.budget_of(entry, now)
         if budget.starts == 0:
             return budget.why
         return "no queued build needs it"
@@ -161,7 +155,7 @@ class Reasons:
             return "its owner starts and stops it"
         if life.state is State.SUBSTANTIATING:
             return "it is starting"
-        kept = self._overseer.why_kept(entry, now)
+        kept = self._policy.why_kept(entry, now)
         if kept is not None:
             return kept[1]
         if (at := life.timers.get(Timer.IDLE)) is not None:

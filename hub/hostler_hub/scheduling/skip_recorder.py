@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from hostler_hub.runtime.clock import Clock
-from hostler_hub.scheduling.decision_log import Journal
+from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.planner import Waiting
 from hostler_hub.scheduling.reasons import Reasons, Skip
-from hostler_hub.workers.decisions import Decision, Kind
+from hostler_hub.workers.decisions import Decision, DecisionKind
 
 # A build that is taken at once was never skipped; and nobody reads more often than this.
 AFTER_S = 1.0
@@ -22,14 +22,16 @@ class Backlog(Protocol):
     def waiting(self) -> Iterable[Waiting]: ...
 
 
-class Survey:
+class SkipRecorder:
     """Level-triggered, and cheap: builds of one kind are asked about once."""
 
-    def __init__(self, clock: Clock, backlog: Backlog, reasons: Reasons, journal: Journal) -> None:
+    def __init__(
+        self, clock: Clock, backlog: Backlog, reasons: Reasons, decision_log: DecisionLog
+    ) -> None:
         self._clock = clock
         self._backlog = backlog
         self._reasons = reasons
-        self._journal = journal
+        self._decision_log = decision_log
         self._coming = False
         self._last = float("-inf")
 
@@ -38,13 +40,13 @@ class Survey:
         if not self._coming:
             self._coming = True
             wait_s = max(AFTER_S, self._last + EVERY_S - self._clock.monotonic())
-            self._clock.call_after(wait_s, self.look)
+            self._clock.call_after(wait_s, self.record)
 
-    def look(self) -> None:
+    def record(self) -> None:
         self._coming = False
         now, self._last = self._clock.now(), self._clock.monotonic()
         waiting = list(self._backlog.waiting())
-        self._journal.keep("build", {build.id for build in waiting})
+        self._decision_log.keep("build", {build.id for build in waiting})
         skips: dict[tuple[str, bool], Skip] = {}
         for build in waiting:
             if build.submitted_at > now - AFTER_S:
@@ -54,14 +56,14 @@ class Survey:
                 skips[key] = self._reasons.skip_of(build, now)
             skip = skips[key]
             if skip.rule in _UNDER_WAY:
-                self._journal.done(("build", build.id))
+                self._decision_log.done(("build", build.id))
                 continue
             decision = Decision(
                 at=now,
-                kind=Kind.SKIP,
+                kind=DecisionKind.SKIP,
                 rule=skip.rule,
                 text=skip.text,
                 build=build.id,
                 numbers=skip.numbers,
             )
-            self._journal.skipped(("build", build.id), decision)
+            self._decision_log.skipped(("build", build.id), decision)

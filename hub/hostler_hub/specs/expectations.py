@@ -101,7 +101,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Exam:
+class MachineCheck:
     """One comparison, when it was made and with what."""
 
     at: float

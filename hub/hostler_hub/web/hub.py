@@ -10,7 +10,7 @@ from hostler_hub.builds.artifacts.exchange import Exchange
 from hostler_hub.builds.service import Queue
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.settings import Settings
-from hostler_hub.scheduling.decision_log import Journal
+from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.groups import Groups
 from hostler_hub.store.engine import Store
 from hostler_hub.web.tokens import Tokens
@@ -43,7 +43,7 @@ class Hub:
     reconciler: Reconciler
     evidence: Evidence
     leases: Leases
-    journal: Journal
+    journal: DecisionLog
     incidents: Incidents
     groups: Groups
 

@@ -30,14 +30,14 @@ from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import builds, incidents, workers
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
-from hostler_hub.workers.decisions import Step
+from hostler_hub.workers.decisions import Transition
 from hostler_hub.workers.driver_calls import DriverCalls
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.incidents import Alarms, nobody
-from hostler_hub.workers.policy import Oversight, Unattended
+from hostler_hub.workers.policy import FleetPolicy, NoFleetPolicy
 from hostler_hub.workers.registry import Entry, Origin, Registry
 from hostler_hub.workers.rows import life_of, policy_of
-from hostler_hub.workers.transition import Advance, Also, write
+from hostler_hub.workers.transition import ExtraWrite, PendingTransition, write
 
 _log = structlog.get_logger(__name__)
 
@@ -87,7 +87,7 @@ class Controller:
         self._calls = DriverCalls(drivers, clock, Evidence(store, clock))
         self._lease_ttl_s = lease_ttl_s
         self.alarms = Alarms(nobody, lambda: None)
-        self.oversight: Oversight = Unattended()
+        self.oversight: FleetPolicy = NoFleetPolicy()
         self._tasks = Tasks()
         self._endings: Waiters[str] = Waiters()  # by instance
         self.stalls = Stalls(clock.monotonic)
@@ -190,32 +190,39 @@ class Controller:
 
     # --- events -------------------------------------------------------------------------------
 
-    async def handle(self, name: str, event: events.Event, also: Also | None = None) -> Worker:
-        """Let ``event`` happen to the worker; what ``also`` writes is committed with it.
+    async def handle(
+        self, name: str, event: events.Event, extra_write: ExtraWrite | None = None
+    ) -> Worker:
+        """Let ``event`` happen to the worker; what ``extra_write`` writes is committed with it.
 
-        Raises NotFound for a worker that is gone, IllegalTransition, and what ``also`` raises:
-        then nothing has happened. Who is cancelled while it is being written does not stop it.
+        Raises NotFound for a worker that is gone, IllegalTransition, and what ``extra_write``
+        raises: then nothing has happened. A caller that is cancelled during the write does not
+        stop the write.
         """
         entry = self._registry.get(name)
-        after = await self._happen([(entry, event)], also)
+        after = await self._happen([(entry, event)], extra_write)
         if not after:
             raise NotFound(f"worker {name} was removed meanwhile")
         return after[0]
 
-    async def insist(self, name: str, event: events.Event, also: Also | None = None) -> bool:
+    async def handle_until_stored(
+        self, name: str, event: events.Event, extra_write: ExtraWrite | None = None
+    ) -> bool:
         """Let happen what has happened already: through an outage of the store, however long.
 
         Nobody would tell of it again, and the worker would wait for it for ever (D3, V17). False
         if the worker is gone: then there is nobody to tell, and nothing was written.
         """
-        while (told := await self._tell(name, event, also)) is None:
+        while (told := await self._tell(name, event, extra_write)) is None:
             await self._store_rests()
         return told
 
-    async def _tell(self, name: str, event: events.Event, also: Also | None) -> bool | None:
+    async def _tell(
+        self, name: str, event: events.Event, extra_write: ExtraWrite | None
+    ) -> bool | None:
         """Whether there was somebody to tell; None if the store did not take it."""
         try:
-            await self.handle(name, event, also)
+            await self.handle(name, event, extra_write)
         except NotFound:
             return False
         except StoreUnavailable as error:
@@ -229,14 +236,16 @@ class Controller:
         await asyncio.sleep(RETRY_S)
 
     async def handle_many(
-        self, happened: Sequence[tuple[str, events.Event]], also: Also | None = None
+        self, happened: Sequence[tuple[str, events.Event]], extra_write: ExtraWrite | None = None
     ) -> None:
         """The same for many workers in one transaction: all of it happens, or none."""
         named = sorted(dict(happened).items())
-        await self._happen([(self._registry.get(name), event) for name, event in named], also)
+        await self._happen(
+            [(self._registry.get(name), event) for name, event in named], extra_write
+        )
 
     async def _happen(
-        self, happened: Sequence[tuple[Entry, events.Event]], also: Also | None
+        self, happened: Sequence[tuple[Entry, events.Event]], extra_write: ExtraWrite | None
     ) -> list[Worker]:
         """The lives after it, but of workers that were removed before their turn."""
         async with contextlib.AsyncExitStack() as locks:
@@ -247,15 +256,15 @@ class Controller:
                 for entry, event in happened
                 if entry.life.name in self._registry
             ]
-            commit = self._commit(decided, also, locks.pop_all())
+            commit = self._commit(decided, extra_write, locks.pop_all())
         await self._tasks.unbroken(commit, "commit")
         return [each.after for each in decided]
 
-    def _decide(self, entry: Entry, event: events.Event) -> Advance:
+    def _decide(self, entry: Entry, event: events.Event) -> PendingTransition:
         before = entry.life
         event = self.oversight.judge(entry, event)
         after, ordered = step(before, event)
-        made = Step(event, before, after, ordered, self.oversight.group_of(entry))
+        made = Transition(event, before, after, ordered, self.oversight.group_of(entry))
         ordered.extend(self.oversight.orders(entry, made))
         check(after)
         check_transition(before, after)
@@ -263,17 +272,20 @@ class Controller:
         token = secrets.token_urlsafe(32) if starts and not after.policy.permanent else None
         alarms = self.alarms.of(entry, after, ordered, event.at)
         decided = self.oversight.decisions(entry, made)
-        return Advance(entry, event, before, after, ordered, alarms, token, made, decided)
+        return PendingTransition(entry, event, before, after, ordered, alarms, token, made, decided)
 
     async def _commit(
-        self, decided: Sequence[Advance], also: Also | None, locks: contextlib.AsyncExitStack
+        self,
+        decided: Sequence[PendingTransition],
+        extra_write: ExtraWrite | None,
+        locks: contextlib.AsyncExitStack,
     ) -> None:
         """Row, memory, orders. Whoever cuts it leaves a memory whose every next write is stale."""
         async with locks:
-            changed = [each for each in decided if also is not None or each.persists]
-            if changed or also is not None:
+            changed = [each for each in decided if extra_write is not None or each.persists]
+            if changed or extra_write is not None:
                 with self.stalls.waiting():
-                    await self._store.write(write, changed, also)
+                    await self._store.write(write, changed, extra_write)
             written = set(changed)
             for each in decided:
                 self._adopt(each, written=each in written)
@@ -281,7 +293,7 @@ class Controller:
                 for command in each.ordered:
                     self._execute(each, command)
 
-    def _adopt(self, each: Advance, *, written: bool) -> None:
+    def _adopt(self, each: PendingTransition, *, written: bool) -> None:
         entry = each.entry
         entry.life = each.after
         if each.after.instance is None:
@@ -309,7 +321,7 @@ class Controller:
 
     # --- commands -----------------------------------------------------------------------------
 
-    def _execute(self, each: Advance, command: commands.Command) -> None:
+    def _execute(self, each: PendingTransition, command: commands.Command) -> None:
         if isinstance(command, commands.SetTimer):
             self._set_timer(each.entry, command.timer, command.at - each.event.at)
         else:
@@ -353,7 +365,7 @@ class Controller:
         # The clock may have been set back meanwhile; the timer's own instant is what counts.
         at = max(self._clock.now(), entry.life.timers.get(timer, 0.0))
         event = events.TimerFired(at=at, timer=timer)
-        self._tasks.spawn(self.insist(name, event), f"timer {timer} of {name}")
+        self._tasks.spawn(self.handle_until_stored(name, event), f"timer {timer} of {name}")
 
     def _send_away(self, _entry: Entry, command: commands.SendAway) -> None:
         self.outlets.send_away(command.connection, command.reason)
@@ -384,7 +396,7 @@ class Controller:
     async def _report(self, entry: Entry, command: T, call: DriverCall[T]) -> None:
         async with entry.driver_lock:  # never two driver calls at once on one worker (P10)
             event = await call(entry, command)
-        await self.insist(entry.life.name, event)
+        await self.handle_until_stored(entry.life.name, event)
 
 
 def _with_the_row(_entry: Entry, _command: commands.Command) -> None:

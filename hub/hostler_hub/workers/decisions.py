@@ -1,8 +1,9 @@
 """What the hub decided of a worker, by which rule and on which numbers. Pure.
 
-A transition that was a decision is read off the step itself: its event says who or what asked, the
-two lives say what came of it. What was looked at and *not* done (kind ``skip``) is said by whoever
-looked. Rules are fixed words, so that they can be counted; ``text`` is for people.
+A transition that was a decision explains itself: its event says who or what asked for it, the
+worker before and after it says what changed. What was considered and *not* done (kind ``skip``) is
+written by whoever considered it. Rules are fixed words, so that they can be
+counted; ``text`` is for people.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _UP = {State.SUBSTANTIATING, State.SUBSTANTIATED}
 _TEXT_SIZE = 1000
 
 
-class Kind(StrEnum):
+class DecisionKind(StrEnum):
     """What was decided."""
 
     START = "start"  # an instance
@@ -36,7 +37,7 @@ class Decision:
     """One decision; ``worker``, ``build`` and ``group`` are what it is about."""
 
     at: float
-    kind: Kind
+    kind: DecisionKind
     rule: str
     text: str
     worker: str | None = None
@@ -59,8 +60,8 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a worker's life, as the controller has made it."""
+class Transition:
+    """One transition of a worker's life, as the controller has made it."""
 
     event: events.Event
     before: Worker
@@ -68,7 +69,7 @@ class Step:
     ordered: Sequence[commands.Command] = ()
     group: str | None = None
 
-    def decision(self, kind: Kind, rule: str, text: str, **numbers: Any) -> Decision:
+    def decision(self, kind: DecisionKind, rule: str, text: str, **numbers: Any) -> Decision:
         because = getattr(self.event, "because", None)
         known = dict(because.numbers) if because else {}
         return Decision(
@@ -83,23 +84,27 @@ class Step:
         )
 
 
-def of_step(step: Step) -> list[Decision]:
-    """What was decided in one step, in the order in which it matters."""
-    before, after, event = step.before, step.after, step.event
+def of_transition(transition: Transition) -> list[Decision]:
+    """What was decided in one transition, in the order in which it matters."""
+    before, after, event = transition.before, transition.after, transition.event
     made = []
     if isinstance(event, events.Leased) and len(after.leases) > len(before.leases):
         rule = event.because.rule if event.because else "order"
         text = f"leased to build {event.because.build}" if event.because else "leased"
-        made.append(step.decision(Kind.MATCH, rule, text))
+        made.append(transition.decision(DecisionKind.MATCH, rule, text))
     if before.state is State.LATENT and after.state is State.SUBSTANTIATING:
         rule = _rule_of(event, "order")
-        made.append(step.decision(Kind.START, rule, cause_of(event), epoch=after.epoch))
+        made.append(
+            transition.decision(DecisionKind.START, rule, cause_of(event), epoch=after.epoch)
+        )
     if before.state in _UP and after.state is State.INSUBSTANTIATING:
-        made.append(_stop(step))
+        made.append(_stop(transition))
     if after.quarantine_until not in {None, before.quarantine_until}:
         text = after.quarantine_reason or ""
-        rule = _stop_rule(step)
-        made.append(step.decision(Kind.QUARANTINE, rule, text, delay_s=after.backoff_s))
+        rule = _stop_rule(transition)
+        made.append(
+            transition.decision(DecisionKind.QUARANTINE, rule, text, delay_s=after.backoff_s)
+        )
     return made
 
 
@@ -112,26 +117,28 @@ def cause_of(event: events.Event) -> str:
     return type(event).__name__
 
 
-def _stop(step: Step) -> Decision:
-    policy = step.before.policy
-    numbers: dict[str, Any] = {"up_s": round(step.event.at - step.before.state_since, 3)}
-    rule = _stop_rule(step)
+def _stop(transition: Transition) -> Decision:
+    policy = transition.before.policy
+    numbers: dict[str, Any] = {
+        "up_s": round(transition.event.at - transition.before.state_since, 3)
+    }
+    rule = _stop_rule(transition)
     if rule == "idle":
         numbers["build_wait_timeout_s"] = policy.build_wait_timeout_s
     if rule == "not_attached":
         numbers["missing_timeout_s"] = policy.missing_timeout_s
-    if step.before.leases:
-        numbers["leases_lost"] = len(step.before.leases)
-    return step.decision(Kind.STOP, rule, _stop_text(step), **numbers)
+    if transition.before.leases:
+        numbers["leases_lost"] = len(transition.before.leases)
+    return transition.decision(DecisionKind.STOP, rule, _stop_text(transition), **numbers)
 
 
-def _stop_text(step: Step) -> str:
-    for command in step.ordered:
+def _stop_text(transition: Transition) -> str:
+    for command in transition.ordered:
         if isinstance(command, commands.SendAway):
             return command.reason
         if isinstance(command, commands.Destroy) and command.failure:
             return command.failure
-    return cause_of(step.event)
+    return cause_of(transition.event)
 
 
 # The rules by which instances are stopped, by what happened.
@@ -161,23 +168,23 @@ EVENTS: dict[type[events.Event], str] = {
 _WAS_KEPT = (events.Attached, events.Detached, events.Recovered)
 
 
-def _stop_rule(step: Step) -> str:
-    event = step.event
+def _stop_rule(transition: Transition) -> str:
+    event = transition.event
     if isinstance(event, events.TimerFired):
         return TIMERS.get(event.timer, str(event.timer))
     if isinstance(event, events.ModeSet):
         return f"mode_{event.mode}"
     if isinstance(event, events.Released):
-        return _release_rule(step, event)
-    kept = _why_over(step.before) if isinstance(event, _WAS_KEPT) else None
+        return _release_rule(transition, event)
+    kept = _why_over(transition.before) if isinstance(event, _WAS_KEPT) else None
     return kept or _rule_of(event, EVENTS.get(type(event), type(event).__name__.lower()))
 
 
-def _release_rule(step: Step, event: events.Released) -> str:
+def _release_rule(transition: Transition, event: events.Released) -> str:
     if not event.clean:
         return "not_clean"
-    waits = step.before.policy.build_wait_timeout_s != 0
-    return _why_over(step.before) or ("worn_out" if waits else "build_wait_timeout")
+    waits = transition.before.policy.build_wait_timeout_s != 0
+    return _why_over(transition.before) or ("worn_out" if waits else "build_wait_timeout")
 
 
 def _why_over(before: Worker) -> str | None:

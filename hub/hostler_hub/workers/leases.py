@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from hostler_hub.errors import Conflict, Forbidden, NotFound
-from hostler_hub.lifecycle import IllegalTransition, PersonLease, State, Worker, events
+from hostler_hub.lifecycle import IllegalTransition, OperatorLease, State, Worker, events
 from hostler_hub.lifecycle.model import (
     why_no_instance,
     why_not_askable,
@@ -25,7 +25,7 @@ from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.runtime.waiters import Waiters
 from hostler_hub.specs.caller import Caller, Role
-from hostler_hub.store import people
+from hostler_hub.store import operator_leases
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.registry import Entry, Registry
@@ -86,7 +86,7 @@ class Leases:
         if dry_run:
             return {"changed": True, "lease": None}
         now = self._clock.now()
-        lease = PersonLease(
+        lease = OperatorLease(
             id=new_ulid(int(now * 1000)),
             holder=by.name,
             asked_at=now,
@@ -157,7 +157,7 @@ class Leases:
         entry = self._registry.find(self._workers.get(id, ""))
         if entry is not None and entry.life.person is not None and entry.life.person.id == id:
             return lease_view(entry, entry.life.person)
-        row = await self._store.read(people.get, id)
+        row = await self._store.read(operator_leases.get, id)
         if row is None:
             raise NotFound(f"there is no lease {id}")
         return past_lease_view(row)
@@ -179,7 +179,7 @@ class Leases:
     ) -> dict[str, Any]:
         """Leases that last by worker, or with ``ended`` those that are over, newest first."""
         if ended:
-            rows = await self._store.read(people.recent, worker, limit)
+            rows = await self._store.read(operator_leases.recent, worker, limit)
             views = [past_lease_view(row) for row in rows]
         else:
             held = sorted(set(self._workers.values()))
@@ -216,7 +216,7 @@ class Leases:
         with contextlib.suppress(NotFound):
             await self._controller.handle(worker, wanted)
 
-    async def _current(self, id: str) -> tuple[Entry, PersonLease]:
+    async def _current(self, id: str) -> tuple[Entry, OperatorLease]:
         """Raises NotFound, and Conflict for a lease that is over."""
         view = await self.get(id)
         entry = self._registry.find(view["worker"])

@@ -1,7 +1,8 @@
-"""What the controller asks of whoever sees the whole fleet, where a worker's own life is not all.
+"""What the controller asks of the policy that knows all workers, where one worker does not decide.
 
-Called under the worker's lock, so that what is answered still holds when the step is committed:
-work that is queued meanwhile finds the lock taken, and loses or wins the row (V9, P20).
+The controller calls it under the worker's lock, so that its answer still holds when the transition
+is committed: work that is queued meanwhile finds the lock taken, and loses or wins the row (V9,
+P20).
 """
 
 from __future__ import annotations
@@ -10,31 +11,31 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from hostler_hub.lifecycle import commands, events
-from hostler_hub.workers.decisions import Decision, Step, of_step
+from hostler_hub.workers.decisions import Decision, Transition, of_transition
 from hostler_hub.workers.registry import Entry
 
 
-class Oversight(Protocol):
-    """Judges events before their step, explains the step, and hears when it is committed."""
+class FleetPolicy(Protocol):
+    """Judges an event before its transition, explains the transition, and follows its commit."""
 
     def judge(self, entry: Entry, event: events.Event) -> events.Event:
-        """The event as it may happen: a timer that would end what is needed is put off."""
+        """The event as it is to be handled: a timer that would end what is needed is postponed."""
 
     def group_of(self, entry: Entry) -> str | None:
-        """The group the worker is of, if any."""
+        """The name of the group that the worker is in, if any."""
 
-    def decisions(self, entry: Entry, step: Step) -> Sequence[Decision]:
-        """What was decided; it is written with the step."""
+    def decisions(self, entry: Entry, transition: Transition) -> Sequence[Decision]:
+        """The decisions in the transition; they are written in its transaction."""
 
-    def orders(self, entry: Entry, step: Step) -> Sequence[commands.Command]:
-        """What is to be done beside what the step itself orders."""
+    def orders(self, entry: Entry, transition: Transition) -> Sequence[commands.Command]:
+        """Commands to carry out beside those that the transition itself ordered."""
 
-    def happened(self, entry: Entry, step: Step, decided: Sequence[Decision]) -> None:
-        """It is committed."""
+    def happened(self, entry: Entry, transition: Transition, decided: Sequence[Decision]) -> None:
+        """Take note of a transition that has been committed."""
 
 
-class Unattended:
-    """Nobody sees the whole fleet: each worker lives by its own timers."""
+class NoFleetPolicy:
+    """No policy: each worker lives by its own timers."""
 
     def judge(self, entry: Entry, event: events.Event) -> events.Event:  # noqa: ARG002
         return event
@@ -42,11 +43,15 @@ class Unattended:
     def group_of(self, entry: Entry) -> str | None:  # noqa: ARG002
         return None
 
-    def decisions(self, entry: Entry, step: Step) -> Sequence[Decision]:  # noqa: ARG002
-        return of_step(step)
+    def decisions(self, entry: Entry, transition: Transition) -> Sequence[Decision]:  # noqa: ARG002
+        return of_transition(transition)
 
-    def orders(self, entry: Entry, step: Step) -> Sequence[commands.Command]:  # noqa: ARG002
+    def orders(
+        self,
+        entry: Entry,  # noqa: ARG002
+        transition: Transition,  # noqa: ARG002
+    ) -> Sequence[commands.Command]:
         return ()
 
-    def happened(self, entry: Entry, step: Step, decided: Sequence[Decision]) -> None:
+    def happened(self, entry: Entry, transition: Transition, decided: Sequence[Decision]) -> None:
         """Nothing is kept."""

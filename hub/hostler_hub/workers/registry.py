@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle.model import Timer, Worker
-from hostler_hub.specs.expectations import Exam
+from hostler_hub.specs.expectations import MachineCheck
 from hostler_hub.specs.worker import WorkerDefinition
 
 
@@ -46,7 +46,9 @@ class Entry:
     driver_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     timers: dict[Timer, TimerHandle] = field(default_factory=dict)
     incidents: dict[str, str] = field(default_factory=dict)  # ids of those that are open, by kind
-    exam: Exam | None = None  # how its machine compared the last time; asked anew at each attach
+    exam: MachineCheck | None = (
+        None  # how its machine compared the last time; asked anew at each attach
+    )
 
     @property
     def origin(self) -> Origin:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hostler_hub.drivers.contract import Capabilities
-from hostler_hub.lifecycle.model import Instance, Mode, PersonLease, Policy, State, Worker
+from hostler_hub.lifecycle.model import Instance, Mode, OperatorLease, Policy, State, Worker
 from hostler_hub.specs.worker import WorkerDefinition
 
 
@@ -79,7 +79,7 @@ def life_of(row: Mapping[str, Any], policy: Policy, leases: tuple[str, ...]) -> 
         epoch=row["epoch"],
         instance=instance,
         leases=leases,
-        person=None if row["person"] is None else PersonLease(**row["person"]),
+        person=None if row["person"] is None else OperatorLease(**row["person"]),
         quarantine_until=row["quarantine_until"],
         quarantine_reason=row["quarantine_reason"],
         backoff_s=row["backoff_s"],

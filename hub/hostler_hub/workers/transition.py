@@ -13,17 +13,17 @@ from hostler_hub.lifecycle import Worker, commands, events
 from hostler_hub.runtime.passwords import hash_of
 from hostler_hub.store import decisions as decision_rows
 from hostler_hub.store import events as event_rows
-from hostler_hub.store import people, workers
-from hostler_hub.workers.decisions import Decision, Step, cause_of
+from hostler_hub.store import operator_leases, workers
+from hostler_hub.workers.decisions import Decision, Transition, cause_of
 from hostler_hub.workers.incidents import Alarm
 from hostler_hub.workers.registry import Entry
 from hostler_hub.workers.rows import columns_of
 
-Also = Callable[[Connection], None]
+ExtraWrite = Callable[[Connection], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Advance:
+class PendingTransition:
     """Decided but not yet committed. Compared by identity: there are many."""
 
     entry: Entry
@@ -33,7 +33,7 @@ class Advance:
     ordered: list[commands.Command]
     alarms: Sequence[Alarm]
     token: str | None
-    step: Step
+    step: Transition
     decisions: Sequence[Decision]
 
     @property
@@ -48,8 +48,10 @@ class Advance:
         return columns_of(self.before) != columns_of(self.after)
 
 
-def write(c: Connection, decided: Sequence[Advance], also: Also | None) -> None:
-    """All of it, and what ``also`` writes, in the caller's transaction.
+def write(
+    c: Connection, decided: Sequence[PendingTransition], extra_write: ExtraWrite | None
+) -> None:
+    """All of it, and what ``extra_write`` writes, in the caller's transaction.
 
     Raises what the store says of a row that has changed meanwhile.
     """
@@ -57,12 +59,12 @@ def write(c: Connection, decided: Sequence[Advance], also: Also | None) -> None:
         _write_one(c, each)
     event_rows.append(c, [_event_row(each) for each in decided if each.persists])
     decision_rows.append(c, [made.row() for each in decided for made in each.decisions])
-    people.append(c, [row for each in decided for row in _past_leases(each)])
-    if also is not None:
-        also(c)
+    operator_leases.append(c, [row for each in decided for row in _past_leases(each)])
+    if extra_write is not None:
+        extra_write(c)
 
 
-def _write_one(c: Connection, each: Advance) -> None:
+def _write_one(c: Connection, each: PendingTransition) -> None:
     before, after = each.before, each.after
     for alarm in each.alarms:
         alarm.write(c)
@@ -93,14 +95,14 @@ def _write_one(c: Connection, each: Advance) -> None:
         )
 
 
-def _end_instance(c: Connection, each: Advance) -> None:
+def _end_instance(c: Connection, each: PendingTransition) -> None:
     if each.before.instance is not None:
         kept = isinstance(each.event, events.Destroyed) and each.event.kept
         reason = "stopped; its machine is kept" if kept else cause_of(each.event)
         workers.end_instance(c, each.before.instance.id, each.event.at, reason, kept=kept)
 
 
-def _past_leases(each: Advance) -> list[dict[str, Any]]:
+def _past_leases(each: PendingTransition) -> list[dict[str, Any]]:
     """Those of people that this step ended."""
     instance = each.before.instance
     return [
@@ -117,7 +119,7 @@ def _past_leases(each: Advance) -> list[dict[str, Any]]:
     ]
 
 
-def _event_row(each: Advance) -> dict[str, Any]:
+def _event_row(each: PendingTransition) -> dict[str, Any]:
     instance = each.after.instance or each.before.instance
     return {
         "at": each.event.at,

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from hostler_hub.lifecycle.model import Gate, PersonLease, why_not_grantable, why_retiring
+from hostler_hub.lifecycle.model import Gate, OperatorLease, why_not_grantable, why_retiring
 from hostler_hub.runtime.clock import instant
 from hostler_hub.store.rows import Row
 from hostler_hub.workers.registry import Entry
@@ -108,7 +108,7 @@ def evidence_view(row: Row) -> dict[str, Any]:
     }
 
 
-def lease_brief(person: PersonLease) -> dict[str, Any]:
+def lease_brief(person: OperatorLease) -> dict[str, Any]:
     """Who has a worker, or waits for it: for the worker's own view."""
     return {
         "id": person.id,
@@ -121,7 +121,7 @@ def lease_brief(person: PersonLease) -> dict[str, Any]:
     }
 
 
-def lease_view(entry: Entry, person: PersonLease) -> dict[str, Any]:
+def lease_view(entry: Entry, person: OperatorLease) -> dict[str, Any]:
     """A lease that lasts; ``why`` it is still waited for, or how to get to the worker."""
     return {
         "id": person.id,

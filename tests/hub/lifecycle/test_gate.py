@@ -26,7 +26,7 @@ from hostler_hub.lifecycle import (
     IllegalTransition,
     InvariantViolated,
     Mode,
-    PersonLease,
+    OperatorLease,
     State,
     Timer,
     Worker,
@@ -214,7 +214,7 @@ def test_a_worker_of_which_nothing_is_expected_any_more_is_not_shut_for_ever() -
 
 
 def test_a_person_waits_for_the_look_too() -> None:
-    lease = PersonLease("P1", "ann", asked_at=3, until=63, ttl_s=300)
+    lease = OperatorLease("P1", "ann", asked_at=3, until=63, ttl_s=300)
     worker, _ = drive(asked(), events.PersonAsked(at=3, lease=lease))
     assert worker.person is not None
     assert not worker.person.granted

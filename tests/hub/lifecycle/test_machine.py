@@ -17,7 +17,7 @@ from hostler_hub.lifecycle import (
     Gate,
     Instance,
     Mode,
-    PersonLease,
+    OperatorLease,
     Policy,
     Presence,
     State,
@@ -193,7 +193,7 @@ class WorkerLife(RuleBasedStateMachine):
     @rule(keep=st.booleans(), wait_s=st.sampled_from([0.0, 60.0]))
     def person_asks(self, keep: bool, wait_s: float) -> None:
         at = self.tick()
-        lease = PersonLease(self.new("P"), "ann", at, at + wait_s, ttl_s=300.0, keep=keep)
+        lease = OperatorLease(self.new("P"), "ann", at, at + wait_s, ttl_s=300.0, keep=keep)
         self.happen(events.PersonAsked(at=at, lease=lease))
 
     @precondition(lambda self: self.worker.person is not None)

@@ -22,7 +22,7 @@ from hostler_hub.lifecycle import (
     events,
     step,
 )
-from hostler_hub.lifecycle.jitter import next_turn_s
+from hostler_hub.lifecycle.jitter import delay_to_next_s
 from hostler_hub.lifecycle.model import why_not_leasable
 from hostler_hub.lifecycle.table import ROWS, TABLE
 
@@ -98,7 +98,7 @@ def test_wanted_starts_a_latent_worker_with_a_new_epoch_and_a_deadline() -> None
     assert worker.state is State.SUBSTANTIATING
     assert worker.epoch == 1
     assert ordered[0] == commands.Create("I0", 1)
-    assert worker.timers == {Timer.ATTACH: 120, Timer.CHECK: next_turn_s("I0", 0, 10)}
+    assert worker.timers == {Timer.ATTACH: 120, Timer.CHECK: delay_to_next_s("I0", 0, 10)}
 
 
 @pytest.mark.parametrize("value", [Mode.PAUSED, Mode.DRAINING, Mode.STOPPED])
@@ -235,7 +235,7 @@ def test_an_attached_agent_says_that_its_instance_is_there() -> None:
     first_at = before.timers[Timer.CHECK]
     worker, ordered = drive(before, fired(Timer.CHECK, first_at))
     assert commands.Inspect("I0") in ordered
-    next_at = first_at + next_turn_s("I0", first_at, 60)
+    next_at = first_at + delay_to_next_s("I0", first_at, 60)
     assert worker.timers[Timer.CHECK] == next_at
     later, _ = drive(worker, fired(Timer.CHECK, next_at))
     assert later.timers[Timer.CHECK] == pytest.approx(next_at + 60)

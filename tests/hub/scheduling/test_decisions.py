@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from hostler_hub.lifecycle import Mode, Policy, State, Timer, Worker, events, step
-from hostler_hub.lifecycle.model import PersonLease
+from hostler_hub.lifecycle.model import OperatorLease
 from hostler_hub.lifecycle.table import ROWS
 from hostler_hub.runtime.virtual_clock import VirtualClock
-from hostler_hub.scheduling.decision_log import PRUNE_S, Journal
+from hostler_hub.scheduling.decision_log import PRUNE_S, DecisionLog
 from hostler_hub.store import decisions as rows
 from hostler_hub.store.decisions import Filter
 from hostler_hub.store.engine import Store
 from hostler_hub.workers import decisions
-from hostler_hub.workers.decisions import Decision, Kind, Step, of_step
+from hostler_hub.workers.decisions import Decision, DecisionKind, Transition, of_transition
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -34,7 +34,7 @@ class Life:
         made = event(at=self.at, **rest)
         before = self.worker
         self.worker, ordered = step(before, made)
-        return of_step(Step(made, before, self.worker, ordered, "g"))
+        return of_transition(Transition(made, before, self.worker, ordered, "g"))
 
     def fires(self, timer: Timer) -> list[Decision]:
         self.at = self.worker.timers[timer] - 1
@@ -55,7 +55,7 @@ def said(decisions: list[Decision]) -> list[tuple[str, str]]:
 def test_a_start_says_for_which_build_and_on_which_numbers() -> None:
     because = events.Because("queued_work", "B1", {"queued": 3})
     (made,) = Life().happens(events.Wanted, instance="I", cause="build B1", because=because)
-    assert (made.kind, made.rule, made.build) == (Kind.START, "queued_work", "B1")
+    assert (made.kind, made.rule, made.build) == (DecisionKind.START, "queued_work", "B1")
     assert (made.worker, made.group, made.text) == ("w", "g", "build B1")
     assert made.numbers == {"queued": 3, "epoch": 1}
 
@@ -64,7 +64,7 @@ def test_what_goes_with_its_last_lease_says_what_it_was_kept_for() -> None:
     life = Life()
     life.starts()
     life.attaches()
-    lease = PersonLease("L", "ann", asked_at=life.at, until=life.at + 60, ttl_s=60)
+    lease = OperatorLease("L", "ann", asked_at=life.at, until=life.at + 60, ttl_s=60)
     life.happens(events.PersonAsked, lease=lease)
     assert said(life.happens(events.PersonLeft, lease="L", cause="released", keep=None)) == [
         ("stop", "lease_ended")
@@ -114,7 +114,7 @@ def test_a_match_an_idle_stop_and_nothing_between() -> None:
     released = {"lease": "L", "finished": True, "clean": True, "cause": "done"}
     assert life.happens(events.Released, **released) == []
     (stop,) = life.fires(Timer.IDLE)
-    assert (stop.kind, stop.rule) == (Kind.STOP, "idle")
+    assert (stop.kind, stop.rule) == (DecisionKind.STOP, "idle")
     assert stop.numbers["build_wait_timeout_s"] == 60.0
 
 
@@ -154,7 +154,7 @@ def test_the_rules_of_stops() -> None:
 
 
 def skip(rule: str, at: float = 1000.0, **rest: Any) -> Decision:
-    return Decision(at=at, kind=Kind.SKIP, rule=rule, text=f"because of {rule}", **rest)
+    return Decision(at=at, kind=DecisionKind.SKIP, rule=rule, text=f"because of {rule}", **rest)
 
 
 @pytest.fixture
@@ -168,60 +168,64 @@ def clock() -> VirtualClock:
     return VirtualClock(1000.0)
 
 
-async def rules(journal: Journal, where: Filter | None = None) -> list[str]:
-    await journal.flush()
-    page = await journal.page(where or Filter(), 100, None)
+async def rules(decision_log: DecisionLog, where: Filter | None = None) -> list[str]:
+    await decision_log.flush()
+    page = await decision_log.page(where or Filter(), 100, None)
     return [each["rule"] for each in page["items"]]
 
 
 async def test_a_skip_is_written_when_its_rule_changes(store: Store, clock: VirtualClock) -> None:
-    journal = Journal(store, clock, 3600.0, 1000)
+    decision_log = DecisionLog(store, clock, 3600.0, 1000)
     for rule in ("no_free_slot", "no_free_slot", "breaker", "breaker", "no_free_slot"):
-        journal.skipped(("build", "b"), skip(rule, build="b"))
-        journal.skipped(("build", "c"), skip("breaker", build="c"))
-    assert await rules(journal, Filter(build="b")) == ["no_free_slot", "breaker", "no_free_slot"]
-    assert await rules(journal, Filter(build="c")) == ["breaker"]
-    journal.done(("build", "b"))
-    journal.keep("build", {"d"})
+        decision_log.skipped(("build", "b"), skip(rule, build="b"))
+        decision_log.skipped(("build", "c"), skip("breaker", build="c"))
+    assert await rules(decision_log, Filter(build="b")) == [
+        "no_free_slot",
+        "breaker",
+        "no_free_slot",
+    ]
+    assert await rules(decision_log, Filter(build="c")) == ["breaker"]
+    decision_log.done(("build", "b"))
+    decision_log.keep("build", {"d"})
     for name in ("b", "c"):
-        journal.skipped(("build", name), skip("breaker", build=name))
-    assert len(await rules(journal)) == 6
+        decision_log.skipped(("build", name), skip("breaker", build=name))
+    assert len(await rules(decision_log)) == 6
 
 
 async def test_pages_and_filters(store: Store, clock: VirtualClock) -> None:
-    journal = Journal(store, clock, 1e9, 1000)
+    decision_log = DecisionLog(store, clock, 1e9, 1000)
     for number in range(5):
         kinds = {"worker": f"w{number % 2}", "group": "g"}
-        journal.note(skip(f"r{number}", at=1000.0 + number, **kinds))
-    await journal.flush()
-    first = await journal.page(Filter(), 2, None)
-    second = await journal.page(Filter(), 2, first["next"])
-    third = await journal.page(Filter(), 2, second["next"])
+        decision_log.note(skip(f"r{number}", at=1000.0 + number, **kinds))
+    await decision_log.flush()
+    first = await decision_log.page(Filter(), 2, None)
+    second = await decision_log.page(Filter(), 2, first["next"])
+    third = await decision_log.page(Filter(), 2, second["next"])
     found = [each["rule"] for page in (first, second, third) for each in page["items"]]
     assert found == ["r4", "r3", "r2", "r1", "r0"]
     assert third["next"] is None
-    assert await rules(journal, Filter(worker="w1")) == ["r3", "r1"]
-    assert await rules(journal, Filter(worker="w0", since=1002.0)) == ["r4", "r2"]
-    assert await rules(journal, Filter(group="h")) == []
-    assert await rules(journal, Filter(kind="start")) == []
+    assert await rules(decision_log, Filter(worker="w1")) == ["r3", "r1"]
+    assert await rules(decision_log, Filter(worker="w0", since=1002.0)) == ["r4", "r2"]
+    assert await rules(decision_log, Filter(group="h")) == []
+    assert await rules(decision_log, Filter(kind="start")) == []
 
 
 async def test_old_ones_and_too_many_are_forgotten(store: Store, clock: VirtualClock) -> None:
-    journal = Journal(store, clock, keep_s=100.0, keep_rows=3)
-    await journal.flush()
+    decision_log = DecisionLog(store, clock, keep_s=100.0, keep_rows=3)
+    await decision_log.flush()
     for number in range(6):
-        journal.note(skip(f"r{number}", at=clock.now()))
-    assert len(await rules(journal)) == 6  # it is not counted at every one
+        decision_log.note(skip(f"r{number}", at=clock.now()))
+    assert len(await rules(decision_log)) == 6  # it is not counted at every one
     clock.advance(PRUNE_S - 50)
-    journal.note(skip("late", at=clock.now()))
+    decision_log.note(skip("late", at=clock.now()))
     clock.advance(50)
-    assert await rules(journal) == ["late"]
+    assert await rules(decision_log) == ["late"]
     for number in range(6):
-        journal.note(skip(f"n{number}", at=clock.now()))
+        decision_log.note(skip(f"n{number}", at=clock.now()))
     clock.advance(PRUNE_S / 10)
-    await journal.flush()
+    await decision_log.flush()
     clock.advance(PRUNE_S - PRUNE_S / 10)
-    assert await rules(journal) == []
+    assert await rules(decision_log) == []
 
 
 async def test_as_many_as_are_kept_are_the_newest(store: Store) -> None:
@@ -232,8 +236,8 @@ async def test_as_many_as_are_kept_are_the_newest(store: Store) -> None:
 
 
 async def test_V15_a_flood_of_skips_is_cut(store: Store, clock: VirtualClock) -> None:
-    journal = Journal(store, clock, 3600.0, 1_000_000)
+    decision_log = DecisionLog(store, clock, 3600.0, 1_000_000)
     for number in range(120_000):
-        journal.skipped(("build", number), skip("no_free_slot"))
-    assert len(journal._rules) <= 100_000
-    assert len(journal._waiting) == 20_000
+        decision_log.skipped(("build", number), skip("no_free_slot"))
+    assert len(decision_log._rules) <= 100_000
+    assert len(decision_log._waiting) == 20_000

@@ -15,9 +15,9 @@ from hostler_hub.scheduling.matching import Matcher, Traits, fits
 from hostler_hub.scheduling.planner import (
     Budget,
     Candidate,
-    Look,
     Plan,
     Shares,
+    Snapshot,
     Waiting,
     plan,
     starving,
@@ -58,8 +58,8 @@ def starting(name: str, *, slots: int = 1, **rest: Any) -> Candidate:
     return replace(candidate, life=life)
 
 
-def look(workers: list[Candidate], **rest: Any) -> Look:
-    return Look(workers, Matcher([each.traits for each in workers]), **rest)
+def look(workers: list[Candidate], **rest: Any) -> Snapshot:
+    return Snapshot(workers, Matcher([each.traits for each in workers]), **rest)
 
 
 def planned(queue: list[Waiting], workers: list[Candidate], **rest: Any) -> Plan:

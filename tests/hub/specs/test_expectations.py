@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from hostler_agent.wire.errors import ProtocolError
-from hostler_hub.specs.expectations import Exam, Expectations, Findings, Tool, differences
+from hostler_hub.specs.expectations import Expectations, Findings, MachineCheck, Tool, differences
 from hostler_hub.workers.agents.examiner import skew_s, tools_of
 
 FACTS = {"disk_free_mb": 5000, "long_paths": True, "memory_mb": 4096, "os_id": "debian"}
@@ -102,7 +102,7 @@ def test_of_a_stock_worker_everything_that_it_does_not_tell_is_a_difference() ->
 
 def test_all_differences_are_told_at_once() -> None:
     expects = Expectations(disk_free_mb=9000, tools={"git": ">=3"})
-    exam = Exam(1.0, expects, differences(expects, OURS))
+    exam = MachineCheck(1.0, expects, differences(expects, OURS))
     assert not exam.met
     assert exam.summary == (
         "not as expected: free disk: expected at least 9000 MB → found 5000; "

@@ -26,9 +26,9 @@ from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.specs.expectations import (
     Difference,
-    Exam,
     Expectations,
     Findings,
+    MachineCheck,
     Tool,
     differences,
 )
@@ -48,7 +48,7 @@ EXAM_S = 60.0
 _TEXT_SIZE = 500
 
 
-class Gate:
+class Examiner:
     """Examines attached agents."""
 
     def __init__(
@@ -79,9 +79,9 @@ class Gate:
         if (entry := self._registry.find(worker)) is not None:
             entry.exam = exam
         event = events.Examined(at=exam.at, exam=order.exam, met=exam.met, cause=exam.summary)
-        await self._controller.insist(worker, event)
+        await self._controller.handle_until_stored(worker, event)
 
-    async def _exam(self, session: AgentSession, expects: Expectations) -> Exam | None:
+    async def _exam(self, session: AgentSession, expects: Expectations) -> MachineCheck | None:
         findings = None
         try:
             async with asyncio.timeout(EXAM_S):
@@ -98,7 +98,7 @@ class Gate:
                 "agent's answer is none", worker=session.admitted.worker, reason=str(error)
             )
             differs = (Difference("agent", "an answer", _short(str(error))),)
-        return Exam(self._clock.now(), expects, differs, findings)
+        return MachineCheck(self._clock.now(), expects, differs, findings)
 
     async def _look(self, session: AgentSession, expects: Expectations) -> Findings:
         asked_at = self._clock.now()

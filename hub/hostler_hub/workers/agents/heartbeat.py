@@ -13,7 +13,7 @@ import structlog
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import RemoteError
-from hostler_hub.lifecycle.jitter import share_of
+from hostler_hub.lifecycle.jitter import phase_of
 from hostler_hub.runtime.stalls import Stalls
 from hostler_hub.workers.agents.session import AgentSession, ConnectionLost
 
@@ -42,7 +42,7 @@ class Pulse:
     async def _beat(self) -> None:
         silences = 0
         # Agents that come back together are not all asked together from then on.
-        beat_s = self._interval_s * (1 + share_of(self._session.admitted.worker)) / 2
+        beat_s = self._interval_s * (1 + phase_of(self._session.admitted.worker)) / 2
         while silences < SILENCES:
             heard, stalled_s = self._session.heard, self._stalls.total_s()
             ends_at = asyncio.get_running_loop().time() + beat_s

@@ -35,7 +35,7 @@ from hostler_hub.workers.agents.heartbeat import Pulse
 from hostler_hub.workers.agents.session import AgentSession, CommandSink, ConnectionLost
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.registry import Registry
-from hostler_hub.workers.transition import Also
+from hostler_hub.workers.transition import ExtraWrite
 
 __all__ = ["AgentSession", "Agents", "CommandSink", "ConnectionLost"]
 
@@ -173,8 +173,8 @@ class Agents:
             resumes=session.resumes,
         )
         try:
-            worker, also = session.admitted.worker, _note_process(session)
-            life = await self._controller.handle(worker, event, also)
+            worker, extra_write = session.admitted.worker, _note_process(session)
+            life = await self._controller.handle(worker, event, extra_write)
         except NotFound:
             await session.close(GO_AWAY_CLOSE_CODE, "the worker was removed")
             return False
@@ -269,7 +269,7 @@ class Agents:
         event = events.Detached(
             at=self._clock.now(), connection=session.id, cause=cause, leaves=session.leaves
         )
-        await self._controller.insist(session.admitted.worker, event)
+        await self._controller.handle_until_stored(session.admitted.worker, event)
 
 
 def _same_agent(old: AgentSession, new: AgentSession) -> bool:
@@ -289,7 +289,7 @@ async def _answers(session: AgentSession, deadline_s: float) -> bool:
     return True
 
 
-def _note_process(session: AgentSession) -> Also | None:
+def _note_process(session: AgentSession) -> ExtraWrite | None:
     """With the attach, since a permanent worker's instance is recorded only then."""
     process = session.process
     if process is None:

@@ -21,7 +21,7 @@ HOLD_LEAST = 3
 UNKNOWN_HOLD_S = 3600.0
 
 
-class Kind(StrEnum):
+class DriftKind(StrEnum):
     """How an instance differs."""
 
     ORPHAN = "orphan"
@@ -57,7 +57,7 @@ class Expected:
 class Finding:
     """One difference, and what is to be done about it."""
 
-    kind: Kind
+    kind: DriftKind
     action: Action
     instance: str
     epoch: int
@@ -109,30 +109,30 @@ def _foreign(
         return None  # it ended while we looked
     if owned.spare:
         reason = "no worker keeps this stopped machine: it is gone, defined anew, or has another"
-        return _finding(Kind.SPARE, Action.DESTROY, owned, reason)
+        return _finding(DriftKind.SPARE, Action.DESTROY, owned, reason)
     reason = "the ledger says that it ended"
-    return _finding(Kind.ORPHAN, Action.DESTROY, owned, reason)
+    return _finding(DriftKind.ORPHAN, Action.DESTROY, owned, reason)
 
 
 def _unknown(seen: Seen, owned: Owned, since: Mapping[str, float], confirmed: bool) -> Finding:
     waited_s = seen.at - since.get(owned.instance, seen.at)
     if confirmed or waited_s >= UNKNOWN_HOLD_S:
-        return _finding(Kind.UNKNOWN, Action.DESTROY, owned, "the ledger never heard of it")
+        return _finding(DriftKind.UNKNOWN, Action.DESTROY, owned, "the ledger never heard of it")
     reason = (
         "the ledger never heard of it: was the database restored, or is there a second hub? It is "
         f"destroyed after {UNKNOWN_HOLD_S - waited_s:.0f} s, or when confirmed"
     )
-    return _finding(Kind.UNKNOWN, Action.HOLD, owned, reason)
+    return _finding(DriftKind.UNKNOWN, Action.HOLD, owned, reason)
 
 
-def _finding(kind: Kind, action: Action, owned: Owned, reason: str) -> Finding:
+def _finding(kind: DriftKind, action: Action, owned: Owned, reason: str) -> Finding:
     return Finding(kind, action, owned.instance, owned.epoch, owned.worker, reason, owned)
 
 
 def _own(seen: Seen, since: Mapping[str, float], confirmed: bool) -> list[Finding]:
     listed = {each.instance: each for each in seen.owned}
     unrecorded = [
-        _of_worker(Kind.UNRECORDED, Action.ADOPT, each, "its handle was lost", listed)
+        _of_worker(DriftKind.UNRECORDED, Action.ADOPT, each, "its handle was lost", listed)
         for each in seen.expected
         if each.settled and not each.has_handle and each.instance in listed
     ]
@@ -165,12 +165,12 @@ def _absent(
             )
         elif each.instance in twice:
             action, reason = Action.GIVE_UP, "it was not listed twice, a minute or more apart"
-        findings.append(_of_worker(Kind.ABSENT, action, each, reason))
+        findings.append(_of_worker(DriftKind.ABSENT, action, each, reason))
     return findings
 
 
 def _of_worker(
-    kind: Kind,
+    kind: DriftKind,
     action: Action,
     each: Expected,
     reason: str,

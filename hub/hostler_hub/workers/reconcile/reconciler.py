@@ -27,7 +27,7 @@ from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.reconcile import diff
-from hostler_hub.workers.reconcile.diff import Action, Expected, Finding, Kind, Seen
+from hostler_hub.workers.reconcile.diff import Action, DriftKind, Expected, Finding, Seen
 from hostler_hub.workers.reconcile.spares import Spares
 from hostler_hub.workers.registry import Entry, Registry
 
@@ -306,7 +306,7 @@ def _note(report: Report) -> None:
     for driver, reason in report.unanswered.items():
         _log.warning("provider not reconciled", driver=driver, reason=reason)
     for each in report.outcomes:
-        level = _log.info if each.finding.kind is Kind.UNRECORDED else _log.warning
+        level = _log.info if each.finding.kind is DriftKind.UNRECORDED else _log.warning
         level(
             "instance differs from the ledger",
             driver=each.driver,

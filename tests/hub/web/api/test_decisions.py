@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hostler_hub.store import decisions
 from hostler_hub.web.api.schemas import decisions as schemas
-from hostler_hub.workers.decisions import Decision, Kind
+from hostler_hub.workers.decisions import Decision, DecisionKind
 
 if TYPE_CHECKING:
     import httpx2
@@ -19,7 +19,7 @@ async def fill(api: Api) -> None:
     made = [
         Decision(
             at=1_000_000_000.0 + number,
-            kind=Kind.START if number % 2 else Kind.STOP,
+            kind=DecisionKind.START if number % 2 else DecisionKind.STOP,
             rule="idle",
             text="x",
             worker=f"w{number}",

@@ -9,9 +9,9 @@ import pytest
 from hostler_hub.drivers.contract import Owned
 from hostler_hub.workers.reconcile.diff import (
     Action,
+    DriftKind,
     Expected,
     Finding,
-    Kind,
     Seen,
     compare,
     still_waiting,
@@ -35,7 +35,7 @@ def look(
     ended: dict[str, float | None] | None = None,
     since: dict[str, float] | None = None,
     confirmed: bool = False,
-) -> list[tuple[str, Kind, Action]]:
+) -> list[tuple[str, DriftKind, Action]]:
     seen = Seen(AT, [owned(each) for each in listed], own, ended or {})
     found = compare(seen, since or {}, confirmed=confirmed)
     return [(each.instance, each.kind, each.action) for each in found]
@@ -46,23 +46,23 @@ def test_both_sides_agree() -> None:
 
 
 def test_V2_what_the_ledger_saw_end_is_destroyed() -> None:
-    assert look(["a"], [], {"a": AT - 1}) == [("a", Kind.ORPHAN, Action.DESTROY)]
+    assert look(["a"], [], {"a": AT - 1}) == [("a", DriftKind.ORPHAN, Action.DESTROY)]
 
 
-def spares(ended: dict[str, float | None], kept: set[str]) -> list[tuple[Kind, Action]]:
+def spares(ended: dict[str, float | None], kept: set[str]) -> list[tuple[DriftKind, Action]]:
     seen = Seen(AT, [owned("a", spare="recipe")], [], ended, kept)
     return [(each.kind, each.action) for each in compare(seen, {}, confirmed=False)]
 
 
 def test_V2_a_stopped_machine_is_destroyed_unless_its_worker_keeps_it() -> None:
     assert spares({"a": AT - 1}, {"a"}) == []
-    assert spares({"a": AT - 1}, set()) == [(Kind.SPARE, Action.DESTROY)]
+    assert spares({"a": AT - 1}, set()) == [(DriftKind.SPARE, Action.DESTROY)]
     assert spares({"a": AT + 1}, set()) == [], "it was stopped while we looked"
 
 
 def test_P18_a_stopped_machine_of_an_instance_nobody_heard_of_is_held_unless_kept() -> None:
     assert spares({}, {"a"}) == []
-    assert spares({}, set()) == [(Kind.UNKNOWN, Action.HOLD)]
+    assert spares({}, set()) == [(DriftKind.UNKNOWN, Action.HOLD)]
 
 
 def test_what_ends_while_we_look_is_left_for_the_next_pass() -> None:
@@ -81,19 +81,19 @@ def test_what_ends_while_we_look_is_left_for_the_next_pass() -> None:
 def test_P18_what_the_ledger_never_heard_of_is_held(
     since: dict[str, float], confirmed: bool, action: Action
 ) -> None:
-    assert look(["a"], [], since=since, confirmed=confirmed) == [("a", Kind.UNKNOWN, action)]
+    assert look(["a"], [], since=since, confirmed=confirmed) == [("a", DriftKind.UNKNOWN, action)]
 
 
 def test_K3_an_instance_without_its_handle_is_adopted() -> None:
     found = look(["a", "b"], [expected("a", has_handle=False), expected("b")])
-    assert found == [("a", Kind.UNRECORDED, Action.ADOPT)]
+    assert found == [("a", DriftKind.UNRECORDED, Action.ADOPT)]
 
 
 def test_P6_absent_is_gone_only_after_two_looks_a_minute_apart() -> None:
     own = [expected("a")]
-    assert look([], own) == [("a", Kind.ABSENT, Action.WAIT)]
-    assert look([], own, since={"a": AT - 59}) == [("a", Kind.ABSENT, Action.WAIT)]
-    assert look([], own, since={"a": AT - 60}) == [("a", Kind.ABSENT, Action.GIVE_UP)]
+    assert look([], own) == [("a", DriftKind.ABSENT, Action.WAIT)]
+    assert look([], own, since={"a": AT - 59}) == [("a", DriftKind.ABSENT, Action.WAIT)]
+    assert look([], own, since={"a": AT - 60}) == [("a", DriftKind.ABSENT, Action.GIVE_UP)]
 
 
 @pytest.mark.parametrize("change", [{"attached": True}, {"settled": False}])
@@ -107,9 +107,9 @@ def test_P6_a_fifth_of_the_fleet_does_not_vanish_at_once() -> None:
     own = [expected(f"i{number}") for number in range(10)]
     listed = [each.instance for each in own[3:]]
     since = dict.fromkeys(("i0", "i1", "i2"), 0.0)
-    held = [(name, Kind.ABSENT, Action.HOLD) for name in since]
+    held = [(name, DriftKind.ABSENT, Action.HOLD) for name in since]
     assert look(listed, own, since=since) == held
-    gone = [(name, Kind.ABSENT, Action.GIVE_UP) for name in since]
+    gone = [(name, DriftKind.ABSENT, Action.GIVE_UP) for name in since]
     assert look(listed, own, since=since, confirmed=True) == gone
     two = {"i1": 0.0, "i2": 0.0}
     few = look(["i0", *listed], own, since=two)
@@ -123,6 +123,6 @@ def test_the_memory_keeps_what_waits_and_when_it_began() -> None:
 
 
 def test_a_finding_has_the_name_people_know() -> None:
-    named = Finding(Kind.ORPHAN, Action.DESTROY, "I", 1, "w", "", owned("I"))
+    named = Finding(DriftKind.ORPHAN, Action.DESTROY, "I", 1, "w", "", owned("I"))
     assert named.name == "name of I"
-    assert Finding(Kind.ABSENT, Action.WAIT, "I", 1, "w", "").name == "I"
+    assert Finding(DriftKind.ABSENT, Action.WAIT, "I", 1, "w", "").name == "I"

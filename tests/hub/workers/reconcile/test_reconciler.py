@@ -22,7 +22,7 @@ from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.evidence import Evidence
-from hostler_hub.workers.reconcile.diff import Action, Kind
+from hostler_hub.workers.reconcile.diff import Action, DriftKind
 from hostler_hub.workers.reconcile.reconciler import Checked, Reconciler, Report
 from hostler_hub.workers.registry import Entry, Registry
 from hostler_hub.workers.rows import columns_of
@@ -123,7 +123,7 @@ async def hub(database_url: str, tmp_path: Path, provider: FakeProvider) -> Asyn
         yield made
 
 
-def kinds(report: Report) -> list[tuple[Kind, Action, bool]]:
+def kinds(report: Report) -> list[tuple[DriftKind, Action, bool]]:
     return [(each.finding.kind, each.finding.action, each.done) for each in report.outcomes]
 
 
@@ -141,7 +141,7 @@ async def test_V2_an_orphan_is_destroyed_with_evidence(hub: Hub, provider: FakeP
     instance = await resurrect(hub, provider)
     other = await hub.start("v")
     report = await hub.settle()
-    assert kinds(report) == [(Kind.ORPHAN, Action.DESTROY, True)]
+    assert kinds(report) == [(DriftKind.ORPHAN, Action.DESTROY, True)]
     assert report.outcomes[0].finding.name == f"fake-{instance}"
     assert report.checked == {"fake": Checked(listed=2, expected=1)}
     assert list(provider.instances) == [other]
@@ -153,7 +153,7 @@ async def test_V2_an_orphan_is_destroyed_with_evidence(hub: Hub, provider: FakeP
 async def test_a_dry_run_says_it_and_does_nothing(hub: Hub, provider: FakeProvider) -> None:
     instance = await resurrect(hub, provider)
     report = await hub.settle(dry_run=True)
-    assert kinds(report) == [(Kind.ORPHAN, Action.DESTROY, False)]
+    assert kinds(report) == [(DriftKind.ORPHAN, Action.DESTROY, False)]
     assert list(provider.instances) == [instance]
 
 
@@ -170,7 +170,7 @@ async def test_P13_a_destroy_that_fails_is_told_and_tried_again(
         (outcome,) = (await hub.settle()).outcomes
         assert (outcome.done, outcome.error) == (False, "fake: not today")
         assert instance in provider.instances
-    assert kinds(await hub.settle()) == [(Kind.ORPHAN, Action.DESTROY, True)]
+    assert kinds(await hub.settle()) == [(DriftKind.ORPHAN, Action.DESTROY, True)]
     assert provider.instances == {}
 
 
@@ -179,9 +179,9 @@ async def test_V3_what_was_said_to_be_destroyed_is_believed_only_when_it_is_not_
 ) -> None:
     instance = await resurrect(hub, provider)
     provider.instances[instance].region = "elsewhere"  # a destroy without it finds nothing
-    assert kinds(await hub.settle()) == [(Kind.ORPHAN, Action.DESTROY, True)]
+    assert kinds(await hub.settle()) == [(DriftKind.ORPHAN, Action.DESTROY, True)]
     provider.instances[instance].region = ""
-    assert kinds(await hub.settle()) == [(Kind.ORPHAN, Action.DESTROY, True)]
+    assert kinds(await hub.settle()) == [(DriftKind.ORPHAN, Action.DESTROY, True)]
     assert provider.instances == {}
 
 
@@ -189,9 +189,9 @@ async def test_P18_what_the_ledger_does_not_know_is_held_until_confirmed(
     hub: Hub, provider: FakeProvider
 ) -> None:
     stray = await hub.stray()
-    assert kinds(await hub.settle()) == [(Kind.UNKNOWN, Action.HOLD, False)]
+    assert kinds(await hub.settle()) == [(DriftKind.UNKNOWN, Action.HOLD, False)]
     assert stray in provider.instances
-    assert kinds(await hub.settle(confirmed=True)) == [(Kind.UNKNOWN, Action.DESTROY, True)]
+    assert kinds(await hub.settle(confirmed=True)) == [(DriftKind.UNKNOWN, Action.DESTROY, True)]
     assert provider.instances == {}
 
 
@@ -199,7 +199,7 @@ async def test_P18_it_is_not_held_for_ever(hub: Hub, provider: FakeProvider) -> 
     await hub.stray()
     await hub.settle()
     hub.clock.advance(3600)
-    assert kinds(await hub.settle()) == [(Kind.UNKNOWN, Action.DESTROY, True)]
+    assert kinds(await hub.settle()) == [(DriftKind.UNKNOWN, Action.DESTROY, True)]
 
 
 async def test_P6_a_worker_whose_instance_is_not_listed_twice_learns_it(
@@ -207,10 +207,10 @@ async def test_P6_a_worker_whose_instance_is_not_listed_twice_learns_it(
 ) -> None:
     instance = await hub.start("w")
     provider.hidden.add(instance)
-    assert kinds(await hub.settle()) == [(Kind.ABSENT, Action.WAIT, False)]
+    assert kinds(await hub.settle()) == [(DriftKind.ABSENT, Action.WAIT, False)]
     assert hub.life("w").state is State.SUBSTANTIATING
     hub.clock.advance(61)
-    assert kinds(await hub.settle()) == [(Kind.ABSENT, Action.GIVE_UP, True)]
+    assert kinds(await hub.settle()) == [(DriftKind.ABSENT, Action.GIVE_UP, True)]
     assert hub.life("w").state is State.LATENT
     assert provider.instances == {}, "its destroy went out all the same"
 
@@ -226,7 +226,7 @@ async def test_P6_one_that_shows_up_again_is_forgotten_as_absent(
     assert (await hub.settle()).outcomes == []
     provider.hidden.add(instance)
     hub.clock.advance(61)
-    assert kinds(await hub.settle()) == [(Kind.ABSENT, Action.WAIT, False)]
+    assert kinds(await hub.settle()) == [(DriftKind.ABSENT, Action.WAIT, False)]
 
 
 async def test_P6_a_provider_that_does_not_answer_proves_nothing(
@@ -246,7 +246,7 @@ async def test_K3_a_lost_handle_is_recorded(hub: Hub, provider: FakeProvider) ->
     forgotten = {**columns_of(entry.life), "handle": None}
     entry.revision = await hub.store.write(workers.update, "w", entry.revision, forgotten)
     entry.life = replace(entry.life, instance=replace(entry.life.instance, handle=None))
-    assert kinds(await hub.settle()) == [(Kind.UNRECORDED, Action.ADOPT, True)]
+    assert kinds(await hub.settle()) == [(DriftKind.UNRECORDED, Action.ADOPT, True)]
     assert hub.life("w").instance is not None
     assert hub.life("w").instance.handle == {"version": 1, "instance": instance}
 
@@ -269,7 +269,7 @@ async def test_P13_forget_takes_a_persons_word_only_where_the_destroy_failed(
     assert row["end_reason"] == "forgotten by ann: sold the host"
     hub.clock.advance(1)
     # Should it turn up again, it is an orphan like any other.
-    assert kinds(await hub.settle()) == [(Kind.ORPHAN, Action.DESTROY, False)]
+    assert kinds(await hub.settle()) == [(DriftKind.ORPHAN, Action.DESTROY, False)]
     again = await hub.reconciler.forget(["w"], reason="gone", by="ann", dry_run=False)
     assert again == [{"name": "w", "changed": False}]
 
@@ -359,7 +359,7 @@ async def test_what_is_to_go_is_destroyed_as_its_worker_s_place_is_reached_today
     await hub.start("w", keep="recipe", region="near", destroy="fail")
     await rest(hub, "w")
     await redefine(hub, "w", region="near")
-    assert kinds(await hub.settle()) == [(Kind.SPARE, Action.DESTROY, True)]
+    assert kinds(await hub.settle()) == [(DriftKind.SPARE, Action.DESTROY, True)]
     assert not provider.instances
 
 
@@ -391,7 +391,7 @@ async def test_V2_a_machine_that_was_kept_goes_when_its_worker_is_defined_otherw
     await hub.start("w", keep="recipe", region="near")
     await rest(hub, "w")
     await redefine(hub, "w", **now)
-    assert kinds(await hub.settle()) == [(Kind.SPARE, Action.DESTROY, True)]
+    assert kinds(await hub.settle()) == [(DriftKind.SPARE, Action.DESTROY, True)]
     assert not provider.instances
     assert (await hub.settle()).outcomes == []
 
@@ -405,7 +405,7 @@ async def test_V2_a_machine_that_was_kept_goes_with_its_worker_wherever_it_is(
     await rest(hub, "w")
     await remove(hub, "w")
     assert len(provider.instances) == 2
-    assert kinds(await hub.settle()) == [(Kind.SPARE, Action.DESTROY, True)]
+    assert kinds(await hub.settle()) == [(DriftKind.SPARE, Action.DESTROY, True)]
     assert [each.worker for each in provider.instances.values()] == ["v"]
 
 
@@ -421,7 +421,7 @@ async def test_a_place_of_former_times_that_does_not_answer_is_told_and_asked_ag
     assert "machines were kept before: fake: the provider does not" in report.unanswered["fake"]
     assert [each.finding.instance for each in report.outcomes] == [gone], "others are settled"
     provider.mute_regions.clear()
-    assert kinds(await hub.settle()) == [(Kind.SPARE, Action.DESTROY, True)]
+    assert kinds(await hub.settle()) == [(DriftKind.SPARE, Action.DESTROY, True)]
 
 
 async def resurrect_beside(hub: Hub, provider: FakeProvider, name: str) -> str:
@@ -461,7 +461,7 @@ async def test_what_was_kept_is_looked_for_until_it_has_long_not_been_listed(
     provider.instances.clear()
     assert (await hub.settle()).outcomes == []
     provider.instances.update(kept)  # the list had lagged
-    assert kinds(await hub.settle()) == [(Kind.SPARE, Action.DESTROY, True)]
+    assert kinds(await hub.settle()) == [(DriftKind.SPARE, Action.DESTROY, True)]
     hub.clock.advance(3700)
     await hub.settle()
     assert await hub.store.read(workers.kept, "fake") == []

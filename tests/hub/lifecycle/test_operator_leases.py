@@ -24,7 +24,7 @@ from test_step import (
 from hostler_hub.lifecycle import (
     IllegalTransition,
     Mode,
-    PersonLease,
+    OperatorLease,
     Presence,
     State,
     Timer,
@@ -36,7 +36,7 @@ from hostler_hub.lifecycle.model import why_not_leasable, why_not_startable
 
 
 def asked(at: float = 5, *, wait_s: float = 60, keep: bool = False) -> events.PersonAsked:
-    lease = PersonLease("P1", "ann", at, at + wait_s, ttl_s=300, reason="debugging", keep=keep)
+    lease = OperatorLease("P1", "ann", at, at + wait_s, ttl_s=300, reason="debugging", keep=keep)
     return events.PersonAsked(at=at, lease=lease)
 
 
