@@ -19,17 +19,17 @@ from hostler_agent.wire import codec
 from hostler_agent.wire.limits import TO_AGENT
 from hostler_hub.builds.command import CommandRun
 from hostler_hub.builds.runner import Runner
-from hostler_hub.builds.service import Queue
+from hostler_hub.builds.supervisor import Supervisor
 from hostler_hub.scheduling.dispatcher import Dispatcher
 from hostler_hub.workers.agents.admission import Admission
-from hostler_hub.workers.agents.sessions import AgentSession
+from hostler_hub.workers.agents.session import AgentSession
 
 POINTS: dict[str, tuple[type | None, str]] = {
     "before create": (None, "create"),
     "after create": (None, "create"),
     "before attach": (Admission, "admit"),
     "before lease": (Dispatcher, "_lease"),
-    "before start": (Queue, "start"),
+    "before start": (Supervisor, "start"),
     "after start_command": (AgentSession, "_send"),
     "before update": (CommandRun, "update"),
     "after update": (CommandRun, "update"),

@@ -1,13 +1,16 @@
-"""The composition root: settings in, a hub out; torn down in the reverse order."""
+"""The composition root: makes a hub of its settings, and ends it in the reverse order.
+
+Each part is complete when its constructor returns, so parts are made from the bottom up. Where two
+need each other, a third below both is made first: the controller's commands reach the supervisor of
+builds through a queue, the dispatcher and the leases through events (``CommandReceivers``).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import functools
-import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,28 +18,33 @@ from pathlib import Path
 from fastapi import FastAPI
 from sqlalchemy import Connection
 
-from hostler_agent.wire import extension
-from hostler_hub.builds.artifacts.exchange import Exchange
-from hostler_hub.builds.artifacts.files import Files
-from hostler_hub.builds.artifacts.store import Artifacts
+from hostler_hub.builds.artifacts.exchange import Exchange, open_exchange
 from hostler_hub.builds.logs import Logs
-from hostler_hub.builds.service import Queue
+from hostler_hub.builds.service import Builds
 from hostler_hub.builds.step_runner import Services
-from hostler_hub.dispatching import assemble
+from hostler_hub.builds.supervisor import Supervisor
 from hostler_hub.drivers import agent_archive
 from hostler_hub.drivers import registry as driver_registry
-from hostler_hub.drivers.contract import AgentArchive, Driver, Environment
-from hostler_hub.lifecycle import commands
+from hostler_hub.drivers.contract import AgentArchive, Driver
+from hostler_hub.drivers.environment import environment_of
 from hostler_hub.notify.notifier import Notifier
-from hostler_hub.runtime import docker_privileges
 from hostler_hub.runtime.clock import Clock, SystemClock
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.process import write_json
-from hostler_hub.runtime.secrets import ENV_PREFIX, Secrets
+from hostler_hub.runtime.secrets import Secrets, secrets_of
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.shutdown import Closing
 from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.runtime.waiters import Waiters
+from hostler_hub.scheduling.backlog import Backlog
+from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.dispatcher import Dispatcher
+from hostler_hub.scheduling.groups import Groups
+from hostler_hub.scheduling.idle_pool import IdlePool
+from hostler_hub.scheduling.matching import Roster
+from hostler_hub.scheduling.pool_policy import PoolPolicy
+from hostler_hub.scheduling.reasons import Reasons
+from hostler_hub.scheduling.skip_recorder import SkipRecorder
 from hostler_hub.store import meta
 from hostler_hub.store.engine import Store
 from hostler_hub.store.open import open_store
@@ -46,20 +54,21 @@ from hostler_hub.web.tokens import Tokens
 from hostler_hub.workers.agents.admission import Admission
 from hostler_hub.workers.agents.examiner import Examiner
 from hostler_hub.workers.agents.refusals import Refusals
-from hostler_hub.workers.agents.sessions import Agents
+from hostler_hub.workers.agents.server import AgentServer
+from hostler_hub.workers.agents.sessions import Sessions
+from hostler_hub.workers.command_handlers import CommandReceivers
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.definitions import Definitions
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.incident_log import Incidents
+from hostler_hub.workers.lease_index import LeaseIndex
 from hostler_hub.workers.leases import Leases
 from hostler_hub.workers.reconcile.reconciler import Reconciler
 from hostler_hub.workers.registry import Registry
-from hostler_hub.workers.service import Fleet
+from hostler_hub.workers.service import Workers
 
 # What the hub's own parts may take to close, beyond the time instances have to go.
 _CLOSE_S = 5.0
-# For the bytes of artifacts and stored files; the disk has no use for more.
-_FILE_THREADS = 4
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -72,33 +81,6 @@ def create_app(settings: Settings) -> FastAPI:
             yield
 
     return application.create(lifespan)
-
-
-@dataclass(frozen=True)
-class _Outlets:
-    """Where the lifecycle's commands go that are not about a driver or a timer."""
-
-    agents: Agents
-    queue: Queue
-    dispatcher: Dispatcher
-    leases: Leases
-    gate: Examiner
-
-    def send_away(self, connection: str, reason: str) -> None:
-        self.agents.send_away(connection, reason)
-
-    def lose_leases(self, leases: Sequence[str], reason: str, *, still_running: bool) -> None:
-        self.queue.lose(leases, reason, still_running=still_running)
-
-    def offer_slots(self) -> None:
-        self.dispatcher.wake()
-        self.leases.offer()
-
-    def tell_person(self, lease: str) -> None:
-        self.leases.tell(lease)
-
-    def examine(self, worker: str, order: commands.Examine) -> None:
-        self.gate.examine(worker, order)
 
 
 @dataclass(frozen=True)
@@ -122,139 +104,186 @@ async def running(
         tokens = Tokens(store, clock)
         await tokens.ensure_admin(settings.state_dir)
         closing = Closing(settings.shutdown_deadline_s + _CLOSE_S)
-        drivers = await _drivers(stack, settings, hub_id, closing, sources)
-        yield await _assemble(stack, settings, clock, store, tokens, drivers, hub_id, closing)
+        secrets = secrets_of(settings)
+        archive = await asyncio.to_thread(sources.archive, settings.archive_dir)
+        drivers: dict[str, Driver] = {}
+        for name, driver in sources.drivers().items():
+            drivers[name] = driver(environment_of(name, settings, hub_id, archive, secrets))
+            stack.push_async_callback(closing.within, f"driver {name}", drivers[name].aclose)
+        exchange = stack.enter_context(open_exchange(settings.state_dir, store, clock))
+        base = _Base(hub_id, settings, clock, store, tokens, secrets, drivers, exchange)
+        yield await _start(stack, _parts(base, _core(base)), closing)
 
 
-def _exchange(
-    stack: contextlib.AsyncExitStack, settings: Settings, clock: Clock, store: Store
-) -> Exchange:
-    threads = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="files")
-    artifacts = Artifacts(settings.state_dir / "artifacts", store, clock, threads)
-    stack.callback(artifacts.close)
-    files = Files(settings.state_dir / "files", threads)
-    stack.callback(files.close)
-    stack.callback(threads.shutdown)
-    return Exchange(artifacts, files)
+@dataclass(frozen=True)
+class _Base:
+    """What all other parts of the hub stand on."""
+
+    id: str
+    settings: Settings
+    clock: Clock
+    store: Store
+    tokens: Tokens
+    secrets: Secrets
+    drivers: Mapping[str, Driver]
+    exchange: Exchange
 
 
-async def _drivers(
-    stack: contextlib.AsyncExitStack,
-    settings: Settings,
-    hub_id: str,
-    closing: Closing,
-    sources: Sources,
-) -> Mapping[str, Driver]:
-    agents_url = settings.connect_url + extension.PATH
-    secrets = _secrets(settings)
-    agent = await asyncio.to_thread(sources.archive, settings.archive_dir)
-    drivers: dict[str, Driver] = {}
-    for name, driver in sources.drivers().items():
-        directory = settings.state_dir / "instances" / name
-        environment = Environment(
-            hub=hub_id,
-            directory=directory,
-            connect_url=agents_url,
-            archive=agent,
-            secrets=secrets,
-            hub_socket=settings.agents_socket,
-            ca_file=Path(settings.tls_ca) if settings.tls_ca else None,
-            grants=docker_privileges.parse(settings.docker_allow),
-            given=settings.state_dir / "drivers" / name,
-        )
-        drivers[name] = driver(environment)
-        stack.push_async_callback(closing.within, f"driver {name}", drivers[name].aclose)
-    return drivers
+@dataclass(frozen=True)
+class _Core:
+    """The controller, what its commands reach, and what its transitions depend on."""
+
+    registry: Registry
+    roster: Roster
+    receivers: CommandReceivers
+    wake_dispatcher: asyncio.Event
+    lease_offered: asyncio.Event
+    backlog: Backlog
+    decision_log: DecisionLog
+    policy: PoolPolicy
+    notifier: Notifier
+    controller: Controller
 
 
-def _secrets(settings: Settings) -> Secrets:
-    directory = (
-        Path(settings.secrets_dir) if settings.secrets_dir else settings.state_dir / "secrets"
-    )
-    environ = {name: value for name, value in os.environ.items() if name.startswith(ENV_PREFIX)}
-    return Secrets(directory, environ)
-
-
-async def _assemble(
-    stack: contextlib.AsyncExitStack,
-    settings: Settings,
-    clock: Clock,
-    store: Store,
-    tokens: Tokens,
-    drivers: Mapping[str, Driver],
-    hub_id: str,
-    closing: Closing,
-) -> Hub:
-    exchange = _exchange(stack, settings, clock, store)
+def _core(base: _Base) -> _Core:
+    settings, store, clock = base.settings, base.store, base.clock
     registry = Registry()
-    logs = Logs(store, settings.log_step_size_bytes)
-    controller = Controller(store, clock, registry, drivers, settings.lease_ttl_s)
-    secrets, refusals = _secrets(settings), Refusals(store, clock)
-    notifier = Notifier(settings, store, clock, hub_id, secrets)
-    controller.alarms = notifier.alarms
-    admission = Admission(
-        store, clock, registry, controller, refusals, secrets, settings.handshakes_per_s
+    roster = Roster(registry)
+    sessions = Sessions(store, registry)
+    wake_dispatcher, lease_offered = asyncio.Event(), asyncio.Event()
+    receivers = CommandReceivers(
+        sessions=sessions,
+        examiner=Examiner(clock, registry, sessions),
+        leases=LeaseIndex(),
+        lost_leases=asyncio.Queue(),
+        offers=(wake_dispatcher, lease_offered),
     )
-    agents = Agents(settings, store, clock, registry, controller, admission)
-    dispatching = assemble(settings, store, clock, registry, controller, logs)
-    queue, dispatcher = dispatching.queue, dispatching.dispatcher
-    leases = Leases(store, clock, registry, controller)
-    gate = Examiner(clock, registry, controller, agents)
-    controller.outlets = _Outlets(agents, queue, dispatcher, leases, gate)
-    queue.services = Services(
-        store, clock, controller, agents, logs, exchange, queue.finished, queue.forfeit
+    backlog = Backlog(roster, wake_dispatcher)
+    log = DecisionLog(store, clock, settings.decisions_keep_s, settings.decisions_keep_rows)
+    policy = PoolPolicy(clock, registry, backlog, log)
+    notifier = Notifier(settings, store, clock, base.id, base.secrets)
+    controller = Controller(
+        store,
+        clock,
+        registry,
+        base.drivers,
+        settings.lease_ttl_s,
+        policy,
+        notifier.alarms,
+        receivers,
+    )
+    signals = wake_dispatcher, lease_offered
+    return _Core(registry, roster, receivers, *signals, backlog, log, policy, notifier, controller)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The services, and the loops that run in the background."""
+
+    hub: Hub
+    core: _Core
+    admission: Admission
+    supervisor: Supervisor
+    dispatcher: Dispatcher
+
+
+def _parts(base: _Base, core: _Core) -> _Parts:
+    settings, store, clock = base.settings, base.store, base.clock
+    registry, controller, policy = core.registry, core.controller, core.policy
+    sessions, log = core.receivers.sessions, core.decision_log
+
+    def defined() -> None:
+        """Workers were defined anew: builds may have become possible."""
+        policy.changed()
+        core.wake_dispatcher.set()
+
+    refusals = Refusals(store, clock)
+    admission = Admission(
+        store, clock, registry, controller, refusals, base.secrets, settings.handshakes_per_s
+    )
+    agents = AgentServer(settings, store, clock, registry, controller, admission, sessions)
+    reasons = Reasons(registry, core.roster, policy)
+    logs = Logs(store, settings.log_step_size_bytes)
+    services = Services(store, clock, controller, sessions, logs, base.exchange, Waiters())
+    supervisor = Supervisor(services, core.backlog, core.receivers.lost_leases)
+    dispatcher = Dispatcher(
+        clock,
+        registry,
+        controller,
+        core.roster,
+        policy,
+        core.backlog,
+        wake=core.wake_dispatcher,
+        idle_pool=IdlePool(clock, registry, controller, policy, log),
+        skips=SkipRecorder(clock, core.backlog, reasons, log),
+        on_leased=supervisor.start,
     )
     definitions = Definitions(
-        store, clock, registry, controller, drivers, secrets, dispatching.changed
+        store, clock, registry, controller, base.drivers, base.secrets, defined
     )
-    fleet = Fleet(store, clock, registry, controller, queue, definitions, dispatching.reasons)
-    incidents = Incidents(store, clock, registry, notifier.defaults, notifier.outbox.wake)
-    tasks = Tasks()
-
-    ownerless = await controller.load()
-    stack.callback(_note_what_is_left, settings, clock, registry, closing)
-    stack.push_async_callback(closing.within, "outbox", notifier.outbox.aclose)
-    stack.push_async_callback(closing.within, "controller", controller.aclose)
-    await refusals.load()
-    stack.push_async_callback(closing.within, "refusals", refusals.aclose)
-    stack.push_async_callback(closing.within, "admission", admission.aclose)
-    stack.push_async_callback(closing.within, "agents", agents.aclose)
-    stack.push_async_callback(closing.within, "gate", gate.aclose)
-    stack.push_async_callback(closing.within, "queue", queue.aclose)
-    await dispatching.groups.load()
-    await queue.load()
-    queue.lose(ownerless, "its worker was lost when the last hub ended", still_running=True)
-    stack.push_async_callback(closing.within, "leases", leases.aclose)
-    await controller.recover()
-    leases.load()
-    # Drivers are still there while the idle instances are sent away (P19).
-    stop = functools.partial(controller.stop, settings.shutdown_deadline_s)
-    stack.push_async_callback(closing.within, "idle instances", stop)
-    stack.push_async_callback(closing.within, "background tasks", tasks.aclose)
-    tasks.spawn(controller.stalls.watch(), "stalls")
-    dispatching.start(tasks)
-    tasks.spawn(notifier.outbox.run(), "outbox")
-    interval_s = settings.reconcile_interval_s
-    reconciler = Reconciler(store, clock, registry, controller, drivers, interval_s)
-    tasks.spawn(reconciler.run(), "reconciler")
-    return Hub(
-        id=hub_id,
+    hub = Hub(
+        id=base.id,
         settings=settings,
         clock=clock,
         store=store,
-        tokens=tokens,
-        fleet=fleet,
-        queue=queue,
+        tokens=base.tokens,
+        fleet=Workers(store, clock, registry, controller, supervisor, reasons),
+        queue=Builds(services, core.backlog, reasons, supervisor),
+        definitions=definitions,
+        supervisor=supervisor,
         agents=agents,
         refusals=refusals,
-        exchange=exchange,
-        reconciler=reconciler,
+        exchange=base.exchange,
+        reconciler=Reconciler(
+            store, clock, registry, controller, base.drivers, settings.reconcile_interval_s
+        ),
         evidence=Evidence(store, clock),
-        leases=leases,
-        journal=dispatching.journal,
-        incidents=incidents,
-        groups=dispatching.groups,
+        leases=Leases(
+            store, clock, registry, controller, core.receivers.leases, core.lease_offered
+        ),
+        journal=log,
+        incidents=Incidents(
+            store, clock, registry, core.notifier.defaults, core.notifier.outbox.wake
+        ),
+        groups=Groups(store, clock, policy, core.wake_dispatcher.set),
     )
+    return _Parts(hub, core, admission, supervisor, dispatcher)
+
+
+async def _start(stack: contextlib.AsyncExitStack, parts: _Parts, closing: Closing) -> Hub:
+    """Take up what the last hub left, and start the loops. The stack ends all in reverse order."""
+    hub, core, tasks = parts.hub, parts.core, Tasks()
+    controller, outbox = core.controller, core.notifier.outbox
+
+    def closes(name: str, close: Callable[[], Awaitable[object]]) -> None:
+        stack.push_async_callback(closing.within, name, close)
+
+    await controller.load()
+    stack.callback(_note_what_is_left, hub.settings, hub.clock, core.registry, closing)
+    closes("outbox", outbox.aclose)
+    closes("controller", controller.aclose)
+    await hub.refusals.load()
+    closes("refusals", hub.refusals.aclose)
+    closes("admission", parts.admission.aclose)
+    closes("agents", core.receivers.sessions.aclose)
+    closes("builds", parts.supervisor.aclose)
+    await hub.groups.load()
+    await core.backlog.load(hub.store)
+    await parts.supervisor.load()
+    closes("leases", hub.leases.aclose)
+    await controller.recover()
+    hub.leases.load()
+    # Drivers are still there while the idle instances are sent away (P19).
+    stop = functools.partial(controller.stop, hub.settings.shutdown_deadline_s)
+    closes("idle instances", stop)
+    closes("background tasks", tasks.aclose)
+    tasks.spawn(controller.stalls.watch(), "stalls")
+    tasks.spawn(core.decision_log.run(), "decision log")
+    tasks.spawn(parts.dispatcher.run(), "dispatcher")
+    tasks.spawn(hub.leases.run(), "leases")
+    tasks.spawn(outbox.run(), "outbox")
+    tasks.spawn(hub.reconciler.run(), "reconciler")
+    return hub
 
 
 def _note_what_is_left(

@@ -106,7 +106,7 @@ class _Server(uvicorn.Server):
         """Slots of builds that are over are given back while their agents are still there: what
         is leased outlives the hub, and costs money until the next one (V18)."""
         hub: Hub = self._app.state.hub
-        await hub.queue.released()
+        await hub.supervisor.released()
         await super().shutdown(sockets)
 
     def ask_to_stop(self) -> None:

@@ -13,11 +13,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from e2e import mortal
 
-from hostler_hub.builds.service import Queue
+from hostler_hub.builds.service import Builds
 from hostler_hub.drivers.ec2 import Ec2Driver, inventory, launch, spare, terminate
 
 POINTS = {
-    "after submit": (Queue, "submit"),
+    "after submit": (Builds, "submit"),
     "after keep": (Ec2Driver, "keep"),
 }
 ORDERS = {"never": lambda: None}

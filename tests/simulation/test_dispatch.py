@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest import mock
 
 from simulation.cases import simulated
 from simulation.machine import script
@@ -51,14 +52,12 @@ async def test_V9_P20_an_idle_timer_stops_nothing_that_queued_work_needs(world: 
     await world.until(lambda: world.life().attached)
     epoch = world.life().epoch
     now = world.wall()
-    held = world.hub.queue.need  # type: ignore[attr-defined]
-    overseer = world.hub.queue._reasons._overseer  # type: ignore[attr-defined]
-    overseer.need = lambda name: "01J00000000000000000000000"  # queued, and not ready yet
-    await world.sleep(60)
-    assert world.life().epoch == epoch
-    assert world.life().state.value == "substantiated"
-    assert rules(world, "skip", worker="w") == ["queued_work"]  # once, not every ten seconds
-    overseer.need = held
+    waiting = "01J00000000000000000000000"  # queued, and not ready yet
+    with mock.patch.object(world.hub.queue._backlog, "need", return_value=waiting):
+        await world.sleep(60)
+        assert world.life().epoch == epoch
+        assert world.life().state.value == "substantiated"
+        assert rules(world, "skip", worker="w") == ["queued_work"]  # once, not every ten seconds
     await world.state("insubstantiating")
     assert rules(world, "stop", worker="w") == ["idle"]
     assert world.wall() - now < 75

@@ -246,7 +246,7 @@ class World:
     async def define(self, *names: str, **definition: Any) -> None:
         given = {"driver": "simulated", **definition}
         workers = [WorkerDefinition.model_validate({"name": name, **given}) for name in names]
-        await self.ask(lambda hub: hub.fleet.define(workers, dry_run=False, by="ann"))
+        await self.ask(lambda hub: hub.definitions.define(workers, dry_run=False, by="ann"))
 
     async def set_mode(self, mode: str, *names: str) -> None:
         await self.ask(

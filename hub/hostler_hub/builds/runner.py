@@ -28,7 +28,7 @@ from hostler_hub.specs.build import BuildSpec
 from hostler_hub.store import builds
 from hostler_hub.store import logs as log_rows
 from hostler_hub.store.errors import LogGap
-from hostler_hub.workers.agents.sessions import ConnectionLost
+from hostler_hub.workers.agents.session import ConnectionLost
 
 _log = structlog.get_logger(__name__)
 
@@ -66,7 +66,10 @@ class Runner:
             self._interrupt.set_result(Interruption(state, "interrupted", reason))
 
     async def run(self) -> None:
-        """Run what is left of the build, store its result, give the slot back."""
+        """Run what is left of the build, store its result, give the slot back.
+
+        Raises CommandGone; then the build has no result.
+        """
         timer = None
         if self.spec.timeout_s is not None:
             timer = self._services.clock.call_after(self.spec.timeout_s, self._time_out)
@@ -135,7 +138,7 @@ class Runner:
         for number in range(len(self._states)):
             self._services.logs.changed(StepKey(lease.build, lease.attempt, number))
         self.over = True
-        self._services.on_finished(lease.build)
+        self._services.ended.wake(lease.build)
         _log.info("build finished", build=lease.build, state=state, worker=lease.worker)
         await self._release(finished=first)
 
@@ -196,10 +199,10 @@ class Runner:
         command.stored.set()  # nothing of it is kept
         # A new id each time: an agent that did it for the last hub would not do it again (K10).
         command_id = f"{self.lease.build}.{self.lease.attempt}.clean.{secrets.token_hex(8)}"
-        self._services.agents.listen(command_id, command)
+        self._services.sessions.listen(command_id, command)
         try:
             async with asyncio.timeout(CLEAN_DEADLINE_S):
-                session = await self._services.agents.session(self.lease.instance)
+                session = await self._services.sessions.session(self.lease.instance)
                 args = {
                     "paths": [workspace(session, self.lease)],
                     "logEnviron": False,
@@ -210,7 +213,7 @@ class Runner:
         except (ConnectionLost, RemoteError, TimeoutError) as error:
             return f"its workspace could not be removed: {str(error) or 'no answer in time'}"
         finally:
-            self._services.agents.unlisten(command_id)
+            self._services.sessions.unlisten(command_id)
         if outcome.state != states.SUCCESS:
             return f"its workspace could not be removed (rc {outcome.rc})"
         return None

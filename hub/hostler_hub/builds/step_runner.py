@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,12 +28,14 @@ from hostler_hub.builds.states import Interruption, StepOutcome
 from hostler_hub.builds.step_kinds import KINDS, Call, Place, StepFailed, Wanted
 from hostler_hub.builds.timeouts import Patience
 from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.waiters import Waiters
 from hostler_hub.scheduling.lease import Lease
 from hostler_hub.specs.build import BuildSpec
 from hostler_hub.specs.step import Limits, effective
 from hostler_hub.store import logs as log_rows
 from hostler_hub.store.engine import Store
-from hostler_hub.workers.agents.sessions import Agents, AgentSession, ConnectionLost
+from hostler_hub.workers.agents.session import AgentSession, ConnectionLost
+from hostler_hub.workers.agents.sessions import Sessions
 from hostler_hub.workers.controller import Controller
 
 # How long an interrupted command may take beyond its own SIGTERM grace before we give up on it.
@@ -45,6 +46,10 @@ _ENDING_S = 1.0
 _MISSING = b"\n[the rest was lost in an outage of the hub's database]\n"
 # More output than that is no property's value.
 OUTPUT_SIZE_BYTES = 1024 * 1024
+
+
+class CommandGone(Exception):
+    """The agent lives and has lost the build's command: the attempt cannot go on."""
 
 
 class StepRun:
@@ -72,7 +77,10 @@ class StepRun:
         self.command = CommandRun(lease.instance, log=None)  # none yet
 
     async def run(self) -> StepOutcome:
-        """Run it to its end, whatever that is; then acknowledge() when the outcome is durable."""
+        """Run the step to its end; call acknowledge() when the outcome is stored.
+
+        Raises CommandGone.
+        """
         patience = None
         if self._kind.is_timed:
             patience = Patience(self._services.clock, self._step, self._stop, self._progress)
@@ -81,8 +89,8 @@ class StepRun:
             outcome = await self._run()
             left = survivors(self.command.receipt)
             return replace(outcome, clean=False, survivors=left) if left else outcome
-        except asyncio.CancelledError:
-            self._services.agents.unlisten(self._command_id)
+        except (asyncio.CancelledError, CommandGone):
+            self._services.sessions.unlisten(self._command_id)
             self._discard()
             raise
         finally:
@@ -96,13 +104,13 @@ class StepRun:
     def acknowledge(self) -> None:
         """The outcome is durable: the agent may forget the command."""
         self.command.stored.set()
-        self._services.agents.unlisten(self._command_id)
+        self._services.sessions.unlisten(self._command_id)
 
     async def _run(self) -> StepOutcome:
         if self._kind.resumes:
             # Before its agent attaches, which is then told to go on with it.
             self._begin(None)
-        session = await self._services.agents.session(self._lease.instance)
+        session = await self._services.sessions.session(self._lease.instance)
         place = Place(self._spec, workspace(session, self._lease))
         script = self._kind.script(self._step, place)
         brought: Any = None
@@ -150,7 +158,7 @@ class StepRun:
         """Listen for a command, the next one or the same again."""
         base = 0
         if not self._kind.resumes:
-            self._services.agents.unlisten(self._command_id)
+            self._services.sessions.unlisten(self._command_id)
             base = self._log.end
             key = self._key
             # Opaque: this id is all that names the hub's end of a transfer.
@@ -163,7 +171,7 @@ class StepRun:
             None if wanted is None else self._services.exchange.open(wanted),
             listens=not self._kind.is_command,
         )
-        self._services.agents.listen(self._command_id, self.command)
+        self._services.sessions.listen(self._command_id, self.command)
 
     async def _drive(self, call: Call) -> None:
         """Send the command over every session there is until it is over.
@@ -172,7 +180,7 @@ class StepRun:
         """
         command = self.command
         while not command.outcome.done():
-            session = await self._services.agents.session(self._lease.instance)
+            session = await self._services.sessions.session(self._lease.instance)
             if session.report is None and self._limits is not None:
                 text = f"a stock Buildbot worker cannot limit commands ({self._limits.words})"
                 command.outcome.set_result(StepOutcome(states.FAILURE, None, "not_started", text))
@@ -194,8 +202,7 @@ class StepRun:
 
     async def _refused(self, session: AgentSession, why: str) -> None:
         if why == LOST:
-            self._services.on_lost(self._lease, why)
-            await asyncio.Event().wait()  # until we are cancelled for it
+            raise CommandGone(why)
         if why == ENDING:  # its slot is nobody's before that (V10)
             await asyncio.sleep(_ENDING_S)
         elif why == STOPPING:  # no fault of the build: it is lost with its agent
@@ -296,13 +303,12 @@ def _read_output(c: Connection, key: StepKey) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What every runner uses."""
+    """What every attempt of a build uses. ``ended`` wakes those who wait for a build's end."""
 
     store: Store
     clock: Clock
     controller: Controller
-    agents: Agents
+    sessions: Sessions
     logs: Logs
     exchange: Exchange
-    on_finished: Callable[[str], None]
-    on_lost: Callable[[Lease, str], None]
+    ended: Waiters[str]

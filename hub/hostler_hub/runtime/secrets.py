@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hostler_hub.runtime.settings import Settings
 from hostler_hub.specs.secret_ref import ENV_PREFIX, SecretRef
 
 __all__ = ["ENV_PREFIX", "NO_SECRETS", "SecretRef", "SecretRefused", "Secrets"]
@@ -66,3 +67,11 @@ class Secrets:
 
 
 NO_SECRETS = Secrets()
+
+
+def secrets_of(settings: Settings) -> Secrets:
+    """The secrets of the hub's directory for them and of its environment variables."""
+    given = settings.secrets_dir
+    directory = Path(given) if given else settings.state_dir / "secrets"
+    environ = {name: value for name, value in os.environ.items() if name.startswith(ENV_PREFIX)}
+    return Secrets(directory, environ)

@@ -1,8 +1,8 @@
-"""The log of decisions: read, kept within bounds, and told what was looked at and not done.
+"""The log of decisions: written, pruned, read.
 
 Decisions that change something are written by the controller with the change. A skip changes
-nothing and is seen again at every look, so it is written only when its rule is another than at the
-last look; what was given up meanwhile is forgotten.
+nothing and is found again by every plan, so it is written only when its rule differs from the one
+found before; ``done`` and ``keep`` forget what is no longer skipped.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class DecisionLog:
             del self._rules[key]
 
     async def run(self) -> None:
-        """Write what was noted, and prune; for as long as the hub runs."""
+        """Write what was noted, and prune, until cancelled; first what the last hub left."""
+        self._news.set()
         while True:
             await self._news.wait()
             self._news.clear()
@@ -99,10 +100,6 @@ class DecisionLog:
         )
         if gone:
             _log.info("decisions pruned", count=gone)
-
-    def start(self) -> None:
-        """Prune what the last hub left, and from time to time from now on."""
-        self._news.set()
 
     async def page(self, where: Filter, limit: int, after: int | None) -> dict[str, Any]:
         """Decisions newest first; ``next`` is the ``after`` of the next page, or None."""

@@ -1,11 +1,10 @@
-"""The loop that acts on what ``planning`` chose: leases slots, and wakes workers."""
+"""The loop that carries out the planner's choice: leases slots, and starts instances."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection
@@ -14,6 +13,7 @@ from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import IllegalTransition, events
 from hostler_hub.runtime.clock import Clock, Timer
 from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.scheduling.backlog import Backlog
 from hostler_hub.scheduling.idle_pool import IdlePool
 from hostler_hub.scheduling.lease import Lease
 from hostler_hub.scheduling.matching import Matcher, Roster
@@ -30,27 +30,11 @@ _log = structlog.get_logger(__name__)
 
 RETRY_S = 1.0
 # However far the next instant is: a clock may be set meanwhile (A9).
-LOOK_AGAIN_S = 60.0
-
-
-class Backlog(Protocol):
-    """The queue as the dispatcher sees it."""
-
-    def ready(self, now: float) -> list[Waiting]: ...
-    def next_ready_at(self, now: float) -> float | None: ...
-    def taken(self, build: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Keepers:
-    """Who looks after what the queue alone does not say."""
-
-    upkeep: IdlePool
-    survey: SkipRecorder
+WAKE_AGAIN_S = 60.0
 
 
 class Dispatcher:
-    """Looks whenever something became possible, and acts on the plan."""
+    """Plans whenever ``wake`` is set, and acts on the plan; ``on_leased`` starts the attempt."""
 
     def __init__(
         self,
@@ -60,7 +44,10 @@ class Dispatcher:
         roster: Roster,
         policy: PoolPolicy,
         backlog: Backlog,
-        keepers: Keepers,
+        *,
+        wake: asyncio.Event,
+        idle_pool: IdlePool,
+        skips: SkipRecorder,
         on_leased: Callable[[Lease, BuildSpec, Sequence[Any]], None],
     ) -> None:
         self._clock = clock
@@ -71,24 +58,23 @@ class Dispatcher:
         self._roster = roster
         self._shares = Shares()
         self._policy = policy
-        self._keepers = keepers
+        self._idle_pool = idle_pool
+        self._skips = skips
         self._turn = 0
         self._alarm: Timer | None = None
-        self._woken = asyncio.Event()
-
-    def wake(self) -> None:
-        self._woken.set()
+        self._wake = wake
 
     async def run(self) -> None:
-        """Look, act, wait; for as long as the hub runs."""
+        """Plan and act whenever woken, until cancelled. The first plan is made at once."""
+        self._wake.set()
         while True:
-            await self._woken.wait()
-            self._woken.clear()
+            await self._wake.wait()
+            self._wake.clear()
             try:
                 await self.dispatch_once()
-            except Exception as error:  # noqa: BLE001 - one bad look must not end dispatching
+            except Exception as error:  # noqa: BLE001 - one bad plan must not end dispatching
                 _log.error("dispatch failed", exc_info=error)
-                self._clock.call_after(RETRY_S, self.wake)
+                self._clock.call_after(RETRY_S, self._wake.set)
 
     async def dispatch_once(self) -> None:
         now = self._clock.now()
@@ -96,30 +82,30 @@ class Dispatcher:
         later = [self._backlog.next_ready_at(now)]
         if queue:
             later.extend(await self._serve(queue, now))
-        later.append(await self._keepers.upkeep.reconcile_idle(self._shares))
-        self._look_again(min((at for at in later if at is not None), default=None))
+        later.append(await self._idle_pool.reconcile_idle(self._shares))
+        self._wake_at(min((at for at in later if at is not None), default=None))
 
     async def _serve(self, queue: Sequence[Waiting], now: float) -> list[float | None]:
-        """Plan, and carry it out; when something that is not possible now will be."""
-        look = self._look(now)
-        made = plan(queue, look, starving(queue, now))
+        """Plan, and carry the plan out. Returns when what is not possible now may be."""
+        snapshot = self._snapshot(now)
+        made = plan(queue, snapshot, starving(queue, now))
         leasing = [self._lease(build, worker) for build, worker in made.leases]
         waking = [self._want(worker, build, len(queue)) for worker, build in made.wanted]
         await asyncio.gather(*leasing, *waking)
         if len(made.leases) == len(queue):
             return []
-        self._keepers.survey.soon()
-        return [budget.until for budget in look.budgets.values()]
+        self._skips.soon()
+        return [budget.until for budget in snapshot.budgets.values()]
 
-    def _look_again(self, at: float | None) -> None:
+    def _wake_at(self, at: float | None) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         if at is not None:
-            wait_s = min(max(0.0, at - self._clock.now()), LOOK_AGAIN_S)
-            self._alarm = self._clock.call_after(wait_s, self.wake)
+            wait_s = min(max(0.0, at - self._clock.now()), WAKE_AGAIN_S)
+            self._alarm = self._clock.call_after(wait_s, self._wake.set)
 
-    def _look(self, now: float) -> Snapshot:
+    def _snapshot(self, now: float) -> Snapshot:
         matcher = self._roster.matcher()
         candidates = [candidate(entry, matcher) for entry in self._registry]
         budgets = self._policy.budgets(now)
@@ -136,7 +122,7 @@ class Dispatcher:
         try:
             await self._controller.handle(worker, event)
         except NotFound:
-            self.wake()  # removed in this moment: look again
+            self._wake.set()  # removed in this moment: look again
 
     def _because(self, rule: str, build: Waiting, **numbers: Any) -> events.Because:
         fitting = self._roster.matcher().fitting(build.kind, build.spec.requires)
@@ -148,7 +134,7 @@ class Dispatcher:
         """V5, V9: the build's and the worker's compare-and-set are one transaction."""
         entry = self._registry.find(worker)
         if entry is None or entry.life.instance is None:
-            self.wake()
+            self._wake.set()
             return
         now = self._clock.now()
         attempt = build.attempts + 1
@@ -177,7 +163,7 @@ class Dispatcher:
             self._backlog.taken(build.id)  # cancelled in this moment
             return
         except (IllegalTransition, NotFound):
-            self.wake()  # the worker changed in this moment: look again
+            self._wake.set()  # the worker changed in this moment: look again
             return
         self._turn += 1
         self._shares.charge(worker, float(entry.definition.weight))

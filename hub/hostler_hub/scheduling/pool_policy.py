@@ -7,12 +7,13 @@ have used up their starts per minute, and which workers were lost together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hostler_hub.lifecycle import commands, events
 from hostler_hub.lifecycle.model import Gate, State, Timer, why_not_usable
 from hostler_hub.runtime.clock import Clock
+from hostler_hub.scheduling.backlog import Backlog
 from hostler_hub.scheduling.breaker import Breaker
 from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.planner import Budget
@@ -30,20 +31,20 @@ GROUP_LOST = "group_lost"
 
 FAILURES_ALLOWED: int = GroupDefinition.model_fields["failures_allowed"].default
 
-Need = Callable[[str], str | None]
-
 
 class PoolPolicy:
-    """An ``FleetPolicy``. ``need`` names the oldest queued build that a worker fits, if any."""
+    """Decides by pool: a group of workers, or all of a driver that are in no group."""
 
-    def __init__(self, clock: Clock, registry: Registry, decision_log: DecisionLog) -> None:
+    def __init__(
+        self, clock: Clock, registry: Registry, backlog: Backlog, decision_log: DecisionLog
+    ) -> None:
         self._clock = clock
         self._registry = registry
+        self._backlog = backlog
         self._decision_log = decision_log
         self._pools: dict[str, Pool] = {}
         self._groups: dict[str, GroupDefinition] = {}
         self._counted: dict[str, Census] | None = None
-        self.need: Need = lambda _worker: None
 
     async def load(self, store: Store, groups: Sequence[GroupDefinition]) -> None:
         """Take up the groups, the open breakers and the starts of the last minute."""
@@ -64,7 +65,7 @@ class PoolPolicy:
                 self._pool(pool_of(entry)).started(row["created_at"])
 
     def define(self, groups: Sequence[GroupDefinition]) -> None:
-        """These groups are all there are."""
+        """Replace the defined groups by ``groups``."""
         self._groups = {group.name: group for group in groups}
         for pool in self._pools.values():
             pool.define(self._groups.get(pool.name))
@@ -94,7 +95,7 @@ class PoolPolicy:
         life = entry.life
         if why_not_usable(life) is not None or life.person is not None:
             return None
-        build = self.need(life.name)
+        build = self._backlog.need(life.name)
         if build is not None:
             return "queued_work", f"queued build {build} fits it", build
         pool, counted = self._of(entry)
@@ -200,7 +201,7 @@ class PoolPolicy:
         if not any(isinstance(each, commands.Forget) for each in transition.ordered):
             counted.count(transition.after)
 
-    # --- its own ----------------------------------------------------------------------------------
+    # --- internals ------------------------------------------------------------------------------
 
     def _starts_hold(self, pool: Pool, counted: Census, transition: Transition) -> bool:
         if not _is_lost(transition) or pool.held(counted, transition.event.at):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
-
 from hostler_hub.runtime.clock import Clock
+from hostler_hub.scheduling.backlog import Backlog
 from hostler_hub.scheduling.decision_log import DecisionLog
-from hostler_hub.scheduling.planner import Waiting
 from hostler_hub.scheduling.reasons import Reasons, Skip
 from hostler_hub.workers.decisions import Decision, DecisionKind
 
@@ -18,12 +15,8 @@ EVERY_S = 5.0
 _UNDER_WAY = {"free", "starting"}
 
 
-class Backlog(Protocol):
-    def waiting(self) -> Iterable[Waiting]: ...
-
-
 class SkipRecorder:
-    """Level-triggered, and cheap: builds of one kind are asked about once."""
+    """Reads the whole backlog each time; asks for the reason once per kind of build."""
 
     def __init__(
         self, clock: Clock, backlog: Backlog, reasons: Reasons, decision_log: DecisionLog
@@ -36,7 +29,7 @@ class SkipRecorder:
         self._last = float("-inf")
 
     def soon(self) -> None:
-        """Builds were left over: look why, in a while."""
+        """Builds were left over by a plan: record why, within ``EVERY_S``."""
         if not self._coming:
             self._coming = True
             wait_s = max(AFTER_S, self._last + EVERY_S - self._clock.monotonic())

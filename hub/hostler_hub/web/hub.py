@@ -7,7 +7,8 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from hostler_hub.builds.artifacts.exchange import Exchange
-from hostler_hub.builds.service import Queue
+from hostler_hub.builds.service import Builds
+from hostler_hub.builds.supervisor import Supervisor
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.scheduling.decision_log import DecisionLog
@@ -15,12 +16,13 @@ from hostler_hub.scheduling.groups import Groups
 from hostler_hub.store.engine import Store
 from hostler_hub.web.tokens import Tokens
 from hostler_hub.workers.agents.refusals import Refusals
-from hostler_hub.workers.agents.sessions import Agents
+from hostler_hub.workers.agents.server import AgentServer
+from hostler_hub.workers.definitions import Definitions
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.incident_log import Incidents
 from hostler_hub.workers.leases import Leases
 from hostler_hub.workers.reconcile.reconciler import Reconciler
-from hostler_hub.workers.service import Fleet
+from hostler_hub.workers.service import Workers
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,11 @@ class Hub:
     clock: Clock
     store: Store
     tokens: Tokens
-    fleet: Fleet
-    queue: Queue
-    agents: Agents
+    fleet: Workers
+    queue: Builds
+    definitions: Definitions
+    supervisor: Supervisor
+    agents: AgentServer
     refusals: Refusals
     exchange: Exchange
     reconciler: Reconciler

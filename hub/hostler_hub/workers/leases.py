@@ -1,7 +1,8 @@
-"""The use cases on leases of people: take a worker for oneself, renew that, give it back.
+"""The use cases on operators' leases: take a worker for oneself, renew that, give it back.
 
-What a lease is and when it is granted the lifecycle core decides; here is who may ask for it. A
-lease is fenced by its id: whoever names one that is over is told so and changes nothing.
+The lifecycle core decides what a lease is and when it is granted; this module decides who may ask
+for it. A lease is fenced by its id: a request that names an ended lease is refused and changes
+nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from hostler_hub.lifecycle.model import (
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.tasks import Tasks
-from hostler_hub.runtime.waiters import Waiters
 from hostler_hub.specs.caller import Caller, Role
 from hostler_hub.store import operator_leases
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.lease_index import LeaseIndex
 from hostler_hub.workers.registry import Entry, Registry
 from hostler_hub.workers.views import lease_view, past_lease_view
 
@@ -45,28 +46,44 @@ class Terms:
 
 
 class Leases:
-    """Answers and orders about leases of people."""
+    """Answers and orders about operators' leases.
+
+    ``offered``: set when a worker may have become available for a lease that waits for it.
+    """
 
     def __init__(
-        self, store: Store, clock: Clock, registry: Registry, controller: Controller
+        self,
+        store: Store,
+        clock: Clock,
+        registry: Registry,
+        controller: Controller,
+        index: LeaseIndex,
+        offered: asyncio.Event,
     ) -> None:
         self._store = store
         self._clock = clock
         self._registry = registry
         self._controller = controller
-        self._workers: dict[str, str] = {}  # which worker a lease that lasts is on
-        self._changed: Waiters[str] = Waiters()
+        self._index = index
+        self._offered = offered
         self._tasks = Tasks()
 
     def load(self) -> None:
-        """Take up what the last hub's registry says."""
+        """Take up the leases that the last hub left."""
         for entry in self._registry:
             if entry.life.person is not None:
-                self._workers[entry.life.person.id] = entry.life.name
-        self.offer()
+                self._index.add(entry.life.person.id, entry.life.name)
+        self._start_instances()
+
+    async def run(self) -> None:
+        """Start instances for waiting leases whenever workers are offered, until cancelled."""
+        while True:
+            await self._offered.wait()
+            self._offered.clear()
+            self._start_instances()
 
     async def settle(self, deadline_s: float) -> bool:
-        """Wait until nothing that was offered is under way; whether it came to that."""
+        """Wait until no start is in progress. Returns False if the deadline passed first."""
         return await self._tasks.settle(deadline_s)
 
     async def aclose(self) -> None:
@@ -95,15 +112,15 @@ class Leases:
             reason=terms.reason,
             keep=terms.keep,
         )
-        self._workers[lease.id] = worker
+        self._index.add(lease.id, worker)
         try:
             await self._controller.handle(worker, events.PersonAsked(at=now, lease=lease))
         except (IllegalTransition, NotFound) as error:
-            del self._workers[lease.id]
+            self._index.discard(lease.id)
             self._refuse(self._registry.get(worker).life, terms)
             raise Conflict(f"worker {worker} has just changed; try again") from error
         _log.info("person asks for a worker", worker=worker, lease=lease.id, by=by.name)
-        self.offer()
+        self._start_instances()
         return {"changed": True, "lease": await self.get(lease.id)}
 
     async def renew(
@@ -154,7 +171,7 @@ class Leases:
 
     async def get(self, id: str) -> dict[str, Any]:
         """One lease, lasting or over. Raises NotFound."""
-        entry = self._registry.find(self._workers.get(id, ""))
+        entry = self._registry.find(self._index.worker_of(id) or "")
         if entry is not None and entry.life.person is not None and entry.life.person.id == id:
             return lease_view(entry, entry.life.person)
         row = await self._store.read(operator_leases.get, id)
@@ -167,7 +184,7 @@ class Leases:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 while True:
-                    with self._changed.waiting(id) as changed:
+                    with self._index.waiting(id) as changed:
                         view = await self.get(id)
                         if view["state"] != "waiting":
                             return view
@@ -182,7 +199,7 @@ class Leases:
             rows = await self._store.read(operator_leases.recent, worker, limit)
             views = [past_lease_view(row) for row in rows]
         else:
-            held = sorted(set(self._workers.values()))
+            held = sorted(set(self._index.workers()))
             entries = [entry for name in held if (entry := self._registry.find(name))]
             views = [lease_view(each, p) for each in entries if (p := each.life.person)]
         wanted = [
@@ -192,18 +209,11 @@ class Leases:
         ]
         return {"items": wanted[:limit]}
 
-    # --- for the controller -------------------------------------------------------------------
+    # --- instances for leases that wait ---------------------------------------------------------
 
-    def tell(self, id: str) -> None:
-        """The lease was granted, renewed or ended."""
-        entry = self._registry.find(self._workers.get(id, ""))
-        if entry is None or entry.life.person is None or entry.life.person.id != id:
-            self._workers.pop(id, None)
-        self._changed.wake(id)
-
-    def offer(self) -> None:
-        """Something became possible: start instances for those who wait for a latent worker."""
-        for name in self._workers.values():
+    def _start_instances(self) -> None:
+        """Start an instance of each latent worker that a lease waits for."""
+        for name in self._index.workers():
             entry = self._registry.find(name)
             if entry is not None and _lacks_instance(entry.life):
                 self._tasks.spawn(self._want(name), f"start {name} for a person")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from hostler_hub.lifecycle import commands, events
-from hostler_hub.workers.decisions import Decision, Transition, of_transition
+from hostler_hub.workers.decisions import Decision, Transition
 from hostler_hub.workers.registry import Entry
 
 
@@ -32,26 +32,3 @@ class FleetPolicy(Protocol):
 
     def happened(self, entry: Entry, transition: Transition, decided: Sequence[Decision]) -> None:
         """Take note of a transition that has been committed."""
-
-
-class NoFleetPolicy:
-    """No policy: each worker lives by its own timers."""
-
-    def judge(self, entry: Entry, event: events.Event) -> events.Event:  # noqa: ARG002
-        return event
-
-    def group_of(self, entry: Entry) -> str | None:  # noqa: ARG002
-        return None
-
-    def decisions(self, entry: Entry, transition: Transition) -> Sequence[Decision]:  # noqa: ARG002
-        return of_transition(transition)
-
-    def orders(
-        self,
-        entry: Entry,  # noqa: ARG002
-        transition: Transition,  # noqa: ARG002
-    ) -> Sequence[commands.Command]:
-        return ()
-
-    def happened(self, entry: Entry, transition: Transition, decided: Sequence[Decision]) -> None:
-        """Nothing is kept."""

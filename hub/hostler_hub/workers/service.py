@@ -1,31 +1,28 @@
-"""The use cases on workers: define, remove, order, look at them."""
+"""The use cases on workers: define and remove them, set modes, start and stop instances, read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from hostler_hub.builds.service import Queue
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound
 from hostler_hub.lifecycle import Mode, State, Worker, events
 from hostler_hub.lifecycle.model import why_not_startable, why_reserved
 from hostler_hub.runtime.clock import Clock, instant
 from hostler_hub.runtime.ids import new_ulid
-from hostler_hub.scheduling.reasons import Reasons
-from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import events as event_rows
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
-from hostler_hub.workers.definitions import Definitions
 from hostler_hub.workers.registry import Entry, Registry
 from hostler_hub.workers.selection import Select
 from hostler_hub.workers.views import event_view, worker_view
+from hostler_hub.workers.workload import RunningBuilds, WorkerReasons
 
 LONGEST_MODE_S = 366 * 24 * 3600.0
 
 
-class Fleet:
-    """Answers and orders about workers; every order is one transaction, all or nothing."""
+class Workers:
+    """Answers requests about workers; every change is one transaction, all or nothing."""
 
     def __init__(
         self,
@@ -33,31 +30,21 @@ class Fleet:
         clock: Clock,
         registry: Registry,
         controller: Controller,
-        queue: Queue,
-        definitions: Definitions,
-        reasons: Reasons,
+        running: RunningBuilds,
+        reasons: WorkerReasons,
     ) -> None:
         self._store = store
         self._clock = clock
         self._registry = registry
         self._controller = controller
-        self._queue = queue
-        self._definitions = definitions
+        self._running = running
         self._reasons = reasons
-
-    # --- definitions -----------------------------------------------------------------------------
-
-    async def define(
-        self, definitions: Sequence[WorkerDefinition], *, dry_run: bool, by: str
-    ) -> list[dict[str, Any]]:
-        """Create or change workers, all or nothing; see ``Definitions``."""
-        return await self._definitions.define(definitions, dry_run=dry_run, by=by)
 
     async def remove(
         self, names: Sequence[str], *, force: bool, dry_run: bool, by: str
     ) -> list[dict[str, Any]]:
         """Remove workers; one that runs a build only with ``force`` (its build is retried)."""
-        await self._queue.released(names)
+        await self._running.released(names)
         present = [entry for name in _unique(names) if (entry := self._registry.find(name))]
         _refuse_leased(present, force=force)
         busy = [entry.life.name for entry in present if entry.life.leases]
@@ -87,7 +74,7 @@ class Fleet:
     # --- orders -------------------------------------------------------------------------------
 
     def choose(self, names: Sequence[str] | None, select: Select | None) -> list[str]:
-        """Whom an order is about: those named, or those that fit now, by name."""
+        """The names of the workers that a request is about: as given, or those ``select`` fits."""
         if select is None:
             return list(names or ())
         return sorted(entry.life.name for entry in self._registry if select.fits(entry))
@@ -116,7 +103,7 @@ class Fleet:
     async def substantiate(
         self, names: Sequence[str], *, by: str, dry_run: bool
     ) -> list[dict[str, Any]]:
-        """Start instances now; refuses, all or nothing, where an order or a quarantine forbids."""
+        """Start instances now; none, with Conflict, if a mode or a quarantine forbids one."""
         entries = self._all(names)
         todo = [entry for entry in entries if entry.life.state is not State.SUBSTANTIATED]
         todo = [entry for entry in todo if entry.life.state is not State.SUBSTANTIATING]
@@ -146,7 +133,7 @@ class Fleet:
     ) -> list[dict[str, Any]]:
         """Stop instances that no lease holds."""
         entries = self._all(names)
-        await self._queue.released(names)
+        await self._running.released(names)
         _refuse_leased(entries, force=False)
         busy = [entry.life.name for entry in entries if entry.life.leases]
         if busy:
@@ -164,11 +151,11 @@ class Fleet:
             await self._controller.handle_many([(entry.life.name, order) for entry in todo])
         return _states(entries, todo)
 
-    # --- looks --------------------------------------------------------------------------------
+    # --- views --------------------------------------------------------------------------------
 
     def view(self, name: str) -> dict[str, Any]:
         entry = self._registry.get(name)
-        view = worker_view(entry, self._queue.builds_on(name))
+        view = worker_view(entry, self._running.builds_on(name))
         return view | {"why": self._reasons.of_worker(entry, self._clock.now())}
 
     def query(self, names: Sequence[str]) -> dict[str, Any]:
@@ -211,7 +198,7 @@ class Fleet:
 
     async def status(self) -> dict[str, Any]:
         """Counts for an overview, of workers and of builds not yet ended."""
-        return {"workers": self._counts(), "builds": self._queue.counts()}
+        return {"workers": self._counts(), "builds": dict(self._running.counts())}
 
     def _counts(self) -> dict[str, Any]:
         lives = [entry.life for entry in self._registry]

@@ -1,4 +1,4 @@
-"""One worker's step as the controller has decided it, and the rows it is committed as."""
+"""One worker's transition as the controller has decided it, and the rows it is committed as."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PendingTransition:
     ordered: list[commands.Command]
     alarms: Sequence[Alarm]
     token: str | None
-    step: Transition
+    transition: Transition
     decisions: Sequence[Decision]
 
     @property
@@ -103,7 +103,7 @@ def _end_instance(c: Connection, each: PendingTransition) -> None:
 
 
 def _past_leases(each: PendingTransition) -> list[dict[str, Any]]:
-    """Those of people that this step ended."""
+    """Rows of the operators' leases that this transition ended."""
     instance = each.before.instance
     return [
         {

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_core import Core
 
 from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
 from hostler_hub.errors import NotFound
-from hostler_hub.lifecycle import Mode, State, Worker, commands, events
+from hostler_hub.lifecycle import Mode, State, Worker, events
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.passwords import hash_of
 from hostler_hub.runtime.virtual_clock import VirtualClock
@@ -31,31 +32,6 @@ START = 1_000_000_000.0
 
 
 @dataclass
-class Outlets:
-    """Records what the core ordered of the rest of the hub."""
-
-    sent_away: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    offers: int = 0
-    told: list[str] = field(default_factory=list)
-
-    def send_away(self, connection: str, reason: str) -> None:
-        self.sent_away.append(connection)
-
-    def lose_leases(self, leases: Sequence[str], reason: str, *, still_running: bool) -> None:
-        self.lost.extend(leases)
-
-    def offer_slots(self) -> None:
-        self.offers += 1
-
-    def tell_person(self, lease: str) -> None:
-        self.told.append(lease)
-
-    def examine(self, worker: str, order: commands.Examine) -> None:
-        raise AssertionError(worker)  # nothing is expected of them
-
-
-@dataclass
 class Hub:
     """One hub's controller; the provider and the database outlive it."""
 
@@ -63,9 +39,8 @@ class Hub:
     clock: VirtualClock
     registry: Registry
     controller: Controller
-    outlets: Outlets
+    core: Core
     provider: FakeProvider
-    ownerless: list[str]
 
     def life(self) -> Worker:
         return self.registry.get("w").life
@@ -120,15 +95,14 @@ class Hub:
 async def hub_on(
     url: str, tmp_path: Path, provider: FakeProvider, at: float = START
 ) -> AsyncIterator[Hub]:
-    clock, registry, outlets = VirtualClock(at), Registry(), Outlets()
+    clock = VirtualClock(at)
     environment = Environment("HUB", tmp_path, "ws://127.0.0.1:9/")
     driver = FakeDriver(environment, provider)
     async with Store(url, exclusive=True) as store:
-        controller = Controller(store, clock, registry, {"fake": driver}, lease_ttl_s=300)
-        controller.outlets = outlets
-        ownerless = await controller.load()
-        yield Hub(store, clock, registry, controller, outlets, provider, ownerless)
-        await controller.aclose()
+        core = Core(store, clock, {"fake": driver})
+        await core.controller.load()
+        yield Hub(store, clock, core.registry, core.controller, core, provider)
+        await core.aclose()
         await driver.aclose()
 
 
@@ -241,7 +215,7 @@ async def test_idle_stops_the_instance_at_the_timeout(hub: Hub) -> None:
     assert hub.life().state is State.SUBSTANTIATED
     await hub.pass_time(1)
     assert hub.life().state is State.LATENT
-    assert hub.outlets.sent_away == ["c"]
+    assert hub.core.sessions.sent_away == ["c"]
 
 
 async def test_P20_of_a_lease_and_the_idle_timer_one_wins(hub: Hub) -> None:
@@ -392,7 +366,8 @@ async def test_K10_a_lease_without_a_holder_is_handed_to_whoever_gives_builds_ba
         await hub.attach()
         await hub.controller.handle("w", events.Unwanted(at=START, cause="x"))
     async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
-        assert hub.ownerless == ["L1"]
+        order = hub.core.receivers.lost_leases.get_nowait()
+        assert (order.leases, order.still_running) == (("L1",), True)
         assert hub.life().leases == ()
 
 

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub.workers.test_controller import START, Hub, hub_on
+from hub_core import Told
 
 from hostler_hub.drivers.fake.driver import FakeProvider
 from hostler_hub.lifecycle import Mode, State, events
 from hostler_hub.store import deliveries, incidents
 from hostler_hub.store.errors import RowRefused
-from hostler_hub.workers.incidents import Alarms, Recipient
-from hostler_hub.workers.registry import Entry
+from hostler_hub.workers.incidents import Recipient
 
 ANN = Recipient("mail", "ann@example.org")
 HOOK = Recipient("webhook", "hooks.example.org")
 
 
-class Told:
-    """Counts how often the outbox was woken; `people` are those who are told."""
-
-    def __init__(self, *people: Recipient) -> None:
-        self.people = people
-        self.news = 0
-
-    def recipients(self, _entry: Entry) -> Sequence[Recipient]:
-        return self.people
-
-    def on_news(self) -> None:
-        self.news += 1
-
-
 def watch(hub: Hub, *people: Recipient) -> Told:
-    told = Told(*people)
-    hub.controller.alarms = Alarms(told.recipients, told.on_news)
-    return told
+    """Have these people told of incidents."""
+    hub.core.told.people = people
+    return hub.core.told
 
 
 @pytest.fixture

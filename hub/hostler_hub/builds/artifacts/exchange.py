@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from hostler_hub.builds.artifacts.files import Files
@@ -19,6 +22,24 @@ from hostler_hub.builds.artifacts.transfers import (
 from hostler_hub.builds.artifacts.unpacker import StoredFile
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.step_kinds import ReceiveDirectory, ReceiveFile, SendFile, Wanted
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.store.engine import Store
+
+# For the bytes of artifacts and stored files; more would not make a disk faster.
+_FILE_THREADS = 4
+
+
+@contextlib.contextmanager
+def open_exchange(directory: Path, store: Store, clock: Clock) -> Iterator[Exchange]:
+    """Open the stores in ``directory``/artifacts and ``directory``/files; close them at the end."""
+    with contextlib.ExitStack() as stack:
+        threads = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="files")
+        artifacts = Artifacts(directory / "artifacts", store, clock, threads)
+        stack.callback(artifacts.close)
+        files = Files(directory / "files", threads)
+        stack.callback(files.close)
+        stack.callback(threads.shutdown)
+        yield Exchange(artifacts, files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ async def query(body: QueryWorkers, hub: HubPart, caller: Viewer) -> Json:  # no
 )
 async def define(body: DefineWorkers, hub: HubPart, caller: Operator) -> Json:
     """Creates or changes workers: all of them or none."""
-    results = await hub.fleet.define(body.workers, dry_run=body.dry_run, by=caller.name)
+    results = await hub.definitions.define(body.workers, dry_run=body.dry_run, by=caller.name)
     return Json({"results": results})
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-from dataclasses import dataclass
 
 import structlog
 from starlette.responses import PlainTextResponse
@@ -36,6 +35,7 @@ from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.agents.refusals import Refusals
+from hostler_hub.workers.agents.session import Admitted
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.registry import Entry, Registry
 
@@ -43,15 +43,6 @@ _log = structlog.get_logger(__name__)
 
 # When an agent may ask again that could not be looked up.
 STORE_RETRY_S = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """Which worker and instance a connection speaks for. ``epoch`` is None for permanent ones."""
-
-    worker: str
-    instance: str
-    epoch: int | None
 
 
 class Refusal(Exception):

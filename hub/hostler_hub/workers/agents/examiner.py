@@ -1,11 +1,11 @@
-"""The gate: compares a machine that has attached with what is expected, before its first lease.
+"""Compares a machine that has attached with what its definition expects, before its first lease.
 
-The lifecycle core orders the look and decides what becomes of it. Facts are asked for anew each
-time, so that a repair is seen. Which tools there are is asked only of an agent that announces that
-it can tell; of one that cannot (Buildbot's own), all that it does not tell is a difference.
+The lifecycle core orders the check and decides what follows from it. The agent is asked for its
+facts each time, so that a repair is seen. It is asked for versions of tools only if it announces
+the command for it; for one that does not (Buildbot's own), each expected tool is a difference.
 
-An agent that is gone meanwhile gets no answer from here: its connection's end is the next event. A
-late one, or one that answers nonsense, differs from what was expected (A6).
+An agent that disconnects during the check is not reported: the end of its connection is the next
+event. One that answers late, or nonsense, differs from what was expected (A6).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import commands, events
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.ids import new_ulid
-from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.specs.expectations import (
     Difference,
     Expectations,
@@ -34,8 +33,8 @@ from hostler_hub.specs.expectations import (
 )
 from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.agents.facts import facts_of
-from hostler_hub.workers.agents.sessions import Agents, AgentSession, ConnectionLost
-from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.agents.session import AgentSession, ConnectionLost
+from hostler_hub.workers.agents.sessions import Sessions
 from hostler_hub.workers.registry import Registry
 
 _log = structlog.get_logger(__name__)
@@ -49,43 +48,31 @@ _TEXT_SIZE = 500
 
 
 class Examiner:
-    """Examines attached agents."""
+    """Compares machines of attached agents with what their definitions expect."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        registry: Registry,
-        controller: Controller,
-        agents: Agents,
-    ) -> None:
+    def __init__(self, clock: Clock, registry: Registry, sessions: Sessions) -> None:
         self._clock = clock
         self._registry = registry
-        self._controller = controller
-        self._agents = agents
-        self._tasks = Tasks()
+        self._sessions = sessions
 
-    def examine(self, worker: str, order: commands.Examine) -> None:
-        """Begin to look; answered to the controller."""
-        self._tasks.spawn(self._examine(worker, order), f"examine {worker}")
+    async def examine(self, worker: str, order: commands.Examine) -> events.Examined | None:
+        """Carry out an order of the lifecycle core; returns the event that answers it.
 
-    async def aclose(self) -> None:
-        await self._tasks.aclose()
-
-    async def _examine(self, worker: str, order: commands.Examine) -> None:
-        session = self._agents.by_connection(order.connection)
-        exam = None if session is None else await self._exam(session, order.expects)
-        if exam is None:
-            return  # gone, or about to go; its connection's end tells of it
+        None if the agent is gone or about to go: the end of its connection is the next event.
+        """
+        session = self._sessions.by_connection(order.connection)
+        check = None if session is None else await self._check(session, order.expects)
+        if check is None:
+            return None
         if (entry := self._registry.find(worker)) is not None:
-            entry.exam = exam
-        event = events.Examined(at=exam.at, exam=order.exam, met=exam.met, cause=exam.summary)
-        await self._controller.handle_until_stored(worker, event)
+            entry.exam = check
+        return events.Examined(at=check.at, exam=order.exam, met=check.met, cause=check.summary)
 
-    async def _exam(self, session: AgentSession, expects: Expectations) -> MachineCheck | None:
+    async def _check(self, session: AgentSession, expects: Expectations) -> MachineCheck | None:
         findings = None
         try:
             async with asyncio.timeout(EXAM_S):
-                findings = await self._look(session, expects)
+                findings = await self._find(session, expects)
             differs = differences(expects, findings)
         except (ConnectionLost, NotFound):
             return None
@@ -100,9 +87,9 @@ class Examiner:
             differs = (Difference("agent", "an answer", _short(str(error))),)
         return MachineCheck(self._clock.now(), expects, differs, findings)
 
-    async def _look(self, session: AgentSession, expects: Expectations) -> Findings:
+    async def _find(self, session: AgentSession, expects: Expectations) -> Findings:
         asked_at = self._clock.now()
-        await self._agents.ask(session)
+        await session.refresh_info()
         answered_at = self._clock.now()
         facts = await self._note(session)
         told_at = None if session.report is None else session.report.clock_s
@@ -117,7 +104,7 @@ class Examiner:
     async def _note(self, session: AgentSession) -> Mapping[str, Any]:
         """Its facts, written down too; an outage of the store is none of the machine's (V12)."""
         try:
-            return await self._agents.note(session)
+            return await self._sessions.store_facts(session)
         except StoreUnavailable as error:  # they are told again with the next attach
             _log.warning("facts not noted", worker=session.admitted.worker, reason=str(error))
             return facts_of(session.info, session.report)
@@ -132,12 +119,12 @@ class Examiner:
         asking = _Asking(session.instance)
         command_id = f"exam-{new_ulid(int(self._clock.now() * 1000)).lower()}"
         args = {"tools": list(names), "timeout": TOOL_S, "maxTime": TOOLS_S}
-        self._agents.listen(command_id, asking)
+        self._sessions.listen(command_id, asking)
         try:
             await session.request(messages.StartCommand(command_id, TOOL_VERSIONS, args))
             return await _unless_gone(session, asking.answer)
         finally:
-            self._agents.unlisten(command_id)
+            self._sessions.unlisten(command_id)
 
 
 class _Asking:

@@ -23,7 +23,6 @@ from hostler_agent.wire.extension import LEAVE_CLOSE_CODE, AgentReport
 from hostler_agent.wire.session import Answered, Failed, Rejected, Requested, Role, Session
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.tasks import Tasks
-from hostler_hub.workers.agents.admission import Admitted
 
 _log = structlog.get_logger(__name__)
 
@@ -33,6 +32,15 @@ CLOSE_S = 2.0
 
 class ConnectionLost(Exception):
     """The agent's connection ended before it answered. It may have done what it was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Which worker and instance a connection speaks for. ``epoch`` is None for permanent ones."""
+
+    worker: str
+    instance: str
+    epoch: int | None
 
 
 class CommandSink(Protocol):
@@ -64,6 +72,7 @@ class AgentSession:
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: Tasks = field(default_factory=Tasks)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
+    _answered: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def instance(self) -> str:
@@ -104,6 +113,17 @@ class AgentSession:
                     return await answer
             finally:
                 self.wire.abandon(answer)
+
+    async def refresh_info(self) -> None:
+        """Ask the agent for its facts: sets ``info`` and ``report``.
+
+        Raises WireError (RemoteError, ProtocolError), ConnectionLost, TimeoutError.
+        """
+        info = await self.request(messages.GetWorkerInfo())
+        if not isinstance(info, dict):
+            raise ProtocolError("get_worker_info was not answered with a map")
+        self.info = info
+        self.report = AgentReport.parse(info)
 
     async def read(self) -> None:
         """Take frames until the connection ends; returns then."""
@@ -186,9 +206,6 @@ class AgentSession:
         self.closed.set()
         for token in self.wire.lose():
             _settle(token, error=ConnectionLost("the agent's connection is gone"))
-
-    def __post_init__(self) -> None:
-        self._answered = asyncio.Event()
 
 
 def _settle(token: object, *, result: Any = None, error: Exception | None = None) -> None:

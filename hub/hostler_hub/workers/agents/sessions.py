@@ -1,10 +1,7 @@
-"""Live sessions with agents: who is attached, and what is asked of and heard from them.
+"""The live sessions with agents, by connection and by instance, and who hears of which command.
 
-Theory of operation. An agent dials in, is admitted (``admission``) or refused before the upgrade,
-tells what it is, is told the hub's terms, and only then is the controller told that it attached:
-whoever is attached can be given work. While it is attached its pulse is taken; who is silent for
-three beats is disconnected. Of two agents that claim to be one worker, the one that came first and
-still answers stays (A5).
+Sessions know nothing of the controller: ``server`` adds and removes them as agents come and go,
+runners of builds and the examiner find them here, and the controller's commands end them.
 """
 
 from __future__ import annotations
@@ -15,99 +12,81 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from starlette.websockets import WebSocket
 
 from hostler_agent.wire import messages
-from hostler_agent.wire.errors import ProtocolError, RemoteError, WireError
-from hostler_agent.wire.extension import GO_AWAY_CLOSE_CODE, AgentReport, HubSettings
-from hostler_hub.errors import NotFound
-from hostler_hub.lifecycle import events
-from hostler_hub.runtime.clock import Clock
-from hostler_hub.runtime.settings import Settings
+from hostler_agent.wire.errors import RemoteError
+from hostler_agent.wire.extension import GO_AWAY_CLOSE_CODE
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.runtime.waiters import Waiters
-from hostler_hub.store import builds, workers
+from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
-from hostler_hub.store.errors import StoreUnavailable
-from hostler_hub.workers.agents.admission import Admission
 from hostler_hub.workers.agents.facts import facts_of
-from hostler_hub.workers.agents.heartbeat import Pulse
 from hostler_hub.workers.agents.session import AgentSession, CommandSink, ConnectionLost
-from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.registry import Registry
-from hostler_hub.workers.transition import ExtraWrite
-
-__all__ = ["AgentSession", "Agents", "CommandSink", "ConnectionLost"]
 
 _log = structlog.get_logger(__name__)
 
-# What Buildbot's own master asks for, but for the wait: a person follows the log live.
-BUFFER_SIZE_BYTES = 64 * 1024
-BUFFER_TIMEOUT_S = 0.2
-MAX_LINE_LENGTH = 4096
-NEWLINE_RE = r"(\r\n|\r(?=.)|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+)"
 
-TRY_AGAIN_CLOSE_CODE = 1013
+class Sessions:
+    """All live sessions. ``sinks`` are the receivers of what agents report, by command id."""
 
-
-class Agents:
-    """All live sessions, by connection and by instance."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        clock: Clock,
-        registry: Registry,
-        controller: Controller,
-        admission: Admission,
-    ) -> None:
-        self._settings = settings
+    def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
-        self._clock = clock
         self._registry = registry
-        self._controller = controller
-        self._admission = admission
+        self.sinks: dict[str, CommandSink] = {}
         self._by_connection: dict[str, AgentSession] = {}
         self._by_instance: dict[str, AgentSession] = {}
-        self._arrivals: Waiters[str] = Waiters()
-        self._sinks: dict[str, CommandSink] = {}
+        self._attached: Waiters[str] = Waiters()  # by instance
         self._tasks = Tasks()
 
     # --- for those who run commands -------------------------------------------------------------
 
     def listen(self, command_id: str, sink: CommandSink) -> None:
-        """From now on ``sink`` hears of that command, over whatever connection."""
-        self._sinks[command_id] = sink
+        """Pass on to ``sink`` what any connection of its instance reports of that command."""
+        self.sinks[command_id] = sink
 
     def unlisten(self, command_id: str) -> None:
-        self._sinks.pop(command_id, None)
+        self.sinks.pop(command_id, None)
+
+    def commands_of(self, instance: str) -> tuple[str, ...]:
+        """The ids of the commands that somebody listens for on that instance."""
+        return tuple(name for name, sink in self.sinks.items() if sink.instance == instance)
 
     async def session(self, instance: str) -> AgentSession:
-        """The instance's session; waits until it is attached."""
+        """The instance's session; waits until its agent is attached."""
         while True:
             session = self._by_instance.get(instance)
             if session is not None and not session.closed.is_set():
                 return session
-            with self._arrivals.waiting(instance) as arrived:
-                await arrived.wait()
+            with self._attached.waiting(instance) as attached:
+                await attached.wait()
 
-    # --- for the gate, and as an agent comes ------------------------------------------------------
+    # --- for the server ---------------------------------------------------------------------------
+
+    def add(self, session: AgentSession) -> None:
+        """A connection is open; its agent is not attached yet."""
+        self._by_connection[session.id] = session
+
+    def attach(self, session: AgentSession) -> None:
+        """The controller has taken the session as its instance's: commands may be sent over it."""
+        self._by_instance[session.instance] = session
+        self._attached.wake(session.instance)
+
+    def discard(self, session: AgentSession) -> None:
+        """The connection is closed. A newer session of the same instance stays."""
+        self._by_connection.pop(session.id, None)
+        if self._by_instance.get(session.instance) is session:
+            del self._by_instance[session.instance]
 
     def by_connection(self, connection: str) -> AgentSession | None:
         """The session of that connection, while there is one."""
         return self._by_connection.get(connection)
 
-    async def ask(self, session: AgentSession) -> None:
-        """Ask an agent what it is. Raises WireError, ConnectionLost, TimeoutError."""
-        info = await session.request(messages.GetWorkerInfo())
-        if not isinstance(info, dict):
-            raise ProtocolError("get_worker_info was not answered with a map")
-        session.info = info
-        session.report = AgentReport.parse(info)
+    async def store_facts(self, session: AgentSession) -> Mapping[str, Any]:
+        """Store the facts that the agent has told, if they changed; returns them.
 
-    async def note(self, session: AgentSession) -> Mapping[str, Any]:
-        """The facts it has told, written down. Raises NotFound, StoreUnavailable."""
+        Raises NotFound, StoreUnavailable.
+        """
         facts = facts_of(session.info, session.report)
         entry = self._registry.get(session.admitted.worker)
         if facts != entry.facts:
@@ -115,189 +94,23 @@ class Agents:
             entry.facts = facts
         return facts
 
-    # --- for the controller -----------------------------------------------------------------------
+    # --- for the controller and the hub's end -----------------------------------------------------
 
     def send_away(self, connection: str, reason: str) -> None:
         """Order an agent to go away and not to come back; never waits for it (V18)."""
         session = self._by_connection.get(connection)
         if session is not None:
-            self._tasks.spawn(_part_with(session, reason), f"send away {session.admitted.worker}")
+            self._tasks.spawn(_send_away(session, reason), f"send away {session.admitted.worker}")
 
     async def aclose(self) -> None:
         """The hub stops: close every connection; agents reconnect to the next hub."""
         sessions = list(self._by_connection.values())
-        # Side by side, and each within CLOSE_S: a peer that is stopped holds up nobody (V18).
+        # All at once, and each within CLOSE_S: a peer that is stopped delays no other (V18).
         await asyncio.gather(*(session.close(1012, "the hub restarts") for session in sessions))
         await self._tasks.aclose()
 
-    # --- for the web application ----------------------------------------------------------------
 
-    async def serve(self, websocket: WebSocket) -> None:
-        """Everything from the handshake to the end of one agent's connection."""
-        admitted = await self._admission.admit(websocket)
-        if admitted is None:
-            return
-        await websocket.accept()
-        session = AgentSession(
-            websocket, admitted, self._sinks, deadline_s=self._settings.request_deadline_s
-        )
-        reading = asyncio.create_task(session.read(), name=f"agent {admitted.worker}")
-        try:
-            if await self._attach(session):
-                await self._pulse(session).run()
-        finally:
-            await self._detach(session)
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-            await session.tasks.aclose()
-
-    async def _attach(self, session: AgentSession) -> bool:
-        try:
-            async with asyncio.timeout(self._settings.unauthenticated_s):
-                await self._prepare(session)
-        except (WireError, ConnectionLost, TimeoutError, NotFound, StoreUnavailable) as error:
-            # L19, L20: an agent that does not get this far never gets work.
-            reason = str(error) or "no answer in time"
-            _log.warning("agent not prepared", worker=session.admitted.worker, reason=reason)
-            await session.close(1002, reason[:100])
-            return False
-        if not await self._outlives_rival(session):
-            return False
-        self._by_connection[session.id] = session
-        event = events.Attached(
-            at=self._clock.now(),
-            instance=session.instance,
-            epoch=session.admitted.epoch,
-            connection=session.id,
-            resumable=session.report is not None,
-            resumes=session.resumes,
-        )
-        try:
-            worker, extra_write = session.admitted.worker, _note_process(session)
-            life = await self._controller.handle(worker, event, extra_write)
-        except NotFound:
-            await session.close(GO_AWAY_CLOSE_CODE, "the worker was removed")
-            return False
-        except StoreUnavailable:
-            await session.close(TRY_AGAIN_CLOSE_CODE, "the hub cannot record it now")
-            return False
-        if life.connection != session.id:
-            return True  # refused by the core, which has ordered it sent away
-        self._by_instance[session.instance] = session
-        self._arrivals.wake(session.instance)
-        return True
-
-    def _pulse(self, session: AgentSession) -> Pulse:
-        interval_s = self._keepalive_interval_s(session) or self._settings.ping_interval_s
-        return Pulse(session, interval_s, self._controller.stalls)
-
-    def _keepalive_interval_s(self, session: AgentSession) -> float | None:
-        """The worker's own; None where the hub's will do."""
-        entry = self._registry.find(session.admitted.worker)
-        own = entry.definition.keepalive_interval if entry is not None else None
-        return None if own is None else float(own)
-
-    async def _outlives_rival(self, session: AgentSession) -> bool:
-        """A5: another machine, or another agent of the same, that comes while one is attached.
-
-        A reconnect of the same process is none (A4). The one that is there is asked whether it
-        lives; if so, the one that comes is refused and people are told.
-        """
-        entry = self._registry.find(session.admitted.worker)
-        old = self._by_connection.get((entry and entry.life.connection) or "")
-        if entry is None or old is None or _same_agent(old, session):
-            return True
-        if not await self._lives(old):
-            _log.warning("attached agent is dead", worker=entry.life.name, connection=old.id)
-            return True
-        cause = f"a second agent, at {session.client}, came while the one at {old.client} lives"
-        event = events.Refused(at=self._clock.now(), cause=cause, alarm=True)
-        with contextlib.suppress(NotFound):
-            await self._controller.handle(entry.life.name, event)
-        # A permanent worker's other machine may be the right one tomorrow: it may try again.
-        permanent = entry.life.policy.permanent
-        await session.close(1008 if permanent else GO_AWAY_CLOSE_CODE, cause[:100])
-        return False
-
-    async def _lives(self, session: AgentSession) -> bool:
-        """Whether the agent answers; a deadline that the hub itself slept through proves nothing,
-        and it is asked again (A10)."""
-        while True:
-            heard, stalled_s = session.heard, self._controller.stalls.total_s()
-            if await _answers(session, self._settings.rival_deadline_s) or session.heard > heard:
-                return True
-            if session.closed.is_set() or self._controller.stalls.total_s() == stalled_s:
-                return False
-
-    async def _prepare(self, session: AgentSession) -> None:
-        await self.ask(session)
-        if session.process is not None:
-            session.resumes = not await self._store.read(
-                builds.are_leases_stranded, session.instance, session.process
-            )
-        await session.request(self._terms(session))
-        await self.note(session)
-
-    def _terms(self, session: AgentSession) -> messages.SetWorkerSettings:
-        hostler = None
-        if session.report is not None:
-            resume = tuple(
-                command_id
-                for command_id, sink in self._sinks.items()
-                if sink.instance == session.instance
-            )
-            settings = self._settings
-            hostler = HubSettings(
-                lease_ttl_s=settings.lease_ttl_s,
-                resume=resume,
-                go_away_grace_s=settings.go_away_grace_s,
-                instance=session.instance,
-                epoch=session.admitted.epoch,
-                keepalive_interval_s=self._keepalive_interval_s(session),
-            ).body()
-        return messages.SetWorkerSettings(
-            BUFFER_SIZE_BYTES, BUFFER_TIMEOUT_S, NEWLINE_RE, MAX_LINE_LENGTH, hostler
-        )
-
-    async def _detach(self, session: AgentSession) -> None:
-        """Removal is keyed on the connection: an old one's end never removes its successor."""
-        session.closed.set()
-        self._by_connection.pop(session.id, None)
-        if self._by_instance.get(session.instance) is session:
-            del self._by_instance[session.instance]
-        cause = f"connection closed ({session.websocket.client_state.name.lower()})"
-        event = events.Detached(
-            at=self._clock.now(), connection=session.id, cause=cause, leaves=session.leaves
-        )
-        await self._controller.handle_until_stored(session.admitted.worker, event)
-
-
-def _same_agent(old: AgentSession, new: AgentSession) -> bool:
-    known = old.boot_id is not None and old.process is not None
-    return known and (old.boot_id, old.process) == (new.boot_id, new.process)
-
-
-async def _answers(session: AgentSession, deadline_s: float) -> bool:
-    """Whether the agent lives, whatever it says to it."""
-    try:
-        async with asyncio.timeout(deadline_s):
-            await session.request(messages.Keepalive())
-    except RemoteError:
-        return True
-    except (ConnectionLost, TimeoutError):
-        return False
-    return True
-
-
-def _note_process(session: AgentSession) -> ExtraWrite | None:
-    """With the attach, since a permanent worker's instance is recorded only then."""
-    process = session.process
-    if process is None:
-        return None
-    return lambda c: workers.note_process(c, session.instance, process)
-
-
-async def _part_with(session: AgentSession, reason: str) -> None:
+async def _send_away(session: AgentSession, reason: str) -> None:
     _log.info("agent sent away", worker=session.admitted.worker, reason=reason)
     with contextlib.suppress(ConnectionLost, RemoteError, TimeoutError):
         async with asyncio.timeout(2):  # the close code says it too

@@ -48,7 +48,7 @@ class Yard:
     async def define(self, expects: dict[str, Any] | None = None, **more: Any) -> None:
         given = {"name": "p", "driver": "permanent", "password": PASSWORD, "expects": expects}
         definition = WorkerDefinition.model_validate({**given, **more})
-        await self.hub.fleet.define([definition], dry_run=False, by="ann")
+        await self.hub.definitions.define([definition], dry_run=False, by="ann")
 
     async def come(self, **peer: Any) -> Peer:
         made = Peer(Handshake("p", PASSWORD, "s" * 43), **peer)

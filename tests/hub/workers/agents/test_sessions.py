@@ -44,7 +44,7 @@ class House:
     async def define(self, name: str = "p", **more: Any) -> None:
         given = {"driver": "permanent", "password": PASSWORD, **more}
         definition = WorkerDefinition.model_validate({"name": name, **given})
-        await self.hub.fleet.define([definition], dry_run=False, by="ann")
+        await self.hub.definitions.define([definition], dry_run=False, by="ann")
 
     async def come(self, name: str = "p", password: str = PASSWORD, **peer: Any) -> Peer:
         """A peer that has its answer: attached, refused, or about to be closed."""

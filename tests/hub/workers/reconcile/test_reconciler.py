@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_core import Core
 
 from hostler_hub.drivers.contract import Environment, InstanceSpec, ProviderFailed
 from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
 from hostler_hub.errors import Conflict
-from hostler_hub.lifecycle import State, Worker, commands, events
+from hostler_hub.lifecycle import State, Worker, events
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.specs.worker import WorkerDefinition
@@ -28,19 +29,6 @@ from hostler_hub.workers.registry import Entry, Registry
 from hostler_hub.workers.rows import columns_of
 
 START = 1_000_000_000.0
-
-
-class Outlets:
-    """Nobody listens: this is about instances."""
-
-    def send_away(self, connection: str, reason: str) -> None: ...
-
-    def lose_leases(self, leases: Any, reason: str, *, still_running: bool) -> None: ...
-
-    def offer_slots(self) -> None: ...
-
-    def tell_person(self, lease: str) -> None: ...
-    def examine(self, worker: str, order: commands.Examine) -> None: ...
 
 
 @dataclass
@@ -99,16 +87,16 @@ class Hub:
 
 @asynccontextmanager
 async def hub_on(url: str, tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Hub]:
-    clock, registry = VirtualClock(START), Registry()
+    clock = VirtualClock(START)
     driver = FakeDriver(Environment("HUB", tmp_path, "ws://127.0.0.1:9/"), provider)
     drivers = {"fake": driver}
     async with Store(url, exclusive=True) as store:
-        controller = Controller(store, clock, registry, drivers, lease_ttl_s=300)
-        controller.outlets = Outlets()
+        core = Core(store, clock, drivers)
+        registry, controller = core.registry, core.controller
         reconciler = Reconciler(store, clock, registry, controller, drivers, 300.0)
         evidence = Evidence(store, clock)
         yield Hub(store, clock, registry, controller, reconciler, driver, evidence)
-        await controller.aclose()
+        await core.aclose()
         await driver.aclose()
 
 

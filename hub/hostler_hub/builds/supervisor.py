@@ -1,0 +1,249 @@
+"""Supervises attempts of builds, from the lease to its end: runs them, and gives lost ones back.
+
+A build whose worker is lost returns to the backlog, as often as its spec allows; else it ends as an
+exception that says why (V6). The controller orders losses through ``lost_leases``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, RowMapping
+
+from hostler_hub.builds.logs import StepKey
+from hostler_hub.builds.runner import Runner
+from hostler_hub.builds.step_runner import CommandGone, Services
+from hostler_hub.lifecycle import commands, events
+from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.scheduling.backlog import Backlog, retry_delay_s
+from hostler_hub.scheduling.lease import Lease
+from hostler_hub.scheduling.planner import Waiting
+from hostler_hub.specs.build import BuildSpec
+from hostler_hub.store import builds
+from hostler_hub.store.rows import Row
+
+_log = structlog.get_logger(__name__)
+
+# How long a request about workers waits for builds that have ended to free their slots.
+RELEASE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """A lease that was lost. ``not_before``: when its build may run again; None: never."""
+
+    lease: Lease
+    reason: str
+    at: float
+    not_before: float | None
+
+
+class Supervisor:
+    """The running attempts, by lease."""
+
+    def __init__(
+        self,
+        services: Services,
+        backlog: Backlog,
+        lost_leases: asyncio.Queue[commands.LoseLeases],
+    ) -> None:
+        self._services = services
+        self._backlog = backlog
+        self._lost_leases = lost_leases
+        self._attempts: dict[str, tuple[Runner, asyncio.Task[Any]]] = {}  # by lease
+        self._leases: dict[str, dict[str, Lease]] = {}  # by worker, then by id
+        self._cleaning: dict[str, asyncio.Future[str | None]] = {}  # by lease that is given back
+        self._tasks = Tasks()
+
+    async def load(self) -> None:
+        """Go on with every open lease that the last hub left (K6 to K9), and lose as ordered."""
+        for lease_row, build_row, steps in await self._services.store.read(_load_running):
+            lease = _lease(lease_row)
+            self._run(lease, BuildSpec.model_validate(build_row["spec"]), steps)
+            if build_row["cancel_reason"] is not None:
+                self._attempts[lease.id][0].cancel(build_row["cancel_reason"])
+        self._tasks.spawn(self._lose_as_ordered(), "lost leases")
+
+    async def aclose(self) -> None:
+        """The hub stops: attempts end where they are; the next hub goes on with their leases."""
+        await self._tasks.aclose()
+
+    # --- attempts -------------------------------------------------------------------------------
+
+    def start(self, lease: Lease, spec: BuildSpec, steps: Sequence[Any]) -> None:
+        """Run the attempt that was just given ``lease``; ``steps`` are its rows."""
+        self._run(lease, spec, steps)
+
+    def _run(self, lease: Lease, spec: BuildSpec, steps: Sequence[Any]) -> None:
+        runner = Runner(self._services, lease, spec, steps)
+        task = self._tasks.spawn(
+            self._attempt(runner), f"build {lease.build} attempt {lease.attempt}"
+        )
+        self._attempts[lease.id] = (runner, task)
+        self._leases.setdefault(lease.worker, {})[lease.id] = lease
+        task.add_done_callback(lambda _: self._forget(lease))
+
+    def cancel(self, build: str, reason: str) -> None:
+        """Interrupt the build's attempt, if there is one."""
+        for runner, _ in list(self._attempts.values()):
+            if runner.lease.build == build:
+                runner.cancel(reason)
+
+    async def _attempt(self, runner: Runner) -> None:
+        try:
+            await runner.run()
+        except CommandGone as gone:
+            self._requeue_soon(runner, str(gone), clean=True)
+        except Exception as error:  # noqa: BLE001 - no build waits for ever for a fault of the hub
+            _log.error("runner broke", build=runner.lease.build, exc_info=error)
+            text = f"the hub failed in it: {type(error).__name__}: {error}"[:1000]
+            self._requeue_soon(runner, text, clean=False)
+
+    def _forget(self, lease: Lease) -> None:
+        self._attempts.pop(lease.id, None)
+        held = self._leases.get(lease.worker, {})
+        held.pop(lease.id, None)
+        if not held:
+            self._leases.pop(lease.worker, None)
+
+    # --- for the workers' service (workers.workload.RunningBuilds) --------------------------------
+
+    def builds_on(self, worker: str) -> list[str]:
+        """The ids of the builds that hold a lease on the worker, oldest first."""
+        return [lease.build for lease in self._leases.get(worker, {}).values()]
+
+    async def released(self, workers: Sequence[str] | None = None) -> None:
+        """Wait until builds that have ended have freed their slots, at most ``RELEASE_S``.
+
+        Of these workers, or of all.
+        """
+        tasks = [
+            task
+            for runner, task in self._attempts.values()
+            if runner.over and (workers is None or runner.lease.worker in workers)
+        ]
+        if tasks:
+            await asyncio.wait(tasks, timeout=RELEASE_S)
+
+    def counts(self) -> Mapping[str, int]:
+        return {"queued": len(self._backlog), "running": len(self._attempts)}
+
+    # --- attempts that cannot go on -------------------------------------------------------------
+
+    def _requeue_soon(self, runner: Runner, reason: str, *, clean: bool) -> None:
+        self._forget(runner.lease)  # from now on it cannot be lost as well
+        requeuing = self._requeue(runner, reason, clean)
+        self._tasks.spawn(requeuing, f"requeue lease {runner.lease.id}")
+
+    async def _requeue(self, runner: Runner, reason: str, clean: bool) -> None:
+        """Give the build back; the worker lives, and gets its slot back if that can be cleaned."""
+        trouble = await self._clean(runner) if clean else reason
+        services, lease = self._services, runner.lease
+        loss = self._loss(runner, reason)
+        event = events.Released(
+            at=loss.at,
+            lease=lease.id,
+            finished=False,
+            clean=trouble is None,
+            cause=trouble or reason,
+        )
+
+        def give_back(c: Connection) -> None:
+            _give_back(c, loss)
+
+        # One transaction: a hub that died between two would leave a slot that nobody has cleaned.
+        if not await services.controller.handle_until_stored(lease.worker, event, give_back):
+            await services.store.insist(give_back)
+        self._given_back(runner, loss, await services.store.insist(_state_of, lease.build))
+
+    async def _clean(self, runner: Runner) -> str | None:
+        """Remove what the build left in its slot (V10). Returns why it could not be, or None."""
+        cleaning = asyncio.ensure_future(runner.clean_workspace())
+        self._cleaning[runner.lease.id] = cleaning
+        try:
+            await asyncio.wait({cleaning})
+            return "its worker was lost" if cleaning.cancelled() else cleaning.result()
+        finally:
+            cleaning.cancel()
+            del self._cleaning[runner.lease.id]
+
+    async def _lose_as_ordered(self) -> None:
+        while True:
+            order = await self._lost_leases.get()
+            for lease_id in order.leases:
+                losing = self._lose(lease_id, order.reason, order.still_running)
+                self._tasks.spawn(losing, f"lose lease {lease_id}")
+
+    async def _lose(self, lease_id: str, reason: str, still_running: bool) -> None:
+        """Give the build of a lost lease back (V6).
+
+        ``still_running``: only when it cannot run on its instance any more (V5).
+        """
+        if lease_id in self._cleaning:
+            self._cleaning[lease_id].cancel()  # _requeue() waits for it and gives the build back
+        running = self._attempts.pop(lease_id, None)
+        if running is None:
+            return
+        runner, task = running
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        services, lease = self._services, runner.lease
+        if still_running:  # a hub that dies meanwhile leaves the lease open, for the next to end
+            await services.controller.wait_until_stopped(lease.worker, lease.instance)
+        loss = self._loss(runner, reason)
+        await services.store.insist(_give_back, loss)
+        self._given_back(runner, loss, await services.store.insist(_state_of, lease.build))
+
+    def _loss(self, runner: Runner, reason: str) -> _Loss:
+        now, lease = self._services.clock.now(), runner.lease
+        retry = lease.attempt <= runner.spec.retry.on_loss
+        return _Loss(lease, reason, now, now + retry_delay_s(lease.attempt) if retry else None)
+
+    def _given_back(self, runner: Runner, loss: _Loss, state: str | None) -> None:
+        """The lease has ended in the store, and the build is in ``state``."""
+        lease, spec = runner.lease, runner.spec
+        _log.warning("lease lost", build=lease.build, worker=lease.worker, reason=loss.reason)
+        if state == "queued":
+            not_before = loss.not_before or 0.0
+            self._backlog.put(Waiting(lease.build, spec, lease.attempt, spec.priority, not_before))
+        else:
+            self._services.ended.wake(lease.build)
+        for index in range(len(spec.steps)):
+            self._services.logs.changed(StepKey(lease.build, lease.attempt, index))
+
+
+def _lease(row: Row) -> Lease:
+    return Lease(row["id"], row["build"], row["worker"], row["instance"], row["epoch"])
+
+
+def _load_running(c: Connection) -> list[tuple[RowMapping, RowMapping, Sequence[RowMapping]]]:
+    found = []
+    for lease in builds.open_leases(c):
+        build = builds.get(c, lease["build"])
+        if build is not None:
+            found.append((lease, build, builds.steps(c, lease["build"], lease["epoch"])))
+    return found
+
+
+def _state_of(c: Connection, build: str) -> str | None:
+    row = builds.get(c, build)
+    return None if row is None else row["state"]
+
+
+def _give_back(c: Connection, loss: _Loss) -> None:
+    """End the lease, and requeue its build, or end it, unless it has a result already."""
+    lease, reason, at, attempt = loss.lease, loss.reason, loss.at, loss.lease.attempt
+    builds.end_lease(c, lease.id, at, reason)
+    row = builds.get(c, lease.build)
+    if row is not None and row["cancel_reason"] is not None:
+        builds.finish(c, lease.build, "cancelled", row["cancel_reason"], at, attempt=attempt)
+    elif loss.not_before is not None:
+        text = f"attempt {attempt}: {reason}"
+        builds.requeue(c, lease.build, loss.not_before, text, attempt=attempt)
+    else:
+        text = f"lost its worker {attempt} times, last: {reason}"
+        builds.finish(c, lease.build, "exception", text, at, attempt=attempt)

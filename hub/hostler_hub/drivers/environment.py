@@ -1,0 +1,28 @@
+"""What a hub of given settings gives each of its drivers: directories, its address, secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hostler_agent.wire import extension
+from hostler_hub.drivers.contract import AgentArchive, Environment
+from hostler_hub.runtime import docker_privileges
+from hostler_hub.runtime.secrets import Secrets
+from hostler_hub.runtime.settings import Settings
+
+
+def environment_of(
+    driver: str, settings: Settings, hub_id: str, archive: AgentArchive, secrets: Secrets
+) -> Environment:
+    """The environment of the driver of that name."""
+    return Environment(
+        hub=hub_id,
+        directory=settings.state_dir / "instances" / driver,
+        connect_url=settings.connect_url + extension.PATH,
+        archive=archive,
+        secrets=secrets,
+        hub_socket=settings.agents_socket,
+        ca_file=Path(settings.tls_ca) if settings.tls_ca else None,
+        grants=docker_privileges.parse(settings.docker_allow),
+        given=settings.state_dir / "drivers" / driver,
+    )

@@ -1,0 +1,28 @@
+"""What the workers' service asks of the rooms above: what runs on a worker, and why it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from hostler_hub.workers.registry import Entry
+
+
+class RunningBuilds(Protocol):
+    """The builds that hold leases on workers."""
+
+    def builds_on(self, worker: str) -> list[str]:
+        """The ids of the builds that hold a lease on the worker, oldest first."""
+
+    async def released(self, workers: Sequence[str]) -> None:
+        """Wait, for a few seconds at most, until builds that have ended there free their slots."""
+
+    def counts(self) -> Mapping[str, int]:
+        """The number of builds by state: ``queued`` and ``running``."""
+
+
+class WorkerReasons(Protocol):
+    """Explains what a worker does not do."""
+
+    def of_worker(self, entry: Entry, now: float) -> Mapping[str, str | None]:
+        """Why it is ``not_started``, ``not_used``, ``not_stopped``; None where it is."""
