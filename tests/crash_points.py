@@ -21,8 +21,8 @@ from hostler_hub.builds.command import CommandRun
 from hostler_hub.builds.runner import Runner
 from hostler_hub.builds.supervisor import Supervisor
 from hostler_hub.scheduling.dispatcher import Dispatcher
-from hostler_hub.workers.agents.admission import Admission
 from hostler_hub.workers.agents.session import AgentSession
+from hostler_hub.workers.connections.admission import Admission
 
 POINTS: dict[str, tuple[type | None, str]] = {
     "before create": (None, "create"),

@@ -20,6 +20,7 @@ from hostler_agent import machine
 from hostler_agent.clock import Clock, SystemClock
 from hostler_agent.commands import Command, Settings
 from hostler_agent.commands.context import CommandContext, Reporting
+from hostler_agent.commands.leftovers import remove_workspaces
 from hostler_agent.commands.roster import Roster
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
 from hostler_agent.hub.dead_man_switch import DeadMan
@@ -30,7 +31,6 @@ from hostler_agent.hub.sender import Pump
 from hostler_agent.hub.session_secret import session_secret
 from hostler_agent.machine import spot_notice
 from hostler_agent.machine.facts import machine_facts, worker_info
-from hostler_agent.machine.leftovers import remove_workspaces
 from hostler_agent.machine.spot_notice import Interruption, Notice
 from hostler_agent.wire import extension, messages
 from hostler_agent.wire.extension import AgentReport, CommandTerms, Handshake, HubSettings

@@ -51,12 +51,12 @@ from hostler_hub.store.open import open_store
 from hostler_hub.web import application
 from hostler_hub.web.hub import Hub
 from hostler_hub.web.tokens import Tokens
-from hostler_hub.workers.agents.admission import Admission
 from hostler_hub.workers.agents.examiner import Examiner
-from hostler_hub.workers.agents.refusals import Refusals
-from hostler_hub.workers.agents.server import AgentServer
 from hostler_hub.workers.agents.sessions import Sessions
 from hostler_hub.workers.command_handlers import CommandReceivers
+from hostler_hub.workers.connections.admission import Admission
+from hostler_hub.workers.connections.refusals import Refusals
+from hostler_hub.workers.connections.server import AgentServer
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.definitions import Definitions
 from hostler_hub.workers.evidence import Evidence

@@ -28,11 +28,10 @@ assert sys.platform == "win32"
 
 from hostler_agent.errors import ConfigurationError
 from hostler_agent.hub.session_secret import STATE_DIRECTORY
-from hostler_agent.instances.errors import HostError
-from hostler_agent.instances.windows import files
 from hostler_agent.service import manager
 from hostler_agent.service.dispatcher import ERROR_NOT_STARTED_BY_THE_MANAGER, ServiceProcess
 from hostler_agent.service.serving import Serving
+from hostler_agent.win32 import security
 
 if TYPE_CHECKING:
     from hostler_agent.config import Config
@@ -75,10 +74,10 @@ def prepare(directories: Sequence[Path], *, is_trial: bool = False) -> str:
     try:
         for each in directories:
             if not (is_trial and each in missing):
-                files.make_private(each.absolute())
+                security.make_private(each.absolute())
     except OSError as error:
         raise ConfigurationError(f"{error.filename or each}: {error.strerror}") from error
-    except HostError as error:
+    except security.NotPrivate as error:
         raise ConfigurationError(str(error)) from error
     return PREPARED if missing else UNCHANGED
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
 from ctypes import wintypes
@@ -103,6 +104,25 @@ def make_file(path: Path) -> Handle:
     owner_only = ctypes.byref(attributes(OWNER_ONLY))
     access = GENERIC_READ | GENERIC_WRITE
     return made(_create_file(str(path), access, SHARE_READ, owner_only, _CREATE_NEW, 0x80, None))
+
+
+class NotPrivate(Exception):
+    """A directory that must be private is open to other users; the text says how to change it."""
+
+
+def make_private(path: Path) -> None:
+    """Make sure that the directory is there, and open to its owner, the system and administrators
+    alone. Raises OSError, NotPrivate."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            make_directory(path)
+            return
+    if not is_private(path):
+        raise NotPrivate(
+            f'{path} is open to others; icacls "{path}" /inheritance:r /grant:r '
+            "*S-1-3-4:(OI)(CI)F *S-1-5-18:(OI)(CI)F *S-1-5-32-544:(OI)(CI)F"
+        )
 
 
 def is_private(path: Path) -> bool:

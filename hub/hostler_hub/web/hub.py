@@ -15,8 +15,8 @@ from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.groups import Groups
 from hostler_hub.store.engine import Store
 from hostler_hub.web.tokens import Tokens
-from hostler_hub.workers.agents.refusals import Refusals
-from hostler_hub.workers.agents.server import AgentServer
+from hostler_hub.workers.connections.refusals import Refusals
+from hostler_hub.workers.connections.server import AgentServer
 from hostler_hub.workers.definitions import Definitions
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.incident_log import Incidents

@@ -6,7 +6,6 @@ cannot be renamed or removed is tried again for some seconds (E18).
 
 from __future__ import annotations
 
-import contextlib
 import msvcrt
 import os
 import shutil
@@ -28,19 +27,12 @@ _LOCKED_BYTE = 1 << 30
 
 
 def make_private(path: Path) -> None:
-    """It is there, and open to its owner, the system and administrators alone. Raises OSError or
-    HostError."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            security.make_directory(path)
-            return
-    if not security.is_private(path):
-        raise HostError(
-            NOT_PERMITTED,
-            f'{path} is open to others; icacls "{path}" /inheritance:r /grant:r '
-            "*S-1-3-4:(OI)(CI)F *S-1-5-18:(OI)(CI)F *S-1-5-32-544:(OI)(CI)F",
-        )
+    """Make sure that the directory is there, and open to its owner, the system and administrators
+    alone. Raises OSError, HostError."""
+    try:
+        security.make_private(path)
+    except security.NotPrivate as error:
+        raise HostError(NOT_PERMITTED, str(error)) from error
 
 
 def create_private(path: Path) -> int:

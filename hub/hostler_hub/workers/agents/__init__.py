@@ -1,1 +1,1 @@
-"""Agents that are attached: admission, sessions, heartbeat, examination of their machines."""
+"""Attached agents: their sessions, the facts they tell, the check of their machines."""

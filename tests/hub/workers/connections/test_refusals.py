@@ -6,8 +6,8 @@ import pytest
 
 from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.store.engine import Store
-from hostler_hub.workers.agents import refusals as module
-from hostler_hub.workers.agents.refusals import Refusals
+from hostler_hub.workers.connections import refusals as module
+from hostler_hub.workers.connections.refusals import Refusals
 
 
 async def test_attempts_that_are_alike_are_one_row(database_url: str) -> None:

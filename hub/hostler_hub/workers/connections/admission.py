@@ -34,8 +34,8 @@ from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
-from hostler_hub.workers.agents.refusals import Refusals
 from hostler_hub.workers.agents.session import Admitted
+from hostler_hub.workers.connections.refusals import Refusals
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.registry import Entry, Registry
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostler_agent.machine.leftovers import remove_workspaces
+from hostler_agent.commands.leftovers import remove_workspaces
 
 if TYPE_CHECKING:
     from pathlib import Path
