@@ -29,7 +29,7 @@ from hostler_hub.workers.registry import Entry, Registry
 _log = structlog.get_logger(__name__)
 
 RETRY_S = 1.0
-# However far the next instant is: a clock may be set meanwhile (A9).
+# The longest pause before the next plan: the clock may be set meanwhile (A9).
 WAKE_AGAIN_S = 60.0
 
 
@@ -122,7 +122,7 @@ class Dispatcher:
         try:
             await self._controller.handle(worker, event)
         except NotFound:
-            self._wake.set()  # removed in this moment: look again
+            self._wake.set()  # the worker was removed meanwhile: plan again
 
     def _because(self, rule: str, build: Waiting, **numbers: Any) -> events.Because:
         fitting = self._roster.matcher().fitting(build.kind, build.spec.requires)
@@ -163,7 +163,7 @@ class Dispatcher:
             self._backlog.taken(build.id)  # cancelled in this moment
             return
         except (IllegalTransition, NotFound):
-            self._wake.set()  # the worker changed in this moment: look again
+            self._wake.set()  # the worker changed meanwhile: plan again
             return
         self._turn += 1
         self._shares.charge(worker, float(entry.definition.weight))

@@ -1,4 +1,4 @@
-"""The use cases on groups of workers: define, remove, look at them."""
+"""The use cases on groups of workers: define, remove, read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Keeps as many instances idle as groups want, and no more than they allow.
 
-Looked at after each plan was carried out, so that work comes first: what is idle then is idle, and
-what may still be started may be started for the pool.
+The dispatcher calls it after it has carried out a plan, so that builds come first: instances that
+are idle then have no work, and starts that are left may be used for the pool.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hostler_hub.workers.registry import Entry, Registry
 
 
 class IdlePool:
-    """Looks at every defined group; undefined ones want and forbid nothing."""
+    """Handles every defined group; an undefined one wants and forbids nothing."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class IdlePool:
         self._decision_log = decision_log
 
     async def reconcile_idle(self, shares: Shares) -> float | None:
-        """Start and stop what is to be; when to look again at the latest, or None."""
+        """Start missing idle instances, stop surplus ones. Returns when to do so again, or None."""
         now = self._clock.now()
         later: list[float] = []
         for pool, counted in self._policy.pools().values():

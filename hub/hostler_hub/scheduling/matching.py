@@ -182,7 +182,7 @@ class Matcher:
 
 
 class Roster:
-    """The registry's workers as their matcher knows them; asked anew before each look."""
+    """Makes the matcher of the registry's workers, anew when one of them has changed."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

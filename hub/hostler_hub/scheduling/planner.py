@@ -1,6 +1,6 @@
 """Which build goes to which worker: the choice, pure and level-triggered.
 
-Nothing is remembered between two looks but how much each worker has been given (``Shares``), so
+Nothing is remembered between two plans but how much each worker has been given (``Shares``), so
 nothing can be forgotten. Precedence of builds: higher priority, then the older; every fourth slot
 goes to the build that has waited longest once that is more than an hour, so that no priority keeps
 another build out for ever. Of the workers that fit: a free slot before one that is coming before a
@@ -50,7 +50,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A worker in one look. ``pool`` is whose starts are counted together."""
+    """A worker in one plan. ``pool`` names the pool that its starts are counted in."""
 
     life: Worker
     traits: Traits
@@ -101,7 +101,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a choice is made from, beside the queue."""
+    """What a plan is made from, beside the queue."""
 
     candidates: Sequence[Candidate]
     matcher: Matcher
@@ -110,13 +110,13 @@ class Snapshot:
     turn: int = 0  # slots given so far
 
 
-def plan(queue: Iterable[Waiting], look: Snapshot, starving: Sequence[Waiting] = ()) -> Plan:
-    """The choice. ``queue`` is in order of precedence; ``starving`` the oldest of it, by age."""
-    room = _Room(look)
+def plan(queue: Iterable[Waiting], snapshot: Snapshot, starving: Sequence[Waiting] = ()) -> Plan:
+    """Choose. ``queue`` is in order of precedence; ``starving`` are the oldest of it, by age."""
+    room = _Room(snapshot)
     made = Plan()
     turns = _Turns(queue, starving)
     while not room.used_up:
-        build = turns.next(oldest=(look.turn + len(made.leases)) % TURNS == TURNS - 1)
+        build = turns.next(oldest=(snapshot.turn + len(made.leases)) % TURNS == TURNS - 1)
         if build is None:
             break
         if build.kind in room.hopeless:
@@ -159,18 +159,22 @@ class _Turns:
 
 
 class _Room:
-    """Free, coming and startable slots, as one look uses them up."""
+    """Free, coming and startable slots, as one plan uses them up."""
 
-    def __init__(self, look: Snapshot) -> None:
-        self._matcher = look.matcher
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._matcher = snapshot.matcher
         self._starts = {
             pool: budget.starts
-            for pool, budget in look.budgets.items()
+            for pool, budget in snapshot.budgets.items()
             if budget.starts is not None
         }
-        self._candidates = {each.life.name: each for each in look.candidates}
-        free, coming, startable = _Slots(look.shares), _Slots(look.shares), _Slots(look.shares)
-        for candidate in look.candidates:
+        self._candidates = {each.life.name: each for each in snapshot.candidates}
+        free, coming, startable = (
+            _Slots(snapshot.shares),
+            _Slots(snapshot.shares),
+            _Slots(snapshot.shares),
+        )
+        for candidate in snapshot.candidates:
             life = candidate.life
             if why_not_leasable(life) is None:
                 free.add(candidate, life.free_slots)
@@ -179,11 +183,11 @@ class _Room:
             elif life.state is State.LATENT and why_not_startable(life) is None:
                 startable.add(candidate, 1)
         self._free, self._coming, self._startable = free, coming, startable
-        self.hopeless: set[str] = set()  # kinds of builds that found nothing left in this look
+        self.hopeless: set[str] = set()  # kinds of builds that found nothing left in this plan
 
     @property
     def used_up(self) -> bool:
-        """Whether nothing is left for any build: the rest of a long queue need not be looked at."""
+        """Whether nothing is left for any build: the rest of a long queue need not be planned."""
         return not (self._free.left or self._coming.left or self._startable.left)
 
     def take_slot(self, build: Waiting) -> str | None:
@@ -199,7 +203,7 @@ class _Room:
             candidate = self._candidates[name]
             left = self._starts.get(candidate.pool)
             if left is not None and left <= 0:
-                continue  # nor may any other build start it in this look
+                continue  # nor may any other build start it in this plan
             if left is not None:
                 self._starts[candidate.pool] = left - 1
             self._coming.more(candidate, candidate.life.policy.max_builds - 1)

@@ -1,4 +1,4 @@
-"""Writes down why builds wait: of each that has waited a while, once, until its rule changes."""
+"""Records why builds wait: of each, after a while, one decision until the rule changes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.reasons import Reasons, Skip
 from hostler_hub.workers.decisions import Decision, DecisionKind
 
-# A build that is taken at once was never skipped; and nobody reads more often than this.
+# A build is skipped once it has waited for AFTER_S; the backlog is read at most each EVERY_S.
 AFTER_S = 1.0
 EVERY_S = 5.0
-# What waits for an instance that is coming is not passed over.
+# Rules of builds that are not skipped: their slot or instance is coming.
 _UNDER_WAY = {"free", "starting"}
 
 
