@@ -97,20 +97,24 @@ class Controller:
         held: dict[tuple[str, str], list[str]] = {}
         for lease in open_leases:
             held.setdefault((lease["worker"], lease["instance"]), []).append(lease["id"])
+        open_incidents: dict[str, dict[str, str]] = {}
+        for row in is_open:
+            open_incidents.setdefault(row["worker"], {})[row["kind"]] = row["id"]
         for row in rows:
             definition = WorkerDefinition.stored(row["definition"])
             up = row["state"] == State.SUBSTANTIATED
             leases = held.pop((row["name"], row["instance_id"]), []) if up else []
-            entry = Entry(
-                definition, life_of(row, self.policy(definition), tuple(leases)), row["revision"]
+            self._registry.add(
+                Entry(
+                    definition,
+                    life_of(row, self.policy(definition), tuple(leases)),
+                    row["revision"],
+                    password_hash=row["password_hash"],
+                    facts=row["facts"],
+                    started=origins.get(row["instance_id"]),
+                    incidents=open_incidents.get(row["name"], {}),
+                )
             )
-            entry.password_hash = row["password_hash"]
-            entry.facts = row["facts"]
-            entry.started = origins.get(row["instance_id"])
-            self._registry.add(entry)
-        for row in is_open:
-            if (found := self._registry.find(row["worker"])) is not None:
-                found.incidents[row["kind"]] = row["id"]
         if held:
             ownerless = tuple(lease for left in held.values() for lease in left)
             reason = "its worker was lost when the last hub ended"

@@ -45,10 +45,8 @@ class Entry:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     driver_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     timers: dict[Timer, TimerHandle] = field(default_factory=dict)
-    incidents: dict[str, str] = field(default_factory=dict)  # ids of those that are open, by kind
-    exam: MachineCheck | None = (
-        None  # how its machine compared the last time; asked anew at each attach
-    )
+    incidents: dict[str, str] = field(default_factory=dict)  # ids of the open ones, by kind
+    exam: MachineCheck | None = None  # the last check of its machine; made anew at each attach
 
     @property
     def origin(self) -> Origin:
