@@ -227,8 +227,8 @@ def _parts(base: _Base, core: _Core) -> _Parts:
         clock=clock,
         store=store,
         tokens=base.tokens,
-        fleet=Workers(store, clock, registry, controller, supervisor, reasons),
-        queue=Builds(services, core.backlog, reasons, supervisor),
+        workers=Workers(store, clock, registry, controller, supervisor, reasons),
+        builds=Builds(services, core.backlog, reasons, supervisor),
         definitions=definitions,
         supervisor=supervisor,
         agents=agents,
@@ -241,7 +241,7 @@ def _parts(base: _Base, core: _Core) -> _Parts:
         leases=Leases(
             store, clock, registry, controller, core.receivers.leases, core.lease_offered
         ),
-        journal=log,
+        decisions=log,
         incidents=Incidents(
             store, clock, registry, core.notifier.defaults, core.notifier.outbox.wake
         ),

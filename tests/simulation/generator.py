@@ -394,10 +394,10 @@ class _Actors:
 
 
 def _removing(world: World) -> bool:
-    registry = world.hub.fleet._registry  # type: ignore[attr-defined]
+    registry = world.hub.workers._registry  # type: ignore[attr-defined]
     return any(entry.life.removing for entry in registry)
 
 
 def _asking(world: World) -> bool:
-    registry = world.hub.fleet._registry  # type: ignore[attr-defined]
+    registry = world.hub.workers._registry  # type: ignore[attr-defined]
     return any(entry.life.gate is Gate.ASKING for entry in registry)

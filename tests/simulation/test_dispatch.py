@@ -53,7 +53,7 @@ async def test_V9_P20_an_idle_timer_stops_nothing_that_queued_work_needs(world: 
     epoch = world.life().epoch
     now = world.wall()
     waiting = "01J00000000000000000000000"  # queued, and not ready yet
-    with mock.patch.object(world.hub.queue._backlog, "need", return_value=waiting):
+    with mock.patch.object(world.hub.builds._backlog, "need", return_value=waiting):
         await world.sleep(60)
         assert world.life().epoch == epoch
         assert world.life().state.value == "substantiated"
@@ -265,16 +265,16 @@ async def test_every_decision_is_there_with_its_rule_and_the_build_says_why(worl
     first = await world.submit(*script(duration_s=30))
     await world.running(first)
     second = await world.submit()
-    view = await world.ask(lambda hub: hub.queue.get(second))
+    view = await world.ask(lambda hub: hub.builds.get(second))
     assert view["why_workers"][0]["reasons"] == ["all 1 of its slots are leased"]
     assert view["why_workers"][0]["remedies"] == ["wait for a slot, or define more workers like it"]
     await world.until(lambda: rules(world, "skip", build=second) == ["busy"])
-    worker = world.hub.fleet.view("w")["why"]
+    worker = world.hub.workers.view("w")["why"]
     assert worker == {"not_started": None, "not_used": None, "not_stopped": "it runs 1 build"}
     await world.ended(second)
     await world.state("latent")
     kinds = [row["kind"] for row in world.observer.rows("SELECT kind FROM decisions ORDER BY id")]
     assert kinds == ["start", "match", "skip", "match", "stop"]
     assert rules(world, "skip", build=second) == ["busy"]
-    worker = world.hub.fleet.view("w")["why"]
+    worker = world.hub.workers.view("w")["why"]
     assert worker["not_started"] == "no queued build needs it"

@@ -109,7 +109,7 @@ async def test_D8_a_bad_definition_leaves_the_old_one(world: World) -> None:
         await world.define("w", driver_options={"nonsense": 1})
     with pytest.raises((InvalidRequest, Conflict)):
         await world.define("w", driver="teleport")
-    definition = world.hub.fleet._registry.get("w").definition  # type: ignore[attr-defined]
+    definition = world.hub.workers._registry.get("w").definition  # type: ignore[attr-defined]
     assert definition.driver_options == {"note": "good"}
     assert (await world.ended(await world.submit()))["state"] == "success"
 

@@ -250,36 +250,36 @@ class World:
 
     async def set_mode(self, mode: str, *names: str) -> None:
         await self.ask(
-            lambda hub: hub.fleet.set_mode(
+            lambda hub: hub.workers.set_mode(
                 names, mode=mode, reason="simulated", by="ann", dry_run=False
             )
         )
 
     async def remove(self, *names: str, force: bool = True) -> None:
-        await self.ask(lambda hub: hub.fleet.remove(names, force=force, dry_run=False, by="ann"))
+        await self.ask(lambda hub: hub.workers.remove(names, force=force, dry_run=False, by="ann"))
 
     async def substantiate(self, *names: str) -> None:
-        await self.ask(lambda hub: hub.fleet.substantiate(names, by="ann", dry_run=False))
+        await self.ask(lambda hub: hub.workers.substantiate(names, by="ann", dry_run=False))
 
     async def insubstantiate(self, *names: str) -> None:
-        await self.ask(lambda hub: hub.fleet.insubstantiate(names, by="ann", dry_run=False))
+        await self.ask(lambda hub: hub.workers.insubstantiate(names, by="ann", dry_run=False))
 
     async def submit(self, *argv: str, key: str | None = None, **spec: Any) -> str:
         """Submit a build of one step (``script()`` unless given); returns its id."""
         given = {"steps": [{"name": "run", "command": list(argv) or script()}], **spec}
         build = BuildSpec.model_validate(given)
-        view, _ = await self.ask(lambda hub: hub.queue.submit(build, by="bob", idempotency_key=key))
+        view, _ = await self.ask(lambda hub: hub.builds.submit(build, by="bob", idempotency_key=key))
         if view["id"] not in self.builds:
             self.builds.append(view["id"])
         return str(view["id"])
 
     async def cancel(self, build: str) -> None:
-        await self.ask(lambda hub: hub.queue.cancel(build, reason="simulated", by="bob"))
+        await self.ask(lambda hub: hub.builds.cancel(build, reason="simulated", by="bob"))
 
     # --- looking ------------------------------------------------------------------------------
 
     def life(self, name: str = "w") -> Worker:
-        return self.hub.fleet._registry.get(name).life  # type: ignore[attr-defined, no-any-return]
+        return self.hub.workers._registry.get(name).life  # type: ignore[attr-defined, no-any-return]
 
     def build(self, build: str) -> dict[str, Any]:
         """The build's row, as it is committed."""

@@ -37,8 +37,8 @@ class Hub:
     clock: Clock
     store: Store
     tokens: Tokens
-    fleet: Workers
-    queue: Builds
+    workers: Workers
+    builds: Builds
     definitions: Definitions
     supervisor: Supervisor
     agents: AgentServer
@@ -47,7 +47,7 @@ class Hub:
     reconciler: Reconciler
     evidence: Evidence
     leases: Leases
-    journal: DecisionLog
+    decisions: DecisionLog
     incidents: Incidents
     groups: Groups
 

@@ -69,7 +69,7 @@ async def submit(
     body: BuildSpec, hub: HubPart, caller: Submitter, idempotency_key: IdempotencyKey = None
 ) -> Json:
     """Accepts a build; from then on it ends in exactly one result."""
-    view, created = await hub.queue.submit(body, by=caller.name, idempotency_key=idempotency_key)
+    view, created = await hub.builds.submit(body, by=caller.name, idempotency_key=idempotency_key)
     location = {"Location": f"{router.prefix}/{view['id']}"}
     return Json(view, status_code=201 if created else 200, headers=location)
 
@@ -82,7 +82,7 @@ async def page(
 ) -> Json:
     """Builds, newest first, a page at a time."""
     return Json(
-        await hub.queue.page(
+        await hub.builds.page(
             state=where.state, worker=where.worker, limit=where.limit, after=where.after
         )
     )
@@ -96,7 +96,7 @@ async def view(
     wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S)] = 0,
 ) -> Json:
     """One build; with `wait_s` the answer comes when it has ended, or after that many seconds."""
-    return Json(await (hub.queue.wait(id, wait_s) if wait_s else hub.queue.get(id)))
+    return Json(await (hub.builds.wait(id, wait_s) if wait_s else hub.builds.get(id)))
 
 
 @router.post(
@@ -110,7 +110,7 @@ async def cancel(
 ) -> Json:
     """Cancels a build; one that has ended stays as it ended (A13)."""
     reason = body.reason if body else None
-    return Json(await hub.queue.cancel(id, reason=reason, by=caller.name))
+    return Json(await hub.builds.cancel(id, reason=reason, by=caller.name))
 
 
 @router.get(
@@ -139,10 +139,10 @@ async def log(
     }
     if where.follow:
         # What is unknown must be refused before the answer begins.
-        await hub.queue.read_log(id, index, where.offset, 1)
-        growing: AsyncIterator[bytes] = hub.queue.follow_log(id, index, where.offset)
+        await hub.builds.read_log(id, index, where.offset, 1)
+        growing: AsyncIterator[bytes] = hub.builds.follow_log(id, index, where.offset)
         return StreamingResponse(growing, media_type="text/plain", headers=headers)
-    part = await hub.queue.read_log(id, index, where.offset, where.limit)
+    part = await hub.builds.read_log(id, index, where.offset, where.limit)
     headers["Hostler-Log-Offset"] = str(part.offset)
     headers["Hostler-Log-End"] = str(part.end)
     headers["Hostler-Log-Complete"] = "true" if part.complete else "false"

@@ -47,4 +47,4 @@ async def page(
     where: Annotated[Where, Query()],
 ) -> Json:
     """Decisions, newest first, a page at a time: give `next` as `after` for the next one."""
-    return Json(await hub.journal.page(where.filter(), where.limit, where.after))
+    return Json(await hub.decisions.page(where.filter(), where.limit, where.after))

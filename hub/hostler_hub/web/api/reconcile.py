@@ -76,6 +76,6 @@ async def forget(body: Forget, hub: HubPart, caller: Operator) -> Json:
 )
 async def evidence(name: str, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
     """What drivers said of this worker's failed instances before they were destroyed."""
-    hub.fleet.view(name)
+    hub.workers.view(name)
     rows = await hub.evidence.of_worker(name)
     return Json({"items": [evidence_view(row) for row in rows]})

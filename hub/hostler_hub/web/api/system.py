@@ -28,7 +28,7 @@ async def whoami(caller: Viewer) -> Json:
 @router.get("/api/v1/status", response_model=schemas.Status, responses=problems.responses())
 async def status(hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001  # declares the role
     """Counts of workers, builds and incidents."""
-    counts = {**await hub.fleet.status(), "incidents": await hub.incidents.counts()}
+    counts = {**await hub.workers.status(), "incidents": await hub.incidents.counts()}
     return Json({"version": __version__, "hub": hub.id, **counts})
 
 

@@ -117,7 +117,7 @@ async def page(
 ) -> Json:
     """Workers by name, a page at a time: give `next` as `after` for the next one."""
     return Json(
-        hub.fleet.page(
+        hub.workers.page(
             names=where.name,
             state=where.state,
             mode=where.mode,
@@ -133,7 +133,7 @@ async def page(
 @router.post("/query", response_model=schemas.WorkerLookup, responses=problems.responses(413))
 async def query(body: QueryWorkers, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
     """Any number of workers, by name or by a selection, in one answer."""
-    return Json(hub.fleet.query(hub.fleet.choose(body.names, body.select)))
+    return Json(hub.workers.query(hub.workers.choose(body.names, body.select)))
 
 
 @router.post(
@@ -150,8 +150,8 @@ async def define(body: DefineWorkers, hub: HubPart, caller: Operator) -> Json:
 )
 async def remove(body: RemoveWorkers, hub: HubPart, caller: Operator) -> Json:
     """Removes workers; one whose instance must end first disappears once that is proven gone."""
-    names = hub.fleet.choose(body.names, body.select)
-    results = await hub.fleet.remove(names, force=body.force, dry_run=body.dry_run, by=caller.name)
+    names = hub.workers.choose(body.names, body.select)
+    results = await hub.workers.remove(names, force=body.force, dry_run=body.dry_run, by=caller.name)
     return Json({"results": results})
 
 
@@ -160,8 +160,8 @@ async def remove(body: RemoveWorkers, hub: HubPart, caller: Operator) -> Json:
 )
 async def set_mode(body: SetMode, hub: HubPart, caller: Operator) -> Json:
     """Pauses, resumes, drains or stops workers; the token's name is noted as who wanted it."""
-    results = await hub.fleet.set_mode(
-        hub.fleet.choose(body.names, body.select),
+    results = await hub.workers.set_mode(
+        hub.workers.choose(body.names, body.select),
         mode=body.mode,
         reason=body.reason,
         until=body.ends_at(hub.clock.now()),
@@ -178,8 +178,8 @@ async def set_mode(body: SetMode, hub: HubPart, caller: Operator) -> Json:
 )
 async def substantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Json:
     """Asks for instances and returns at once; look the workers up to see them come."""
-    names = hub.fleet.choose(body.names, body.select)
-    results = await hub.fleet.substantiate(names, by=caller.name, dry_run=body.dry_run)
+    names = hub.workers.choose(body.names, body.select)
+    results = await hub.workers.substantiate(names, by=caller.name, dry_run=body.dry_run)
     return Json({"results": results})
 
 
@@ -190,15 +190,15 @@ async def substantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Jso
 )
 async def insubstantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Json:
     """Asks for instances to end and returns at once."""
-    names = hub.fleet.choose(body.names, body.select)
-    results = await hub.fleet.insubstantiate(names, by=caller.name, dry_run=body.dry_run)
+    names = hub.workers.choose(body.names, body.select)
+    results = await hub.workers.insubstantiate(names, by=caller.name, dry_run=body.dry_run)
     return Json({"results": results})
 
 
 @router.get("/{name}", response_model=schemas.WorkerView, responses=problems.responses(404))
 async def view(name: str, hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001
     """One worker."""
-    return Json(hub.fleet.view(name))
+    return Json(hub.workers.view(name))
 
 
 @router.get("/{name}/events", response_model=schemas.EventList, responses=problems.responses(404))
@@ -209,7 +209,7 @@ async def events(
     limit: Annotated[int, Query(ge=1, le=PAGE_ROWS)] = 100,
 ) -> Json:
     """A worker's latest transitions with their causes, newest first."""
-    return Json({"items": await hub.fleet.events(name, limit)})
+    return Json({"items": await hub.workers.events(name, limit)})
 
 
 @router.delete(
@@ -219,5 +219,5 @@ async def remove_one(
     name: str, hub: HubPart, caller: Operator, force: Annotated[bool, Query()] = False
 ) -> Json:
     """Removes one worker."""
-    results = await hub.fleet.remove([name], force=force, dry_run=False, by=caller.name)
+    results = await hub.workers.remove([name], force=force, dry_run=False, by=caller.name)
     return Json(results[0])

@@ -84,7 +84,7 @@ async def set_mode(visit: Operator, name: str) -> Response:
     mode = form.get("mode", "")
     if mode not in ("active", "paused", "draining", "stopped"):
         raise InvalidRequest("There is no such mode")
-    await visit.hub.fleet.set_mode(
+    await visit.hub.workers.set_mode(
         [name], mode=mode, reason=_reason(form), by=visit.caller.name, dry_run=False, until=None
     )
     return RedirectResponse(f"/workers/{name}", status_code=303)
@@ -94,7 +94,7 @@ async def set_mode(visit: Operator, name: str) -> Response:
 async def cancel(visit: Submitter, id: Id) -> Response:
     """Cancels a build."""
     form = await read_form(visit.request)
-    await visit.hub.queue.cancel(id, reason=_reason(form), by=visit.caller.name)
+    await visit.hub.builds.cancel(id, reason=_reason(form), by=visit.caller.name)
     return RedirectResponse(f"/builds/{id}", status_code=303)
 
 

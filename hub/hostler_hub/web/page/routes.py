@@ -39,7 +39,7 @@ async def workers(
     after: Word = "",
 ) -> Response:
     """Every worker: what is wanted of it, how it is, who has it, and what is wrong."""
-    found = visit.hub.fleet.page(
+    found = visit.hub.workers.page(
         names=[],
         state=state or None,
         mode=mode or None,
@@ -50,7 +50,7 @@ async def workers(
         after=after or None,
     )
     wanted = {"state": state, "mode": mode, "label": label, "missing": missing}
-    status = await visit.hub.fleet.status()
+    status = await visit.hub.workers.status()
     counts = await visit.hub.incidents.counts()
     return visit.show("workers.html", workers=found, wanted=wanted, status=status, incidents=counts)
 
@@ -59,11 +59,11 @@ async def workers(
 async def worker(visit: Viewer, name: str) -> Response:
     """One worker with its events, decisions, builds and incidents."""
     hub = visit.hub
-    view = hub.fleet.view(name)
+    view = hub.workers.view(name)
     events, decided, builds, told = await asyncio.gather(
-        hub.fleet.events(name, EVENTS),
-        hub.journal.page(decisions.Filter(worker=name), EVENTS, None),
-        hub.queue.page(state=None, worker=name, limit=20, after=None),
+        hub.workers.events(name, EVENTS),
+        hub.decisions.page(decisions.Filter(worker=name), EVENTS, None),
+        hub.builds.page(state=None, worker=name, limit=20, after=None),
         hub.incidents.page(incidents.Filter(worker=name), limit=10, after=None),
     )
     return visit.show(
@@ -79,7 +79,7 @@ async def worker(visit: Viewer, name: str) -> Response:
 @router.get("/builds")
 async def builds(visit: Viewer, state: BuildState | Literal[""] = "", after: Word = "") -> Response:
     """The builds: those that wait and why, those that run, those that ended."""
-    queue = visit.hub.queue
+    queue = visit.hub.builds
     found = await queue.page(state=state or None, worker=None, limit=ROWS, after=after or None)
     waiting = await queue.page(state="queued", worker=None, limit=ROWS, after=None)
     first = list(itertools.islice(reversed(waiting["items"]), EXPLAINED))
@@ -97,8 +97,8 @@ async def builds(visit: Viewer, state: BuildState | Literal[""] = "", after: Wor
 async def build(visit: Viewer, id: Id) -> Response:
     """One build with its steps, their logs as they grow, and why it waits while it does."""
     hub = visit.hub
-    view = await hub.queue.get(id)
-    decided = await hub.journal.page(decisions.Filter(build=id), EVENTS, None)
+    view = await hub.builds.get(id)
+    decided = await hub.decisions.page(decisions.Filter(build=id), EVENTS, None)
     return visit.show("build.html", build=view, decisions=decided["items"])
 
 
@@ -107,7 +107,7 @@ async def log(
     visit: Viewer, id: Id, index: StepIndex, offset: Annotated[int, Query(ge=0, lt=2**63)] = 0
 ) -> Response:
     """The next piece of a step's log, as bytes that no browser takes for a page."""
-    part = await visit.hub.queue.read_log(id, index, offset, LOG_PIECE_BYTES)
+    part = await visit.hub.builds.read_log(id, index, offset, LOG_PIECE_BYTES)
     headers = {
         "content-disposition": f'attachment; filename="{id}-{index}.log"',
         "hostler-log-end": str(part.end),
@@ -119,7 +119,7 @@ async def log(
 @router.get("/builds/{id}/steps/{index}/log/whole")
 async def whole_log(visit: Viewer, id: Id, index: StepIndex) -> Response:
     """A step's log as far as there is one, to keep."""
-    queue = visit.hub.queue
+    queue = visit.hub.builds
     first = await queue.read_log(id, index, 0, LOG_PIECE_BYTES)
 
     async def pieces() -> AsyncIterator[bytes]:

@@ -58,7 +58,7 @@ class Yard:
         return made
 
     def view(self) -> dict[str, Any]:
-        return self.hub.fleet.view("p")
+        return self.hub.workers.view("p")
 
     async def until(self, holds: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         async with asyncio.timeout(DEADLINE_S):
@@ -74,7 +74,7 @@ class Yard:
         return await self.until(lambda view: view["admission"]["state"] == "met")
 
     async def resume(self) -> None:
-        await self.hub.fleet.set_mode(
+        await self.hub.workers.set_mode(
             ["p"], mode="active", reason="mended", by="ann", dry_run=False
         )
 
@@ -117,9 +117,9 @@ async def test_a_machine_that_differs_is_quarantined_and_says_so_everywhere(yard
     ]
     assert DIFFERS in view["why"]["not_used"]
     assert list(view["incidents"]) == ["unfit"]
-    events = await yard.hub.fleet.events("p", 10)
+    events = await yard.hub.workers.events("p", 10)
     assert [row["cause"] for row in events if row["event"] == "Examined"] == [DIFFERS]
-    page = await yard.hub.journal.page(Filter("p", kind="quarantine"), 10, None)
+    page = await yard.hub.decisions.page(Filter("p", kind="quarantine"), 10, None)
     (decided,) = page["items"]
     assert (decided["rule"], decided["text"]) == ("not_as_expected", DIFFERS)
 
@@ -129,8 +129,8 @@ async def test_why_a_build_waits_names_the_difference(yard: Yard) -> None:
     await yard.come(tools=OLD)
     await yard.shut()
     spec = BuildSpec.model_validate({"steps": [{"name": "s", "command": ["true"]}]})
-    build, _ = await yard.hub.queue.submit(spec, by="ann", idempotency_key=None)
-    waiting = await yard.hub.queue.get(build["id"])
+    build, _ = await yard.hub.builds.submit(spec, by="ann", idempotency_key=None)
+    waiting = await yard.hub.builds.get(build["id"])
     assert DIFFERS in waiting["why"]
     (one,) = waiting["why_workers"]
     assert "mend what failed and resume it" in one["remedies"][0]

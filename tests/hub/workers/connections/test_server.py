@@ -57,15 +57,15 @@ class House:
     async def until(self, holds: Callable[[dict[str, Any]], bool], name: str = "p") -> Any:
         async with asyncio.timeout(DEADLINE_S):
             async for _ in turns():
-                if holds(self.hub.fleet.view(name)):
+                if holds(self.hub.workers.view(name)):
                     break
-        return self.hub.fleet.view(name)
+        return self.hub.workers.view(name)
 
     async def said(self, event: str, name: str = "p") -> list[str]:
         """The causes of these events, once there is one."""
         async with asyncio.timeout(DEADLINE_S):
             while True:
-                rows = await self.hub.fleet.events(name, 50)
+                rows = await self.hub.workers.events(name, 50)
                 causes = [row["cause"] for row in rows if row["event"] == event]
                 if causes:
                     return causes
@@ -149,7 +149,7 @@ async def test_A10_what_the_hub_itself_slept_through_is_no_silence(
         with counted.waiting():
             await asyncio.sleep(house.settings.ping_interval_s)
     assert not peer.closed.is_set()
-    assert attached(house.hub.fleet.view("p"))
+    assert attached(house.hub.workers.view("p"))
     await asyncio.wait_for(peer.closed.wait(), DEADLINE_S)
 
 
@@ -166,7 +166,7 @@ async def test_A4_the_same_process_on_a_new_connection_replaces_its_old_one_at_o
     new = await house.come()
     await asyncio.wait_for(old.closed.wait(), DEADLINE_S)
     assert not new.closed.is_set()
-    view = house.hub.fleet.view("p")
+    view = house.hub.workers.view("p")
     assert (view["attached"], view["epoch"]) == (True, first["epoch"])
 
 
@@ -188,7 +188,7 @@ async def test_A5_a_second_agent_is_refused_while_the_first_one_lives(
     assert "198.51.100.9" in cause
     assert "192.0.2.7" in cause
     assert not first.closed.is_set()
-    assert house.hub.fleet.view("p")["instance"] == view["instance"]
+    assert house.hub.workers.view("p")["instance"] == view["instance"]
 
 
 async def test_A5_a_second_agent_takes_the_place_of_one_that_is_dead(house: House) -> None:
@@ -199,7 +199,7 @@ async def test_A5_a_second_agent_takes_the_place_of_one_that_is_dead(house: Hous
     second = await house.come(boot_id="elsewhere")
     await asyncio.wait_for(first.closed.wait(), DEADLINE_S)
     assert not second.closed.is_set()
-    assert attached(house.hub.fleet.view("p"))
+    assert attached(house.hub.workers.view("p"))
 
 
 async def test_A10_a_first_agent_whose_answer_the_hub_slept_through_lives(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ async def test_V18_stopping_a_worker_waits_for_no_dead_peer(house: House, mode: 
     peer = await house.come()
     await house.until(attached)
     peer.stuck = True
-    await house.hub.fleet.set_mode(
+    await house.hub.workers.set_mode(
         ["p"], mode=mode, reason=None, by="ann", dry_run=False, until=None
     )
     view = await house.until(lambda view: view["state"] == "latent")
