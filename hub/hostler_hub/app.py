@@ -266,7 +266,7 @@ async def _start(stack: contextlib.AsyncExitStack, parts: _Parts, closing: Closi
     closes("refusals", hub.refusals.aclose)
     closes("admission", parts.admission.aclose)
     closes("agents", core.receivers.sessions.aclose)
-    closes("builds", parts.supervisor.aclose)
+    closes("queue", parts.supervisor.aclose)
     await hub.groups.load()
     await core.backlog.load(hub.store)
     await parts.supervisor.load()

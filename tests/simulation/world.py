@@ -268,7 +268,9 @@ class World:
         """Submit a build of one step (``script()`` unless given); returns its id."""
         given = {"steps": [{"name": "run", "command": list(argv) or script()}], **spec}
         build = BuildSpec.model_validate(given)
-        view, _ = await self.ask(lambda hub: hub.builds.submit(build, by="bob", idempotency_key=key))
+        view, _ = await self.ask(
+            lambda hub: hub.builds.submit(build, by="bob", idempotency_key=key)
+        )
         if view["id"] not in self.builds:
             self.builds.append(view["id"])
         return str(view["id"])

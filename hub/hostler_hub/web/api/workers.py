@@ -151,7 +151,9 @@ async def define(body: DefineWorkers, hub: HubPart, caller: Operator) -> Json:
 async def remove(body: RemoveWorkers, hub: HubPart, caller: Operator) -> Json:
     """Removes workers; one whose instance must end first disappears once that is proven gone."""
     names = hub.workers.choose(body.names, body.select)
-    results = await hub.workers.remove(names, force=body.force, dry_run=body.dry_run, by=caller.name)
+    results = await hub.workers.remove(
+        names, force=body.force, dry_run=body.dry_run, by=caller.name
+    )
     return Json({"results": results})
 
 
