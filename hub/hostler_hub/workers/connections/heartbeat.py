@@ -1,7 +1,7 @@
-"""An agent's pulse: asked at an interval whether it lives, and disconnected after three silences.
+"""Asks an agent at an interval whether it lives; disconnects it after three silences.
 
-The question is the protocol's own `keepalive`, which a stock worker answers too; whatever else the
-agent sends meanwhile is as good an answer. A beat during which the hub itself stood still proves
+The question is the protocol's own `keepalive`, which a stock worker answers too; any other frame
+from the agent counts as an answer. An interval during which the hub itself stood still proves
 nothing and is not counted (V12, A10).
 """
 
@@ -22,8 +22,8 @@ _log = structlog.get_logger(__name__)
 SILENCES = 3
 
 
-class Pulse:
-    """Of one attached agent."""
+class Heartbeat:
+    """The heartbeat of one attached agent."""
 
     def __init__(self, session: AgentSession, interval_s: float, stalls: Stalls) -> None:
         self._session = session
@@ -31,8 +31,9 @@ class Pulse:
         self._stalls = stalls
 
     async def run(self) -> None:
-        """Until the connection is closed, by whomever."""
-        beating = asyncio.create_task(self._beat(), name=f"pulse {self._session.admitted.worker}")
+        """Ask until the connection is closed, by either side."""
+        name = f"heartbeat {self._session.admitted.worker}"
+        beating = asyncio.create_task(self._beat(), name=name)
         try:
             await self._session.closed.wait()
         finally:
@@ -41,7 +42,7 @@ class Pulse:
 
     async def _beat(self) -> None:
         silences = 0
-        # Agents that come back together are not all asked together from then on.
+        # Spreads the questions to agents that attached together.
         beat_s = self._interval_s * (1 + phase_of(self._session.admitted.worker)) / 2
         while silences < SILENCES:
             heard, stalled_s = self._session.heard, self._stalls.total_s()

@@ -28,7 +28,7 @@ from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.agents.session import AgentSession, ConnectionLost
 from hostler_hub.workers.agents.sessions import Sessions
 from hostler_hub.workers.connections.admission import Admission
-from hostler_hub.workers.connections.heartbeat import Pulse
+from hostler_hub.workers.connections.heartbeat import Heartbeat
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.registry import Registry
 from hostler_hub.workers.transition import ExtraWrite
@@ -77,7 +77,7 @@ class AgentServer:
         reading = asyncio.create_task(session.read(), name=f"agent {admitted.worker}")
         try:
             if await self._attach(session):
-                await self._pulse(session).run()
+                await self._heartbeat(session).run()
         finally:
             await self._detach(session)
             reading.cancel()
@@ -119,9 +119,9 @@ class AgentServer:
         self._sessions.attach(session)
         return True
 
-    def _pulse(self, session: AgentSession) -> Pulse:
+    def _heartbeat(self, session: AgentSession) -> Heartbeat:
         interval_s = self._keepalive_interval_s(session) or self._settings.ping_interval_s
-        return Pulse(session, interval_s, self._controller.stalls)
+        return Heartbeat(session, interval_s, self._controller.stalls)
 
     def _keepalive_interval_s(self, session: AgentSession) -> float | None:
         """The worker's own; None where the hub's will do."""
