@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hostler_hub.lifecycle import Instance, Policy, State, Worker
 from hostler_hub.scheduling.breaker import PAUSE_LONGEST_S, Breaker
+from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.scheduling.pools import BACK_S, HOLD_LONGEST_S, LOST_LEAST, Census, Pool, census
 from hostler_hub.specs.group import GroupDefinition
 
@@ -29,7 +30,7 @@ def counted(*lives: Worker) -> Census:
 
 
 def pool(**group: Any) -> Pool:
-    return Pool("g", GroupDefinition.model_validate({"name": "g", **group}))
+    return Pool(PoolKey("g"), GroupDefinition.model_validate({"name": "g", **group}))
 
 
 UP = [life(f"u{n}", State.SUBSTANTIATED) for n in range(3)]
