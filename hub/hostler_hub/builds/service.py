@@ -24,6 +24,7 @@ from hostler_hub.builds.step_runner import Services
 from hostler_hub.builds.views import build_view
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound
 from hostler_hub.lifecycle import events
+from hostler_hub.lifecycle.backoff import Backoff
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.tasks import Tasks
@@ -41,8 +42,7 @@ from hostler_hub.store.rows import Row
 _log = structlog.get_logger(__name__)
 
 TERMINAL = frozenset({"success", "failure", "exception", "cancelled"})
-RETRY_FIRST_S = 1.0
-RETRY_LONGEST_S = 60.0
+RETRY = Backoff(first_s=1.0, longest_s=60.0)  # after the loss of a worker
 RELEASE_S = 5.0
 
 
@@ -338,7 +338,7 @@ class Queue:
 
     def _loss(self, runner: Runner, reason: str) -> _Loss:
         now, lease = self._clock.now(), runner.lease
-        not_before = now + min(RETRY_FIRST_S * 2 ** (lease.attempt - 1), RETRY_LONGEST_S)
+        not_before = now + RETRY.delay_s(lease.attempt)
         retry = lease.attempt <= runner.spec.retry.on_loss
         return _Loss(lease, reason, now, not_before if retry else None)
 
@@ -389,7 +389,7 @@ class Queue:
 
 def _rests(build: Waiting, now: float) -> bool:
     """Whether it waits after a loss. Nobody rests longer: the clock was set back then (A9)."""
-    return 0 < build.not_before - now <= RETRY_LONGEST_S
+    return 0 < build.not_before - now <= RETRY.longest_s
 
 
 def _new_row(build_id: str, spec: BuildSpec, by: str, now: float) -> dict[str, Any]:

@@ -7,13 +7,12 @@ from types import MappingProxyType
 from typing import Any
 
 from hostler_hub.lifecycle import commands
+from hostler_hub.lifecycle.backoff import Backoff
 from hostler_hub.lifecycle.jitter import next_turn_s
 from hostler_hub.lifecycle.model import Gate, Mode, Timer, Worker
 
-QUARANTINE_FIRST_S = 10.0
-QUARANTINE_LONGEST_S = 3600.0
-DESTROY_RETRY_FIRST_S = 1.0
-DESTROY_RETRY_LONGEST_S = 300.0
+QUARANTINE = Backoff(first_s=10.0, longest_s=3600.0)
+DESTROY_RETRY = Backoff(first_s=1.0, longest_s=300.0)
 STOP_ALARM_S = 900.0
 TELLING_STARTS = 2
 ATTACHED_INTERVALS = 6
@@ -58,15 +57,14 @@ class Draft:
 
     def quarantine(self, reason: str) -> None:
         """10 s, doubling to an hour; the doubling is kept until a build finishes (P7)."""
-        backoff = self.worker.backoff_s * 2 or QUARANTINE_FIRST_S
-        backoff = min(backoff, QUARANTINE_LONGEST_S)
+        length_s = QUARANTINE.after_s(self.worker.backoff_s)
         self.set(
-            backoff_s=backoff,
-            quarantine_until=self.at + backoff,
+            backoff_s=length_s,
+            quarantine_until=self.at + length_s,
             quarantine_reason=reason,
             last_error=reason,
         )
-        self.timer(Timer.QUARANTINE, backoff)
+        self.timer(Timer.QUARANTINE, length_s)
 
     def leave_quarantine(self) -> None:
         self.set(quarantine_until=None, quarantine_reason=None)
@@ -154,8 +152,7 @@ class Draft:
     def retry_destroy(self, error: str) -> None:
         """Try again for ever, 1 s to 5 min apart: the row is kept and shows the error (P13, V3)."""
         attempts = self.worker.destroy_attempts + 1
-        wait = min(DESTROY_RETRY_FIRST_S * 2 ** min(attempts - 1, 20), DESTROY_RETRY_LONGEST_S)
         self.set(destroying=False, destroy_attempts=attempts, last_error=error)
-        self.timer(Timer.DESTROY, wait)
+        self.timer(Timer.DESTROY, DESTROY_RETRY.delay_s(attempts))
         if self.at - self.worker.state_since >= STOP_ALARM_S:
             self.order(commands.Notify("stop_failed", error))

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, RowMapping
 
+from hostler_hub.lifecycle.backoff import Backoff
 from hostler_hub.notify.message import Channel, Message, Notice, NotSent
 from hostler_hub.runtime.clock import Clock, Timer
 from hostler_hub.runtime.tasks import Tasks
@@ -29,8 +30,7 @@ from hostler_hub.workers.incidents import Recipient, delivery
 
 _log = structlog.get_logger(__name__)
 
-FIRST_WAIT_S = 30.0
-LONGEST_WAIT_S = 3600.0
+RESEND = Backoff(first_s=30.0, longest_s=3600.0)
 HOUR_S = 3600.0
 _AT_ONCE = 4  # lanes: a hundred dead recipients open no hundred connections
 _BATCH = 200
@@ -172,18 +172,13 @@ class Outbox:
         )
 
 
-def wait_s(attempts: int) -> float:
-    """How long a message waits after so many failures (V13)."""
-    return float(min(FIRST_WAIT_S * 2 ** min(attempts - 1, 20), LONGEST_WAIT_S))
-
-
 def after_failure(row: Row, now: float, error: str) -> dict[str, Any]:
     """A delivery's columns after one more failure; the last try is when the time is up."""
     attempts = row["attempts"] + 1
     values: dict[str, Any] = {"attempts": attempts, "last_error": error}
     if now >= row["give_up_at"]:
         return {**values, "state": deliveries.FAILED}
-    return {**values, "next_at": min(now + wait_s(attempts), row["give_up_at"])}
+    return {**values, "next_at": min(now + RESEND.delay_s(attempts), row["give_up_at"])}
 
 
 def _look(c: Connection, now: float) -> tuple[list[Lane], float | None]:

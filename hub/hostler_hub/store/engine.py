@@ -115,7 +115,7 @@ class Store:
                 return await self.write(fn, *args, **kwargs)
             except StoreUnavailable as error:  # noqa: PERF203 - once a minute
                 self._on_trouble(error)
-                await asyncio.sleep(self._tuning.retry_max_s)
+                await asyncio.sleep(self._tuning.retry.longest_s)
 
     async def read(
         self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -131,7 +131,7 @@ class Store:
 
     def _read(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         deadline = time.monotonic() + self._tuning.patience_s
-        pause_s = self._tuning.retry_min_s
+        pause_s = self._tuning.retry.first_s
         # Lost sessions come by the pool: each may be found dead once before new ones are made.
         while True:
             try:
@@ -145,7 +145,7 @@ class Store:
                     raise failure from error
             if self._closing.wait(pause_s):
                 raise StoreClosed("the store was closed during an outage")
-            pause_s = min(pause_s * 2, self._tuning.retry_max_s)
+            pause_s = self._tuning.retry.after_s(pause_s)
 
     async def watch(self) -> StoreLost:
         """Look at the database's files every second; what happened to them, once something has."""

@@ -127,7 +127,7 @@ class Writer:
     def _outcomes(self, batch: list[Job]) -> list[Outcome]:
         """Run the batch until it took place, or patience ran out."""
         deadline = time.monotonic() + self._tuning.patience_s
-        pause_s = self._tuning.retry_min_s
+        pause_s = self._tuning.retry.first_s
         while True:
             try:
                 return self._attempt(batch)
@@ -140,7 +140,7 @@ class Writer:
                 self._release(lost=True)
                 return [Outcome(None, self._last_word(error))] * len(batch)
             self._closing.wait(pause_s)
-            pause_s = min(pause_s * 2, self._tuning.retry_max_s)
+            pause_s = self._tuning.retry.after_s(pause_s)
 
     def _gives_up(self, failure: StoreUnavailable, deadline: float) -> bool:
         # A full disk is not waited for: the hub refuses new work at once, and agents keep theirs.

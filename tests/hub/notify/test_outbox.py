@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hostler_hub.notify.message import Message, NotSent
-from hostler_hub.notify.outbox import LONGEST_WAIT_S, Outbox, after_failure, wait_s
+from hostler_hub.notify.outbox import RESEND, Outbox, after_failure
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.store import deliveries, incidents
@@ -136,7 +136,7 @@ async def test_D7_it_arrives_once_the_server_is_back(rig: Rig) -> None:
     await rig.tell(ANN)
     await rig.go(5 * HOUR)
     rig.mail.down.clear()
-    await rig.go(LONGEST_WAIT_S)
+    await rig.go(RESEND.longest_s)
     (row,) = await rig.rows()
     assert (row["state"], row["last_error"]) == ("sent", None)
     assert {each[1] for each in rig.mail.tried} == {row["id"]}  # the same id each time
@@ -279,7 +279,7 @@ async def test_a_channel_that_breaks_its_contract_stops_no_other_lane(rig: Rig) 
 
 
 def test_V13_waits_double_up_to_an_hour() -> None:
-    assert [wait_s(n) for n in (1, 2, 3, 8, 100)] == [30, 60, 120, 3600, 3600]
+    assert [RESEND.delay_s(n) for n in (1, 2, 3, 8, 100)] == [30, 60, 120, 3600, 3600]
 
 
 def test_the_last_try_is_when_the_time_is_up() -> None:
