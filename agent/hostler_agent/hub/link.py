@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from hostler_agent.config import is_loopback
 from hostler_agent.errors import ConfigurationError, ConnectFailed, OrderedAway
-from hostler_agent.hub.backoff import Backoff
 from hostler_agent.hub.connection import CLOSE_DEADLINE_S, Connection
+from hostler_agent.hub.reconnect_delay import ReconnectDelay
 from hostler_agent.wire.extension import GO_AWAY_STATUS
 from hostler_agent.wire.limits import TO_AGENT
 
@@ -88,7 +88,7 @@ class Link:
         self._tls = endpoint.tls()
         self._headers = handshake.headers()
         self._clock = clock
-        self._backoff = Backoff(random)
+        self._delay = ReconnectDelay(random)
         self._contacted = contacted
         self._dial: Dial = dial or cast("Dial", self._connector)
 
@@ -102,7 +102,7 @@ class Link:
             except ConnectFailed as error:
                 log.warning("cannot connect: %s", error)
                 retry_after_s = error.retry_after_s
-            await self._clock.sleep(self._backoff.next_delay_s(retry_after_s))
+            await self._clock.sleep(self._delay.next_delay_s(retry_after_s))
 
     async def _attempt(self, serve: Callable[[Connection], Awaitable[None]]) -> None:
         sent_at = self._clock.now()
@@ -112,7 +112,7 @@ class Link:
             self._contacted(sent_at)
             await serve(connection)
             if self._clock.now() - opened_at >= STEADY_AFTER_S:
-                self._backoff.succeeded()
+                self._delay.succeeded()
         finally:
             await connection.close()
 

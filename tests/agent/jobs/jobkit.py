@@ -118,15 +118,15 @@ class RecordingSink:
         return [int(line.split()[1]) for line in lines if line.startswith("pid ")]
 
 
-class Looks:
-    """In the place of procfs.Patience: it ends after so many looks, however long they take, so that
+class Polls:
+    """In the place of procfs.PollDeadline: it ends after so many polls, however long they take, so that
     a machine that stalls does not pass for a process that cannot be killed."""
 
     def __init__(self, _deadline_s: float) -> None:
         self._left = 30
 
     @property
-    def over(self) -> bool:
+    def passed(self) -> bool:
         return self._left <= 0
 
     def next_pause_s(self) -> float:

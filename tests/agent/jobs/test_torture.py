@@ -102,12 +102,12 @@ async def test_v10_processes_of_another_user_die_with_the_command(runner, sink, 
 UNPRIVILEGED = """
 import asyncio, json, os, sys
 sys.path.insert(0, {tests!r})
-from jobkit import Looks, RecordingSink, Runner
+from jobkit import Polls, RecordingSink, Runner
 from hostler_agent.jobs import choose_containment, procfs
 from hostler_agent.jobs.receipt import Ended
 from pathlib import Path
 
-procfs.Patience = Looks
+procfs.PollDeadline = Polls
 
 async def main():
     containment = choose_containment({name!r}, {root!r})

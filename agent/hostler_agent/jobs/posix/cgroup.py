@@ -228,13 +228,13 @@ class CgroupEnclosure:
         if self._removed():
             return Leftovers()
         found: dict[int, ProcessName] = {}
-        patience = procfs.Patience(deadline_s)
-        while not self._removed() and not patience.over:
+        deadline = procfs.PollDeadline(deadline_s)
+        while not self._removed() and not deadline.passed:
             found.update((one.pid, one) for one in procfs.names(self._members()))
             self._kill()
             if self._removed():
                 break
-            await asyncio.sleep(patience.next_pause_s())
+            await asyncio.sleep(deadline.next_pause_s())
         return Leftovers(tuple(found.values()), procfs.names(self._members()))
 
     def _kill(self) -> None:

@@ -102,16 +102,16 @@ class SubreaperEnclosure:
 
     async def empty(self, deadline_s: float) -> Leftovers:
         found: dict[int, ProcessName] = {}
-        patience = procfs.Patience(deadline_s)
+        deadline = procfs.PollDeadline(deadline_s)
         while True:
             members = self._members() | _dying(found)
-            if not members or patience.over:
+            if not members or deadline.passed:
                 break
             found.update((one.pid, one) for one in procfs.names(members))
             # Stopped first, so that none forks ahead of the kill.
             procfs.signal_members(self._members, signal.SIGSTOP)
             procfs.signal_members(self._members, signal.SIGKILL)
-            await asyncio.sleep(patience.next_pause_s())
+            await asyncio.sleep(deadline.next_pause_s())
         survivors = procfs.names(members)
         if not survivors and self in self._containment.open_enclosures:
             self._containment.open_enclosures.remove(self)
@@ -251,14 +251,14 @@ async def sweep_marked(root_name: str, spare: Collection[int]) -> tuple[ProcessN
         }
 
     found: dict[int, ProcessName] = {}
-    patience = procfs.Patience(_SWEEP_DEADLINE_S)
-    while not patience.over:
+    deadline = procfs.PollDeadline(_SWEEP_DEADLINE_S)
+    while not deadline.passed:
         pids = marked()
         if not pids and not _dying(found):
             break
         found.update((one.pid, one) for one in procfs.names(pids))
         procfs.signal_members(marked, signal.SIGKILL)
-        await asyncio.sleep(patience.next_pause_s())
+        await asyncio.sleep(deadline.next_pause_s())
     return tuple(found.values())
 
 

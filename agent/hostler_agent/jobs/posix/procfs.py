@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional
 
+from hostler_agent.backoff import Backoff
 from hostler_agent.jobs.receipt import ProcessName
 
 assert sys.platform != "win32"
 
 _PROC = Path("/proc")
+POLL_PAUSES = Backoff(first_s=0.001, longest_s=0.05)
 
 
 @dataclass(frozen=True)
@@ -134,17 +136,18 @@ def signal_members(members: Callable[[], Collection[int]], number: int) -> set[i
     return still
 
 
-class Patience:
-    """Short sleeps that grow, while waiting for something the kernel does not announce to us."""
+class PollDeadline:
+    """A deadline, and growing pauses until then, to poll for what the kernel does not announce."""
 
     def __init__(self, deadline_s: float) -> None:
         self._ends = time.monotonic() + deadline_s
-        self._pause_s = 0.0005
+        self._polls = 0
 
     @property
-    def over(self) -> bool:
+    def passed(self) -> bool:
         return time.monotonic() >= self._ends
 
     def next_pause_s(self) -> float:
-        self._pause_s = min(self._pause_s * 2, 0.05)
-        return self._pause_s
+        """How long to sleep before the next poll, in seconds."""
+        self._polls += 1
+        return POLL_PAUSES.delay_s(self._polls)
