@@ -119,8 +119,8 @@ class RecordingSink:
 
 
 class Polls:
-    """In the place of procfs.PollDeadline: it ends after so many polls, however long they take, so that
-    a machine that stalls does not pass for a process that cannot be killed."""
+    """In the place of procfs.PollDeadline: it passes after so many polls, however long they
+    take, so that a machine that stalls does not pass for a process that cannot be killed."""
 
     def __init__(self, _deadline_s: float) -> None:
         self._left = 30

@@ -17,12 +17,13 @@ from typing import Any, Optional
 
 assert sys.platform != "win32"
 
-from hostler_agent.instances.directories import Place, read_json, write_private
+from hostler_agent.instances.directories import Place, read_json
 from hostler_agent.instances.errors import NOT_PERMITTED, SURVIVES, HostError, of_system
 from hostler_agent.instances.launch import LOG, MARK_OPTION, RECORD, Ending, Mark, Start
 from hostler_agent.instances.posix import systemd
 from hostler_agent.jobs.posix import procfs
 from hostler_agent.jobs.posix.procfs import PollDeadline
+from hostler_agent.private_files import write_private
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
