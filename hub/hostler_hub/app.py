@@ -31,7 +31,7 @@ from hostler_hub.notify.notifier import Notifier
 from hostler_hub.runtime import docker_privileges
 from hostler_hub.runtime.clock import Clock, SystemClock
 from hostler_hub.runtime.ids import new_ulid
-from hostler_hub.runtime.process import write_json
+from hostler_hub.runtime.private_files import write_json
 from hostler_hub.runtime.secrets import ENV_PREFIX, Secrets
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.shutdown import Closing

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hostler_hub import __version__
 from hostler_hub.errors import HubError, SettingsError, StateLost
-from hostler_hub.runtime import process
+from hostler_hub.runtime import private_files, process
 from hostler_hub.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
     if not process.stop(settings, timeout_s):
         print("no hub runs")
         return 0
-    left = process.read_json(settings.stop_file)
+    left = private_files.read_json(settings.stop_file)
     print("stopped")
     if left.get("instances"):
         print(f"still up until a hub runs again: {', '.join(left['instances'])}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from hostler_hub.runtime import private_files
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 397  # what browsers accept
@@ -27,8 +28,8 @@ def make(directory: Path, names: Sequence[str]) -> None:
     key = _key()
     builder = _builder(names[0], authority.subject, key, CERTIFICATE_DAYS, is_authority=False)
     signed = _with_names(builder, names, authority).sign(authority_key, _sha256())
-    _write(directory / "hub.key", _key_pem(key))
-    _write(directory / "hub.pem", _pem(signed) + _pem(authority), 0o644)
+    private_files.write(directory / "hub.key", _key_pem(key))
+    private_files.write(directory / "hub.pem", _pem(signed) + _pem(authority), 0o644)
 
 
 def _authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -47,8 +48,8 @@ def _authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePriva
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Hostler hub authority")])
     builder = _builder("Hostler hub authority", name, key, AUTHORITY_DAYS, is_authority=True)
     certificate = builder.sign(key, _sha256())
-    _write(key_file, _key_pem(key))
-    _write(certificate_file, _pem(certificate), 0o644)
+    private_files.write(key_file, _key_pem(key))
+    private_files.write(certificate_file, _pem(certificate), 0o644)
     return certificate, key
 
 
@@ -140,11 +141,3 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replaces it in one step: somebody may be reading it."""
-    fresh = path.with_name(f".{path.name}.new")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(data)
-    fresh.replace(path)

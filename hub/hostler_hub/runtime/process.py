@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from hostler_hub.errors import SettingsError
+from hostler_hub.runtime import private_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,7 @@ class Running:
 @contextlib.contextmanager
 def hold_lock(settings: Settings) -> Iterator[None]:
     """Holds the state directory's lock. Raises HubRuns."""
-    with open(settings.lock_file, "a+", opener=_private) as file:
+    with open(settings.lock_file, "a+", opener=private_files.open_or_create) as file:
         _lock_or_refuse(file, settings)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -86,7 +87,7 @@ def look(settings: Settings) -> Running | None:
     except OSError as error:
         raise SettingsError(f"{settings.lock_file} cannot be read: {error.strerror}") from error
     pid = int(text) if text.isdecimal() else None
-    run = read_json(settings.run_file)
+    run = private_files.read_json(settings.run_file)
     if run.get("pid") != pid:  # left by an earlier hub that was killed
         run = {}
     return Running(
@@ -211,23 +212,6 @@ def announce(said: str) -> None:
             pipe.write(said.replace("\n", " ") + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a file of ours; empty when there is none or it is half of one."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replaces a file of ours in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", opener=_private) as file:
-        json.dump(value, file)
-    temporary.replace(path)
-
-
 def _held(file: IO[str]) -> bool:
     try:
         # Shared, so that two who look do not take each other for a hub.
@@ -259,7 +243,7 @@ def _spawn(settings: Settings, ready_fd: int) -> subprocess.Popen[bytes]:
     }
     arguments = ["--state-dir", str(settings.state_dir)]
     arguments += ["--host", settings.host, "--port", str(settings.port)]
-    with open(settings.log_file, "ab", opener=_private) as log:
+    with open(settings.log_file, "ab", opener=private_files.open_or_create) as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "hostler_hub", "serve", *arguments],
             cwd=settings.state_dir,
@@ -312,7 +296,3 @@ def _detail(error: urllib.error.HTTPError) -> str:
         return str(json.load(error)["detail"])
     except (ValueError, KeyError, TypeError):
         return f"the hub answered {error.code}"
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import sqlalchemy as sa
 
+from hostler_hub.runtime import private_files
 from hostler_hub.store.errors import StoreHeld, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class FileLock:
     def take(self, connection: Connection | None = None) -> None:  # noqa: ARG002
         if self._descriptor is not None:
             return
-        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = private_files.open_or_create(self._path, os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

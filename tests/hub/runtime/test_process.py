@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hostler_hub.errors import SettingsError
-from hostler_hub.runtime import process
+from hostler_hub.runtime import private_files, process
 from hostler_hub.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def test_the_lock_tells_who_runs(settings: Settings) -> None:
     with process.hold_lock(settings):
         assert process.look(settings) == process.Running(os.getpid(), None, None)
         run = {"url": "http://x", "pid": os.getpid(), "started_at": "now"}
-        process.write_json(settings.run_file, run)
+        private_files.write_json(settings.run_file, run)
         assert process.look(settings) == process.Running(
             os.getpid(), "http://x", "now", local_url="http://x"
         )
@@ -71,7 +71,7 @@ def test_looking_does_not_keep_a_hub_from_starting(
 
 def test_what_a_killed_hub_left_is_not_believed(settings: Settings) -> None:
     run = {"url": "http://old", "pid": 1, "started_at": "then"}
-    process.write_json(settings.run_file, run)
+    private_files.write_json(settings.run_file, run)
     settings.lock_file.write_text("1\n")
     assert process.look(settings) is None
     with process.hold_lock(settings):
@@ -102,22 +102,6 @@ def test_a_lock_file_that_cannot_be_read_is_one_line(settings: Settings) -> None
     settings.lock_file.mkdir()
     with pytest.raises(SettingsError, match="cannot be read"):
         process.look(settings)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "\ud800"])
-def test_half_a_file_is_an_empty_one(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "hub.json"
-    path.write_text(content, errors="surrogatepass")
-    assert process.read_json(path) == {}
-
-
-def test_written_files_are_private_and_whole(tmp_path: Path) -> None:
-    path = tmp_path / "hub.json"
-    process.write_json(path, {"a": 1})
-    process.write_json(path, {"a": 2})
-    assert process.read_json(path) == {"a": 2}
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_announcing_tells_the_starter_once(monkeypatch: pytest.MonkeyPatch) -> None:
