@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hostler_hub import __version__
 from hostler_hub.errors import HubError, SettingsError, StateLost
 from hostler_hub.runtime import private_files, process
+from hostler_hub.runtime.errors import HubRuns, HubUnresponsive
 from hostler_hub.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), 2)
     except StateLost as error:
         return _fail(str(error), 3)
-    except process.HubUnresponsive as error:
+    except HubUnresponsive as error:
         return _fail(str(error), 1)
 
 
@@ -62,7 +63,7 @@ def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
 def _start(settings: Settings, _arguments: argparse.Namespace) -> int:
     try:
         running = process.start(settings)
-    except process.HubRuns:
+    except HubRuns:
         print(f"runs already: {process.await_health(settings).url}")
         return 0
     print(running.url)
@@ -126,7 +127,7 @@ def _token_create(settings: Settings, arguments: argparse.Namespace) -> int:
     token = _admin_token(settings)
     made = process.call(running, "/api/v1/tokens", token=token, method="POST", body=body)
     if made is None:
-        raise process.HubUnresponsive(f"the hub at {running.url} does not answer")
+        raise HubUnresponsive(f"the hub at {running.url} does not answer")
     print(made["token"])
     return 0
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, Optional
 
 from hostler_agent import machine
-from hostler_agent.commands.transfer import MAX_FILE_BYTES, Transfer, TransferFailed
+from hostler_agent.commands.errors import TransferFailed
+from hostler_agent.commands.transfer import MAX_FILE_BYTES, Transfer
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import WireError
 

@@ -9,10 +9,7 @@ import time
 from typing import Callable, Optional
 
 from hostler_agent.commands.base import Command
-
-
-class WorkStopped(Exception):
-    """The work was interrupted, or took too long; the text says which."""
+from hostler_agent.commands.errors import WorkStopped
 
 
 class Progress:

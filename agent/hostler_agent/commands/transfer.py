@@ -6,16 +6,13 @@ import asyncio
 from typing import Any, Optional
 
 from hostler_agent.commands.base import Command
+from hostler_agent.commands.errors import TransferFailed
 from hostler_agent.wire.errors import WireError
 
 MAX_FILE_BYTES = 1024**3
 # A message to the hub is below 1 MiB; one from the hub could be larger, but gains nothing by it.
 MAX_BLOCK_BYTES = 512 * 1024
 DEFAULT_BLOCK_BYTES = 64 * 1024
-
-
-class TransferFailed(Exception):
-    """The text goes to the command's stderr."""
 
 
 class Transfer(Command):

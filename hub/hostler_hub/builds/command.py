@@ -15,7 +15,8 @@ from hostler_agent.wire.errors import ProtocolError
 from hostler_agent.wire.extension import OUTPUT, RECEIPT, Output, Receipt
 from hostler_agent.wire.text import text_bytes
 from hostler_hub.builds import states
-from hostler_hub.builds.artifacts.transfers import Transfer, TransferRefused
+from hostler_hub.builds.artifacts.transfers import Transfer
+from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import LogWriter
 from hostler_hub.builds.states import StepOutcome
 

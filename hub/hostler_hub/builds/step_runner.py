@@ -22,11 +22,11 @@ from hostler_agent.wire.errors import RemoteError
 from hostler_agent.wire.extension import ENDING, LOST, STOPPING, CommandTerms
 from hostler_hub.builds import states
 from hostler_hub.builds.artifacts.exchange import Exchange
-from hostler_hub.builds.artifacts.transfers import TransferRefused
 from hostler_hub.builds.command import CommandRun, survivors
+from hostler_hub.builds.errors import StepFailed, TransferRefused
 from hostler_hub.builds.logs import Logs, StepKey
 from hostler_hub.builds.states import Interruption, StepOutcome
-from hostler_hub.builds.step_kinds import KINDS, Call, Place, StepFailed, Wanted
+from hostler_hub.builds.step_kinds import KINDS, Call, Place, Wanted
 from hostler_hub.builds.timeouts import Patience
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.scheduling.lease import Lease
@@ -34,8 +34,9 @@ from hostler_hub.specs.build import BuildSpec
 from hostler_hub.specs.step import Limits, effective
 from hostler_hub.store import logs as log_rows
 from hostler_hub.store.engine import Store
-from hostler_hub.workers.agents.sessions import Agents, AgentSession, ConnectionLost
+from hostler_hub.workers.agents.sessions import Agents, AgentSession
 from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.errors import ConnectionLost
 
 # How long an interrupted command may take beyond its own SIGTERM grace before we give up on it.
 INTERRUPT_MARGIN_S = 30.0

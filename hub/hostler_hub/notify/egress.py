@@ -11,6 +11,8 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
+from hostler_hub.notify.errors import EgressForbidden
+
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
@@ -19,10 +21,6 @@ _TRANSLATED = tuple(
     ipaddress.ip_network(each)
     for each in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
 )
-
-
-class Forbidden(Exception):
-    """The host leads to an address that may not be called."""
 
 
 class Egress:
@@ -35,7 +33,7 @@ class Egress:
         self._resolve = resolve or _system
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """What to connect to. Raises Forbidden if any address is, and OSError as resolving does.
+        """Resolve a host. Raises EgressForbidden if an address is forbidden, OSError if none is found.
 
         One forbidden address is enough: a name that leads both ways is an attempt.
         """
@@ -49,7 +47,7 @@ class Egress:
         ip = ipaddress.ip_address(address.partition("%")[0])
         if any(ip in network for network in self._networks) or is_public(ip):
             return
-        raise Forbidden(
+        raise EgressForbidden(
             f"{host} leads to {ip}, which is not public; allow it by notify_webhook_allow"
         )
 

@@ -12,11 +12,13 @@ from email.utils import format_datetime
 
 import aiosmtplib
 
-from hostler_hub.notify.message import Message, NotSent
+from hostler_hub.notify.errors import NotSent
+from hostler_hub.notify.message import Message
 from hostler_hub.notify.templates import Templates
 from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.notify_settings import ADDRESS, Smtp
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.secrets import Secrets
 
 DEADLINE_S = 10.0
 _SUBJECT_SIZE = 200

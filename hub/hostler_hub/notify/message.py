@@ -9,17 +9,6 @@ from typing import Any, Protocol
 Incident = Mapping[str, Any]
 
 
-class NotSent(Exception):
-    """A message did not arrive, as far as one knows. The text is for people, without secrets.
-
-    `unreachable`: nothing else will arrive there either for now.
-    """
-
-    def __init__(self, reason: str, *, unreachable: bool) -> None:
-        super().__init__(" ".join(reason.split())[:500])
-        self.unreachable = unreachable
-
-
 @dataclass(frozen=True, slots=True)
 class Notice:
     """One thing that is told. An `opened` one whose incident is over by now says both."""

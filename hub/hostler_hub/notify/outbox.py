@@ -19,7 +19,8 @@ import structlog
 from sqlalchemy import Connection, RowMapping
 
 from hostler_hub.lifecycle.backoff import Backoff
-from hostler_hub.notify.message import Channel, Message, Notice, NotSent
+from hostler_hub.notify.errors import NotSent
+from hostler_hub.notify.message import Channel, Message, Notice
 from hostler_hub.runtime.clock import Clock, Timer
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.store import deliveries, incidents

@@ -19,11 +19,13 @@ from urllib.parse import SplitResult, urlsplit
 import h11
 
 from hostler_hub import __version__
-from hostler_hub.notify.egress import Egress, Forbidden
-from hostler_hub.notify.message import Message, Notice, NotSent
+from hostler_hub.notify.egress import Egress
+from hostler_hub.notify.errors import EgressForbidden, NotSent
+from hostler_hub.notify.message import Message, Notice
 from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.notify_settings import Webhooks
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.secrets import Secrets
 
 DEADLINE_S = 5.0
 _ANSWER_SIZE_BYTES = 16 * 1024  # its head; the body is left unread
@@ -57,7 +59,7 @@ class Webhook:
         except TimeoutError:
             reason = f"it took longer than {DEADLINE_S:g} s"
             raise NotSent(reason, unreachable=True) from None
-        except (OSError, Forbidden, SecretRefused, h11.ProtocolError, UnicodeError) as error:
+        except (OSError, EgressForbidden, SecretRefused, h11.ProtocolError, UnicodeError) as error:
             raise NotSent(str(error) or type(error).__name__, unreachable=True) from error
         if 300 <= status < 400:
             raise NotSent(f"it answered {status}; redirects are not followed", unreachable=False)

@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from hostler_hub.errors import SettingsError
 from hostler_hub.runtime import private_files
+from hostler_hub.runtime.errors import HubRuns, HubUnresponsive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,14 +37,6 @@ if TYPE_CHECKING:
 READY_FD = "HOSTLER_READY_FD"
 _START_S = 60.0
 _PROBE_S = 1.0
-
-
-class HubRuns(SettingsError):
-    """A hub holds this state directory's lock already."""
-
-
-class HubUnresponsive(Exception):
-    """A hub holds the lock, but does not do what it should within its deadline."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hostler_hub.specs.errors import ConditionError
+
 Value = bool | int | float | str | None
 
 LONGEST = 1024
@@ -40,14 +42,6 @@ ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-
-
-class ConditionError(ValueError):
-    """A text that is no condition; ``position`` counts its characters from 1."""
-
-    def __init__(self, message: str, position: int) -> None:
-        super().__init__(f"at character {position}: {message}")
-        self.position = position
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic import StringConstraints as Constraints
 
 from hostler_hub.specs import conditions, version_range
+from hostler_hub.specs.errors import ConditionError
 from hostler_hub.specs.fields import MONTH_S, STRICT, Conditions, Number, refuse
 
 TOOLS = 32
@@ -37,7 +38,7 @@ def _text(value: object) -> object:
 def _range(text: str) -> str:
     try:
         version_range.parse(text)
-    except conditions.ConditionError as error:
+    except ConditionError as error:
         raise refuse("versions", f"is no range of versions: {error}") from None
     return text
 

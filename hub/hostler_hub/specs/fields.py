@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from hostler_hub.specs import conditions
+from hostler_hub.specs.errors import ConditionError
 
 # Linux's MAX_ARG_STRLEN and a total that execve takes on every platform we run on (E13).
 STRING_SIZE_BYTES = 128 * 1024
@@ -137,7 +138,7 @@ def _command(command: tuple[str, ...] | str) -> tuple[str, ...] | str:
 def _condition(text: str) -> str:
     try:
         conditions.parse(text)
-    except conditions.ConditionError as error:
+    except ConditionError as error:
         raise refuse("condition", f"is no condition on a fact: {error}") from None
     return text
 

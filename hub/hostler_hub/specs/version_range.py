@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hostler_hub.specs.conditions import ORDER, ConditionError, Token, tokens
+from hostler_hub.specs.conditions import ORDER, Token, tokens
+from hostler_hub.specs.errors import ConditionError
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     **ORDER,

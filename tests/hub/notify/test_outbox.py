@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from hostler_hub.notify.message import Message, NotSent
+from hostler_hub.notify.errors import NotSent
+from hostler_hub.notify.message import Message
 from hostler_hub.notify.outbox import RESEND, Outbox, after_failure
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.virtual_clock import VirtualClock

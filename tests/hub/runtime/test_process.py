@@ -12,6 +12,7 @@ import pytest
 
 from hostler_hub.errors import SettingsError
 from hostler_hub.runtime import private_files, process
+from hostler_hub.runtime.errors import HubRuns, HubUnresponsive
 from hostler_hub.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def test_the_lock_tells_who_runs(settings: Settings) -> None:
         assert process.look(settings) == process.Running(
             os.getpid(), "http://x", "now", local_url="http://x"
         )
-        with pytest.raises(process.HubRuns), process.hold_lock(settings):
+        with pytest.raises(HubRuns), process.hold_lock(settings):
             pass
         assert process.look(settings) is not None
     assert process.look(settings) is None
@@ -85,7 +86,7 @@ def test_a_stranger_with_the_pid_is_not_signalled(
     """The lock is held by us, but the file names a process that does not hold it."""
     with process.hold_lock(settings):
         settings.lock_file.write_text(f"{stranger.pid}\n")
-        with pytest.raises(process.HubUnresponsive, match="still there after 0 s"):
+        with pytest.raises(HubUnresponsive, match="still there after 0 s"):
             process.stop(settings, timeout_s=0.1)
     assert stranger.poll() is None
 

@@ -20,8 +20,9 @@ from typing import Any, BinaryIO, TypeVar
 
 from sqlalchemy import RowMapping
 
-from hostler_hub.builds.artifacts.transfers import DirectoryReceiver, FileReceiver, TransferRefused
+from hostler_hub.builds.artifacts.transfers import DirectoryReceiver, FileReceiver
 from hostler_hub.builds.artifacts.unpacker import StoredFile
+from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.views import artifact_view
 from hostler_hub.errors import NotFound

@@ -21,18 +21,15 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError
-from hostler_hub.builds.artifacts.tar import LAST_INSTANT, BadArchive
+from hostler_hub.builds.artifacts.tar import LAST_INSTANT
 from hostler_hub.builds.artifacts.unpacker import StoredFile, Unpacker, write_all
+from hostler_hub.builds.errors import BadArchive, TransferRefused
 from hostler_hub.builds.step_kinds import BLOCK_BYTES
 from hostler_hub.runtime.safe_dir import Beneath
 
 WAITING_BLOCKS = 4
 
 T = TypeVar("T")
-
-
-class TransferRefused(Exception):
-    """What the agent sends is not taken, for a reason that the build is told."""
 
 
 class Staging(Protocol):

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from hostler_hub.builds.artifacts.tar import BadArchive, Member, TarParser
+from hostler_hub.builds.artifacts.tar import Member, TarParser
+from hostler_hub.builds.errors import BadArchive
 from hostler_hub.runtime.safe_dir import Beneath
 from hostler_hub.specs import artifact_path
 

@@ -21,7 +21,8 @@ from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.docker import hints
 from hostler_hub.drivers.docker.options import DockerOptions, Tls
 from hostler_hub.runtime import private_files
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.errors import SecretRefused
+from hostler_hub.runtime.secrets import Secrets
 
 if TYPE_CHECKING:
     from docker import APIClient

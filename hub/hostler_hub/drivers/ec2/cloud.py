@@ -18,7 +18,8 @@ from hostler_hub.drivers.ec2.errors import Meaning, meaning, translated
 from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.drivers.ec2.throttle import Bucket
 from hostler_hub.lifecycle.backoff import Backoff
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.errors import SecretRefused
+from hostler_hub.runtime.secrets import Secrets
 
 # AWS refills 2 RunInstances calls a second; describing and ending have more room.
 _RATES = {"run_instances": (2.0, 20)}

@@ -32,8 +32,9 @@ from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.agents.admission import Admission
 from hostler_hub.workers.agents.facts import facts_of
 from hostler_hub.workers.agents.heartbeat import Pulse
-from hostler_hub.workers.agents.session import AgentSession, CommandSink, ConnectionLost
+from hostler_hub.workers.agents.session import AgentSession, CommandSink
 from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.errors import ConnectionLost
 from hostler_hub.workers.registry import Registry
 from hostler_hub.workers.transition import Also
 

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler_hub.builds.artifacts import unpacker
-from hostler_hub.builds.artifacts.tar import HEADER_SIZE_BYTES, BadArchive, Member, TarParser
+from hostler_hub.builds.artifacts.tar import HEADER_SIZE_BYTES, Member, TarParser
 from hostler_hub.builds.artifacts.unpacker import Unpacker
+from hostler_hub.builds.errors import BadArchive
 from hostler_hub.runtime.safe_dir import Beneath
 from hostler_hub.specs import artifact_path
 
