@@ -33,7 +33,7 @@ class Egress:
         self._resolve = resolve or _system
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """Resolve a host. Raises EgressForbidden if an address is forbidden, OSError if none is found.
+        """Resolve a host. Raises EgressForbidden if an address is forbidden, OSError if it fails.
 
         One forbidden address is enough: a name that leads both ways is an attempt.
         """

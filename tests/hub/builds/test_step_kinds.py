@@ -16,7 +16,7 @@ from hostler_hub.builds.step_kinds import (
     ReceiveFile,
     SendFile,
 )
-from hostler_hub.specs import step
+from hostler_hub.specs import step as step_spec
 from hostler_hub.specs.build import BuildSpec
 from hostler_hub.specs.step import StepSpec
 
@@ -48,7 +48,7 @@ def refused(step: Any) -> list[tuple[Any, ...]]:
 
 
 def test_the_table_has_every_kind_of_the_specification() -> None:
-    assert set(KINDS) == set(step.KINDS)
+    assert set(KINDS) == set(step_spec.KINDS)
 
 
 # --- the specification ----------------------------------------------------------------------------
@@ -74,7 +74,7 @@ ONE_OF_EACH: list[dict[str, Any]] = [
 def test_what_was_stored_is_read_back_and_holds_no_other_kind(step: dict[str, Any]) -> None:
     stored = build(step).model_dump(mode="json")
     assert BuildSpec.model_validate(stored).model_dump(mode="json") == stored
-    assert set(stored["steps"][0]) & set(step.KINDS) == set(step)
+    assert set(stored["steps"][0]) & set(step_spec.KINDS) == set(step)
 
 
 @pytest.mark.parametrize("step", ONE_OF_EACH, ids=lambda step: next(iter(step)))
@@ -109,7 +109,7 @@ def test_paths_stay_in_the_workspace_and_hold_no_control_characters(kind: str, p
         {"upload": {"from": "a", "name": "a/../b"}},
         {"upload": {"from": "a", "name": "a\\b"}},
         {"upload": {"from": "."}},
-        {"upload": {"from": "a", "max_size_bytes": step.FILE_SIZE_BYTES + 1}},
+        {"upload": {"from": "a", "max_size_bytes": step_spec.FILE_SIZE_BYTES + 1}},
         {"upload": {"from": "a", "max_size_bytes": True}},
         {"upload_directory": {"from": "a", "compress": "xz"}},
         {"download": {"to": "a"}},
@@ -243,7 +243,7 @@ def test_a_pattern_of_any_depth_takes_each_file_once() -> None:
         {"stat": REGULAR},
         {"stored": [{"size_bytes": 2}]},
     )
-    assert calls[-1].transfer == ReceiveFile("d/f", step.FILE_SIZE_BYTES)
+    assert calls[-1].transfer == ReceiveFile("d/f", step_spec.FILE_SIZE_BYTES)
     assert result == {"files": 1, "size_bytes": 2}
 
 
