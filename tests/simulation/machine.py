@@ -85,6 +85,9 @@ class AgentClock:
     def now(self) -> float:
         return self._loop.now
 
+    def awake(self) -> float:
+        return self._loop.time()
+
     def wall(self) -> float:
         return EPOCH_S + self._loop.now
 

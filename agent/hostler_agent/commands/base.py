@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar, Optional
 
+from hostler_agent.clock import Clock, SystemClock
 from hostler_agent.commands.arguments import Arguments
 from hostler_agent.commands.output import Output
 from hostler_agent.commands.protocols import Context
-from hostler_agent.jobs.clock import Clock, SystemClock
 
 
 class Command:
@@ -26,10 +26,10 @@ class Command:
 
     async def run(self) -> None:
         """Sends all updates of the command. Raises CommandError when it could not be tried."""
-        begun = self.clock.monotonic()
+        begun = self.clock.awake()
         try:
             await self.execute()
-            await self.output.pair("elapsed", int(self.clock.monotonic() - begun))
+            await self.output.pair("elapsed", int(self.clock.awake() - begun))
         except asyncio.CancelledError:
             self.output.abandon()
             raise

@@ -12,7 +12,7 @@ import codecs
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from hostler_agent import machine
-from hostler_agent.jobs.clock import Clock, Timer
+from hostler_agent.clock import Clock, Timer
 from hostler_agent.wire import extension, text
 
 if TYPE_CHECKING:
@@ -190,13 +190,13 @@ class Output:
         self._talked = self._talked or stream != "header"
         size_bytes = self._encoder.slice_bytes(data)
         for start in range(0, len(data), size_bytes):
-            self._encoder.add(stream, data[start : start + size_bytes], self._clock.now())
+            self._encoder.add(stream, data[start : start + size_bytes], self._clock.wall())
             await self._gathered()
 
     async def write_log(self, name: str, data: bytes) -> None:
         size_bytes = self._encoder.slice_bytes(data)
         for start in range(0, len(data), size_bytes):
-            self._encoder.add_log(name, data[start : start + size_bytes], self._clock.now())
+            self._encoder.add_log(name, data[start : start + size_bytes], self._clock.wall())
             await self._gathered()
 
     async def say(self, stream: str, message: str) -> None:
@@ -209,7 +209,7 @@ class Output:
 
     def finish_lines(self) -> None:
         """The process has ended: its last line is over even without a newline."""
-        self._encoder.finish(self._clock.now())
+        self._encoder.finish(self._clock.wall())
 
     async def flush(self) -> None:
         async with self._sending:
@@ -254,5 +254,4 @@ class Output:
             self._start_timer()
 
     def _start_timer(self) -> None:
-        when = self._clock.monotonic() + self._delay_s
-        self._timer = self._clock.call_at(when, self._flush_later)
+        self._timer = self._clock.call_later(self._delay_s, self._flush_later)

@@ -53,10 +53,10 @@ class ToolVersions(Command):
         names = self._names()
         timeout_s = self.arguments.seconds("timeout", TOOL_S) or TOOL_S
         max_time_s = self.arguments.seconds("maxTime", ALL_S) or ALL_S
-        ends_at = self.clock.monotonic() + max_time_s
+        ends_at = self.clock.awake() + max_time_s
         found: dict[str, dict[str, Optional[str]]] = {}
         for index, name in enumerate(names):
-            left_s = ends_at - self.clock.monotonic()
+            left_s = ends_at - self.clock.awake()
             if left_s <= 0:
                 self._skipping = self._skipping or f"not asked: {max_time_s:g} s were over"
             found[name] = await self._look(name, index, min(timeout_s, left_s))

@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Protocol
 
+from hostler_agent.clock import Clock, SystemClock, wait_any
 from hostler_agent.jobs import plan as plans
-from hostler_agent.jobs.clock import Clock, SystemClock, wait_any
 from hostler_agent.jobs.containment import Containment, Enclosure, Process, Reader
 from hostler_agent.jobs.plan import JobPlan
 from hostler_agent.jobs.receipt import Ended, Exit, ProcessName, Receipt, Usage
@@ -163,10 +163,10 @@ class Job:
 
     async def _drain(self, pumps: Pumps, enclosure: Enclosure) -> tuple[ProcessName, ...]:
         """Waits for the end of the output; says who keeps it open when that takes too long."""
-        ends_at = self._clock.monotonic() + DRAIN_S
+        ends_at = self._clock.awake() + DRAIN_S
         while not self._stop.done():
             waiting = [pump for pump in pumps if not pump.done()]
-            left_s = ends_at - self._clock.monotonic()
+            left_s = ends_at - self._clock.awake()
             if not waiting:
                 return ()
             if left_s <= 0:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Callable, Optional
 
 from hostler_agent import machine
-from hostler_agent.jobs.clock import Clock, wait_any
+from hostler_agent.clock import Clock, wait_any
 
 POLL_S = 1.0
 READ_BYTES = 64 * 1024

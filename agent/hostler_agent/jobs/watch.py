@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from hostler_agent.jobs.clock import Clock, Timer
+from hostler_agent.clock import Clock, Timer
 from hostler_agent.jobs.plan import JobLimits
 from hostler_agent.jobs.receipt import Ended
 
@@ -27,14 +27,14 @@ class Watch:
         self._return_seen = False
 
     def start(self) -> None:
-        now = self._heard_at = self._clock.monotonic()
+        self._heard_at = self._clock.awake()
         if self._limits.timeout_s:
-            self._timers["silence"] = self._clock.call_at(
-                now + self._limits.timeout_s, self._check_silence
+            self._timers["silence"] = self._clock.call_later(
+                self._limits.timeout_s, self._check_silence
             )
         if self._limits.max_time_s:
-            self._timers["duration"] = self._clock.call_at(
-                now + self._limits.max_time_s, self._end_duration
+            self._timers["duration"] = self._clock.call_later(
+                self._limits.max_time_s, self._end_duration
             )
 
     def close(self) -> None:
@@ -53,7 +53,7 @@ class Watch:
     def taken(self) -> None:
         """It has been taken."""
         self._holders_back -= 1
-        self._heard_at = self._clock.monotonic()
+        self._heard_at = self._clock.awake()
 
     def count_lines(self, data: bytes) -> None:
         """A line ends with LF, CR or CR LF, as in Buildbot."""
@@ -70,12 +70,13 @@ class Watch:
 
     def _check_silence(self) -> None:
         limit_s = self._limits.timeout_s or 0.0
-        now = self._clock.monotonic()
+        now = self._clock.awake()
         silent_since = now if self.held_back else self._heard_at
         if now - silent_since >= limit_s:
             self._stop(Ended.SILENT, f"command timed out: {limit_s:g} seconds without output")
             return
-        self._timers["silence"] = self._clock.call_at(silent_since + limit_s, self._check_silence)
+        left_s = silent_since + limit_s - now
+        self._timers["silence"] = self._clock.call_later(left_s, self._check_silence)
 
     def _end_duration(self) -> None:
         why = f"command timed out: {self._limits.max_time_s:g} seconds elapsed"

@@ -32,21 +32,27 @@ _PF_EXITING = 0x4
 
 
 class VirtualClock:
-    """Goes only when told; see jobs.clock.Clock."""
+    """A Clock that goes only when it is advanced."""
 
     def __init__(self) -> None:
         self._now = 1000.0
         self._calls: list[tuple[float, Callable[[], None]]] = []
         self._changed = asyncio.Event()
 
-    def monotonic(self) -> float:
+    def now(self) -> float:
         return self._now
 
-    def now(self) -> float:
+    def awake(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
         return 1.7e9 + self._now
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> _Timer:
-        entry = (when, callback)
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("jobs wait by timers")
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> _Timer:
+        entry = (self._now + seconds, callback)
         self._calls.append(entry)
         self._changed.set()
         return _Timer(self._calls, entry)
