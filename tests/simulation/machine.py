@@ -189,7 +189,7 @@ class Machine:
         surroundings = Surroundings(
             AgentClock(process),
             self.site.random,
-            look=lambda: None,
+            query_spot_notice=lambda: None,
             dial=lambda: network.dial(self.id, process, headers),
         )
         daemon = Daemon(self._config(), _toolbox(self.faults), surroundings)

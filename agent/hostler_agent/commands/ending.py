@@ -7,7 +7,7 @@ from typing import Optional
 
 from hostler_agent.jobs.plan import Resources
 from hostler_agent.jobs.receipt import Ended, Receipt
-from hostler_agent.jobs.run import DRAIN_S, Outcome
+from hostler_agent.jobs.run import DRAIN_S, JobOutcome
 from hostler_agent.wire import extension
 
 _FAILURE_REASONS = {
@@ -36,7 +36,7 @@ def failure_reason(receipt: Receipt, return_code: int, raw: bool) -> Optional[st
     return _RAW_FAILURE_REASONS.get(receipt.ended)
 
 
-def remarks(outcome: Outcome, resources: Resources) -> Iterator[str]:
+def remarks(outcome: JobOutcome, resources: Resources) -> Iterator[str]:
     """What the log is told of an end that was not smooth, line by line."""
     receipt = outcome.receipt
     if receipt.held_output:

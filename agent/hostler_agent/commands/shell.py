@@ -25,7 +25,7 @@ from hostler_agent.jobs.plan import (
     job_environment,
 )
 from hostler_agent.jobs.receipt import Ended, Receipt
-from hostler_agent.jobs.run import Job, Outcome
+from hostler_agent.jobs.run import Job, JobOutcome
 from hostler_agent.jobs.tail import LogFile
 from hostler_agent.wire.extension import CommandTerms
 
@@ -168,7 +168,7 @@ class Shell(Command):
 
     # ---- after
 
-    async def _report(self, plan: JobPlan, outcome: Outcome) -> None:
+    async def _report(self, plan: JobPlan, outcome: JobOutcome) -> None:
         self.output.finish_lines()
         for remark in ending.remarks(outcome, plan.resources):
             await self.output.say("header", f"{remark}\n")

@@ -29,7 +29,7 @@ from hostler_agent.wire.extension import TOOL_VERSIONS
 MAX_TOOLS = 64
 TOOL_S = 10.0
 ALL_S = 45.0
-HEARD_BYTES = 16 * 1024
+OUTPUT_BYTES = 16 * 1024
 
 _POINTED = re.compile(r"\d{1,9}(?:\.\d{1,9})+")
 _WHOLE = re.compile(r"(?<![\w.-])\d{1,9}(?![\w.-])")
@@ -59,7 +59,7 @@ class ToolVersions(Command):
             left_s = ends_at - self.clock.awake()
             if left_s <= 0:
                 self._skipping = self._skipping or f"not asked: {max_time_s:g} s were over"
-            found[name] = await self._look(name, index, min(timeout_s, left_s))
+            found[name] = await self._probe(name, index, min(timeout_s, left_s))
         await self.output.pair(TOOL_VERSIONS, found)
         await self.output.pair("rc", -1 if self._interrupted else 0)
 
@@ -79,32 +79,32 @@ class ToolVersions(Command):
             raise self.arguments.wrong("tools", "a list of executables' names", names)
         return names
 
-    async def _look(self, name: str, index: int, timeout_s: float) -> dict[str, Optional[str]]:
+    async def _probe(self, name: str, index: int, timeout_s: float) -> dict[str, Optional[str]]:
         path = await asyncio.get_running_loop().run_in_executor(None, find, name)
         version, problem = None, None
         if path is not None and self._skipping is not None:
             problem = self._skipping
         elif path is not None:
-            version, problem = await self._ask(path, index, timeout_s)
+            version, problem = await self._run_version_option(path, index, timeout_s)
         return {"path": path, "version": version, "problem": problem}
 
-    async def _ask(
+    async def _run_version_option(
         self, path: str, index: int, timeout_s: float
     ) -> tuple[Optional[str], Optional[str]]:
-        heard = _Ear()
+        output = _VersionOutput()
         plan = self._plan(path, index, timeout_s)
         try:
-            self._job = Job(plan, self.context.containment, heard, (), self.clock)
+            self._job = Job(plan, self.context.containment, output, (), self.clock)
             outcome = await self._job.run()
         except (JobError, OSError) as error:
             return None, f"cannot be started: {error}"
         finally:
             self._job = None
-        version = heard.version()
+        version = output.version()
         if version is not None:
             return version, None
         if outcome.receipt.ended in (Ended.TIMEOUT, Ended.KILLED):
-            return None, heard.stopped or "it was ended"
+            return None, output.stopped or "it was ended"
         return None, None
 
     def _plan(self, path: str, index: int, timeout_s: float) -> JobPlan:
@@ -124,7 +124,7 @@ class ToolVersions(Command):
         )
 
 
-class _Ear:
+class _VersionOutput:
     """Hears a tool (jobs.run.Sink); what it says beyond the beginning is dropped."""
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class _Ear:
         self._said = {"stdout": b"", "stderr": b""}
 
     async def take_output(self, stream: str, data: bytes) -> None:
-        room = HEARD_BYTES - len(self._said[stream])
+        room = OUTPUT_BYTES - len(self._said[stream])
         if room > 0:
             self._said[stream] += data[:room]
 

@@ -30,7 +30,7 @@ from hostler_agent.wire.session import (
 
 if TYPE_CHECKING:
     from hostler_agent.clock import Clock, Timer
-    from hostler_agent.hub.websocket import HubSocket
+    from hostler_agent.hub.websocket import HubWebSocket
     from hostler_agent.wire.messages import Message, Packed
 
 PING_INTERVAL_S = 20.0
@@ -63,7 +63,9 @@ class _Pending:
 class Connection:
     """Made by `link.Link`; usable until serve() returns."""
 
-    def __init__(self, socket: HubSocket, clock: Clock, contacted: Callable[[float], None]) -> None:
+    def __init__(
+        self, socket: HubWebSocket, clock: Clock, contacted: Callable[[float], None]
+    ) -> None:
         """`contacted` is told when something the hub has answered was sent."""
         self._socket = socket
         self._clock = clock

@@ -16,7 +16,7 @@ LONGEST_NAP_S = 30.0
 """Sleeping does not count suspension, so the clock is looked at at least this often."""
 
 
-class DeadMan:
+class DeadManSwitch:
     """Watches for the hub's silence."""
 
     def __init__(self, clock: Clock, timeout_s: float, is_idle: Callable[[], bool]) -> None:

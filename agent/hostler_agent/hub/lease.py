@@ -18,7 +18,7 @@ LONGEST_NAP_S = 5.0
 """Sleeping does not count suspension, so the clock is looked at at least this often."""
 
 
-class Lease:
+class LeaseTimer:
     """Not fenced until the hub has said how long its lease is, and never with a stock master."""
 
     def __init__(self, clock: Clock, expired: Callable[[], None]) -> None:

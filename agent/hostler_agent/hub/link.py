@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from websockets.exceptions import InvalidStatus
 
     from hostler_agent.clock import Clock
-    from hostler_agent.hub.websocket import HubSocket
+    from hostler_agent.hub.websocket import HubWebSocket
     from hostler_agent.wire.extension import Handshake
 
 OPEN_DEADLINE_S = 30.0
@@ -38,7 +38,7 @@ RECEIVE_QUEUE = 8
 STEADY_AFTER_S = 10.0
 """A connection that lasted this long was a good one: the next failure is a new story."""
 
-Dial = Callable[[], "Awaitable[HubSocket]"]
+Dial = Callable[[], "Awaitable[HubWebSocket]"]
 """Opens one connection, or raises what `connect` of websockets raises."""
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Link:
         finally:
             await connection.close()
 
-    async def _open(self) -> HubSocket:
+    async def _open(self) -> HubWebSocket:
         from websockets.exceptions import (  # noqa: PLC0415 - heavy: not before it is needed
             InvalidStatus,
             WebSocketException,
@@ -135,7 +135,7 @@ class Link:
     def _connector(self) -> connect:
         from websockets.asyncio.client import connect  # noqa: PLC0415
 
-        from hostler_agent.hub.websocket import HubSocket  # noqa: PLC0415
+        from hostler_agent.hub.websocket import HubWebSocket  # noqa: PLC0415
 
         class Connect(connect):
             """Follows no redirect: it would take our credentials, and orders, elsewhere."""
@@ -151,7 +151,7 @@ class Link:
         return Connect(
             self._endpoint.url,
             additional_headers=self._headers,
-            create_connection=HubSocket,
+            create_connection=HubWebSocket,
             compression=None,
             max_size=TO_AGENT.message_size_bytes,
             max_queue=RECEIVE_QUEUE,

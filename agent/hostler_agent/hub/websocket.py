@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from websockets.asyncio.client import ClientConnection
 
 
-class HubSocket(ClientConnection):
+class HubWebSocket(ClientConnection):
     async def send_all(self, frames: Sequence[bytes]) -> None:
         """Like send() for each, but in one piece: every write of its own would wake the hub.
 

@@ -25,13 +25,13 @@ from hostler_agent.jobs.watch import Watch
 
 DRAIN_S = 5.0
 KILL_DEADLINE_S = 10.0
-_LAST_WORDS_S = 1.0
+_REMAINING_OUTPUT_S = 1.0
 _SIGKILL = 9
 
 _QUICK_S = 0.01
 
-Pumps = Mapping["asyncio.Task[None]", Reader]
-Pump = Callable[[str, Reader, Optional[bytes]], Coroutine[Any, Any, None]]
+ReadingTasks = Mapping["asyncio.Task[None]", Reader]
+ReadOutput = Callable[[str, Reader, Optional[bytes]], Coroutine[Any, Any, None]]
 
 
 class Sink(Protocol):
@@ -44,7 +44,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     receipt: Receipt
     signal: Optional[int]
     """that ended the main process"""
@@ -89,7 +89,7 @@ class Job:
         if not self._stop.done():
             self._stop.set_result(_Stop(ended, why))
 
-    async def run(self) -> Outcome:
+    async def run(self) -> JobOutcome:
         """Raises PlanRefused, StartFailed, SpawnerLost, or OSError where the agent itself is out of
         descriptors or cgroups."""
         plans.check(self._plan)
@@ -101,9 +101,9 @@ class Job:
             await asyncio.shield(enclosure.empty(KILL_DEADLINE_S))
             raise
 
-    async def _supervise(self, process: Process, enclosure: Enclosure) -> Outcome:
+    async def _supervise(self, process: Process, enclosure: Enclosure) -> JobOutcome:
         tasks = _Tasks()
-        pumps = _Pumps(tasks, self._pump, process.readers)
+        reading = _OutputReaders(tasks, self._read_output, process.readers)
         try:
             tails = [tasks.start(tail.run(self._over), "tail") for tail in self._tails]
             if process.writer is not None:
@@ -111,26 +111,26 @@ class Job:
             exited = process.exited
             self._watch.start()
             await wait_any(self._clock, [exited, self._stop])
-            pumps.begin()
+            reading.begin()
             if not exited.done():
                 await self._ask_to_end(process, exited)
             lost = exited.done() and exited.exception() is not None
-            held = () if lost else await self._drain(pumps.running, enclosure)
+            held = () if lost else await self._drain(reading.running, enclosure)
             outcome = await self._empty(enclosure, process, exited, held)
-            await self._hear_last_words(pumps.running)
+            await self._read_remaining_output(reading.running)
             self._over.set_result(None)
             if tails:
                 await asyncio.wait(tails)
             return outcome
         finally:
             self._watch.close()
-            pumps.close()
+            reading.close()
             await tasks.cancel()
             for end in (*process.readers.values(), process.writer):
                 if end is not None:
                     end.close()
 
-    async def _pump(self, stream: str, reader: Reader, first: Optional[bytes]) -> None:
+    async def _read_output(self, stream: str, reader: Reader, first: Optional[bytes]) -> None:
         data = await reader.read() if first is None else first
         while data:
             self._watch.count_lines(data)
@@ -161,16 +161,16 @@ class Job:
             await process.terminate()
             await wait_any(self._clock, [exited], grace_s)
 
-    async def _drain(self, pumps: Pumps, enclosure: Enclosure) -> tuple[ProcessName, ...]:
+    async def _drain(self, reading: ReadingTasks, enclosure: Enclosure) -> tuple[ProcessName, ...]:
         """Waits for the end of the output; says who keeps it open when that takes too long."""
         ends_at = self._clock.awake() + DRAIN_S
         while not self._stop.done():
-            waiting = [pump for pump in pumps if not pump.done()]
+            waiting = [task for task in reading if not task.done()]
             left_s = ends_at - self._clock.awake()
             if not waiting:
                 return ()
             if left_s <= 0:
-                return enclosure.holders([pumps[pump] for pump in waiting])
+                return enclosure.holders([reading[task] for task in waiting])
             await wait_any(self._clock, [*waiting, self._stop], left_s)
         return ()
 
@@ -180,7 +180,7 @@ class Job:
         process: Process,
         exited: asyncio.Future[Exit],
         held: tuple[ProcessName, ...],
-    ) -> Outcome:
+    ) -> JobOutcome:
         usage = enclosure.usage()
         left = await enclosure.empty(KILL_DEADLINE_S)
         if not left.survivors:
@@ -196,7 +196,7 @@ class Job:
             survivors=left.survivors,
             held_output=tuple(one.name for one in held),
         )
-        return Outcome(receipt, None if main is None else main.signal)
+        return JobOutcome(receipt, None if main is None else main.signal)
 
     def _ended(self, main: Optional[Exit], usage: Usage) -> Ended:
         if self._stop.done():
@@ -207,32 +207,34 @@ class Job:
             return Ended.OOM_KILLED
         return Ended.EXITED if main.signal is None else Ended.SIGNALLED
 
-    async def _hear_last_words(self, pumps: Pumps) -> None:
+    async def _read_remaining_output(self, reading: ReadingTasks) -> None:
         """Reads what is still in the pipes; nobody of the job can write to them any more.
 
         Where it does not end (a survivor, or a stranger who was handed a pipe), it is not waited
         for; where it is the hub that does not take it, it is.
         """
-        waiting = [pump for pump in pumps if not pump.done()]
+        waiting = [task for task in reading if not task.done()]
         while waiting:
-            await wait_any(self._clock, waiting, _LAST_WORDS_S)
-            left = [pump for pump in waiting if not pump.done()]
+            await wait_any(self._clock, waiting, _REMAINING_OUTPUT_S)
+            left = [task for task in waiting if not task.done()]
             if len(left) == len(waiting) and not self._watch.held_back:
                 return
             waiting = left
 
 
-class _Pumps:
+class _OutputReaders:
     """What reads a job's output: a task for each pipe, in `running`.
 
     They begin a moment after the job. Most commands of a build are over by then and have said
     nothing, and what they have said waits in the pipes: so they need no tasks, nor the poller.
     """
 
-    def __init__(self, tasks: _Tasks, pump: Pump, readers: Mapping[str, Reader]) -> None:
+    def __init__(
+        self, tasks: _Tasks, read_output: ReadOutput, readers: Mapping[str, Reader]
+    ) -> None:
         self.running: dict[asyncio.Task[None], Reader] = {}
         self._tasks = tasks
-        self._pump = pump
+        self._read_output = read_output
         self._readers = readers
         self._later = asyncio.get_running_loop().call_later(_QUICK_S, self.begin)
 
@@ -243,7 +245,7 @@ class _Pumps:
         for stream, reader in readers.items():
             first = reader.read_now()
             if first != b"":
-                task = self._tasks.start(self._pump(stream, reader, first), f"pump {stream}")
+                task = self._tasks.start(self._read_output(stream, reader, first), f"read {stream}")
                 self.running[task] = reader
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ class Tail:
         self._log = log
         self._deliver = deliver
         self._clock = clock
-        self._before = _look(log.path)
+        self._before = _stat_regular(log.path)
         self._descriptor: Optional[int] = None
         self._identity: Optional[tuple[int, int]] = None
         self._offset = 0
@@ -67,7 +67,7 @@ class Tail:
 
     def _reopen_if_replaced(self) -> None:
         """Opens it when the command has made, changed or rotated it; rewinds when it was cut."""
-        now = _look(self._log.path)
+        now = _stat_regular(self._log.path)
         if now is None:
             # Gone: whatever comes next is new.
             self._before = None
@@ -92,7 +92,7 @@ class Tail:
             self._descriptor = None
 
 
-def _look(path: str) -> Optional[os.stat_result]:
+def _stat_regular(path: str) -> Optional[os.stat_result]:
     """None unless it is a regular file."""
     try:
         found = os.lstat(path)

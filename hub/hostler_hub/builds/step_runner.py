@@ -280,9 +280,9 @@ def workspace(session: AgentSession, lease: Lease) -> str:
     return f"{session.basedir}/builds/{lease.build}.{lease.attempt}"
 
 
-def _on_the_wire(limits: Limits) -> extension.Limits:
+def _on_the_wire(limits: Limits) -> extension.CommandLimits:
     memory_bytes = None if limits.memory_mb is None else limits.memory_mb * 2**20
-    return extension.Limits(memory_bytes, limits.processes, limits.cpu_percent)
+    return extension.CommandLimits(memory_bytes, limits.processes, limits.cpu_percent)
 
 
 def _interrupted(why: Interruption) -> StepOutcome:

@@ -13,7 +13,7 @@ from hostler_agent.jobs import choose_containment
 from hostler_agent.jobs.plan import Resources
 from hostler_agent.jobs.posix import mounts
 from hostler_agent.jobs.receipt import Ended, Receipt, Usage
-from hostler_agent.wire.extension import CommandTerms, Limits
+from hostler_agent.wire.extension import CommandLimits, CommandTerms
 
 MEBIBYTE = 2**20
 HOG = [sys.executable, "-S", "-c", "x = bytearray(b'x' * 2**28)"]
@@ -25,7 +25,7 @@ needs_memory_limits = pytest.mark.skipif(
 
 
 def limit(context: RecordingContext, **limits: int) -> RecordingContext:
-    context.terms = CommandTerms("lease", 1, limits=Limits(**limits))
+    context.terms = CommandTerms("lease", 1, limits=CommandLimits(**limits))
     return context
 
 

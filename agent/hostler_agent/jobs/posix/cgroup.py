@@ -30,7 +30,7 @@ assert sys.platform != "win32"
 from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.plan import JobPlan
 from hostler_agent.jobs.posix import containment, limits, mounts, procfs
-from hostler_agent.jobs.posix.limits import Hierarchy, Limiter, Place
+from hostler_agent.jobs.posix.limits import Hierarchy, LimitCgroup, Limiter
 from hostler_agent.jobs.posix.spawn import Placement, Spawner
 from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
 
@@ -187,7 +187,7 @@ class CgroupEnclosure:
         self._containment = containment
         self.paths = paths
         self._group = paths[0]
-        self._memory: Optional[Place] = None
+        self._memory: Optional[LimitCgroup] = None
 
     async def start(self, plan: JobPlan) -> containment.SpawnedProcess:
         """Raises LimitUnavailable, too."""
@@ -199,16 +199,16 @@ class CgroupEnclosure:
         ]
         if not plan.resources.are_limited:
             return await containment.spawn(self._containment.spawner, plan, Placement(entries))
-        places = self._containment.limiter.places(plan.resources, self.paths[0])
-        for place in places:
-            if place.path not in self.paths:
+        cgroups = self._containment.limiter.cgroups(plan.resources, self.paths[0])
+        for cgroup in cgroups:
+            if cgroup.path not in self.paths:
                 # Known before it is made, so that whatever goes wrong it is removed.
-                self.paths = (*self.paths, place.path)
-                entries.append((f"{place.path}/cgroup.procs", f"{place.home}/cgroup.procs"))
-            if place.controller == "memory":
-                self._memory = place
-        limits.impose(places, plan.resources)
-        placement = Placement(entries, limits.seals(places, plan.resources))
+                self.paths = (*self.paths, cgroup.path)
+                entries.append((f"{cgroup.path}/cgroup.procs", f"{cgroup.home}/cgroup.procs"))
+            if cgroup.controller == "memory":
+                self._memory = cgroup
+        limits.impose(cgroups, plan.resources)
+        placement = Placement(entries, limits.seals(cgroups, plan.resources))
         return await containment.spawn(self._containment.spawner, plan, placement)
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:

@@ -48,7 +48,7 @@ class Hierarchy:
 
 
 @dataclass(frozen=True)
-class Place:
+class LimitCgroup:
     """The cgroup that holds one controller's limit of one job.
 
     `home` is where the agent itself is, of a cgroup that is made for the limit.
@@ -61,7 +61,7 @@ class Place:
 
 
 class Limiter:
-    """Finds the place of each limit of a job; one per containment."""
+    """Finds the cgroup of each limit of a job; one per containment."""
 
     def __init__(self, version_2: Optional[Path], version_1: Mapping[str, Hierarchy]) -> None:
         """`version_2`: the agent's own cgroup there; `version_1`: hierarchies by controller."""
@@ -74,18 +74,18 @@ class Limiter:
         found = (self._version_1.get(name) for name in LAZY)
         return tuple(dict.fromkeys(one.root for one in found if one is not None))
 
-    def places(self, resources: Resources, own: str) -> list[Place]:
+    def cgroups(self, resources: Resources, own: str) -> list[LimitCgroup]:
         """For a job whose first cgroup is `own`. Raises LimitUnavailable."""
-        return [self._place(name, own) for name in sorted(settings(resources, 2))]
+        return [self._cgroup(name, own) for name in sorted(settings(resources, 2))]
 
-    def _place(self, controller: str, own: str) -> Place:
+    def _cgroup(self, controller: str, own: str) -> LimitCgroup:
         if self._version_2 is not None and Path(own, _PROOF[controller]).exists():
-            return Place(controller, 2, own)
+            return LimitCgroup(controller, 2, own)
         hierarchy = self._version_1.get(controller)
         if hierarchy is None:
             raise LimitUnavailable(_WORDS[controller], controller, self._why_not())
         path = hierarchy.root / Path(own).name
-        return Place(controller, 1, str(path), str(hierarchy.home))
+        return LimitCgroup(controller, 1, str(path), str(hierarchy.home))
 
     def _why_not(self) -> str:
         elsewhere = "in no hierarchy of version 1 that the agent may write to"
@@ -134,31 +134,31 @@ def refuse(resources: Resources, why: str) -> None:
         raise LimitUnavailable(_WORDS[controller], controller, why)
 
 
-def impose(places: list[Place], resources: Resources) -> None:
+def impose(cgroups: list[LimitCgroup], resources: Resources) -> None:
     """Before the job starts. Raises LimitUnavailable."""
-    for place in places:
+    for cgroup in cgroups:
         try:
-            _impose(place, settings(resources, place.version)[place.controller])
+            _impose(cgroup, settings(resources, cgroup.version)[cgroup.controller])
         except OSError as error:  # noqa: PERF203 - each is named
             why = f"is refused by the kernel: {error.filename}: {error.strerror}"
-            raise LimitUnavailable(_WORDS[place.controller], place.controller, why) from error
+            raise LimitUnavailable(_WORDS[cgroup.controller], cgroup.controller, why) from error
 
 
-def _impose(place: Place, wanted: list[Setting]) -> None:
-    if place.home is not None:
-        Path(place.path).mkdir(parents=True, exist_ok=True)
+def _impose(cgroup: LimitCgroup, wanted: list[Setting]) -> None:
+    if cgroup.home is not None:
+        Path(cgroup.path).mkdir(parents=True, exist_ok=True)
     for setting in wanted:
-        path = f"{place.path}/{setting.file}"
+        path = f"{cgroup.path}/{setting.file}"
         if not setting.optional or Path(path).exists():
             write(path, setting.value)
 
 
-def seals(places: list[Place], resources: Resources) -> list[tuple[str, str]]:
+def seals(cgroups: list[LimitCgroup], resources: Resources) -> list[tuple[str, str]]:
     """Files, and what is to be written to them when the spawner is out again."""
     return [
-        (f"{place.path}/pids.max", str(resources.processes))
-        for place in places
-        if place.controller == "pids"
+        (f"{cgroup.path}/pids.max", str(resources.processes))
+        for cgroup in cgroups
+        if cgroup.controller == "pids"
     ]
 
 

@@ -98,11 +98,13 @@ class Port:
             if key.value == _STOP:
                 return
             try:
-                self._loop.call_soon_threadsafe(self._tell, key.value, message.value, pid.value)
+                self._loop.call_soon_threadsafe(
+                    self._notify_listener, key.value, message.value, pid.value
+                )
             except RuntimeError:
                 return  # The loop is closed: nobody listens any more.
 
-    def _tell(self, key: int, message: int, pid: int) -> None:
+    def _notify_listener(self, key: int, message: int, pid: int) -> None:
         listener = self._listeners.get(key)
         if listener is not None:
             listener(message, pid)

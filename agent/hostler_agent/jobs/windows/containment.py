@@ -39,7 +39,7 @@ MAX_PROCESSES = 4096
 _CONSOLE_HOST = "conhost.exe"
 """Serves the others' console, and goes with them."""
 
-_LOOK_S = 0.5
+_POLL_S = 0.5
 """How often to look for what a lost message would have told."""
 _CLOSE_DEADLINE_S = 10.0
 
@@ -150,7 +150,7 @@ class JobObjectEnclosure:
             left_s = ends_at - asyncio.get_running_loop().time()
             if job.account().active == 0 or left_s <= 0:
                 break
-            await self._wait_emptied(min(left_s, _LOOK_S))
+            await self._wait_emptied(min(left_s, _POLL_S))
         survivors = job.members()
         if not survivors:
             self._close()
@@ -166,14 +166,14 @@ class JobObjectEnclosure:
         if message == completion_port.ACTIVE_PROCESS_ZERO:
             self._emptied.set()
         if self._main is not None:
-            self._main.look()
+            self._main.poll()
 
     def _close(self) -> None:
         self._port.remove(self._key)
         if self._job is not None:
             self._job.close()
         if self._main is not None:
-            self._main.look()
+            self._main.poll()
         self._containment.forget(self)
 
 
@@ -191,9 +191,9 @@ class JobProcess:
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
         self._later: Optional[asyncio.TimerHandle] = None
-        self.look()
+        self.poll()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Whether it has ended; looks again by itself while it has not."""
         if self._later is not None:
             self._later.cancel()
@@ -206,7 +206,7 @@ class JobProcess:
             if self._console is not None:
                 self._console.close()
         else:
-            self._later = self._loop.call_later(_LOOK_S, self.look)
+            self._later = self._loop.call_later(_POLL_S, self.poll)
 
     async def terminate(self) -> None:
         if not self.exited.done():
