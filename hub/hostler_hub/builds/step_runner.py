@@ -111,7 +111,7 @@ class StepRun:
             while True:
                 call = script.send(brought)
                 await self._perform(call)
-                outcome = self.command.outcome.result()
+                outcome = self.command.result()
                 if outcome.state != states.SUCCESS:
                     return self._failed(outcome)
                 brought = await self._collect(call)
@@ -141,7 +141,7 @@ class StepRun:
             if not self.command.outcome.done() and self._stop.done():
                 self.command.outcome.set_result(_interrupted(self._stop.result()))
             if self.command.outcome.done():
-                if self.command.outcome.result().state != states.SUCCESS:
+                if self.command.result().state != states.SUCCESS:
                     self._discard()
                 return
             self._discard()
@@ -227,9 +227,7 @@ class StepRun:
             {closed, command.outcome}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED
         )
         if command.outcome.done():
-            ended = command.outcome.result()
-            command.outcome = asyncio.get_running_loop().create_future()
-            command.outcome.set_result(replace(_interrupted(why), rc=ended.rc))
+            command.interrupted = replace(_interrupted(why), rc=command.outcome.result().rc)
         elif not closed.done():
             text = f"{why.text}; the agent did not end it in time"
             command.outcome.set_result(replace(_interrupted(why), text=text, clean=False))
