@@ -87,7 +87,7 @@ def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _status(settings: Settings, arguments: argparse.Namespace) -> int:
-    running = process.look(settings)
+    running = process.find_running(settings)
     state: dict[str, Any] = {"running": running is not None, "state_dir": str(settings.state_dir)}
     if running is not None:
         state.update(pid=running.pid, url=running.url, started_at=running.started_at)
@@ -119,7 +119,7 @@ def _token_create(settings: Settings, arguments: argparse.Namespace) -> int:
     body = {"name": arguments.name, "role": arguments.role}
     if arguments.expires_in is not None:
         body["expires_in_s"] = arguments.expires_in
-    running = process.look(settings)
+    running = process.find_running(settings)
     if running is None:
         print(asyncio.run(_create_offline(settings, body)))
         return 0

@@ -59,7 +59,7 @@ def start(draft: Draft, event: events.Wanted) -> State:
     draft.set(epoch=epoch, instance=Instance(event.instance, epoch), destroy_attempts=0)
     draft.order(commands.Create(event.instance, epoch))
     draft.timer(Timer.ATTACH, draft.worker.policy.missing_timeout_s)
-    draft.look_later()
+    draft.schedule_check()
     return SUBSTANTIATING
 
 
@@ -88,7 +88,7 @@ def attach(draft: Draft, event: events.Attached) -> State:
     if draft.worker.gate is Gate.OPEN:
         draft.set(failed_starts=0)
     limit_uptime(draft)
-    draft.idle(at_least_s=first_lease_s(draft))
+    draft.start_idle_timer(at_least_s=first_lease_s(draft))
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
 
@@ -117,7 +117,7 @@ def reattach(draft: Draft, event: events.Attached) -> State:
     if (reason := why_over(draft.worker)) is not None:
         return wind_down(draft, reason)
     if not draft.worker.in_use and Timer.IDLE not in draft.worker.timers:
-        draft.idle(at_least_s=first_lease_s(draft))
+        draft.start_idle_timer(at_least_s=first_lease_s(draft))
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
 
@@ -133,9 +133,9 @@ def _connect(draft: Draft, event: events.Attached) -> None:
     draft.set(connection=event.connection, resumable=event.resumable)
     draft.examine()
     if draft.worker.gate is Gate.OPEN or not draft.worker.failed_starts:
-        draft.found()  # else it may have failed again, and people were told so already
+        draft.clear_missing()  # else it may have failed again, and people were told so already
     if Timer.CHECK not in draft.worker.timers and not draft.worker.policy.permanent:
-        draft.look_later()
+        draft.schedule_check()
 
 
 def first_lease_s(draft: Draft) -> float:
@@ -204,12 +204,12 @@ def after_release(draft: Draft) -> State:
     if worker.tainted:
         return fail(draft, "a slot did not come back clean")
     if worker.mode is Mode.DRAINING:
-        return rest_machine(draft, "drained")
+        return stop_in_good_order(draft, "drained")
     if (worn := why_retiring(worker)) is not None:
         return wind_down(draft, worn)
     if worker.policy.build_wait_timeout_s == 0 and not worker.policy.permanent:
-        return rest_machine(draft, "build_wait_timeout is 0")
-    draft.idle()
+        return stop_in_good_order(draft, "build_wait_timeout is 0")
+    draft.start_idle_timer()
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
 
@@ -234,7 +234,7 @@ def detach(draft: Draft, event: events.Detached) -> State:
     draft.cancel(Timer.IDLE)
     # 30 s more than the agent gives itself, which kills its jobs 30 s early (A7).
     draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
-    draft.expect()
+    draft.await_agent()
     if not draft.worker.policy.permanent:
         assert draft.worker.instance is not None
         draft.order(commands.Inspect(draft.worker.instance.id))
@@ -254,15 +254,15 @@ def give_up_reconnect(draft: Draft, event: events.TimerFired) -> State:
         draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
         return SUBSTANTIATED
     if draft.worker.policy.permanent:
-        draft.missing(reason)
+        draft.report_missing(reason)
         return leave_permanent(draft)
-    draft.missing(reason)
+    draft.report_missing(reason)
     draft.quarantine(reason)
     return fail(draft, reason)
 
 
 def report_missing(draft: Draft, _event: events.TimerFired) -> State:
-    draft.missing(f"not attached for {draft.worker.policy.missing_timeout_s:g} s")
+    draft.report_missing(f"not attached for {draft.worker.policy.missing_timeout_s:g} s")
     return LATENT
 
 
@@ -274,7 +274,7 @@ def miss_agent(draft: Draft, event: events.TimerFired) -> State:
     if draft.worker.in_use and not draft.worker.leases:
         return SUBSTANTIATED  # a person may have good reasons to stop the agent
     reason = f"its agent has been gone for {draft.worker.policy.missing_timeout_s:g} s"
-    draft.missing(reason)
+    draft.report_missing(reason)
     if draft.worker.leases or draft.worker.policy.permanent:
         return SUBSTANTIATED
     draft.quarantine(reason)
@@ -289,7 +289,7 @@ def leave_permanent(draft: Draft) -> State:
     if draft.worker.removing:
         draft.order(commands.Forget())
     else:
-        draft.expect()
+        draft.await_agent()
     return LATENT
 
 
@@ -302,10 +302,10 @@ def _part_with_instance(draft: Draft) -> None:
 # --- looking -------------------------------------------------------------------------------------
 
 
-def look(draft: Draft, _event: events.TimerFired) -> State:
+def check_instance(draft: Draft, _event: events.TimerFired) -> State:
     assert draft.worker.instance is not None
     draft.order(commands.Inspect(draft.worker.instance.id))
-    draft.look_later()
+    draft.schedule_check()
     return draft.worker.state
 
 
@@ -345,7 +345,7 @@ def fail(draft: Draft, reason: str) -> State:
     return wind_down(draft, reason, failure=reason)
 
 
-def rest_machine(draft: Draft, reason: str) -> State:
+def stop_in_good_order(draft: Draft, reason: str) -> State:
     """Leave in good order, though wanted again some day: the machine may be kept for that.
 
     Not one that is to be renewed, or whose agent is not there to say that all is well with it.
@@ -376,7 +376,7 @@ def stop_compromised(draft: Draft, event: events.Compromised) -> State:
 def stop_unwanted(draft: Draft, event: events.Unwanted) -> State:
     if draft.worker.in_use:
         return draft.worker.state  # V9: busy is never guessed
-    return rest_machine(draft, event.cause)
+    return stop_in_good_order(draft, event.cause)
 
 
 def stop_idle(draft: Draft, event: events.TimerFired) -> State:
@@ -385,7 +385,7 @@ def stop_idle(draft: Draft, event: events.TimerFired) -> State:
     if event.keep_s is not None:
         draft.timer(Timer.IDLE, event.keep_s)
         return SUBSTANTIATED
-    return rest_machine(draft, "idle for build_wait_timeout")
+    return stop_in_good_order(draft, "idle for build_wait_timeout")
 
 
 def stop_old(draft: Draft, _event: events.TimerFired) -> State:
@@ -406,7 +406,7 @@ def note_refused(draft: Draft, event: events.Refused) -> State:
 def stop_for_hub(draft: Draft, _event: events.HubStopping) -> State:
     if draft.worker.in_use or draft.worker.policy.permanent:
         return draft.worker.state
-    return rest_machine(draft, "the hub stops")
+    return stop_in_good_order(draft, "the hub stops")
 
 
 def try_destroy_again(draft: Draft, _event: events.TimerFired) -> State:
@@ -419,7 +419,7 @@ def note_destroy_failed(draft: Draft, event: events.DestroyFailed) -> State:
     return INSUBSTANTIATING
 
 
-def rest(draft: Draft, _event: events.Destroyed | events.Forgotten) -> State:
+def become_latent(draft: Draft, _event: events.Destroyed | events.Forgotten) -> State:
     """Proven gone: only now does the row say so (V3)."""
     if draft.worker.policy.permanent:
         return leave_permanent(draft)

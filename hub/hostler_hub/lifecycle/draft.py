@@ -44,7 +44,7 @@ class Draft:
                 self.set(timers=MappingProxyType(left))
                 self.order(commands.CancelTimer(timer))
 
-    def look_later(self) -> None:
+    def schedule_check(self) -> None:
         """Within the interval; a thousand that came up together are not looked at together.
 
         An agent that is attached says by that that its instance is there.
@@ -85,9 +85,9 @@ class Draft:
     def disconnect(self) -> None:
         self.set(connection=None, gate=Gate.OPEN)
 
-    def missing(self, reason: str) -> None:
+    def report_missing(self, reason: str) -> None:
         """One incident is told once: while it lasts nothing more is said (V16)."""
-        self._miss(reason)
+        self._mark_missing(reason)
         self.order(commands.Notify("missing", reason))
 
     def start_failed(self, reason: str, *, never_attached: bool = False) -> None:
@@ -97,21 +97,21 @@ class Draft:
         self.set(failed_starts=self.worker.failed_starts + 1)
         if self.worker.failed_starts >= TELLING_STARTS:
             times = self.worker.failed_starts
-            self.missing(f"{times} starts in a row have failed, the last one: {reason}")
+            self.report_missing(f"{times} starts in a row have failed, the last one: {reason}")
         elif never_attached:
-            self._miss(reason)
+            self._mark_missing(reason)
 
-    def _miss(self, reason: str) -> None:
+    def _mark_missing(self, reason: str) -> None:
         if self.worker.missing_since is None:
             self.set(missing_since=self.at, missing_reason=reason)
 
-    def found(self) -> None:
+    def clear_missing(self) -> None:
         if self.worker.missing_since is not None:
             self.order(commands.Resolve("missing", "its agent is attached"))
         self.set(missing_since=None, missing_reason=None)
         self.cancel(Timer.MISSING)
 
-    def expect(self) -> None:
+    def await_agent(self) -> None:
         """Nobody is attached who should be: gone for missing_timeout, the worker is missing."""
         if self.worker.mode is Mode.ACTIVE and self.worker.missing_since is None:
             self.timer(Timer.MISSING, self.worker.policy.missing_timeout_s)
@@ -133,7 +133,7 @@ class Draft:
         self.set(person=None)
         self.cancel(Timer.PERSON)
 
-    def idle(self, at_least_s: float = 0.0) -> None:
+    def start_idle_timer(self, at_least_s: float = 0.0) -> None:
         """Nobody holds a lease: count down, unless the owner keeps the instance."""
         wait = self.worker.policy.build_wait_timeout_s
         if wait >= 0 and not self.worker.policy.permanent:

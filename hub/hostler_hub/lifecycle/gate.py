@@ -19,10 +19,10 @@ def pass_or_shut(draft: Draft, event: events.Examined) -> State:
 
 def _pass(draft: Draft) -> State:
     draft.set(gate=Gate.OPEN, failed_starts=0)
-    draft.found()
+    draft.clear_missing()
     draft.order(commands.Resolve(actions.UNFIT, "it has all that is expected of it"))
     if Timer.IDLE in draft.worker.timers:
-        draft.idle(at_least_s=actions.FIRST_LEASE_S)
+        draft.start_idle_timer(at_least_s=actions.FIRST_LEASE_S)
     draft.order(commands.OfferSlots())
     return State.SUBSTANTIATED
 

@@ -37,7 +37,7 @@ def _expect_again(draft: Draft) -> None:
     worker = draft.worker
     awaited = worker.policy.permanent if worker.state is LATENT else worker.state is SUBSTANTIATED
     if awaited and not worker.attached and Timer.MISSING not in worker.timers:
-        draft.expect()
+        draft.await_agent()
 
 
 def end_mode(draft: Draft, event: events.TimerFired) -> State:
@@ -56,7 +56,7 @@ def set_mode_up(draft: Draft, event: events.ModeSet) -> State:
     stop_now = event.mode is Mode.STOPPED
     drained = event.mode is Mode.DRAINING and not draft.worker.in_use
     if stop_now or drained:
-        return actions.rest_machine(
+        return actions.stop_in_good_order(
             draft, f"{event.mode} by {event.by}: {event.reason or 'no reason given'}"
         )
     return draft.worker.state
@@ -88,7 +88,7 @@ def redefine(draft: Draft, event: events.Redefined) -> State:
     if worker.state is SUBSTANTIATED and worker.attached and not worker.in_use:
         # Also where no countdown was under way: it was to be kept until the hub stops (V17).
         draft.cancel(Timer.IDLE)
-        draft.idle()
+        draft.start_idle_timer()
     return worker.state
 
 

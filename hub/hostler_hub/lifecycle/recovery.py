@@ -37,7 +37,7 @@ def recover_latent(draft: Draft, _event: events.Recovered) -> State:
     if worker.removing:
         draft.order(commands.Forget())
     elif worker.policy.permanent:
-        draft.expect()
+        draft.await_agent()
     return LATENT
 
 
@@ -47,7 +47,7 @@ def recover_starting(draft: Draft, _event: events.Recovered) -> State:
     _recover_deadlines(draft)
     assert draft.worker.instance is not None
     draft.timer(Timer.ATTACH, draft.worker.policy.missing_timeout_s)
-    draft.look_later()
+    draft.schedule_check()
     draft.order(commands.Inspect(draft.worker.instance.id))
     return SUBSTANTIATING
 
@@ -60,11 +60,11 @@ def recover_up(draft: Draft, _event: events.Recovered) -> State:
     if (reason := actions.why_over(draft.worker)) is not None:
         return actions.wind_down(draft, reason)
     draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
-    draft.expect()
+    draft.await_agent()
     actions.limit_uptime(draft)
     if not draft.worker.policy.permanent:
         assert draft.worker.instance is not None
-        draft.look_later()
+        draft.schedule_check()
         draft.order(commands.Inspect(draft.worker.instance.id))
     return SUBSTANTIATED
 

@@ -55,7 +55,7 @@ class Mail:
             raise NotSent(reason, unreachable=True) from None
         except (aiosmtplib.SMTPException, OSError, SecretRefused) as error:
             of_the_message = isinstance(error, _OF_THE_MESSAGE)
-            reason = f"{self._smtp.host}: {_words(error)}"
+            reason = f"{self._smtp.host}: {_error_text(error)}"
             raise NotSent(reason, unreachable=not of_the_message) from error
 
     def compose(self, message: Message) -> EmailMessage:
@@ -118,7 +118,7 @@ def _body(text: str) -> str:
     return kept.encode("utf-8", "replace").decode()
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     text = getattr(error, "message", None) or str(error) or type(error).__name__
     code = getattr(error, "code", None)
     line = "".join(c if c.isprintable() else " " for c in str(text))

@@ -71,7 +71,7 @@ class Outbox:
             await self._woken.wait()
             self._woken.clear()
             try:
-                await self.look()
+                await self.start_due_lanes()
             except Exception as error:  # noqa: BLE001 - one bad look must not end notifications
                 _log.error("outbox failed", exc_info=error)
                 self._wake_at(self._clock.now() + _STORE_RETRY_S)
@@ -86,9 +86,9 @@ class Outbox:
         """Wait until nothing is being sent; whether it came to that."""
         return await self._tasks.settle(deadline_s)
 
-    async def look(self) -> None:
+    async def start_due_lanes(self) -> None:
         """Start sending in every lane where something is due."""
-        lanes, next_at = await self._store.read(_look, self._clock.now())
+        lanes, next_at = await self._store.read(_due_lanes, self._clock.now())
         if next_at is not None:
             self._wake_at(next_at)
         for lane in lanes:
@@ -132,7 +132,7 @@ class Outbox:
         self, lane: Lane, rows: Sequence[RowMapping], others: Sequence[RowMapping] = ()
     ) -> bool:
         """Send rows as one message; False when the lane's `others` need not be tried now."""
-        known, answers = await self._store.read(_contents, rows)
+        known, answers = await self._store.read(_incidents_of, rows)
         message = self._message(rows, known, answers)
         try:
             await self._channel(lane).send(message)
@@ -182,7 +182,7 @@ def after_failure(row: Row, now: float, error: str) -> dict[str, Any]:
     return {**values, "next_at": min(now + RESEND.delay_s(attempts), row["give_up_at"])}
 
 
-def _look(c: Connection, now: float) -> tuple[list[Lane], float | None]:
+def _due_lanes(c: Connection, now: float) -> tuple[list[Lane], float | None]:
     return deliveries.due_lanes(c, now), deliveries.next_at(c, now)
 
 
@@ -196,7 +196,7 @@ def _hold(c: Connection, ids: Sequence[str], until: float) -> None:
         deliveries.update(c, each, {"held": True, "next_at": until})
 
 
-def _contents(
+def _incidents_of(
     c: Connection, rows: Sequence[RowMapping]
 ) -> tuple[dict[str, RowMapping], str | None]:
     """The incidents that rows are about, and the message that the first of them follows."""
@@ -205,9 +205,9 @@ def _contents(
     if first["about"] not in {"evidence", "closed"}:
         return known, None
     to = (first["channel"], first["recipient"])
-    for told in deliveries.told(c, first["incident"]):
-        if (told["channel"], told["recipient"]) == to:
-            return known, told["message_id"]
+    for earlier in deliveries.sent(c, first["incident"]):
+        if (earlier["channel"], earlier["recipient"]) == to:
+            return known, earlier["message_id"]
     return known, None
 
 

@@ -20,7 +20,7 @@ _TEXT_SIZE = 8000
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class RenderedMessage:
     """A mail's three parts."""
 
     subject: str
@@ -36,7 +36,7 @@ class Templates:
         self._ours = _environment([_OURS])
         self._theirs = _environment([Path(directory), _OURS]) if directory else None
 
-    def render(self, message: Message) -> Words:
+    def render(self, message: Message) -> RenderedMessage:
         """The mail's words. An operator's template that fails gives way to ours: better a plain
         alarm than none."""
         if self._theirs is not None:
@@ -46,7 +46,7 @@ class Templates:
                 _log.error("template failed, using the shipped ones", error=str(error))
         return self._render(self._ours, message)
 
-    def _render(self, environment: Environment, message: Message) -> Words:
+    def _render(self, environment: Environment, message: Message) -> RenderedMessage:
         known = {
             "about": message.about,
             "hub": self._hub,
@@ -55,7 +55,7 @@ class Templates:
             ],
         }
         names = ("subject.txt", "mail.txt", "mail.html")
-        return Words(*(environment.get_template(name).render(known) for name in names))
+        return RenderedMessage(*(environment.get_template(name).render(known) for name in names))
 
 
 def _environment(directories: list[Path]) -> Environment:
@@ -66,7 +66,7 @@ def _environment(directories: list[Path]) -> Environment:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"facts": _facts, "texts": _texts, "words": _in_words}
+    environment.filters |= {"facts": _facts, "texts": _texts, "words": _spaced}
     return environment
 
 
@@ -92,7 +92,7 @@ def _is_long(value: Any) -> bool:
     return isinstance(value, str) and (len(value) > _FACT_SIZE or "\n" in value)
 
 
-def _in_words(kind: str) -> str:
+def _spaced(kind: str) -> str:
     return {
         "missing": "missing",
         "stop_failed": "its instance cannot be stopped",

@@ -37,7 +37,7 @@ class Certificate:
         try:
             self._load()
         except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"tls_certificate {certificate}: {_words(error)}") from error
+            raise SettingsError(f"tls_certificate {certificate}: {_reason(error)}") from error
 
     @classmethod
     def of(cls, settings: Settings) -> Certificate | None:
@@ -61,7 +61,9 @@ class Certificate:
         try:
             self._load()
         except (OSError, ssl.SSLError) as error:
-            _log.error("certificate not renewed", file=str(self._certificate), reason=_words(error))
+            _log.error(
+                "certificate not renewed", file=str(self._certificate), reason=_reason(error)
+            )
             return False
         _log.info("certificate renewed", file=str(self._certificate))
         return True
@@ -78,5 +80,5 @@ class Certificate:
         )
 
 
-def _words(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     return getattr(error, "strerror", None) or str(error)

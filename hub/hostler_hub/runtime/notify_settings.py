@@ -65,7 +65,7 @@ class NotifySettings:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
         """Raises SettingsError with one clear line."""
-        mail = _words(environ, "NOTIFY_MAIL")
+        mail = _split(environ, "NOTIFY_MAIL")
         for address in mail:
             if not ADDRESS.fullmatch(address):
                 raise SettingsError(f"notify_mail: {address!r} is no mail address")
@@ -115,13 +115,13 @@ def _smtp(environ: Mapping[str, str]) -> Smtp:
 
 def _webhooks(environ: Mapping[str, str]) -> Webhooks:
     urls = {}
-    for number, url in enumerate(_words(environ, "NOTIFY_WEBHOOKS"), start=1):
+    for number, url in enumerate(_split(environ, "NOTIFY_WEBHOOKS"), start=1):
         _check_url(url, number)
         urls[webhook_name(url)] = url
     secret = _secret(environ, "NOTIFY_WEBHOOK_SECRET")
     if urls and secret is None:
         raise SettingsError("notify_webhook_secret: is needed to sign the calls of notify_webhooks")
-    allow = _words(environ, "NOTIFY_WEBHOOK_ALLOW")
+    allow = _split(environ, "NOTIFY_WEBHOOK_ALLOW")
     for each in allow:
         if not _HOST.fullmatch(each) and not _is_network(each):
             raise SettingsError(f"notify_webhook_allow: {each!r} is neither a host nor a network")
@@ -160,7 +160,7 @@ def _secret(environ: Mapping[str, str], name: str) -> SecretRef | None:
         ) from None
 
 
-def _words(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+def _split(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
     text = environ.get(f"HOSTLER_{name}", "")
     return tuple(dict.fromkeys(text.replace(",", " ").split()))
 

@@ -68,7 +68,7 @@ def hold_lock(settings: Settings) -> Iterator[None]:
             file.truncate(0)
 
 
-def look(settings: Settings) -> Running | None:
+def find_running(settings: Settings) -> Running | None:
     """The hub that runs on this state directory, if one does."""
     try:
         with open(settings.lock_file) as file:
@@ -99,7 +99,7 @@ def start(settings: Settings) -> Running:
     HubUnresponsive when it takes longer than a minute.
     """
     settings.prepare_state_dir()
-    if look(settings) is not None:
+    if find_running(settings) is not None:
         raise HubRuns(f"a hub runs already on {settings.state_dir}")
     ready, theirs = os.pipe()
     try:
@@ -124,7 +124,7 @@ def await_health(settings: Settings) -> Running:
     """The running hub once it answers on /healthz. Raises HubUnresponsive after a minute."""
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
-        running = look(settings)
+        running = find_running(settings)
         if running is None:
             break
         if running.url and call(running, "/healthz") is not None:
@@ -138,13 +138,13 @@ def stop(settings: Settings, timeout_s: float) -> bool:
 
     Raises HubUnresponsive when it is still there after `timeout_s`.
     """
-    running = look(settings)
+    running = find_running(settings)
     if running is None:
         return False
     deadline = time.monotonic() + timeout_s
     asked = False
     while time.monotonic() < deadline:
-        running = look(settings)
+        running = find_running(settings)
         if running is None:
             return True
         if not asked and running.pid is not None:

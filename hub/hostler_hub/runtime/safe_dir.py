@@ -18,7 +18,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-class Beneath:
+class SafeDirectory:
     """A directory held open. Blocking; every method raises OSError."""
 
     def __init__(self, descriptor: int) -> None:
@@ -69,7 +69,7 @@ class Beneath:
         with self.directory(parts[:-1]) as parent:
             return os.open(parts[-1], _OLD, dir_fd=parent)
 
-    def take_in(self, source: Beneath, name: str, parts: Sequence[str]) -> None:
+    def move_in(self, source: SafeDirectory, name: str, parts: Sequence[str]) -> None:
         """Rename ``name`` of another directory to ``parts`` here, over a file of that name.
 
         Durable on return. What is in the way and no file is refused by the system.

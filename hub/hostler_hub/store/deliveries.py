@@ -100,7 +100,7 @@ def sent_since(c: Connection, lane: tuple[str, str], since: float) -> list[float
     return sorted(sent_at for _, sent_at in rows)
 
 
-def told(c: Connection, incident_id: str) -> Sequence[RowMapping]:
+def sent(c: Connection, incident_id: str) -> Sequence[RowMapping]:
     """Those deliveries by which people know that the incident is open."""
     return c.execute(_TOLD, {"b_incident": incident_id}).mappings().all()
 

@@ -39,18 +39,18 @@ class Job(NamedTuple):
     future: asyncio.Future[Any]
 
 
-class Outcome(NamedTuple):
-    """What a job came to: a result, or the error it raised."""
+class JobResult(NamedTuple):
+    """What a job returned, or the error that it raised."""
 
-    result: Any
+    value: Any
     error: BaseException | None = None
 
 
-class Unsettled(NamedTuple):
+class UnansweredCommit(NamedTuple):
     """A commit that was sent and not answered, and what it would mean if it took place."""
 
     stamp: str
-    outcomes: list[Outcome]
+    results: list[JobResult]
 
 
 class Writer:
@@ -70,7 +70,7 @@ class Writer:
         self._errors: tuple[type[Exception], ...] = (DBAPIError, *backend.driver_errors)
         self._engine = backend.writer()
         self._connection: Connection | None = None
-        self._unsettled: Unsettled | None = None
+        self._unanswered: UnansweredCommit | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -88,7 +88,7 @@ class Writer:
         kwargs: dict[str, Any],
         future: asyncio.Future[Any],
     ) -> None:
-        """Queue a function. From any thread; the future is settled on its own loop."""
+        """Queue a function. From any thread; the future is resolved on its own loop."""
         self._jobs.put(Job(fn, args, kwargs, future))
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Writer:
         while not closing:
             batch, closing = self._gather()
             if batch:
-                self._settle(batch, self._outcomes(batch))
+                self._hand_out(batch, self._run_until_stored(batch))
         self._release()
         self._engine.dispose()
         if self._lock is not None:
@@ -124,7 +124,7 @@ class Writer:
             return batch, False
         return batch, True
 
-    def _outcomes(self, batch: list[Job]) -> list[Outcome]:
+    def _run_until_stored(self, batch: list[Job]) -> list[JobResult]:
         """Run the batch until it took place, or patience ran out."""
         deadline = time.monotonic() + self._tuning.patience_s
         pause_s = self._tuning.retry.first_s
@@ -132,37 +132,38 @@ class Writer:
             try:
                 return self._attempt(batch)
             except StoreUnavailable as failure:
-                if self._gives_up(failure, deadline):
-                    return [Outcome(None, self._last_word(failure))] * len(batch)
+                if self._is_hopeless(failure, deadline):
+                    return [JobResult(None, self._give_up(failure))] * len(batch)
                 self._on_trouble(failure)
             # The thread's boundary: whatever went wrong, the callers hear of it and it lives on.
             except BaseException as error:  # noqa: BLE001
                 self._release(lost=True)
-                return [Outcome(None, self._last_word(error))] * len(batch)
+                return [JobResult(None, self._give_up(error))] * len(batch)
             self._closing.wait(pause_s)
             pause_s = self._tuning.retry.after_s(pause_s)
 
-    def _gives_up(self, failure: StoreUnavailable, deadline: float) -> bool:
+    def _is_hopeless(self, failure: StoreUnavailable, deadline: float) -> bool:
         # A full disk is not waited for: the hub refuses new work at once, and agents keep theirs.
         # Lost files do not come back.
         hopeless = isinstance(failure, StoreFull | StoreLost)
         return hopeless or self._closing.is_set() or time.monotonic() > deadline
 
-    def _last_word(self, failure: BaseException) -> BaseException:
-        """Give the batch up; the next must not be taken for this one's unsettled commit."""
-        unsettled, self._unsettled = self._unsettled, None
-        if unsettled is None:
+    def _give_up(self, failure: BaseException) -> BaseException:
+        """Give the batch up; the next must not be taken for this one's unanswered commit."""
+        unanswered, self._unanswered = self._unanswered, None
+        if unanswered is None:
             return failure
         unknown = StoreUnavailable(f"the outcome of a commit is unknown: {failure}")
         unknown.__cause__ = failure
         return unknown
 
-    def _attempt(self, batch: list[Job]) -> list[Outcome]:
+    def _attempt(self, batch: list[Job]) -> list[JobResult]:
         try:
             connection = self._connected()
             self._backend.check()
-            settled = self._settled(connection)
-            outcomes = self._transact(connection, batch) if settled is None else settled
+            results = self._results_of_unanswered(connection)
+            if results is None:
+                results = self._transact(connection, batch)
             # Also after the commit: nobody is told of what went into a deleted file (V22).
             self._backend.check()
         except self._errors as error:
@@ -173,56 +174,56 @@ class Writer:
             self._release()
             raise
         else:
-            return outcomes
+            return results
 
-    def _settled(self, connection: Connection) -> list[Outcome] | None:
-        """The outcomes of a commit whose answer was lost, if it took place after all (D4)."""
-        if self._unsettled is None:
+    def _results_of_unanswered(self, connection: Connection) -> list[JobResult] | None:
+        """The results of a commit whose answer was lost, if it took place after all (D4)."""
+        if self._unanswered is None:
             return None
-        committed = self._backend.committed(connection, self._unsettled.stamp)
+        committed = self._backend.committed(connection, self._unanswered.stamp)
         connection.rollback()
-        outcomes = self._unsettled.outcomes
-        self._unsettled = None
-        return outcomes if committed else None
+        results = self._unanswered.results
+        self._unanswered = None
+        return results if committed else None
 
-    def _transact(self, connection: Connection, batch: list[Job]) -> list[Outcome]:
+    def _transact(self, connection: Connection, batch: list[Job]) -> list[JobResult]:
         transaction = connection.begin()
         stamp = self._backend.stamp(connection)
         if len(batch) == 1:
-            outcomes = [self._call(connection, batch[0])]
-            if outcomes[0].error is not None:
+            results = [self._call(connection, batch[0])]
+            if results[0].error is not None:
                 transaction.rollback()
-                return outcomes
+                return results
         else:
-            outcomes = [self._guarded(connection, job) for job in batch]
+            results = [self._guarded(connection, job) for job in batch]
         if stamp is not None:
-            self._unsettled = Unsettled(stamp, outcomes)
+            self._unanswered = UnansweredCommit(stamp, results)
         transaction.commit()
-        self._unsettled = None
-        return outcomes
+        self._unanswered = None
+        return results
 
-    def _guarded(self, connection: Connection, job: Job) -> Outcome:
+    def _guarded(self, connection: Connection, job: Job) -> JobResult:
         run = self._backend.run
         run(connection, "SAVEPOINT job")
-        outcome = self._call(connection, job)
-        if outcome.error is not None:
+        result = self._call(connection, job)
+        if result.error is not None:
             run(connection, "ROLLBACK TO SAVEPOINT job")
         run(connection, "RELEASE SAVEPOINT job")
-        return outcome
+        return result
 
-    def _call(self, connection: Connection, job: Job) -> Outcome:
+    def _call(self, connection: Connection, job: Job) -> JobResult:
         """Run one job; raises only for what spoils the whole transaction."""
         try:
-            return Outcome(job.fn(connection, *job.args, **job.kwargs))
+            return JobResult(job.fn(connection, *job.args, **job.kwargs))
         except self._errors as error:
             failure = self._backend.failure(error)
             if isinstance(failure, StoreUnavailable):
                 raise
             failure.__cause__ = error
-            return Outcome(None, failure)
+            return JobResult(None, failure)
         # The job's boundary: its error belongs to whoever handed it in, not to its neighbours.
         except BaseException as error:  # noqa: BLE001
-            return Outcome(None, error)
+            return JobResult(None, error)
 
     def _connected(self) -> Connection:
         if self._connection is None:
@@ -245,30 +246,30 @@ class Writer:
     def _refuse_the_rest(self) -> None:
         with contextlib.suppress(queue.Empty):
             while (job := self._jobs.get_nowait()) is not None:
-                self._settle([job], [Outcome(None, StoreClosed("the store is closed"))])
+                self._hand_out([job], [JobResult(None, StoreClosed("the store is closed"))])
 
     @staticmethod
-    def _settle(batch: list[Job], outcomes: list[Outcome]) -> None:
+    def _hand_out(batch: list[Job], results: list[JobResult]) -> None:
         """Let the callers know, waking each event loop once."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Outcome]]] = {}
-        for job, outcome in zip(batch, outcomes, strict=True):
-            by_loop.setdefault(job.future.get_loop(), []).append((job.future, outcome))
-        for loop, settled in by_loop.items():
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], JobResult]]] = {}
+        for job, result in zip(batch, results, strict=True):
+            by_loop.setdefault(job.future.get_loop(), []).append((job.future, result))
+        for loop, resolved in by_loop.items():
             with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits there
-                loop.call_soon_threadsafe(_deliver, settled)
+                loop.call_soon_threadsafe(_deliver, resolved)
 
 
-def _deliver(settled: list[tuple[asyncio.Future[Any], Outcome]]) -> None:
-    for future, outcome in settled:
+def _deliver(resolved: list[tuple[asyncio.Future[Any], JobResult]]) -> None:
+    for future, result in resolved:
         if future.done():  # its waiter was cancelled
             continue
-        if outcome.error is None:
-            future.set_result(outcome.result)
+        if result.error is None:
+            future.set_result(result.value)
         else:
-            future.set_exception(_bearable(outcome.error))
+            future.set_exception(_settable(result.error))
 
 
-def _bearable(error: BaseException) -> Exception:
+def _settable(error: BaseException) -> Exception:
     """No future can hold a StopIteration, and a SystemExit would end its waiter's loop."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error

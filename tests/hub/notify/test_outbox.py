@@ -68,7 +68,7 @@ class Rig:
     async def _rest(self) -> None:
         while self.outbox._woken.is_set():
             self.outbox._woken.clear()
-            await self.outbox.look()
+            await self.outbox.start_due_lanes()
             assert await self.outbox.settle(60)
 
     async def tell(
@@ -229,7 +229,7 @@ async def test_an_incident_that_ends_while_its_beginning_is_being_sent_is_told_t
 ) -> None:
     rig.mail.gate = asyncio.Event()
     incident = await rig.tell(ANN)
-    await rig.outbox.look()
+    await rig.outbox.start_due_lanes()
     await asyncio.wait_for(rig.mail.entered.wait(), 60)
     await rig.close(incident)
     assert len(await rig.rows()) == 1
@@ -244,7 +244,7 @@ async def test_K12_a_hub_that_died_while_sending_sends_again_with_the_same_id(
 ) -> None:
     rig.mail.gate = asyncio.Event()
     await rig.tell(ANN)
-    await rig.outbox.look()
+    await rig.outbox.start_due_lanes()
     await asyncio.wait_for(rig.mail.entered.wait(), 60)
     await rig.outbox.aclose()
     second = Rig(store, rig.clock, per_hour=20)

@@ -39,22 +39,22 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_nothing_runs_where_nothing_ran(settings: Settings) -> None:
-    assert process.look(settings) is None
+    assert process.find_running(settings) is None
     assert process.stop(settings, timeout_s=1) is False
 
 
 def test_the_lock_tells_who_runs(settings: Settings) -> None:
     with process.hold_lock(settings):
-        assert process.look(settings) == process.Running(os.getpid(), None, None)
+        assert process.find_running(settings) == process.Running(os.getpid(), None, None)
         run = {"url": "http://x", "pid": os.getpid(), "started_at": "now"}
         private_files.write_json(settings.run_file, run)
-        assert process.look(settings) == process.Running(
+        assert process.find_running(settings) == process.Running(
             os.getpid(), "http://x", "now", local_url="http://x"
         )
         with pytest.raises(HubRuns), process.hold_lock(settings):
             pass
-        assert process.look(settings) is not None
-    assert process.look(settings) is None
+        assert process.find_running(settings) is not None
+    assert process.find_running(settings) is None
     assert not settings.run_file.exists()
 
 
@@ -74,9 +74,9 @@ def test_what_a_killed_hub_left_is_not_believed(settings: Settings) -> None:
     run = {"url": "http://old", "pid": 1, "started_at": "then"}
     private_files.write_json(settings.run_file, run)
     settings.lock_file.write_text("1\n")
-    assert process.look(settings) is None
+    assert process.find_running(settings) is None
     with process.hold_lock(settings):
-        running = process.look(settings)
+        running = process.find_running(settings)
     assert running == process.Running(os.getpid(), None, None)
 
 
@@ -102,7 +102,7 @@ def test_a_stale_pid_in_a_free_lock_is_not_signalled(
 def test_a_lock_file_that_cannot_be_read_is_one_line(settings: Settings) -> None:
     settings.lock_file.mkdir()
     with pytest.raises(SettingsError, match="cannot be read"):
-        process.look(settings)
+        process.find_running(settings)
 
 
 def test_announcing_tells_the_starter_once(monkeypatch: pytest.MonkeyPatch) -> None:

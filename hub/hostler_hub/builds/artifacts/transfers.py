@@ -25,7 +25,7 @@ from hostler_hub.builds.artifacts.tar import LAST_INSTANT
 from hostler_hub.builds.artifacts.unpacker import StoredFile, Unpacker, write_all
 from hostler_hub.builds.errors import BadArchive, TransferRefused
 from hostler_hub.builds.step_kinds import BLOCK_BYTES
-from hostler_hub.runtime.safe_dir import Beneath
+from hostler_hub.runtime.safe_dir import SafeDirectory
 
 WAITING_BLOCKS = 4
 
@@ -38,7 +38,7 @@ class Staging(Protocol):
     @property
     def threads(self) -> Executor: ...
     @property
-    def directory(self) -> Beneath: ...
+    def directory(self) -> SafeDirectory: ...
 
 
 class Transfer:
@@ -155,7 +155,7 @@ class DirectoryReceiver(Transfer):
         self._directory = staging.directory
         self._compress = compress
         self._unpacker: Unpacker | None = None
-        self._target: Beneath | None = None
+        self._target: SafeDirectory | None = None
         self._files: list[StoredFile] | None = None
 
     def received(self) -> list[StoredFile]:
@@ -184,7 +184,7 @@ class DirectoryReceiver(Transfer):
         if self._unpacker is None:
             self._directory.make((self.stage,))
             with self._directory.directory((self.stage,)) as descriptor:
-                self._target = Beneath(os.dup(descriptor))
+                self._target = SafeDirectory(os.dup(descriptor))
             self._unpacker = Unpacker(self._target, self._compress)
         self._unpacker.feed(data)
         self.size_bytes += len(data)
