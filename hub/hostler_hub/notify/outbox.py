@@ -1,12 +1,13 @@
-"""The outbox: what is to be told stands in the store until it is sent, or visibly given up (D7).
+"""The outbox: a message is in the store until it is sent or visibly given up (D7).
 
-Theory of operation. Each recipient on a channel is a lane of its own, so that a dead server or one
-slow webhook keeps nobody else waiting. A lane's due messages go out one after the other; one that
-fails waits 30 s, doubling to an hour, and is given up after 48 hours. What was handed over is
-recorded afterwards: a hub that dies in between sends it again with the same id (at least once).
+Theory of operation. Each recipient on a channel is a lane of its own, so that a dead server or a
+slow webhook delays nobody else. A lane's due messages are sent one after the other. One that fails
+is sent again after 30 s, doubling to an hour, and is given up after 48 hours. A message is recorded
+as sent after it was handed over: a hub that dies in between sends it again with the same id (at
+least once).
 
-A person gets so many mails per hour; what comes beyond waits until the hour allows one more, and
-goes as one digest.
+A person gets a limited number of mails per hour; further ones wait until the limit allows one more,
+and are sent as one digest.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Lane = tuple[str, str]
 
 
 class Outbox:
-    """Sends what is pending for as long as the hub runs."""
+    """Sends pending messages for as long as the hub runs."""
 
     def __init__(
         self,
@@ -66,7 +67,9 @@ class Outbox:
         self._woken.set()
 
     async def run(self) -> None:
-        """Look, send, wait."""
+        """Send due deliveries until cancelled: start the lanes that are due, then sleep until the
+        next is due or wake() is called.
+        """
         while True:
             await self._woken.wait()
             self._woken.clear()
@@ -77,17 +80,17 @@ class Outbox:
                 self._wake_at(self._clock.now() + _STORE_RETRY_S)
 
     async def aclose(self) -> None:
-        """End what is being sent; the next hub sends it again."""
+        """Cancel what is being sent; the next hub sends it again."""
         if self._timer is not None:
             self._timer.cancel()
         await self._tasks.aclose()
 
     async def settle(self, deadline_s: float) -> bool:
-        """Wait until nothing is being sent; whether it came to that."""
+        """Wait until nothing is being sent. Returns False if the deadline passed first."""
         return await self._tasks.settle(deadline_s)
 
     async def start_due_lanes(self) -> None:
-        """Start sending in every lane where something is due."""
+        """Start sending in every lane with a delivery that is due."""
         lanes, next_at = await self._store.read(_due_lanes, self._clock.now())
         if next_at is not None:
             self._wake_at(next_at)
@@ -131,7 +134,9 @@ class Outbox:
     async def _send(
         self, lane: Lane, rows: Sequence[RowMapping], others: Sequence[RowMapping] = ()
     ) -> bool:
-        """Send rows as one message; False when the lane's `others` need not be tried now."""
+        """Send rows as one message. Returns False if the lane's `others` need not be tried now, as
+        the recipient is unreachable.
+        """
         known, answers = await self._store.read(_incidents_of, rows)
         message = self._message(rows, known, answers)
         try:
@@ -174,7 +179,9 @@ class Outbox:
 
 
 def after_failure(row: Row, now: float, error: str) -> dict[str, Any]:
-    """A delivery's columns after one more failure; the last try is when the time is up."""
+    """The columns of a delivery after one more failure. The last try is at the instant
+    `give_up_at`.
+    """
     attempts = row["attempts"] + 1
     values: dict[str, Any] = {"attempts": attempts, "last_error": error}
     if now >= row["give_up_at"]:
@@ -199,7 +206,9 @@ def _hold(c: Connection, ids: Sequence[str], until: float) -> None:
 def _incidents_of(
     c: Connection, rows: Sequence[RowMapping]
 ) -> tuple[dict[str, RowMapping], str | None]:
-    """The incidents that rows are about, and the message that the first of them follows."""
+    """The incidents of the rows by id, and the id of the message that the first row's message
+    follows.
+    """
     known = incidents.by_ids(c, {row["incident"] for row in rows if row["incident"]})
     first = rows[0]
     if first["about"] not in {"evidence", "closed"}:
@@ -219,7 +228,9 @@ def _note_failure(c: Connection, rows: Sequence[RowMapping], now: float, error: 
 def _note_sent(
     c: Connection, rows: Sequence[RowMapping], now: float, message_id: str, said_open: set[str]
 ) -> None:
-    """It is out. Who just read that an incident is open is told if it ended in that moment."""
+    """Record the rows as sent. If an incident that the message called open was closed meanwhile,
+    queue a message that says so.
+    """
     for row in rows:
         sent = {"state": deliveries.SENT, "sent_at": now, "message_id": message_id}
         done = deliveries.update(

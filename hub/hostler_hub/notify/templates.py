@@ -1,4 +1,6 @@
-"""Mails in words: Jinja2 templates of ours, or an operator's of the same names in their place."""
+"""The texts of mails: Jinja2 templates of the hub's own, or an operator's files of the same
+names.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ _TEXT_SIZE = 8000
 
 @dataclass(frozen=True, slots=True)
 class RenderedMessage:
-    """A mail's three parts."""
+    """The subject, the text and the HTML of a mail."""
 
     subject: str
     text: str
@@ -29,7 +31,7 @@ class RenderedMessage:
 
 
 class Templates:
-    """Renders messages. ``directory``: an operator's templates, or empty."""
+    """Renders messages. ``directory``: where the operator's templates are; empty for none."""
 
     def __init__(self, directory: str, hub: Mapping[str, str]) -> None:
         self._hub = dict(hub)
@@ -37,8 +39,9 @@ class Templates:
         self._theirs = _environment([Path(directory), _OURS]) if directory else None
 
     def render(self, message: Message) -> RenderedMessage:
-        """The mail's words. An operator's template that fails gives way to ours: better a plain
-        alarm than none."""
+        """Render the mail. If an operator's template fails, the hub's own is used: a plain alarm is
+        better than none.
+        """
         if self._theirs is not None:
             try:
                 return self._render(self._theirs, message)
@@ -71,7 +74,7 @@ def _environment(directories: list[Path]) -> Environment:
 
 
 def _facts(evidence: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What is short: numbers, words, lines."""
+    """The short values of the evidence: numbers, words, single lines."""
     return [
         (key.replace("_", " "), value)
         for key, value in evidence.items()
@@ -80,7 +83,9 @@ def _facts(evidence: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _texts(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is long: a console's or a log's last lines; their end matters most."""
+    """The long values of the evidence, such as the last lines of a console or log; their end is
+    kept.
+    """
     return [
         (key.replace("_", " "), value[-_TEXT_SIZE:])
         for key, value in evidence.items()

@@ -1,4 +1,4 @@
-"""How long the store waits and tries again."""
+"""Deadlines, pauses and sizes of the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The writer's thread: groups of waiting functions, one transaction each. See engine.py."""
+"""The thread that writes: it runs waiting functions in groups, one transaction each. See
+engine.py.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +49,14 @@ class JobResult(NamedTuple):
 
 
 class UnansweredCommit(NamedTuple):
-    """A commit that was sent and not answered, and what it would mean if it took place."""
+    """A commit that was sent but not answered, and the results of its jobs if it took place."""
 
     stamp: str
     results: list[JobResult]
 
 
 class Writer:
-    """One connection, one thread, any number of waiting functions."""
+    """One connection and one thread that run the functions of any number of callers."""
 
     def __init__(
         self,
@@ -77,7 +79,9 @@ class Writer:
         self._start()
 
     def _start(self) -> None:
-        """From here on somebody takes jobs; a simulation has its own way, without a thread."""
+        """Start the thread that takes jobs. A simulation overrides this, to work without a
+        thread.
+        """
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -88,11 +92,15 @@ class Writer:
         kwargs: dict[str, Any],
         future: asyncio.Future[Any],
     ) -> None:
-        """Queue a function. From any thread; the future is resolved on its own loop."""
+        """Queue a function. May be called from any thread; the future is resolved in its own event
+        loop.
+        """
         self._jobs.put(Job(fn, args, kwargs, future))
 
     def close(self) -> None:
-        """Finish what is queued, then end the thread. During an outage each gets one more try."""
+        """Finish the queued jobs, then end the thread. During an outage each job is tried once
+        more.
+        """
         self._closing.set()
         self._jobs.put(None)
         if self._thread is not None:
@@ -111,7 +119,9 @@ class Writer:
         self._refuse_the_rest()
 
     def _gather(self) -> tuple[list[Job], bool]:
-        """Wait for one job and take those that wait with it; and whether to stop afterwards."""
+        """Wait for one job and take those that are queued behind it. Returns them, and whether to
+        stop afterwards.
+        """
         batch: list[Job] = []
         job = self._jobs.get()
         try:
@@ -125,7 +135,7 @@ class Writer:
         return batch, True
 
     def _run_until_stored(self, batch: list[Job]) -> list[JobResult]:
-        """Run the batch until it took place, or patience ran out."""
+        """Run the batch until its transaction took place or `Tuning.patience_s` passed."""
         deadline = time.monotonic() + self._tuning.patience_s
         pause_s = self._tuning.retry.first_s
         while True:
@@ -149,7 +159,9 @@ class Writer:
         return hopeless or self._closing.is_set() or time.monotonic() > deadline
 
     def _give_up(self, failure: BaseException) -> BaseException:
-        """Give the batch up; the next must not be taken for this one's unanswered commit."""
+        """The error for a batch that is given up. Forgets its unanswered commit, which is not the
+        next batch's.
+        """
         unanswered, self._unanswered = self._unanswered, None
         if unanswered is None:
             return failure
@@ -177,7 +189,7 @@ class Writer:
             return results
 
     def _results_of_unanswered(self, connection: Connection) -> list[JobResult] | None:
-        """The results of a commit whose answer was lost, if it took place after all (D4)."""
+        """The results of the commit whose answer was lost, if it took place (D4); else None."""
         if self._unanswered is None:
             return None
         committed = self._backend.committed(connection, self._unanswered.stamp)
@@ -212,7 +224,7 @@ class Writer:
         return result
 
     def _call(self, connection: Connection, job: Job) -> JobResult:
-        """Run one job; raises only for what spoils the whole transaction."""
+        """Run one job. Raises only for errors that make the whole transaction fail."""
         try:
             return JobResult(job.fn(connection, *job.args, **job.kwargs))
         except self._errors as error:
@@ -234,7 +246,7 @@ class Writer:
         return self._connection
 
     def _release(self, *, lost: bool = False) -> None:
-        """Give the connection back to its pool, or away for good when it is `lost`."""
+        """Return the connection to its pool, or close it if it is `lost`."""
         connection, self._connection = self._connection, None
         if connection is not None:
             # A session that is gone cannot even say goodbye; that must not hide why it is gone.
@@ -250,7 +262,7 @@ class Writer:
 
     @staticmethod
     def _hand_out(batch: list[Job], results: list[JobResult]) -> None:
-        """Let the callers know, waking each event loop once."""
+        """Resolve the callers' futures, waking each event loop once."""
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], JobResult]]] = {}
         for job, result in zip(batch, results, strict=True):
             by_loop.setdefault(job.future.get_loop(), []).append((job.future, result))
@@ -270,7 +282,9 @@ def _deliver(resolved: list[tuple[asyncio.Future[Any], JobResult]]) -> None:
 
 
 def _settable(error: BaseException) -> Exception:
-    """No future can hold a StopIteration, and a SystemExit would end its waiter's loop."""
+    """The error as a future can hold it: a StopIteration cannot be set, and a SystemExit would end
+    the waiter's event loop.
+    """
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     told = StoreError(f"the function given to the store raised {type(error).__name__}")
