@@ -1,4 +1,4 @@
-"""What people order: modes, with or without an end, definitions, and removal."""
+"""Orders of operators and owners: modes, with or without an end, definitions, and removal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def set_mode_latent(draft: Draft, event: events.ModeSet) -> State:
 
 
 def _expect_again(draft: Draft) -> None:
-    """An agent that was not expected while its worker was not active is, from now on."""
+    """The worker is active again: start the timer for a missing agent, if none is attached."""
     worker = draft.worker
     awaited = worker.policy.permanent if worker.state is LATENT else worker.state is SUBSTANTIATED
     if awaited and not worker.attached and Timer.MISSING not in worker.timers:
@@ -41,7 +41,9 @@ def _expect_again(draft: Draft) -> None:
 
 
 def end_mode(draft: Draft, event: events.TimerFired) -> State:
-    """The time that the order was given for is over. A quarantine is no order: it stays."""
+    """The time of the order is over: the worker is active again. A quarantine is not an order, and
+    stays.
+    """
     was, by = draft.worker.mode, draft.worker.mode_by
     draft.set(mode=Mode.ACTIVE, mode_reason=f"{was} by {by} until now", mode_by="hub")
     draft.set(mode_at=event.at, mode_until=None)

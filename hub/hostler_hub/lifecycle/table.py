@@ -1,6 +1,6 @@
-"""The one table of transitions: (state, event[, timer]) -> what is done and where it may lead.
+"""The table of transitions: (state, event[, timer]) -> the action, and the states it may lead to.
 
-A row whose outcome surprises says why. The diagram in docs/architecture.md is generated from it.
+A row with a surprising outcome says why. The diagram in docs/architecture.md is generated from it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ Key = tuple[State, type[ev.Event], Timer | None]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: in ``state``, ``event`` does ``action`` and leads to one of ``to``."""
+    """One row: in ``state``, ``event`` runs ``action``, which returns one of the states in
+    ``to``.
+    """
 
     state: State
     event: type[ev.Event]

@@ -1,7 +1,9 @@
-"""Who is told of incidents, and how: what `HOSTLER_SMTP_*` and `HOSTLER_NOTIFY_*` say.
+"""The settings of notifications: recipients, mail server and webhooks, from `HOSTLER_SMTP_*` and
+`HOSTLER_NOTIFY_*`.
 
-Passwords and secrets stand here by reference only, `env:HOSTLER_SECRET_X` or `file:NAME` (see
-secrets.py). No message repeats a webhook's URL beyond its host: its path may be a secret (V14).
+Passwords and secrets are given by reference only, `env:HOSTLER_SECRET_X` or `file:NAME` (see
+secrets.py). No message repeats more of a webhook's URL than its host: the path may be a secret
+(V14).
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class Smtp:
 
 @dataclass(frozen=True, slots=True)
 class Webhooks:
-    """URLs by name, what signs the calls, and which private places they may lead to."""
+    """URLs by name, the secret that signs the calls, and the private hosts and networks that they
+    may call.
+    """
 
     urls: Mapping[str, str]
     secret: SecretRef | None = None
@@ -54,7 +58,9 @@ class Webhooks:
 
 @dataclass(frozen=True, slots=True)
 class NotifySettings:
-    """All of it. `mail`: who is told of every incident, beside those whom a worker names."""
+    """All settings of notifications. `mail`: addresses that receive every incident, beside those
+    that a worker names.
+    """
 
     mail: tuple[str, ...] = ()
     smtp: Smtp = Smtp()
@@ -85,7 +91,9 @@ class NotifySettings:
 
 
 def webhook_name(url: str) -> str:
-    """What a webhook is called wherever people look: its host, and which of the host's it is."""
+    """The name of a webhook in logs and views: its host, and a digest to tell several of one host
+    apart.
+    """
     return f"{urlsplit(url).hostname}#{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 

@@ -1,9 +1,9 @@
-"""The hub as a process: whether one runs on a state directory, starting and stopping it.
+"""The hub as a process: find, start and stop the one that runs on a state directory.
 
-The truth is the lock: `hub.lock` is held with flock from before the database is opened until after
-it is closed, and the kernel frees it however the process ends. The pid in it counts only while the
-lock is held, and is signalled through a pidfd of a process that is seen to hold the file open: a
-number that was given to a stranger is never signalled (E6).
+A hub runs if the lock is held: `hub.lock` is locked with flock from before the database is opened
+until after it is closed, and the kernel frees it however the process ends. The pid in the file
+counts only while the lock is held, and is signalled through a pidfd of a process that has the file
+open: a process that was given a reused pid is never signalled (E6).
 
 Standard library only: `status` and `stop` must not wait for a web framework to be imported.
 """
@@ -41,9 +41,11 @@ _PROBE_S = 1.0
 
 @dataclass(frozen=True)
 class Running:
-    """A hub that holds the lock. `url` is None until it listens; `pid` None for a moment before.
+    """A hub that holds the lock. `url` is None until it listens; `pid` is None for a moment before
+    that.
 
-    `url` is for clients, `local_url` for this machine, where `certificate` is the one to expect.
+    `url` is for clients. `local_url` is for this machine, where the hub shows the certificate in
+    the file `certificate`.
     """
 
     pid: int | None
@@ -55,7 +57,7 @@ class Running:
 
 @contextlib.contextmanager
 def hold_lock(settings: Settings) -> Iterator[None]:
-    """Holds the state directory's lock. Raises HubRuns."""
+    """Hold the state directory's lock for the context. Raises HubRuns."""
     with open(settings.lock_file, "a+", opener=private_files.open_or_create) as file:
         _lock_or_refuse(file, settings)
         file.truncate(0)
@@ -93,10 +95,10 @@ def find_running(settings: Settings) -> Running | None:
 
 
 def start(settings: Settings) -> Running:
-    """Starts a hub in the background and waits until it answers.
+    """Start a hub in the background and wait until it answers.
 
-    Raises HubRuns when one runs already, SettingsError with the reason the new one gave, or
-    HubUnresponsive when it takes longer than a minute.
+    Raises HubRuns if one runs already, SettingsError with the reason that the new hub gave, or
+    HubUnresponsive if it takes longer than a minute.
     """
     settings.prepare_state_dir()
     if find_running(settings) is not None:
@@ -121,7 +123,7 @@ def start(settings: Settings) -> Running:
 
 
 def await_health(settings: Settings) -> Running:
-    """The running hub once it answers on /healthz. Raises HubUnresponsive after a minute."""
+    """Wait until the running hub answers on /healthz. Raises HubUnresponsive after a minute."""
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         running = find_running(settings)
@@ -134,9 +136,9 @@ def await_health(settings: Settings) -> Running:
 
 
 def stop(settings: Settings, timeout_s: float) -> bool:
-    """Asks the hub to end and waits until its lock is free; False when none runs.
+    """Ask the hub to end and wait until its lock is free. Returns False if none runs.
 
-    Raises HubUnresponsive when it is still there after `timeout_s`.
+    Raises HubUnresponsive if the hub is still there after `timeout_s`.
     """
     running = find_running(settings)
     if running is None:
@@ -157,9 +159,10 @@ def stop(settings: Settings, timeout_s: float) -> bool:
 def call(
     running: Running, path: str, *, token: str | None = None, method: str = "GET", body: Any = None
 ) -> Any:
-    """One request to the hub on this machine: its JSON, or None when nobody answers in 5 s.
+    """Send one request to the hub on this machine. Returns its JSON, or None if nobody answers
+    within 5 s.
 
-    A refusal raises SettingsError with the problem's detail.
+    If the hub refuses, raises SettingsError with the problem's detail.
     """
     url = running.local_url or ""
     request = urllib.request.Request(url + path, method=method)  # noqa: S310  # hub.json's own URL
@@ -184,8 +187,8 @@ def call(
 
 
 def _pinned(certificate: str | None) -> list[urllib.request.HTTPSHandler]:
-    """Trusts the hub's own certificate and no other, whatever names it bears: this machine's
-    loopback is none of them.
+    """Handlers that trust the hub's own certificate and no other, for any host name: the loopback
+    address is not among the certificate's names.
     """
     if certificate is None:
         return []
@@ -198,7 +201,9 @@ def _pinned(certificate: str | None) -> list[urllib.request.HTTPSHandler]:
 
 
 def announce(said: str) -> None:
-    """Tells whoever started this process in the background, if somebody did: "ready" or why not."""
+    """Report "ready", or the reason why not, to the process that started this one in the
+    background, if any.
+    """
     descriptor = os.environ.pop(READY_FD, "")
     if descriptor.isdecimal():
         with contextlib.suppress(OSError), os.fdopen(int(descriptor), "w") as pipe:
@@ -250,7 +255,7 @@ def _spawn(settings: Settings, ready_fd: int) -> subprocess.Popen[bytes]:
 
 
 def _read_line(pipe: IO[bytes], deadline: float) -> str | None:
-    """What the child announces; "" when it ended without a word, None when it took too long."""
+    """The line that the child announces; "" if it ended without one, None after the deadline."""
     left_s = max(0.0, deadline - time.monotonic())
     if not select.select([pipe], [], [], left_s)[0]:
         return None
@@ -258,7 +263,9 @@ def _read_line(pipe: IO[bytes], deadline: float) -> str | None:
 
 
 def _terminate(pid: int, lock_file: Path, deadline: float) -> bool:
-    """SIGTERM to `pid` if it holds the lock file open, then waits for its end until `deadline`."""
+    """Send SIGTERM to `pid` if it has the lock file open, and wait for its end until `deadline`.
+    Returns False if it has not, or is gone.
+    """
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
