@@ -1,4 +1,4 @@
-"""What every command has: its context, given by the daemon, and its way to report."""
+"""The base class of commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from hostler_agent.commands.protocols import Context
 
 
 class Command:
-    """One command. run() is called once; interrupt() at any time, and more than once."""
+    """One command. run() is called once; interrupt() may be called at any time and more
+    than once.
+    """
 
     name: ClassVar[str]
 
@@ -25,7 +27,9 @@ class Command:
         self.output = Output(context, self.clock)
 
     async def run(self) -> None:
-        """Sends all updates of the command. Raises CommandError when it could not be tried."""
+        """Run the command and send all its updates. Raises CommandError if it could not be
+        tried.
+        """
         begun = self.clock.awake()
         try:
             await self.execute()
@@ -42,5 +46,5 @@ class Command:
         raise NotImplementedError
 
     def interrupt(self, why: str) -> None:
-        """Ends the command early; it still completes."""
+        """End the command early; it still completes."""
         raise NotImplementedError

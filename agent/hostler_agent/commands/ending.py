@@ -1,4 +1,6 @@
-"""How the end of a job is told: the reason, the receipt for the hub, sentences for people."""
+"""How the end of a job is reported: the failure reason, the receipt for the hub, sentences for
+people.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _RAW_FAILURE_REASONS = {
 
 
 def failure_reason(receipt: Receipt, return_code: int, raw: bool) -> Optional[str]:
-    """`raw`: for our hub."""
+    """The `failure_reason` of a job. `raw`: for a Hostler hub, which knows more reasons than a
+    stock master.
+    """
     if not raw:
         return _FAILURE_REASONS.get(receipt.ended)
     if receipt.ended is Ended.EXITED and return_code != 0 and receipt.usage.oom_kills:
@@ -37,7 +41,7 @@ def failure_reason(receipt: Receipt, return_code: int, raw: bool) -> Optional[st
 
 
 def remarks(outcome: JobOutcome, resources: Resources) -> Iterator[str]:
-    """What the log is told of an end that was not smooth, line by line."""
+    """The lines that the log gets about a job that did not end normally."""
     receipt = outcome.receipt
     if receipt.held_output:
         names = ", ".join(receipt.held_output)
@@ -54,7 +58,7 @@ def remarks(outcome: JobOutcome, resources: Resources) -> Iterator[str]:
 
 
 def oom_sentence(receipt: Receipt, resources: Resources) -> Optional[str]:
-    """None unless the kernel's OOM killer took one of its processes."""
+    """A sentence if the kernel's OOM killer ended a process of the job; else None."""
     kills, peak_bytes = receipt.usage.oom_kills, receipt.usage.peak_memory_bytes
     if not kills:
         return None
@@ -71,7 +75,7 @@ def oom_sentence(receipt: Receipt, resources: Resources) -> Optional[str]:
 
 
 def limits_text(resources: Resources) -> str:
-    """For the header of the log."""
+    """The job's limits, for the header of its log."""
     found = []
     if resources.memory_bytes is not None:
         found.append(f"memory {_mebibytes(resources.memory_bytes)}")

@@ -176,7 +176,9 @@ class Shell(Command):
         await self._close(outcome.receipt, outcome.return_code, why)
 
     async def _report_failure(self, plan: JobPlan, error: Exception) -> None:
-        """A command that did not start: typed, at once, and with a receipt (E15)."""
+        """Report a command that did not start: with a typed reason, at once, and with a receipt
+        (E15).
+        """
         if not isinstance(error, (PlanRefused, LimitUnavailable, StartFailed)):
             # Not the user's fault, and perhaps something runs: better no result than a wrong one.
             raise CommandError(f"shell: {error}") from error
@@ -202,12 +204,14 @@ class Shell(Command):
 
 @functools.lru_cache(maxsize=1)
 def _own_environment() -> Mapping[str, str]:
-    """The agent's own, which nothing changes: os.environ decodes all of it each time."""
+    """The agent's environment. It never changes, so it is read once: os.environ decodes all of it
+    at each copy.
+    """
     return dict(os.environ)
 
 
 def _command(value: Any, shell: Shell) -> tuple[str | list[str], str | list[str]]:
-    """What to run, and what to show of it. Raises BadArguments.
+    """The command to run, and the text to show of it. Raises BadArguments.
 
     Buildbot sends a secret as `["obfuscated", secret, what to show instead]`.
     """

@@ -1,7 +1,7 @@
-"""`tool_versions`, a command of ours: which executables there are, and which versions they say.
+"""`tool_versions`, a command of Hostler's own: finds executables and asks for their versions.
 
-A tool is looked for where builds would find it, on the agent's PATH, and asked by `--version` in a
-job of its own, so that one which hangs, floods or leaves something running is ended as any command.
+A tool is looked up as builds would find it, on the agent's PATH, and run with `--version` in a job
+of its own, so that one that hangs, floods or leaves processes behind is ended as any command.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _WHOLE = re.compile(r"(?<![\w.-])\d{1,9}(?![\w.-])")
 
 
 class ToolVersions(Command):
-    """Arguments: `tools`, a list of names without a path; in seconds `timeout` of each, and
-    `maxTime` of all, after which the rest is not asked.
+    """Arguments: `tools`, a list of names without a path; `timeout` of each tool and `maxTime` of
+    all in seconds. Tools that remain after `maxTime` are not run.
 
-    The pair `tool_versions` is a map by name of `path`, `version` and `problem`, null where there
+    The pair `tool_versions` maps each name to `path`, `version` and `problem`, each null if there
     is none.
     """
 
@@ -125,7 +125,7 @@ class ToolVersions(Command):
 
 
 class _VersionOutput:
-    """Hears a tool (jobs.run.Sink); what it says beyond the beginning is dropped."""
+    """Collects a tool's output (a jobs.run.Sink), up to OUTPUT_BYTES per stream."""
 
     def __init__(self) -> None:
         self.stopped: Optional[str] = None
@@ -137,13 +137,13 @@ class _VersionOutput:
             self._said[stream] += data[:room]
 
     async def take_log(self, name: str, data: bytes) -> None:
-        """There is none."""
+        """Do nothing: the job has no log files."""
 
     async def stopping(self, why: str) -> None:
         self.stopped = why
 
     def version(self) -> Optional[str]:
-        """Some tools say it where errors go."""
+        """The version in the output; some tools print it to stderr."""
         for stream in ("stdout", "stderr"):
             version = version_in(self._said[stream].decode("utf-8", "replace"))
             if version is not None:
@@ -152,16 +152,18 @@ class _VersionOutput:
 
 
 def find(name: str) -> Optional[str]:
-    """Where the executable is; None where there is none on PATH.
+    """The absolute path of an executable on PATH; None if there is none.
 
-    Not in the current directory, where a build may have left anything.
+    The current directory is not searched: a build may have left anything there.
     """
     path = shutil.which(name)
     return path if path is not None and os.path.isabs(path) else None  # noqa: PTH117 - a text
 
 
 def version_in(text: str) -> Optional[str]:
-    """The first digits with points between them; without any, the first whole number."""
+    """The first number with points in it (3.9.1), or else the first whole number; None without
+    either.
+    """
     found = _POINTED.search(text) or _WHOLE.search(text)
     return None if found is None else found.group()
 

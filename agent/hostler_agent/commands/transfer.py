@@ -1,4 +1,4 @@
-"""What uploads and downloads have in common."""
+"""What uploads and downloads share."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ DEFAULT_BLOCK_BYTES = 64 * 1024
 
 
 class Transfer(Command):
-    """Fails with `rc` 1 and a line on stderr, as stock workers do."""
+    """The base of transfers. One that fails ends with `rc` 1 and a line on stderr, as stock workers
+    do.
+    """
 
     _interrupted: Optional[str] = None
     _task: Optional[asyncio.Task[None]] = None
 
     async def transfer(self) -> None:
-        """Raises TransferFailed, WireError or OSError."""
+        """Transfer the file. Raises TransferFailed, WireError or OSError."""
         raise NotImplementedError
 
     async def execute(self) -> None:
@@ -46,7 +48,9 @@ class Transfer(Command):
         return max(1, min(block_bytes or DEFAULT_BLOCK_BYTES, MAX_BLOCK_BYTES))
 
     async def request(self, message: Any) -> Any:
-        """The answer's result. An interrupt is noticed between two requests."""
+        """Send a request and return the answer's result. An interrupt takes effect between two
+        requests.
+        """
         answer = await self.context.request(message)
         if self._interrupted is not None:
             why, self._interrupted = self._interrupted, None

@@ -1,9 +1,9 @@
-"""The way to the hub: connect, authenticate, and connect again, until told to go away.
+"""The link to the hub: connect, authenticate, and reconnect, until the hub orders the agent away.
 
-The agent dials out, so a worker needs no open port. An attempt ends in one of three ways: a
-connection; a failure that passes (the hub is down, not ready, or does not know us yet: 401, 503 and
-everything else), after which we wait and try again; or 410, the order to go away, which is final,
-as are the close code 4410 and `shutdown`.
+The agent dials out, so a worker needs no open port. An attempt ends in one of three ways: with a
+connection; with a temporary failure (the hub is down, not ready, or does not know the agent yet:
+401, 503 and everything else), after which the agent waits and tries again; or with 410, the order
+to go away, which is final, as are the close code 4410 and `shutdown`.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the hub is; `ca_file` replaces the system's authorities for wss://, and `unix_socket`
-    the way that the URL's host would give.
+    """The hub's address. `ca_file` replaces the system's authorities for wss://; `unix_socket` is
+    connected to instead of the URL's host.
     """
 
     url: str
@@ -55,7 +55,9 @@ class Endpoint:
     unix_socket: Optional[Path] = None
 
     def tls(self) -> Optional[ssl.SSLContext]:
-        """None for ws://; raises ConfigurationError for authorities that cannot be read."""
+        """The TLS context; None for ws://. Raises ConfigurationError if the authorities cannot be
+        read.
+        """
         if not self.url.startswith("wss:"):
             return None
         import ssl  # noqa: PLC0415 - costs time and memory that ws:// need not pay
@@ -69,7 +71,7 @@ class Endpoint:
 
 
 class Link:
-    """Keeps a connection to the hub; must be made inside the running event loop."""
+    """Keeps a connection to the hub. Must be made inside the running event loop."""
 
     def __init__(
         self,
@@ -80,9 +82,9 @@ class Link:
         contacted: Callable[[float], None],
         dial: Optional[Dial] = None,
     ) -> None:
-        """`contacted`: see Connection; a handshake that succeeded counts as well.
+        """`contacted`: see Connection; it is also called for a handshake that succeeded.
 
-        `dial` replaces the network, for simulations.
+        `dial` replaces the network in simulations.
         """
         self._endpoint = endpoint
         self._tls = endpoint.tls()
@@ -93,7 +95,7 @@ class Link:
         self._dial: Dial = dial or cast("Dial", self._connector)
 
     async def run(self, serve: Callable[[Connection], Awaitable[None]]) -> None:
-        """Connect and let `serve` work each connection, for ever; raises OrderedAway."""
+        """Connect, and let `serve` work each connection, until cancelled. Raises OrderedAway."""
         while True:
             retry_after_s = None
             try:
@@ -138,7 +140,9 @@ class Link:
         from hostler_agent.hub.websocket import HubWebSocket  # noqa: PLC0415
 
         class Connect(connect):
-            """Follows no redirect: it would take our credentials, and orders, elsewhere."""
+            """Follows no redirect, which could take the credentials, and the agent, to another
+            server.
+            """
 
             def process_redirect(self, exc: Exception) -> Exception:
                 return exc
@@ -173,7 +177,7 @@ def _refusal(error: InvalidStatus) -> Exception:
 
 
 def _retry_after_s(value: Optional[str]) -> Optional[float]:
-    """Seconds only: a date would trust two clocks to agree."""
+    """The seconds of a Retry-After header. A date is ignored: it would need two clocks to agree."""
     if value is None or not (value.isascii() and value.isdecimal() and len(value) < 10):
         return None
     return float(value)

@@ -1,4 +1,6 @@
-"""Sends the outbox over one connection, and takes out what the hub has acknowledged."""
+"""Sends the outbox's reports over one connection, and removes those that the hub has
+acknowledged.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class ReportSender:
-    """Starts at once, from the first unacknowledged report; must be made inside the event loop."""
+    """Starts sending at once, with the first unacknowledged report. Must be made inside the event
+    loop.
+    """
 
     def __init__(self, outbox: Outbox, connection: Connection, lease: LeaseTimer) -> None:
         self._outbox = outbox
