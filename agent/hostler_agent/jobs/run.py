@@ -1,11 +1,11 @@
 """Runs one job from its start to its kill receipt.
 
-Whatever way a job ends (by itself, by a limit, by an interrupt, by cancelling run()), its enclosure
-is emptied: nothing of it is alive when run() returns, or the receipt names what could
+However a job ends (by itself, by a limit, by an interrupt, by cancelling run()), its enclosure is
+emptied: when run() returns, none of its processes is alive, or the receipt names those that could
 not be killed.
 
-A command ends with its main process and its output. A daemon that keeps the output open after that
-gets DRAIN_S, and is then killed with the rest, and named (E8).
+A command ends with its main process and the end of its output. A daemon that keeps the output open
+after that gets DRAIN_S; then it is killed with the rest, and named in the receipt (E8).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ ReadOutput = Callable[[str, Reader, Optional[bytes]], Coroutine[Any, Any, None]]
 
 
 class Sink(Protocol):
-    """Takes a job's output. Not returning is back-pressure: the pipe is then not read (E11)."""
+    """Takes a job's output. Back-pressure: until a call returns, the pipe is not read (E11)."""
 
     async def take_output(self, stream: str, data: bytes) -> None: ...
     async def take_log(self, name: str, data: bytes) -> None: ...
     async def stopping(self, why: str) -> None:
-        """The job is about to be killed."""
+        """The job is about to be killed, because of `why`."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class JobOutcome:
 
     @property
     def return_code(self) -> int:
-        """Buildbot's `rc`: -1 for whatever a signal ended, also if it then managed to exit by 0."""
+        """Buildbot's `rc`: -1 for a process that a signal ended, and for a stopped one that managed
+        to exit with 0.
+        """
         code = self.receipt.exit_code
         stopped = self.receipt.ended not in (Ended.EXITED, Ended.SIGNALLED)
         return -1 if code is None or (stopped and code == 0) else code
@@ -64,7 +66,7 @@ class _Stop:
 
 
 class Job:
-    """One run. interrupt() may come at any time, also before run()."""
+    """One job. interrupt() may be called at any time, also before run()."""
 
     def __init__(
         self,
@@ -85,13 +87,14 @@ class Job:
         self._over: asyncio.Future[None] = loop.create_future()
 
     def interrupt(self, ended: Ended, why: str) -> None:
-        """Ends the job; the first reason counts."""
+        """End the job. Of several reasons the first one counts."""
         if not self._stop.done():
             self._stop.set_result(_Stop(ended, why))
 
     async def run(self) -> JobOutcome:
-        """Raises PlanRefused, StartFailed, SpawnerLost, or OSError where the agent itself is out of
-        descriptors or cgroups."""
+        """Run the job. Raises PlanRefused, StartFailed or SpawnerLost, or OSError if the agent
+        itself lacks descriptors or cgroups.
+        """
         plans.check(self._plan)
         enclosure = self._containment.open(self._plan.command_id)
         try:
@@ -154,7 +157,9 @@ class Job:
         await asyncio.sleep(0)
 
     async def _ask_to_end(self, process: Process, exited: asyncio.Future[Exit]) -> None:
-        """SIGTERM and a grace, where the plan has one; the kill itself is not here (E1)."""
+        """Ask the process to end and wait for the grace period, if the plan has one. Does not kill
+        it (E1).
+        """
         await self._sink.stopping(self._stop.result().why)
         grace_s = self._plan.limits.sigterm_time_s
         if grace_s is not None:
@@ -162,7 +167,9 @@ class Job:
             await wait_any(self._clock, [exited], grace_s)
 
     async def _drain(self, reading: ReadingTasks, enclosure: Enclosure) -> tuple[ProcessName, ...]:
-        """Waits for the end of the output; says who keeps it open when that takes too long."""
+        """Wait for the end of the output. Returns the processes that still hold it after
+        DRAIN_S.
+        """
         ends_at = self._clock.awake() + DRAIN_S
         while not self._stop.done():
             waiting = [task for task in reading if not task.done()]
@@ -208,10 +215,10 @@ class Job:
         return Ended.EXITED if main.signal is None else Ended.SIGNALLED
 
     async def _read_remaining_output(self, reading: ReadingTasks) -> None:
-        """Reads what is still in the pipes; nobody of the job can write to them any more.
+        """Read what is left in the pipes after the job's processes have ended.
 
-        Where it does not end (a survivor, or a stranger who was handed a pipe), it is not waited
-        for; where it is the hub that does not take it, it is.
+        A pipe that does not end (a survivor or a foreign process holds it) is not waited for. A hub
+        that does not take the output is.
         """
         waiting = [task for task in reading if not task.done()]
         while waiting:
@@ -223,10 +230,10 @@ class Job:
 
 
 class _OutputReaders:
-    """What reads a job's output: a task for each pipe, in `running`.
+    """Reads a job's output in a task for each pipe; `running` maps the tasks to their pipes.
 
-    They begin a moment after the job. Most commands of a build are over by then and have said
-    nothing, and what they have said waits in the pipes: so they need no tasks, nor the poller.
+    The tasks start a moment after the job. Most commands of a build have ended by then, and their
+    output, if any, waits in the pipes, so they need neither tasks nor the poller.
     """
 
     def __init__(
@@ -239,7 +246,7 @@ class _OutputReaders:
         self._later = asyncio.get_running_loop().call_later(_QUICK_S, self.begin)
 
     def begin(self) -> None:
-        """Twice does no harm."""
+        """Start the tasks. A second call does nothing."""
         self._later.cancel()
         readers, self._readers = self._readers, {}
         for stream, reader in readers.items():
@@ -253,7 +260,7 @@ class _OutputReaders:
 
 
 class _Tasks:
-    """The tasks of one job; none outlives it."""
+    """The tasks of one job; none outlives the job."""
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[Any]] = []
@@ -264,7 +271,9 @@ class _Tasks:
         return task
 
     async def cancel(self) -> None:
-        """Raises what one of them ended with: it is the sink's, or an error of ours."""
+        """Cancel all tasks and wait for them. Raises the exception of one that failed: the sink's,
+        or a defect.
+        """
         for task in self._tasks:
             task.cancel()
         waiting = [task for task in self._tasks if not task.done()]
@@ -276,7 +285,7 @@ class _Tasks:
 
 
 def _completed(usage: Usage, main: Optional[Exit]) -> Usage:
-    """With what the main process's own account says, where the enclosure's says nothing."""
+    """The usage, with the main process's own account where the enclosure reported none."""
     if main is None:
         return usage
     peak_bytes, cpu_s = usage.peak_memory_bytes, usage.cpu_s
@@ -288,7 +297,7 @@ def _completed(usage: Usage, main: Optional[Exit]) -> Usage:
 
 
 def _result(exited: asyncio.Future[Exit]) -> Optional[Exit]:
-    """None while it runs, and when nobody can tell any more."""
+    """How the process ended; None while it runs, and if that cannot be known."""
     if not exited.done() or exited.cancelled() or exited.exception() is not None:
         return None
     return exited.result()

@@ -1,4 +1,4 @@
-"""Watches one job's limits: silence, duration, number of lines."""
+"""Enforces a job's limits of silence, duration and lines."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hostler_agent.jobs.receipt import Ended
 
 
 class Watch:
-    """Calls `stop` (with how it ends and why) when a limit is passed; perhaps more than once.
+    """Calls `stop` with how the job ends and why when a limit is exceeded; perhaps more than once.
 
-    A job whose output we do not take, because the hub does not, is not silent: the time does not
-    count while `held_back`.
+    A job whose output is not taken, because the hub does not take it, is not silent: the time does
+    not count while `held_back`.
     """
 
     def __init__(self, limits: JobLimits, clock: Clock, stop: Callable[[Ended, str], None]) -> None:
@@ -47,16 +47,16 @@ class Watch:
         return self._holders_back > 0
 
     def heard(self) -> None:
-        """Output has arrived and now waits to be taken."""
+        """Output has arrived and waits to be taken."""
         self._holders_back += 1
 
     def taken(self) -> None:
-        """It has been taken."""
+        """Output that had arrived was taken; the silence begins anew."""
         self._holders_back -= 1
         self._heard_at = self._clock.awake()
 
     def count_lines(self, data: bytes) -> None:
-        """A line ends with LF, CR or CR LF, as in Buildbot."""
+        """Count the lines in `data`. A line ends with LF, CR or CR LF, as in Buildbot."""
         allowed = self._limits.max_lines
         if allowed is None:
             return

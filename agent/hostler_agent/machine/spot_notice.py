@@ -1,8 +1,8 @@
-"""The notice that a spot instance gets two minutes before it is taken away (P16).
+"""The notice, two minutes ahead, that a spot instance will be taken away (P16).
 
-EC2 tells it at the instance's own metadata service, with the instant. From then on the agent takes
-no new command; those that run may end within the time that is left, less a margin in which the hub
-gives the rest to other workers.
+EC2 publishes it at the instance's metadata service, with the instant. From then on the agent takes
+no new command. Those that run may end within the time that is left, less a margin in which the hub
+gives the others to other workers.
 """
 
 from __future__ import annotations
@@ -32,22 +32,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Notice:
-    """What is about to be done to the instance, and in how many seconds."""
+    """What will be done to the instance, and in how many seconds."""
 
     action: str
     left_s: float
 
 
 class SpotNoticeWatcher:
-    """Watches for the notice."""
+    """Polls for the notice."""
 
     def __init__(self, clock: Clock, query: Callable[[], Optional[Notice]]) -> None:
-        """`query` returns what EC2 is about to do, None for nothing; it may block."""
+        """`query` returns the notice, None if there is none; it may block."""
         self._clock = clock
         self._query = query
 
     async def watch(self, noticed: Callable[[], None], late: Callable[[], None]) -> None:
-        """Calls `noticed` when the notice comes, `late` when what still runs must be given up."""
+        """Call `noticed` when the notice appears, and `late` when commands that still run must be
+        given up.
+        """
         loop = asyncio.get_running_loop()
         while True:
             notice = await loop.run_in_executor(None, self._query)
@@ -61,7 +63,7 @@ class SpotNoticeWatcher:
 
 
 def query(service: str = _SERVICE) -> Optional[Notice]:
-    """What the metadata service says, None for no notice. Never raises OSError."""
+    """Ask the metadata service for the notice; None if there is none. Never raises OSError."""
     try:
         lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
         token = _request("PUT", f"{service}/latest/api/token", lifetime)
@@ -73,7 +75,9 @@ def query(service: str = _SERVICE) -> Optional[Notice]:
 
 
 def _parsed(answer: str) -> Notice:
-    """`{"action": "terminate", "time": "2017-09-18T08:22:00Z"}`; what is not so is a notice too."""
+    """Parse `{"action": "terminate", "time": "2017-09-18T08:22:00Z"}`. Any other text counts as a
+    notice too.
+    """
     fields: object = None
     with contextlib.suppress(ValueError):
         fields = json.loads(answer)
@@ -84,7 +88,7 @@ def _parsed(answer: str) -> Notice:
 
 
 def _left_s(instant: object) -> float:
-    """Never more than a notice is given: the instance's clock may be wrong."""
+    """The seconds left, at most what a notice gives: the instance's clock may be wrong."""
     longest_s = NOTICE_S - POLL_EVERY_S
     try:
         end = datetime.strptime(str(instant), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
