@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Optional
 
 from hostler_agent.clock import Clock, SystemClock
 from hostler_agent.commands.arguments import Arguments
-from hostler_agent.commands.output import Output
+from hostler_agent.commands.output import CommandOutput
 from hostler_agent.commands.protocols import Context
 
 
@@ -24,7 +24,7 @@ class Command:
         self.context = context
         self.arguments = Arguments(self.name, args, context.workdir)
         self.clock = clock or SystemClock()
-        self.output = Output(context, self.clock)
+        self.output = CommandOutput(context, self.clock)
 
     async def run(self) -> None:
         """Run the command and send all its updates. Raises CommandError if it could not be

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Optional
 
 from hostler_agent.jobs.plan import Resources
-from hostler_agent.jobs.receipt import Ended, Receipt
+from hostler_agent.jobs.receipt import Ended, KillReceipt
 from hostler_agent.jobs.run import DRAIN_S, JobOutcome
 from hostler_agent.wire import extension
 
@@ -28,7 +28,7 @@ _RAW_FAILURE_REASONS = {
 """With ours, which only our hub gets."""
 
 
-def failure_reason(receipt: Receipt, return_code: int, raw: bool) -> Optional[str]:
+def failure_reason(receipt: KillReceipt, return_code: int, raw: bool) -> Optional[str]:
     """The `failure_reason` of a job. `raw`: for a Hostler hub, which knows more reasons than a
     stock master.
     """
@@ -57,7 +57,7 @@ def remarks(outcome: JobOutcome, resources: Resources) -> Iterator[str]:
         yield text
 
 
-def oom_sentence(receipt: Receipt, resources: Resources) -> Optional[str]:
+def oom_sentence(receipt: KillReceipt, resources: Resources) -> Optional[str]:
     """A sentence if the kernel's OOM killer ended a process of the job; else None."""
     kills, peak_bytes = receipt.usage.oom_kills, receipt.usage.peak_memory_bytes
     if not kills:
@@ -86,7 +86,7 @@ def limits_text(resources: Resources) -> str:
     return ", ".join(found)
 
 
-def wire_receipt(receipt: Receipt, why: Optional[str]) -> extension.Receipt:
+def wire_receipt(receipt: KillReceipt, why: Optional[str]) -> extension.Receipt:
     return extension.Receipt(
         ended=receipt.ended.value,
         exit_code=receipt.exit_code,

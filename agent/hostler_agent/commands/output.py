@@ -169,7 +169,7 @@ def _encoded_bytes(string: str) -> int:
     return len(string) if string.isascii() else len(string.encode("utf-8", "replace"))
 
 
-class Output:
+class CommandOutput:
     """A command's output. Must be closed or abandoned. An exception of the context's update() is
     raised by the next call.
     """

@@ -24,7 +24,7 @@ from hostler_agent.jobs.plan import (
     command_argv,
     job_environment,
 )
-from hostler_agent.jobs.receipt import Ended, Receipt
+from hostler_agent.jobs.receipt import Ended, KillReceipt
 from hostler_agent.jobs.run import Job, JobOutcome
 from hostler_agent.jobs.tail import LogFile
 from hostler_agent.wire.extension import CommandTerms
@@ -188,9 +188,9 @@ class Shell(Command):
         if isinstance(error, StartFailed) and error.filename == plan.argv[0]:
             code = _START_CODES.get(error.errno, -1)
         name = self.context.containment.name
-        await self._close(Receipt(Ended.NOT_STARTED, None, name), code, why)
+        await self._close(KillReceipt(Ended.NOT_STARTED, None, name), code, why)
 
-    async def _close(self, receipt: Receipt, return_code: int, why: Optional[str]) -> None:
+    async def _close(self, receipt: KillReceipt, return_code: int, why: Optional[str]) -> None:
         if self.context.raw:
             # A stock master writes this line itself when it gets the `rc`.
             line = f"program finished with exit code {return_code}\n"

@@ -68,7 +68,7 @@ class Leftovers:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class KillReceipt:
     """The last record of a job. A slot may be used again only if `survivors` is empty (V10)."""
 
     ended: Ended

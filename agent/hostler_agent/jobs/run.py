@@ -19,7 +19,7 @@ from hostler_agent.clock import Clock, SystemClock, wait_any
 from hostler_agent.jobs import plan as plans
 from hostler_agent.jobs.containment import Containment, Enclosure, Process, Reader
 from hostler_agent.jobs.plan import JobPlan
-from hostler_agent.jobs.receipt import Ended, Exit, ProcessName, Receipt, Usage
+from hostler_agent.jobs.receipt import Ended, Exit, KillReceipt, ProcessName, Usage
 from hostler_agent.jobs.tail import LogFile, Tail
 from hostler_agent.jobs.watch import Watch
 
@@ -45,7 +45,7 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class JobOutcome:
-    receipt: Receipt
+    receipt: KillReceipt
     signal: Optional[int]
     """that ended the main process"""
 
@@ -194,7 +194,7 @@ class Job:
             # Killed, so it is about to be reaped; a spawner that is gone says so by an exception.
             await asyncio.wait({exited})
         main = _result(exited)
-        receipt = Receipt(
+        receipt = KillReceipt(
             ended=self._ended(main, usage),
             exit_code=None if main is None else main.exit_code,
             containment=self._containment.name,

@@ -219,7 +219,7 @@ def _is_exiting(pid: int) -> bool:
     return bool(int(stat.rpartition(b")")[2].split()[6]) & _PF_EXITING)
 
 
-def marked(root_name: str) -> list[procfs.Stat]:
+def marked(root_name: str) -> list[procfs.ProcessStat]:
     """Processes of any job of that containment that are alive (not the spawner, it is ours)."""
     return [
         one

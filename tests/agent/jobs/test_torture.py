@@ -18,7 +18,7 @@ import pytest
 from jobkit import RecordingSink, Runner, cgroups, living, marked
 from test_sweep import gone, start_agent
 
-from hostler_agent.jobs.receipt import Ended, Receipt
+from hostler_agent.jobs.receipt import Ended, KillReceipt
 
 LANES = 8
 
@@ -26,8 +26,8 @@ LANES = 8
 ESCAPE = "(setsid sleep 1000 </dev/null >/dev/null 2>&1 &)"
 
 
-async def torture(runner: Runner, count: int) -> list[Receipt]:
-    async def lane(turns: int) -> list[Receipt]:
+async def torture(runner: Runner, count: int) -> list[KillReceipt]:
+    async def lane(turns: int) -> list[KillReceipt]:
         receipts = []
         for _ in range(turns):
             plan = runner.plan(["/bin/sh", "-c", ESCAPE])

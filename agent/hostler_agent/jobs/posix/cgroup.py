@@ -31,7 +31,7 @@ from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.plan import JobPlan
 from hostler_agent.jobs.posix import containment, limits, mounts, procfs
 from hostler_agent.jobs.posix.limits import Hierarchy, LimitCgroup, Limiter
-from hostler_agent.jobs.posix.spawn import Placement, Spawner
+from hostler_agent.jobs.posix.spawn import Placement, SpawnerClient
 from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
 
 MAX_PIDS = 4096
@@ -95,7 +95,7 @@ class CgroupContainment:
         }
         self.limiter = Limiter(homes[0] if name == "cgroup2" else None, version_1)
         self._all_roots = tuple(dict.fromkeys((*self.roots, *self.limiter.roots)))
-        self.spawner = Spawner(root_name, [str(root) for root in self._all_roots])
+        self.spawner = SpawnerClient(root_name, [str(root) for root in self._all_roots])
         self._make_roots()
         self._open: list[CgroupEnclosure] = []
         self._bounded: Optional[list[bool]] = None

@@ -30,7 +30,7 @@ from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.plan import COMMAND_VARIABLE, INSTANCE_VARIABLE, JobPlan
 from hostler_agent.jobs.posix import limits, procfs
 from hostler_agent.jobs.posix.pipes import PipeReader, PipeWriter, Stdio, open_stdio
-from hostler_agent.jobs.posix.spawn import Child, Placement, Spawner
+from hostler_agent.jobs.posix.spawn import Child, Placement, SpawnerClient
 from hostler_agent.jobs.receipt import Exit, Leftovers, ProcessName, Usage
 
 _SWEEP_DEADLINE_S = 10.0
@@ -50,7 +50,7 @@ class SubreaperContainment:
 
     def __init__(self, root_name: str) -> None:
         self.root_name = root_name
-        self.spawner = Spawner(root_name)
+        self.spawner = SpawnerClient(root_name)
         self.open_enclosures: list[SubreaperEnclosure] = []
         # Not those of an agent that runs in one of our jobs, or we in one of its.
         self._marks = range(first := secrets.randbits(30) << 32, first + 2**32)
@@ -170,7 +170,7 @@ class SubreaperEnclosure:
             pid, COMMAND_VARIABLE, self.command_id
         ) and procfs.environment_has(pid, INSTANCE_VARIABLE, self._containment.root_name)
 
-    def _owns(self, orphan: procfs.Stat) -> bool:
+    def _owns(self, orphan: procfs.ProcessStat) -> bool:
         """Whether a child of the spawner, which is no other job's main process, belongs to this
         job.
         """
@@ -191,14 +191,14 @@ class SubreaperEnclosure:
             one.may_own(orphan) for one in self._containment.open_enclosures if one is not self
         )
 
-    def may_own(self, orphan: procfs.Stat) -> bool:
+    def may_own(self, orphan: procfs.ProcessStat) -> bool:
         return self._opened_ticks <= orphan.started
 
 
 class SpawnedProcess:
     """A main process that the spawner started; see containment.Process."""
 
-    def __init__(self, spawner: Spawner, child: Child, stdio: Stdio) -> None:
+    def __init__(self, spawner: SpawnerClient, child: Child, stdio: Stdio) -> None:
         self._spawner = spawner
         self._child = child
         self.pid = child.pid
@@ -219,7 +219,7 @@ class SpawnedProcess:
         await self._spawner.signal(self._child, signal.SIGCONT)
 
 
-async def spawn(spawner: Spawner, plan: JobPlan, placement: Placement) -> SpawnedProcess:
+async def spawn(spawner: SpawnerClient, plan: JobPlan, placement: Placement) -> SpawnedProcess:
     """Start the main process. Raises StartFailed, SpawnerLost or OSError."""
     stdio = open_stdio(plan.use_pty, plan.stdin is not None)
     try:

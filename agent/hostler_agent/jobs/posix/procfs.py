@@ -22,7 +22,7 @@ POLL_PAUSES = Backoff(first_s=0.001, longest_s=0.05)
 
 
 @dataclass(frozen=True)
-class Stat:
+class ProcessStat:
     """Some fields of /proc/PID/stat. `started` counts clock ticks since boot; together with the pid
     it identifies a process until the machine restarts.
     """
@@ -35,7 +35,7 @@ class Stat:
     started: int
 
 
-def stat(pid: int) -> Optional[Stat]:
+def stat(pid: int) -> Optional[ProcessStat]:
     """The fields of a process; None if there is no such process."""
     try:
         text = (_PROC / str(pid) / "stat").read_bytes().decode("utf-8", "replace")
@@ -44,7 +44,7 @@ def stat(pid: int) -> Optional[Stat]:
     # The name may itself contain parentheses and blanks.
     head, _, tail = text.rpartition(")")
     fields = tail.split()
-    return Stat(
+    return ProcessStat(
         pid=pid,
         name=head.partition("(")[2],
         state=fields[0],
@@ -58,7 +58,7 @@ def all_pids() -> list[int]:
     return [int(name) for name in os.listdir(_PROC) if name.isdigit()]  # noqa: PTH208 - cheaper
 
 
-def all_processes() -> Iterator[Stat]:
+def all_processes() -> Iterator[ProcessStat]:
     for pid in all_pids():
         found = stat(pid)
         if found is not None:

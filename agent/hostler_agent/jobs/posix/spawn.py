@@ -57,7 +57,7 @@ class Child:
     """raises SpawnerLost when nobody can tell any more"""
 
 
-class Spawner:
+class SpawnerClient:
     """Starts and signals main processes by the spawner, one per agent. It is started with the first
     job, and again if it was killed.
     """

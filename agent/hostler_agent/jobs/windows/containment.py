@@ -110,7 +110,7 @@ class JobObjectEnclosure:
         else:
             stdio = open_stdio(plan.stdin is not None)
         workdir = ntpath.normpath(plan.workdir)
-        start = spawn.Start(program, line, block, workdir, stdio.child)
+        start = spawn.ProcessStart(program, line, block, workdir, stdio.child)
         loop = asyncio.get_running_loop()
         self._spawning = loop.run_in_executor(None, _spawn, start, self._job, stdio, console)
         try:
@@ -247,7 +247,7 @@ def _job_object(resources: Resources) -> JobObject:
 
 
 def _spawn(
-    start: spawn.Start, job: JobObject, stdio: Stdio, console: Optional[PseudoConsole]
+    start: spawn.ProcessStart, job: JobObject, stdio: Stdio, console: Optional[PseudoConsole]
 ) -> spawn.Started:
     try:
         if console is None:

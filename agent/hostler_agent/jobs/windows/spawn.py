@@ -140,7 +140,7 @@ _memory_info = function(
 
 
 @dataclass(frozen=True)
-class Start:
+class ProcessStart:
     """The arguments of CreateProcess. `handles` are the job's input, output and error, inheritable;
     None with a `console`, which is a pseudo console's handle.
     """
@@ -161,7 +161,7 @@ class Started:
     pid: int
 
 
-def spawn(start: Start, job: JobObject) -> Started:
+def spawn(start: ProcessStart, job: JobObject) -> Started:
     """Start the process in the job. Raises OSError. May block while a virus scanner checks the
     program.
     """
@@ -173,7 +173,7 @@ def spawn(start: Start, job: JobObject) -> Started:
     return spawn_suspended(start, job)
 
 
-def spawn_suspended(start: Start, job: JobObject) -> Started:
+def spawn_suspended(start: ProcessStart, job: JobObject) -> Started:
     """Start the process suspended, assign it to the job, and resume it: for a Windows that cannot
     create processes in jobs.
     """
@@ -191,13 +191,13 @@ def spawn_suspended(start: Start, job: JobObject) -> Started:
     return started
 
 
-def _born_in(start: Start, job: JobObject) -> Started:
+def _born_in(start: ProcessStart, job: JobObject) -> Started:
     started, thread = _create(start, 0, job)
     thread.close()
     return started
 
 
-def _create(start: Start, flags: int, job: JobObject | None) -> tuple[Started, Handle]:
+def _create(start: ProcessStart, flags: int, job: JobObject | None) -> tuple[Started, Handle]:
     """Create the process. Returns its handle and its first thread's."""
     values: _Attributes = {}
     if start.console is None:
