@@ -103,7 +103,8 @@ UNPRIVILEGED = """
 import asyncio, json, os, sys
 sys.path.insert(0, {tests!r})
 from jobkit import Polls, RecordingSink, Runner
-from hostler_agent.jobs import choose_containment, procfs
+from hostler_agent.jobs import choose_containment
+from hostler_agent.jobs.posix import procfs
 from hostler_agent.jobs.receipt import Ended
 from pathlib import Path
 
