@@ -10,6 +10,12 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from hostler_hub.runtime import private_files
 
@@ -33,12 +39,6 @@ def make(directory: Path, names: Sequence[str]) -> None:
 
 
 def _authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    from cryptography import x509  # noqa: PLC0415 - only who makes a certificate needs it
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
-        load_pem_private_key,
-    )
-
     certificate_file, key_file = directory / "ca.pem", directory / "ca.key"
     if certificate_file.exists() and key_file.exists():
         known = load_pem_private_key(key_file.read_bytes(), None)
@@ -61,8 +61,6 @@ def _builder(
     *,
     is_authority: bool,
 ) -> x509.CertificateBuilder:
-    from cryptography import x509  # noqa: PLC0415
-
     now = dt.datetime.now(dt.UTC)
     # Yesterday: a machine that has just started may have a clock that is behind.
     begins = now - dt.timedelta(days=1)
@@ -94,8 +92,6 @@ def _builder(
 def _with_names(
     builder: x509.CertificateBuilder, names: Sequence[str], authority: x509.Certificate
 ) -> x509.CertificateBuilder:
-    from cryptography import x509  # noqa: PLC0415
-
     entries = [_general_name(name) for name in names]
     known = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     # Strict verifiers (Python 3.13's default) want to be told which key signed.
@@ -107,8 +103,6 @@ def _with_names(
 
 
 def _general_name(name: str) -> x509.GeneralName:
-    from cryptography import x509  # noqa: PLC0415
-
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
@@ -116,28 +110,20 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def _key() -> ec.EllipticCurvePrivateKey:
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def _sha256() -> hashes.SHA256:
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
-
     return hashes.SHA256()
 
 
 def _pem(certificate: x509.Certificate) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
-
     return certificate.public_bytes(Encoding.PEM)
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
-
     return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        Encoding.PEM,
+        PrivateFormat.PKCS8,
+        NoEncryption(),
     )
