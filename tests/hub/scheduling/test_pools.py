@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler_hub.lifecycle import Instance, Policy, State, Worker
-from hostler_hub.scheduling.breaker import PAUSE_LONGEST_S, Breaker
+from hostler_hub.scheduling.breaker import PAUSES, Breaker
+from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.scheduling.pools import BACK_S, HOLD_LONGEST_S, LOST_LEAST, Census, Pool, census
 from hostler_hub.specs.group import GroupDefinition
 
@@ -29,7 +30,7 @@ def counted(*lives: Worker) -> Census:
 
 
 def pool(**group: Any) -> Pool:
-    return Pool("g", GroupDefinition.model_validate({"name": "g", **group}))
+    return Pool(PoolKey("g"), GroupDefinition.model_validate({"name": "g", **group}))
 
 
 UP = [life(f"u{n}", State.SUBSTANTIATED) for n in range(3)]
@@ -111,7 +112,7 @@ def test_P9_the_number_of_starts_in_an_outage_is_bounded(outcomes: list[bool]) -
     for works in outcomes:
         if breaker.starts(now, 0) == 0:
             assert breaker.open_until is not None
-            assert 0 < breaker.open_until - now <= PAUSE_LONGEST_S
+            assert 0 < breaker.open_until - now <= PAUSES.longest_s
             now = breaker.open_until
         name = f"w{len(outcomes)}{now}"
         breaker = breaker.succeeded() if works else breaker.failed(now, name, "", 3)
