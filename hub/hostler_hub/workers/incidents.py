@@ -137,10 +137,6 @@ class Alarms:
         self.on_news()
 
 
-def nobody(_entry: Entry) -> Sequence[Recipient]:
-    return ()
-
-
 def incident_row(entry: Entry, life: Worker, kind: str, reason: str, at: float) -> dict[str, Any]:
     """What is recorded of an incident when it begins."""
     instance = entry.life.instance or life.instance

@@ -15,6 +15,6 @@ router = APIRouter(dependencies=[AGENTS_ONLY])
 @router.websocket("/api/v1/agents/connect")
 @router.websocket("/")
 async def connect(websocket: WebSocket) -> None:
-    """Serves one agent's connection; `Agents.serve` authenticates its handshake."""
+    """Serves one agent's connection; `AgentServer.serve` authenticates its handshake."""
     hub: Hub = websocket.app.state.hub
     await hub.agents.serve(websocket)
