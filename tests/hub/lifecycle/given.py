@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from hostler_hub.lifecycle import (
+    Gate,
     Mode,
     PersonLease,
     Policy,
@@ -137,8 +138,9 @@ def missing(worker: Worker) -> Worker:
 
 
 def reloaded(worker: Worker) -> Worker:
-    """What the store keeps of a worker: no connection, no timers, no call in progress."""
-    return replace(worker, connection=None, resumable=False, timers={}, destroying=False)
+    """What the store keeps of a worker: nothing of its connection, timers and calls in progress."""
+    gone: dict[str, Any] = {"connection": None, "resumable": False, "gate": Gate.OPEN, "exam": 0}
+    return replace(worker, timers={}, destroying=False, **gone)
 
 
 def examining(**policy: Any) -> Worker:

@@ -36,7 +36,7 @@ from given import (
 )
 from transitions import Case, verify
 
-from hostler_hub.lifecycle import Gate, Mode
+from hostler_hub.lifecycle import Mode
 from hostler_hub.lifecycle.actions import INSUBSTANTIATING, LATENT, SUBSTANTIATED, SUBSTANTIATING
 from hostler_hub.lifecycle.commands import Destroy, Forget, Inspect
 
@@ -92,7 +92,7 @@ CASES = [
     Case(reloaded(fit()), recovered(), SUBSTANTIATED, changed(resumable=True),
          timers={CHECK: look_at(1000), MISSING: 1120, RECONNECT: 1330}, orders=[Inspect("I0")],
          why="its machine is examined anew when it attaches (K5)"),
-    Case(reloaded(examining()), recovered(), SUBSTANTIATED, changed(resumable=True, gate=Gate.OPEN),
+    Case(reloaded(examining()), recovered(), SUBSTANTIATED, changed(resumable=True),
          timers={CHECK: look_at(1000), MISSING: 1120, RECONNECT: 1330}, orders=[Inspect("I0")],
          why="an examination that was never answered (K5)"),
     Case(reloaded(after(leased(leases=2), released(clean=False))), recovered(10), SUBSTANTIATED,
