@@ -77,9 +77,9 @@ def after(worker: Worker, *happened: events.Event) -> Worker:
     return worker
 
 
-def look_at(at: float, every_s: float = 10) -> float:
-    """When the instance I0 is inspected next, seen from ``at``."""
-    return at + next_turn_s("I0", at, every_s)
+def look_at(at: float, every_s: float = 10, instance: str = "I0") -> float:
+    """When the instance is inspected next, seen from ``at``."""
+    return at + next_turn_s(instance, at, every_s)
 
 
 # --- workers -------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ LATENT_ROWS = [
     Case(latent(permanent=True), wanted(), LATENT, why="its owner starts it"),
     Case(after(insubstantiating(), destroyed()), wanted(8), SUBSTANTIATING,
          changed(epoch=2, instance=Instance("I8", 2)),
-         timers={CHECK: 12.827204570639879, ATTACH: 128}, orders=[Create("I8", 2)],
+         timers={CHECK: look_at(8, instance="I8"), ATTACH: 128}, orders=[Create("I8", 2)],
          why="the next instance has a new epoch (L08, P11)"),
     Case(latent(), unwanted(), LATENT),
     Case(latent(permanent=True), came(), SUBSTANTIATED,

@@ -38,16 +38,14 @@ class Case:
 
     def __str__(self) -> str:
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(self.event).__name__).lower()
-        details = ("timer", "presence", "mode")
-        what = [
-            words,
-            *(getattr(self.event, each) for each in details if hasattr(self.event, each)),
-        ]
+        details = [getattr(self.event, each, None) for each in ("timer", "presence", "mode")]
+        what = " ".join([words, *(each for each in details if each is not None)])
         why = f": {self.why}" if self.why else ""
-        return f"{self.given.state} + {' '.join(what)} -> {self.to}{why}"
+        return f"{self.given.state} + {what} -> {self.to}{why}"
 
 
 def verify(case: Case) -> None:
+    """Take the step, and assert what the case says of it and nothing else."""
     worker, ordered = drive(case.given, case.event)
     assert worker.state is case.to
     moved = worker.state is not case.given.state
