@@ -17,7 +17,7 @@ from hostler_hub.workers.decisions import Decision
 
 
 class Fixture:
-    """The builds that wait, what is said of them, and what is written: the neighbours of Survey."""
+    """The neighbours of Survey: what waits, what is said of it, and what is written."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
