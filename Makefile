@@ -5,7 +5,7 @@ STATE := .state
 export PYTHONSAFEPATH :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup.run constraints provision down test simulate check lint sanity molecule docs bench clean
+.PHONY: help setup setup.run constraints provision down test unit simulate check lint sanity molecule docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,10 @@ down: setup.run ## stop what `make provision` started, and prove that nothing is
 	@$(BIN)/ansible-playbook playbooks/down.yml
 
 test: setup check ## every check and every test
-	$(BIN)/python -m pytest -n 2 $(PYTEST)
+	$(BIN)/python scripts/test -n 4 $(PYTEST)
+
+unit: setup ## the tests that need no peer, in a minute or so: the loop one works in
+	$(BIN)/python -m pytest -n 2 -m unit $(PYTEST)
 
 check: setup lint ## style, types, dependency rules, generated docs
 	$(BIN)/mypy

@@ -1,21 +1,26 @@
-"""What all tests share: where real peers come from, and what happens without one."""
+"""What all tests share: where real peers come from, what happens without one, what a test may take.
+
+Each test is marked by what it is, none by hand: `e2e` if it drives hubs as processes, `unit` if it
+does not, needs no peer and is short. Peers come from the marks `peer(name)` and from the fixtures
+in use; what may take long says so by the mark `timeout`.
+"""
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
-import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from xdist.scheduler import LoadScopeScheduling
 
 # Tests import what they share as `peers.<name>`; pytest's importlib mode adds no path by itself.
-sys.path.insert(0, str(Path(__file__).parent))
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS))
+
+from needs import declared, fixtures_of, peers_of  # noqa: E402
+from scheduling import Scheduling  # noqa: E402
 
 # Whoever is held up is the machine, not the example: of a stalled one Hypothesis would say "flaky".
 settings.register_profile(
@@ -26,27 +31,47 @@ settings.register_profile(
 )
 settings.load_profile("hostler")
 
-# Peers of which there is one on a machine, or that take its names: of tests that run side by side
-# in several processes, the files that need one of them stay in the same.
-_ALONE = {"wine": "wine", "wsman": "wine", "docker": "docker", "ec2-machines": "ec2"}
-_PEER = re.compile(rf"""\bpeer\("({"|".join(_ALONE)})"\)""")
+END_TO_END = ("e2e", "peers")
+"""Directories whose tests drive real hubs or agents as processes."""
+TIMEOUT_S = 180
+"""What a test with a real peer or a process may take that is not marked; others: pyproject.toml."""
+UNIT_TIMEOUT_S = 60
+"""What is marked to take longer is not for `make unit`."""
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """By file, as `--dist loadfile`; and all files of a peer that is alone are as one."""
-    return _ByPeer(config, log)
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Scheduling(), "hostler-scheduling")
 
 
-class _ByPeer(LoadScopeScheduling):
-    def _split_scope(self, nodeid: str) -> str:
-        return _scope(nodeid.partition("::")[0])
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test by what it needs."""
+    for name in {declared(fixture) for fixture in fixtures_of(item)} - {None, *peers_of(item)}:
+        item.add_marker(pytest.mark.peer(name))
+    if item.path.relative_to(TESTS).parts[0] in END_TO_END:
+        item.add_marker(pytest.mark.e2e)
+    elif not peers_of(item):
+        if _timeout_of(item) <= UNIT_TIMEOUT_S:
+            item.add_marker(pytest.mark.unit)
+        return
+    # For the second look (second_look.py): it sees reports, not tests.
+    item.user_properties.append(("real", ", ".join(peers_of(item)) or "processes"))
+    if item.get_closest_marker("timeout") is None:
+        item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
-@functools.cache
-def _scope(file: str) -> str:
-    # The process that hands tests out has not collected them, and knows no marks.
-    found = _PEER.search((Path(__file__).parents[1] / file).read_text())
-    return file if found is None else _ALONE[found[1]]
+def _timeout_of(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
+
+
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> None:
+    """Fail where a peer is started for a test that does not say so."""
+    name = declared(fixturedef)
+    item = request._pyfuncitem
+    if name is not None and name not in peers_of(item):
+        pytest.fail(f"{item.nodeid} needs the mark peer({name!r})", pytrace=False)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -55,8 +80,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     `tests/peers/<name>.py` (with `_` for `-`) defines `missing()`: None, or one line that says
     what is missing and how to get it.
     """
-    for marker in item.iter_markers("peer"):
-        (name,) = marker.args
+    for name in peers_of(item):
         reason = importlib.import_module(f"peers.{name.replace('-', '_')}").missing()
         if reason is None:
             continue

@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from needs import needs
 from peers import postgresql
 
 from hostler_hub.store import schema
@@ -18,6 +19,7 @@ DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.peer("postgr
 
 
 @pytest.fixture(scope="session")
+@needs("postgresql")
 def postgresql_cluster() -> Iterator[postgresql.Cluster]:
     """One PostgreSQL server for the whole run."""
     with postgresql.cluster() as cluster:
