@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 # Peers of which there is one on a machine, or that take its names, and the scope of their tests.
-_ALONE = {"wine": "wine", "wsman": "wine", "docker": "docker", "ec2-machines": "ec2"}
+_ALONE = {"wine": "wine", "wsman": "wsman", "docker": "docker", "ec2-machines": "ec2"}
 _SHARED = ("module", "class", "package")
 _FILE = "hostler_scopes"
 """The path of the file, among what a worker process is told at its start."""
