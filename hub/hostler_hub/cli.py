@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
+    from hostler_hub import garbage  # noqa: PLC0415
+
+    garbage.rest()
     from hostler_hub import server  # noqa: PLC0415  # a second of imports that only this needs
 
     server.serve(settings)
