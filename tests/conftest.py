@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
 
-from needs import declared, fixtures_of, peers_of  # noqa: E402
+import needs  # noqa: E402
 from scheduling import Scheduling  # noqa: E402
 
 # Whoever is held up is the machine, not the example: of a stalled one Hypothesis would say "flaky".
@@ -45,16 +45,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark a test by what it needs."""
-    for name in {declared(fixture) for fixture in fixtures_of(item)} - {None, *peers_of(item)}:
-        item.add_marker(pytest.mark.peer(name))
+    needs.mark(item)
+    peers = needs.peers_of(item)
     if item.path.relative_to(TESTS).parts[0] in END_TO_END:
         item.add_marker(pytest.mark.e2e)
-    elif not peers_of(item):
+    elif not peers:
         if _timeout_of(item) <= UNIT_TIMEOUT_S:
             item.add_marker(pytest.mark.unit)
         return
     # For the second look (second_look.py): it sees reports, not tests.
-    item.user_properties.append(("real", ", ".join(peers_of(item)) or "processes"))
+    item.user_properties.append(("real", ", ".join(peers) or "processes"))
     if item.get_closest_marker("timeout") is None:
         item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
@@ -67,11 +67,8 @@ def _timeout_of(item: pytest.Item) -> float:
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
 ) -> None:
-    """Fail where a peer is started for a test that does not say so."""
-    name = declared(fixturedef)
-    item = request._pyfuncitem
-    if name is not None and name not in peers_of(item):
-        pytest.fail(f"{item.nodeid} needs the mark peer({name!r})", pytrace=False)
+    """Let no peer be started for a test that does not say so."""
+    needs.check(fixturedef, request)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -80,7 +77,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     `tests/peers/<name>.py` (with `_` for `-`) defines `missing()`: None, or one line that says
     what is missing and how to get it.
     """
-    for name in peers_of(item):
+    for name in needs.peers_of(item):
         reason = importlib.import_module(f"peers.{name.replace('-', '_')}").missing()
         if reason is None:
             continue

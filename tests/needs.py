@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
 _ATTRIBUTE = "starts_peer"
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -26,9 +25,9 @@ def needs(peer: str) -> Callable[[_Function], _Function]:
     return declare
 
 
-def declared(fixture: pytest.FixtureDef[object]) -> str | None:
-    """The peer that a fixture declares, or None."""
-    peer: str | None = getattr(fixture.func, _ATTRIBUTE, None)
+def _declared(fixture: pytest.FixtureDef[object]) -> str:
+    """The peer that a fixture declares, or ""."""
+    peer: str = getattr(fixture.func, _ATTRIBUTE, "")
     return peer
 
 
@@ -44,3 +43,17 @@ def fixtures_of(item: pytest.Item) -> list[pytest.FixtureDef[object]]:
         return []
     definitions = info.name2fixturedefs
     return [definitions[name][-1] for name in info.names_closure if name in definitions]
+
+
+def mark(item: pytest.Item) -> None:
+    """Give a test the mark `peer` for each peer that its fixtures declare and it does not have."""
+    found = {_declared(fixture) for fixture in fixtures_of(item)}
+    for name in sorted(found - {"", *peers_of(item)}):
+        item.add_marker(pytest.mark.peer(name))
+
+
+def check(fixture: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> None:
+    """Fail the test where a peer is started for one that is not marked with it."""
+    name, item = _declared(fixture), request._pyfuncitem
+    if name and name not in peers_of(item):
+        pytest.fail(f"{item.nodeid} needs the mark peer({name!r})", pytrace=False)
