@@ -1,8 +1,8 @@
 """What all tests share: where real peers come from, what happens without one, what a test may take.
 
-Each test is marked by what it is, none by hand: `e2e` if it drives hubs as processes, `unit` if it
-does not, needs no peer and is short. Peers come from the marks `peer(name)` and from the fixtures
-in use; what may take long says so by the mark `timeout`.
+Each test is marked by what it is: `e2e` if it drives hubs as processes (by its directory; elsewhere
+by hand), `unit` if it does not, needs no peer and is short. Peers come from the marks `peer(name)`
+and from the fixtures in use; what may take long says so by the mark `timeout`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ settings.load_profile("hostler")
 END_TO_END = ("e2e", "peers")
 """Directories whose tests drive real hubs or agents as processes."""
 TIMEOUT_S = 180
-"""What a test with a real peer or a process may take that is not marked; others: pyproject.toml."""
+"""What a test with a real peer or a hub's process may take."""
 UNIT_TIMEOUT_S = 60
 """What is marked to take longer is not for `make unit`."""
+DIRECTORIES_TIMEOUT_S = {"simulation": 60, "agent": 60}
+"""The same for tests that compute much, and those that start processes; others: pyproject.toml."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,22 +48,19 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark a test by what it needs."""
     needs.mark(item)
-    peers = needs.peers_of(item)
-    if item.path.relative_to(TESTS).parts[0] in END_TO_END:
+    directory = item.path.relative_to(TESTS).parts[0]
+    if directory in END_TO_END:
         item.add_marker(pytest.mark.e2e)
-    elif not peers:
-        if _timeout_of(item) <= UNIT_TIMEOUT_S:
-            item.add_marker(pytest.mark.unit)
-        return
-    # For the second look (second_look.py): it sees reports, not tests.
-    item.user_properties.append(("real", ", ".join(peers) or "processes"))
-    if item.get_closest_marker("timeout") is None:
-        item.add_marker(pytest.mark.timeout(TIMEOUT_S))
-
-
-def _timeout_of(item: pytest.Item) -> float:
-    marker = item.get_closest_marker("timeout")
-    return float(marker.args[0]) if marker else 0.0
+    peers = needs.peers_of(item)
+    is_real = bool(peers) or item.get_closest_marker("e2e") is not None
+    if is_real:  # for the second look (second_look.py), which sees reports, not tests
+        item.user_properties.append(("real", ", ".join(peers) or "processes"))
+    timeout_s = TIMEOUT_S if is_real else DIRECTORIES_TIMEOUT_S.get(directory, 0)
+    marked = item.get_closest_marker("timeout")
+    if marked is None and timeout_s:
+        item.add_marker(pytest.mark.timeout(timeout_s))
+    if not is_real and (marked is None or marked.args[0] <= UNIT_TIMEOUT_S):
+        item.add_marker(pytest.mark.unit)
 
 
 def pytest_fixture_setup(

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(120)  # pytest in processes of its own
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "test"
 CONFTEST = """
 import os
