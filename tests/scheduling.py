@@ -85,6 +85,7 @@ class Scheduling:
     def __init__(self) -> None:
         self._directory: tempfile.TemporaryDirectory[str] | None = None
 
+    @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> LoadScopeScheduling:
         config.option.loadscopereorder = False  # by number of tests: sort() knows better
         return _ByScope(config, log, self._file())

@@ -94,7 +94,7 @@ def ran(directory: Path, *options: str) -> list[tuple[str, str]]:
 
 
 def test_who_uses_a_peer_s_fixture_is_marked_and_who_hides_it_fails(tmp_path: Path) -> None:
-    marked = {test for _, test in ran(tmp_path, "-m", "peer")}
+    marked = {test for _, test in ran(tmp_path, "-m", "peer", "-p", "no:xdist")}
     assert marked == {
         "test_a.py::test_windows",
         "test_b.py::test_3",
