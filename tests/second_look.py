@@ -29,7 +29,7 @@ class Failure:
     real: str = ""
 
 
-@dataclass
+@dataclass(eq=False)  # pytest keeps its plugins in sets
 class Outcomes:
     """How the tests of one run ended."""
 
