@@ -37,7 +37,7 @@ test: setup ## every check and every test
 	exit $$((tests ? tests : check))
 
 unit: setup ## the tests that need no peer, in a minute or so: the loop one works in
-	$(BIN)/python -m pytest -n 2 -m unit $(PYTEST)
+	$(BIN)/python -m pytest -n 3 -m unit $(PYTEST)
 
 check: setup lint ## style, types, dependency rules, generated docs
 	$(BIN)/mypy
