@@ -30,7 +30,7 @@ down: setup.run ## stop what `make provision` started, and prove that nothing is
 # Checks compute and tests mostly wait: side by side they need the longer one's time.
 test: setup ## every check and every test
 	@mkdir -p .cache
-	@$(MAKE) --no-print-directory check >.cache/check.log 2>&1 & check=$$!; \
+	@make --no-print-directory check >.cache/check.log 2>&1 & check=$$!; \
 	$(BIN)/python scripts/test -n 4 $(PYTEST); tests=$$?; \
 	wait $$check; check=$$?; cat .cache/check.log; \
 	if [ $$check -ne 0 ]; then echo 'make check failed'; fi; \
