@@ -8,6 +8,8 @@ from itertools import groupby
 import pytest
 from citations import CATALOGUE, Row, cited, functions, ids, name_ids, python_ids, rows
 
+pytestmark = pytest.mark.timeout(60)  # all files are read
+
 ROWS = rows(CATALOGUE.read_text(encoding="utf-8"))
 NO_TEST = "no test yet: "
 # The one function that runs a table of the lifecycle; the names of its cases cite the faults.
