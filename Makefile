@@ -3,9 +3,11 @@ SHELL := /bin/bash
 BIN := .venv/bin
 STATE := .state
 export PYTHONSAFEPATH :=
+# Thousands of Python processes are started: none should compile again what another has.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup.run constraints provision down test simulate check lint sanity molecule docs bench clean
+.PHONY: help setup setup.run constraints provision down test unit simulate check lint sanity molecule docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,8 +27,17 @@ provision: setup.run ## start a hub and a latent fleet on this machine, and run 
 down: setup.run ## stop what `make provision` started, and prove that nothing is left
 	@$(BIN)/ansible-playbook playbooks/down.yml
 
-test: setup check ## every check and every test
-	$(BIN)/python -m pytest -n 2 $(PYTEST)
+# Checks compute and tests mostly wait: side by side they need the longer one's time.
+test: setup ## every check and every test
+	@mkdir -p .cache
+	@make --no-print-directory check >.cache/check.log 2>&1 & check=$$!; \
+	$(BIN)/python scripts/test -n 4 $(PYTEST); tests=$$?; \
+	wait $$check; check=$$?; cat .cache/check.log; \
+	if [ $$check -ne 0 ]; then echo 'make check failed'; fi; \
+	exit $$((tests ? tests : check))
+
+unit: setup ## the tests that need no peer, in a minute or so: the loop one works in
+	$(BIN)/python -m pytest -n 3 -m unit $(PYTEST)
 
 check: setup lint ## style, types, dependency rules, generated docs
 	$(BIN)/mypy

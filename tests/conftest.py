@@ -1,21 +1,26 @@
-"""What all tests share: where real peers come from, and what happens without one."""
+"""What all tests share: where real peers come from, what happens without one, what a test may take.
+
+Each test is marked by what it is: `e2e` if it drives hubs as processes (by its directory; elsewhere
+by hand), `unit` if it does not, needs no peer and is short. Peers come from the marks `peer(name)`
+and from the fixtures in use; what may take long says so by the mark `timeout`.
+"""
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
-import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from xdist.scheduler import LoadScopeScheduling
 
 # Tests import what they share as `peers.<name>`; pytest's importlib mode adds no path by itself.
-sys.path.insert(0, str(Path(__file__).parent))
+TESTS = Path(__file__).parent
+sys.path.insert(0, str(TESTS))
+
+import needs  # noqa: E402
+from scheduling import Scheduling  # noqa: E402
 
 # Whoever is held up is the machine, not the example: of a stalled one Hypothesis would say "flaky".
 settings.register_profile(
@@ -26,27 +31,43 @@ settings.register_profile(
 )
 settings.load_profile("hostler")
 
-# Peers of which there is one on a machine, or that take its names: of tests that run side by side
-# in several processes, the files that need one of them stay in the same.
-_ALONE = {"wine": "wine", "wsman": "wine", "docker": "docker", "ec2-machines": "ec2"}
-_PEER = re.compile(rf"""\bpeer\("({"|".join(_ALONE)})"\)""")
+END_TO_END = ("e2e", "peers")
+"""Directories whose tests drive real hubs or agents as processes."""
+TIMEOUT_S = 180
+"""What a test with a real peer or a hub's process may take."""
+UNIT_TIMEOUT_S = 60
+"""What is marked to take longer is not for `make unit`."""
+DIRECTORIES_TIMEOUT_S = {"simulation": 60, "agent": 60}
+"""The same for tests that compute much, and those that start processes; others: pyproject.toml."""
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """By file, as `--dist loadfile`; and all files of a peer that is alone are as one."""
-    return _ByPeer(config, log)
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Scheduling(), "hostler-scheduling")
 
 
-class _ByPeer(LoadScopeScheduling):
-    def _split_scope(self, nodeid: str) -> str:
-        return _scope(nodeid.partition("::")[0])
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test by what it needs."""
+    needs.mark(item)
+    directory = item.path.relative_to(TESTS).parts[0]
+    if directory in END_TO_END:
+        item.add_marker(pytest.mark.e2e)
+    peers = needs.peers_of(item)
+    is_real = bool(peers) or item.get_closest_marker("e2e") is not None
+    if is_real:  # for the second look (second_look.py), which sees reports, not tests
+        item.user_properties.append(("real", ", ".join(peers) or "processes"))
+    timeout_s = TIMEOUT_S if is_real else DIRECTORIES_TIMEOUT_S.get(directory, 0)
+    marked = item.get_closest_marker("timeout")
+    if marked is None and timeout_s:
+        item.add_marker(pytest.mark.timeout(timeout_s))
+    if not is_real and (marked is None or marked.args[0] <= UNIT_TIMEOUT_S):
+        item.add_marker(pytest.mark.unit)
 
 
-@functools.cache
-def _scope(file: str) -> str:
-    # The process that hands tests out has not collected them, and knows no marks.
-    found = _PEER.search((Path(__file__).parents[1] / file).read_text())
-    return file if found is None else _ALONE[found[1]]
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> None:
+    """Let no peer be started for a test that does not say so."""
+    needs.check(fixturedef, request)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -55,8 +76,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     `tests/peers/<name>.py` (with `_` for `-`) defines `missing()`: None, or one line that says
     what is missing and how to get it.
     """
-    for marker in item.iter_markers("peer"):
-        (name,) = marker.args
+    for name in needs.peers_of(item):
         reason = importlib.import_module(f"peers.{name.replace('-', '_')}").missing()
         if reason is None:
             continue

@@ -8,8 +8,12 @@ from itertools import groupby
 import pytest
 from citations import CATALOGUE, Row, cited, functions, ids, name_ids, python_ids, rows
 
+pytestmark = pytest.mark.timeout(60)  # all files are read
+
 ROWS = rows(CATALOGUE.read_text(encoding="utf-8"))
 NO_TEST = "no test yet: "
+# The one function that runs a table of the lifecycle; the names of its cases cite the faults.
+TRANSITIONS = "test_transition"
 # V20 waits for builds that run as an operating-system user of their own.
 UNTESTED = {"V20"}
 
@@ -66,6 +70,14 @@ def test_the_tests_that_rows_name_are_there() -> None:
     named = dict.fromkeys(test for row in ROWS for test in row.tests)
     wrong = [moved(*test, known) for test in named if test[0] not in known.get(test[1], set())]
     assert not wrong, "\n".join(["", *wrong])
+
+
+def test_the_tables_of_transitions_that_rows_name_have_cases_for_them() -> None:
+    root = CATALOGUE.parents[1]
+    named = [(row.id, path) for row in ROWS for path, name in row.tests if name == TRANSITIONS]
+    tables = {path: ids((root / path).read_text(encoding="utf-8")) for _, path in named}
+    assert named
+    assert [(id_, path) for id_, path in named if id_ not in tables[path]] == []
 
 
 # --- what counts as a citation ----------------------------------------------------------------

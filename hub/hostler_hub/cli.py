@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
+    from hostler_hub.runtime import garbage_collection  # noqa: PLC0415
+
+    garbage_collection.rest()
     from hostler_hub import server  # noqa: PLC0415  # a second of imports that only this needs
 
     server.serve(settings)

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from needs import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTIONS = ROOT / "collections"
@@ -322,6 +323,7 @@ def client(hub):
 
 
 @pytest.fixture
+@needs("ansible")
 def ansible(tmp_path):
     """Runs an ansible command from the root: ansible("ansible-playbook", path, ...) -> result."""
 

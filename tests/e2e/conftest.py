@@ -8,6 +8,7 @@ import pytest
 from e2e.api import Api
 from e2e.gates import Gate
 from e2e.hub_process import HubProcess
+from needs import needs
 from peers import postgresql
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def make_gate(tmp_path: Path) -> Iterator[Callable[..., Gate]]:
 
 
 @pytest.fixture(scope="session")
+@needs("postgresql")
 def postgresql_cluster() -> Iterator[postgresql.Cluster]:
     with postgresql.cluster() as cluster:
         yield cluster

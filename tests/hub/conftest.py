@@ -1,4 +1,8 @@
-"""Databases for the hub's tests: every test gets a fresh one, of each kind."""
+"""Databases for the hub's tests: every test gets a fresh one.
+
+Those of the store, and of what has statements of its own, get one of each kind (`database_url`).
+What works on a store that is tested on both needs one (`sqlite_url`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+from needs import needs
 from peers import postgresql
 
 from hostler_hub.store import schema
@@ -18,6 +23,7 @@ DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.peer("postgr
 
 
 @pytest.fixture(scope="session")
+@needs("postgresql")
 def postgresql_cluster() -> Iterator[postgresql.Cluster]:
     """One PostgreSQL server for the whole run."""
     with postgresql.cluster() as cluster:
@@ -40,13 +46,19 @@ def postgresql_template(postgresql_cluster: postgresql.Cluster) -> str:
     return name
 
 
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """The URL of a fresh SQLite file with our schema."""
+    path = tmp_path / "hub.sqlite3"
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
 @pytest.fixture(params=DATABASES)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a fresh database with our schema, once for each kind of database."""
     if request.param == "sqlite":
-        path = tmp_path / "hub.sqlite3"
-        shutil.copy(request.getfixturevalue("sqlite_template"), path)
-        yield f"sqlite:///{path}"
+        yield request.getfixturevalue("sqlite_url")
         return
     cluster = request.getfixturevalue("postgresql_cluster")
     name = cluster.create(request.getfixturevalue("postgresql_template"))

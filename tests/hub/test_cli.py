@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.e2e
+
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("HOSTLER_")}
 
 

@@ -3,7 +3,9 @@
 The image has systemd too, for machines that Molecule tries roles on; nobody else starts it.
 
 A daemon that answers is used as it is; else one is started for the tests, in a directory of its
-own. `Daemon` is such a private one, for tests that freeze or kill it.
+own and on a bridge of its own. `Daemon` is such a private one, for tests that freeze or kill it.
+
+    python -m peers.docker COMMAND...       runs a command with DOCKER_HOST set to such a daemon
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -253,3 +256,15 @@ def _unmount(directory: Path) -> None:
         place = line.split()[1]
         if place.startswith(f"{directory}/"):
             subprocess.run(["umount", "--lazy", place], check=False)
+
+
+def main(command: Sequence[str]) -> int:
+    """Run the command with DOCKER_HOST set; its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    kept = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    with shared() as url:
+        return subprocess.run(command, env={**kept, "DOCKER_HOST": url}, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

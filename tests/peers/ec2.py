@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib.util
 import sys
 import threading
 import time
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qs, urlencode
 
 import boto3
-from moto.server import ThreadedMotoServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -177,6 +177,13 @@ class Ec2:
         return None
 
 
+def missing() -> str | None:
+    """What of moto is not installed and how to get it, or None."""
+    if importlib.util.find_spec("moto") and importlib.util.find_spec("flask"):
+        return None
+    return "moto's server is missing: pip install 'moto[server]'"
+
+
 def _tag(instance: dict[str, Any], name: str) -> str:
     return next((str(each["Value"]) for each in instance["Tags"] if each["Key"] == name), "")
 
@@ -327,6 +334,8 @@ def _ids(tree: ET.Element) -> list[str]:
 @contextlib.contextmanager
 def region() -> Iterator[str]:
     """A cloud without a proxy, empty; its URL."""
+    from moto.server import ThreadedMotoServer  # takes its time to load
+
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     try:

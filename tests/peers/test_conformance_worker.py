@@ -14,6 +14,7 @@ import pytest
 from e2e.api import Api, sha256
 from e2e.gates import Gate
 from e2e.hub_process import HubProcess
+from needs import needs
 from peers.buildbot_worker import StockWorker
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def _await_empty(directory: Path) -> None:
 
 
 @pytest.fixture(scope="module")
+@needs("buildbot")
 def stock_worker(
     hub: HubProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[StockWorker]:

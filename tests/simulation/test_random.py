@@ -49,6 +49,7 @@ def test_a_seed_has_the_same_history_each_time() -> None:
     assert run(3).digest() != run(4).digest()
 
 
+@pytest.mark.timeout(120)
 def test_a_replay_in_another_process_tells_the_same_history() -> None:
     def told(hashes: str) -> str:
         command = [sys.executable, "-m", "simulation", "--seed", "5"]
@@ -62,6 +63,7 @@ def test_a_replay_in_another_process_tells_the_same_history() -> None:
     assert first == told("2")
 
 
+@pytest.mark.timeout(120)
 def test_a_seed_that_fails_is_told_with_how_to_replay_it(
     loses_output: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,7 +98,8 @@ def attach_permanent(draft: Draft, event: events.Attached) -> State:
     if not worker.policy.permanent:
         return refuse(draft, event)
     if worker.removing or worker.mode in {Mode.STOPPED, Mode.DRAINING}:
-        draft.order(commands.SendAway(event.connection, f"worker {worker.name} is {worker.mode}"))
+        why = "being removed" if worker.removing else worker.mode
+        draft.order(commands.SendAway(event.connection, f"worker {worker.name} is {why}"))
         return LATENT
     epoch = worker.epoch + 1
     draft.set(epoch=epoch, instance=Instance(event.instance, epoch, {}), destroy_attempts=0)

@@ -249,6 +249,7 @@ async def test_a_hub_that_reads_no_more_cannot_keep_us(bare, connect) -> None:
     for answer in posted:
         with pytest.raises(LinkLost):
             await asyncio.wait_for(answer, 60)
+    theirs.cut()  # or its server would wait for our goodbye, which it does not read
 
 
 async def test_the_slots_are_bounded(bare, connect) -> None:

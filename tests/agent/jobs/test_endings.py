@@ -176,6 +176,7 @@ async def test_e3_a_fork_bomb_is_bounded_and_killed(runner, sink, monkeypatch):
     assert 50 <= outcome.receipt.pids_seen <= 101
 
 
+@pytest.mark.timeout(120)
 async def test_e2_a_hundred_quick_escapes_leave_nobody(runner):
     ways = [("quiet", *session, *bare) for session in ((), ("setsid",)) for bare in ((), ("bare",))]
 

@@ -38,6 +38,7 @@ async def torture(runner: Runner, count: int) -> list[KillReceipt]:
     return [receipt for receipts in await asyncio.gather(*map(lane, turns)) for receipt in receipts]
 
 
+@pytest.mark.timeout(120)
 async def test_e2_five_hundred_escapes_leave_nobody_and_whole_receipts(runner):
     # A subreaper looks through /proc for each of them, which takes it ten times as long.
     count = 100 if runner.containment.name == "subreaper" else 500

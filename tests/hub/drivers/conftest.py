@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from docker import APIClient
+from needs import needs
 from peers import docker as docker_peer
 
 from hostler_hub.drivers import agent_archive
@@ -73,6 +74,7 @@ def docker_environment(
 
 
 @pytest.fixture(scope="session")
+@needs("docker")
 def docker_url() -> Iterator[str]:
     with docker_peer.shared() as url:
         yield url
@@ -98,6 +100,7 @@ def clear(docker_client: APIClient) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
+@needs("ec2")
 def one_ec2() -> Iterator[Ec2]:
     from peers.ec2 import running
 

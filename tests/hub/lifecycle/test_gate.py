@@ -1,230 +1,210 @@
-"""The gate: nobody gets a slot of a machine before it was compared with what is expected of it."""
+"""No slot of a machine is given before it was compared with what is expected of it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import pytest
-from test_step import (
-    POLICY,
+from given import (
+    AS_EXPECTED,
+    CHECK,
+    DIFFERS,
+    EXPECTS,
+    IDLE,
+    MISSING,
+    QUARANTINE,
+    RECONNECT,
+    REPLACED,
+    UNCONTESTED,
+    after,
     attached,
-    drive,
+    booting,
+    came,
+    changed,
+    cut,
+    detached,
+    examined,
+    examining,
+    failed_before,
+    failures,
     fired,
-    kinds,
+    fit,
     latent,
+    lease,
     leased,
-    mode,
+    look_at,
+    missing,
+    mode_set,
+    order,
+    permanent,
+    policy,
+    quarantine,
+    recovered,
+    redefined,
     released,
+    reloaded,
     substantiated,
-    substantiating,
-    wanted,
+    unfit_permanent,
+)
+from transitions import Case, verify
+
+from hostler_hub.lifecycle import Gate, Instance, Mode
+from hostler_hub.lifecycle.actions import INSUBSTANTIATING, SUBSTANTIATED
+from hostler_hub.lifecycle.commands import (
+    Destroy,
+    Examine,
+    Inspect,
+    Notify,
+    OfferSlots,
+    Resolve,
+    SendAway,
 )
 
-from hostler_hub.lifecycle import (
-    Gate,
-    IllegalTransition,
-    InvariantViolated,
-    Mode,
-    OperatorLease,
-    State,
-    Timer,
-    Worker,
-    check_transition,
-    commands,
-    events,
-    step,
-)
-from hostler_hub.lifecycle.model import why_not_leasable
-
-EXPECTS = "git >= 2.30"
-DIFFERS = "not as expected: git: expected >=2.30 → found 2.20"
-
-
-def examined(exam: int = 1, *, met: bool = True, at: float = 3) -> events.Examined:
-    return events.Examined(at=at, exam=exam, met=met, cause="as expected" if met else DIFFERS)
-
-
-def asked(**policy: Any) -> Worker:
-    return substantiated(expects=EXPECTS, **policy)
-
-
-def permanent(at: float = 2, **policy: Any) -> Worker:
-    came = replace(attached(at), epoch=None)
-    return drive(latent(permanent=True, expects=EXPECTS, **policy), came)[0]
-
-
-def redefined(at: float = 4, **policy: Any) -> events.Redefined:
-    return events.Redefined(at=at, policy=replace(POLICY, **policy), restart=False)
-
-
-def test_V11_who_attaches_gets_nothing_before_its_machine_was_looked_at() -> None:
-    worker, ordered = drive(substantiating(expects=EXPECTS), attached())
-    assert commands.Examine("c1", 1, EXPECTS) in ordered
-    assert worker.gate is Gate.ASKING
-    assert "being compared" in (why_not_leasable(worker) or "")
-    with pytest.raises(IllegalTransition, match="being compared"):
-        step(worker, events.Leased(at=3, lease="L"))
-
-
-def test_V11_a_lease_before_the_look_is_no_transition() -> None:
-    worker = asked()
-    with pytest.raises(InvariantViolated, match="V11"):
-        check_transition(worker, replace(worker, leases=("L",)))
-
-
-def test_nothing_is_asked_of_a_machine_of_which_nothing_is_expected() -> None:
-    worker, ordered = drive(substantiating(), attached())
-    assert worker.gate is Gate.OPEN
-    assert "Examine" not in kinds(ordered)
-
-
-def test_what_is_as_expected_is_offered() -> None:
-    worker, ordered = drive(asked(), examined())
-    assert why_not_leasable(worker) is None
-    assert commands.OfferSlots() in ordered
-
-
-def test_an_instance_is_not_idle_while_it_is_looked_at() -> None:
-    """A build_wait_timeout of 0 would stop it before anybody knows what it is."""
-    worker = asked(build_wait_timeout_s=0)
-    assert worker.timers[Timer.IDLE] > 100
-    worker, _ = drive(worker, examined())
-    assert worker.timers[Timer.IDLE] == 8
-
-
-def test_an_instance_that_differs_is_replaced_and_says_how() -> None:
-    worker, ordered = drive(asked(), examined(met=False))
-    assert worker.state is State.INSUBSTANTIATING
-    assert commands.Destroy("I0", DIFFERS) in ordered
-    assert (worker.quarantine_reason, worker.quarantine_until) == (DIFFERS, 13)
-    assert worker.last_error == DIFFERS
-
-
-def test_P8_a_start_that_attached_and_differed_is_a_failed_one_and_told_the_second_time() -> None:
-    worker, _ = drive(asked(), examined(met=False), events.Destroyed(at=4, instance="I0"))
-    assert worker.failed_starts == 1
-    again = replace(attached(22), instance="I20", epoch=2)
-    worker, _ = drive(worker, fired(Timer.QUARANTINE, 13), wanted(20), again)
-    worker, ordered = drive(worker, examined(2, met=False, at=23))
-    (told,) = [each for each in ordered if isinstance(each, commands.Notify)]
-    assert (told.incident, DIFFERS in told.detail) == ("missing", True)
-    assert worker.quarantine_until == 43
-
-
-def test_V16_who_failed_twice_is_found_again_only_by_passing() -> None:
-    """An attach alone says nothing: the incident would end and begin again with every start."""
-    failing = replace(latent(expects=EXPECTS), failed_starts=2, missing_since=0.0)
-    worker, ordered = drive(failing, wanted(), attached())
-    assert (worker.missing_since, "Resolve" in kinds(ordered)) == (0, False)
-    worker, ordered = drive(worker, examined())
-    assert (worker.missing_since, worker.failed_starts) == (None, 0)
-    assert commands.Resolve("missing", "its agent is attached") in ordered
-
-
-def test_a_permanent_worker_that_differs_stays_attached_and_people_are_told() -> None:
-    worker, ordered = drive(permanent(), examined(met=False))
-    assert (worker.state, worker.attached, worker.gate) == (State.SUBSTANTIATED, True, Gate.SHUT)
-    assert worker.quarantine_reason == DIFFERS
-    assert commands.Notify("unfit", DIFFERS) in ordered
-
-
-def test_resuming_after_a_repair_looks_again_rather_than_trusting() -> None:
-    worker, _ = drive(permanent(), examined(met=False))
-    worker, ordered = drive(worker, mode(Mode.ACTIVE))
-    assert commands.Examine("c1", 2, EXPECTS) in ordered
-    assert (worker.quarantine_until, worker.gate) == (None, Gate.ASKING)
-    assert why_not_leasable(worker) is not None
-    worker, ordered = drive(worker, examined(2, at=21))
-    assert why_not_leasable(worker) is None
-    assert [each.incident for each in ordered if isinstance(each, commands.Resolve)] == ["unfit"]
-
-
-def test_the_end_of_a_quarantine_looks_again_and_its_doubling_is_kept() -> None:
-    worker, _ = drive(permanent(), examined(met=False))
-    worker, ordered = drive(worker, fired(Timer.QUARANTINE, 13))
-    assert commands.Examine("c1", 2, EXPECTS) in ordered
-    worker, _ = drive(worker, examined(2, met=False, at=14))
-    assert worker.quarantine_until == 34
-
-
-def test_a_reconnect_looks_again_and_takes_no_build_away() -> None:
-    worker, _ = drive(asked(), examined(), events.Leased(at=4, lease="L0"))
-    worker, ordered = drive(worker, attached(6, connection="c2"))
-    assert commands.Examine("c2", 2, EXPECTS) in ordered
-    assert worker.leases == ("L0",)
-    worker, ordered = drive(worker, examined(2, met=False, at=7))
-    assert (worker.state, worker.leases) == (State.SUBSTANTIATED, ("L0",))
-    assert "Destroy" not in kinds(ordered)
-    worker, ordered = drive(worker, released())
-    assert worker.state is State.INSUBSTANTIATING
-
-
-def test_K5_after_the_hub_s_restart_the_machine_is_looked_at_again() -> None:
-    worker, _ = drive(asked(), examined())
-    worker, _ = drive(replace(worker, connection=None, timers={}), events.Recovered(at=10))
-    worker, ordered = drive(worker, attached(12, connection="c2"))
-    assert "Examine" in kinds(ordered)
-    assert why_not_leasable(worker) is not None
-
-
-def test_A6_an_agent_that_dies_while_it_is_asked_is_an_agent_that_died() -> None:
-    worker, _ = drive(asked(), events.Detached(at=3, connection="c1", cause="cut"))
-    assert (worker.gate, worker.quarantine_until) == (Gate.OPEN, None)
-    late, ordered = step(worker, examined(met=False, at=4))
-    assert (late, ordered) == (worker, [])
+# A row is one step, laid out by hand like the rows of lifecycle.table.
+# fmt: off
+CASES = [
+    # --- asked
+    Case(booting(expects=EXPECTS), attached(), SUBSTANTIATED,
+         changed(connection="c1", resumable=True, up_since=2, gate=Gate.ASKING, exam=1),
+         timers={CHECK: look_at(0), IDLE: 602}, orders=[Examine("c1", 1, EXPECTS), OfferSlots()],
+         why="nothing is offered before its machine was examined (V11)"),
+    Case(booting(expects=EXPECTS, build_wait_timeout_s=0), attached(), SUBSTANTIATED,
+         changed(connection="c1", resumable=True, up_since=2, gate=Gate.ASKING, exam=1),
+         timers={CHECK: look_at(0), IDLE: 122}, orders=[Examine("c1", 1, EXPECTS), OfferSlots()],
+         why="it is not idle while it is examined"),
+    Case(failed_before(booting(expects=EXPECTS)), attached(), SUBSTANTIATED,
+         changed(connection="c1", resumable=True, up_since=2, gate=Gate.ASKING, exam=1),
+         timers={CHECK: look_at(0), IDLE: 602}, orders=[Examine("c1", 1, EXPECTS), OfferSlots()],
+         why="an attach alone ends no failed start (V16)"),
+    Case(missing(booting(expects=EXPECTS)), attached(), SUBSTANTIATED,
+         changed(connection="c1", resumable=True, up_since=2, gate=Gate.ASKING, exam=1),
+         timers={CHECK: look_at(0), IDLE: 602}, orders=[Examine("c1", 1, EXPECTS), OfferSlots()],
+         why="an attach alone does not end the incident (V16)"),
+    Case(latent(permanent=True, expects=EXPECTS), came(), SUBSTANTIATED,
+         changed(epoch=1, instance=Instance("I0", 1, {}), connection="c1", up_since=2,
+                 gate=Gate.ASKING, exam=1), orders=[Examine("c1", 1, EXPECTS), OfferSlots()],
+         why="a permanent worker too"),
+    Case(after(fit(), lease(at=4)), attached(6, connection="c2"), SUBSTANTIATED,
+         changed(connection="c2", gate=Gate.ASKING, exam=2),
+         orders=[SendAway("c1", REPLACED), Examine("c2", 2, EXPECTS), OfferSlots()],
+         why="a reconnect takes no build away"),
+    Case(cut(after(fit(), lease(at=4))), attached(110, connection="c2"), SUBSTANTIATED,
+         changed(connection="c2", gate=Gate.ASKING, exam=2), timers={CHECK: 101},
+         orders=[Examine("c2", 2, EXPECTS), OfferSlots()], why="examined anew"),
+    Case(after(cut(after(fit(), lease(at=4))), fired(MISSING, 220)),
+         attached(300, connection="c2"), SUBSTANTIATED,
+         changed(connection="c2", gate=Gate.ASKING, exam=2, missing_since=None,
+                 missing_reason=None), timers={CHECK: 101},
+         orders=[Examine("c2", 2, EXPECTS), Resolve("missing", "its agent is attached"),
+                 OfferSlots()], why="missing no more, and no start has failed (V16)"),
+    Case(after(reloaded(fit()), recovered(10)), attached(12, connection="c2"), SUBSTANTIATED,
+         changed(connection="c2", gate=Gate.ASKING, exam=1), timers={CHECK: look_at(3), IDLE: 612},
+         orders=[Examine("c2", 1, EXPECTS), OfferSlots()],
+         why="examined anew after the hub's restart (K5)"),
+    Case(examining(), attached(6, connection="c2"), SUBSTANTIATED, changed(connection="c2", exam=2),
+         orders=[SendAway("c1", REPLACED), Examine("c2", 2, EXPECTS), OfferSlots()],
+         why="the newer connection is asked"),
+    Case(examining(), detached(), SUBSTANTIATED, changed(connection=None, gate=Gate.OPEN),
+         timers={CHECK: 101, MISSING: 220, RECONNECT: 430},
+         orders=[Resolve("duplicate", UNCONTESTED), Inspect("I0")],
+         why="an agent that dies while it is asked is an agent that died (A6)"),
+    Case(examining(), mode_set(Mode.STOPPED), INSUBSTANTIATING,
+         changed(gate=Gate.OPEN, destroying=True, **order(Mode.STOPPED)), timers={},
+         orders=[SendAway("c1", "stopped by ann: because"), Destroy("I0")],
+         why="nobody waits for the answer (A2)"),
+    # --- as expected
+    Case(examining(), examined(), SUBSTANTIATED, changed(gate=Gate.OPEN),
+         timers={CHECK: look_at(0), IDLE: 603},
+         orders=[Resolve("unfit", AS_EXPECTED), OfferSlots()], why="offered"),
+    Case(examining(build_wait_timeout_s=0), examined(), SUBSTANTIATED, changed(gate=Gate.OPEN),
+         timers={CHECK: look_at(0), IDLE: 8}, orders=[Resolve("unfit", AS_EXPECTED), OfferSlots()],
+         why="the first build has time to take its slot"),
+    Case(examining(build_wait_timeout_s=-1), examined(), SUBSTANTIATED, changed(gate=Gate.OPEN),
+         orders=[Resolve("unfit", AS_EXPECTED), OfferSlots()], why="kept until the hub stops"),
+    Case(missing(examining()), examined(), SUBSTANTIATED,
+         changed(gate=Gate.OPEN, missing_since=None, missing_reason=None, failed_starts=0),
+         timers={CHECK: look_at(0), IDLE: 603},
+         orders=[Resolve("missing", "its agent is attached"), Resolve("unfit", AS_EXPECTED),
+                 OfferSlots()], why="missing no more (V16)"),
+    Case(failed_before(examining()), examined(), SUBSTANTIATED,
+         changed(gate=Gate.OPEN, failed_starts=0), timers={CHECK: look_at(0), IDLE: 603},
+         orders=[Resolve("unfit", AS_EXPECTED), OfferSlots()],
+         why="the count of failed starts begins anew"),
+    Case(after(fit(), lease(at=4), attached(6, connection="c2")), examined(2, at=7), SUBSTANTIATED,
+         changed(gate=Gate.OPEN), orders=[Resolve("unfit", AS_EXPECTED), OfferSlots()],
+         why="its builds have gone on"),
+    # --- not as expected
+    Case(examining(), examined(met=False), INSUBSTANTIATING,
+         changed(gate=Gate.OPEN, failed_starts=1, destroying=True, **quarantine(DIFFERS, 13)),
+         timers={QUARANTINE: 13}, orders=[SendAway("c1", DIFFERS), Destroy("I0", DIFFERS)],
+         why="replaced, and it says how it differs"),
+    Case(failed_before(examining()), examined(met=False), INSUBSTANTIATING,
+         changed(gate=Gate.OPEN, missing_since=3, missing_reason=failures(2, DIFFERS),
+                 failed_starts=2, destroying=True, **quarantine(DIFFERS, 13)),
+         timers={QUARANTINE: 13},
+         orders=[Notify("missing", failures(2, DIFFERS)), SendAway("c1", DIFFERS),
+                 Destroy("I0", DIFFERS)],
+         why="a start that failed: people are told the second time (P8)"),
+    Case(after(fit(), lease(at=4), attached(6, connection="c2")),
+         examined(2, met=False, at=7), SUBSTANTIATED,
+         changed(gate=Gate.SHUT, retiring=DIFFERS, **quarantine(DIFFERS, 17)),
+         timers={CHECK: look_at(0), QUARANTINE: 17}, why="its builds end first (V9)"),
+    Case(after(fit(), lease(at=4), released(), attached(10, connection="c2")),
+         examined(2, met=False, at=11), INSUBSTANTIATING,
+         changed(gate=Gate.OPEN, destroying=True, **quarantine(DIFFERS, 21)),
+         timers={QUARANTINE: 21}, orders=[SendAway("c2", DIFFERS), Destroy("I0", DIFFERS)],
+         why="it has run builds: no failed start"),
+    Case(permanent(expects=EXPECTS), examined(met=False), SUBSTANTIATED,
+         changed(gate=Gate.SHUT, **quarantine(DIFFERS, 13)), timers={QUARANTINE: 13},
+         orders=[Notify("unfit", DIFFERS)],
+         why="a permanent worker stays attached, and people are told"),
+    Case(after(unfit_permanent(), fired(QUARANTINE, 13)),
+         examined(2, met=False, at=14), SUBSTANTIATED,
+         changed(gate=Gate.SHUT, quarantine_until=34, quarantine_reason=DIFFERS, backoff_s=20),
+         timers={QUARANTINE: 34}, orders=[Notify("unfit", DIFFERS)], why="the quarantine doubles"),
+    Case(after(unfit_permanent(), mode_set(Mode.ACTIVE)), examined(2, at=31), SUBSTANTIATED,
+         changed(gate=Gate.OPEN), orders=[Resolve("unfit", AS_EXPECTED), OfferSlots()],
+         why="repaired"),
+    # --- asked again
+    Case(unfit_permanent(), fired(QUARANTINE, 13), SUBSTANTIATED,
+         changed(gate=Gate.ASKING, exam=2, quarantine_until=None, quarantine_reason=None),
+         orders=[Examine("c1", 2, EXPECTS), OfferSlots()], why="examined anew rather than trusted"),
+    Case(unfit_permanent(), mode_set(Mode.ACTIVE, 12), SUBSTANTIATED,
+         changed(gate=Gate.ASKING, exam=2, mode_reason="because", mode_by="ann", mode_at=12,
+                 quarantine_until=None, quarantine_reason=None), timers={},
+         orders=[Examine("c1", 2, EXPECTS), OfferSlots()],
+         why="resumed: examined anew rather than trusted"),
+    Case(unfit_permanent(), mode_set(Mode.PAUSED, 12), SUBSTANTIATED,
+         changed(**order(Mode.PAUSED, 12)), why="shut until its quarantine ends"),
+    Case(unfit_permanent(), redefined(permanent=True), SUBSTANTIATED,
+         changed(gate=Gate.OPEN, policy=policy(permanent=True)),
+         orders=[Resolve("unfit", "nothing is expected of it any more"), OfferSlots()],
+         why="nothing is expected of it any more"),
+    Case(after(unfit_permanent(), redefined(permanent=True)), fired(QUARANTINE, 13), SUBSTANTIATED,
+         changed(quarantine_until=None, quarantine_reason=None), orders=[OfferSlots()],
+         why="open, and nothing to examine"),
+    Case(substantiated(), redefined(4, expects=EXPECTS), SUBSTANTIATED,
+         changed(gate=Gate.ASKING, exam=1, policy=policy(expects=EXPECTS)),
+         timers={CHECK: look_at(0), IDLE: 604}, orders=[Examine("c1", 1, EXPECTS), OfferSlots()],
+         why="what is expected may change while an agent is attached"),
+    Case(examining(), redefined(5, expects="svn"), SUBSTANTIATED,
+         changed(exam=2, policy=policy(expects="svn")), timers={CHECK: look_at(0), IDLE: 605},
+         orders=[Examine("c1", 2, "svn"), OfferSlots()], why="the older question is overtaken"),
+    Case(leased(), redefined(5, expects=EXPECTS), SUBSTANTIATED,
+         changed(gate=Gate.ASKING, exam=1, policy=policy(expects=EXPECTS)),
+         orders=[Examine("c1", 1, EXPECTS), OfferSlots()], why="its builds go on"),
+    Case(fit(), redefined(expects=EXPECTS, max_builds=3), SUBSTANTIATED,
+         changed(policy=policy(max_builds=3, expects=EXPECTS)),
+         timers={CHECK: look_at(0), IDLE: 609}, why="other changes are no reason to examine"),
+    Case(fit(), redefined(), SUBSTANTIATED, changed(policy=policy()),
+         timers={CHECK: look_at(0), IDLE: 609},
+         orders=[Resolve("unfit", "nothing is expected of it any more"), OfferSlots()],
+         why="as expected, and nothing is expected any more"),
+    Case(cut(fit()), redefined(110, expects="svn"), SUBSTANTIATED,
+         changed(policy=policy(expects="svn")), orders=[OfferSlots()],
+         why="asked when its agent is back"),
+]
+# fmt: on
 
 
-def test_a_late_answer_says_nothing_about_who_is_attached_now() -> None:
-    worker, _ = drive(asked(), attached(3, connection="c2"))
-    late, ordered = step(worker, examined(1, met=True, at=4))
-    assert (late, ordered) == (worker, [])
-
-
-def test_A2_an_answer_after_the_order_to_go_changes_nothing() -> None:
-    worker, _ = drive(asked(), mode(Mode.STOPPED))
-    late, ordered = step(worker, examined(met=False, at=21))
-    assert (late, ordered) == (worker, [])
-
-
-def test_what_is_expected_may_change_while_an_agent_is_attached() -> None:
-    worker, ordered = drive(substantiated(), redefined(expects=EXPECTS))
-    assert commands.Examine("c1", 1, EXPECTS) in ordered
-    worker, ordered = drive(worker, redefined(5, expects="svn"))
-    assert commands.Examine("c1", 2, "svn") in ordered
-    assert step(worker, examined(1, at=6)) == (worker, [])
-    worker, _ = drive(worker, redefined(7))
-    assert why_not_leasable(worker) is None
-
-
-def test_a_definition_that_changes_in_other_things_is_no_reason_to_look() -> None:
-    worker, _ = drive(asked(), examined())
-    worker, ordered = drive(worker, redefined(expects=EXPECTS, max_builds=3))
-    assert "Examine" not in kinds(ordered)
-    assert why_not_leasable(worker) is None
-
-
-def test_a_worker_of_which_nothing_is_expected_any_more_is_not_shut_for_ever() -> None:
-    worker, _ = drive(permanent(), examined(met=False))
-    worker, ordered = drive(worker, redefined(permanent=True))
-    assert "unfit" in [each.incident for each in ordered if isinstance(each, commands.Resolve)]
-    assert (worker.gate, worker.quarantine_until) == (Gate.OPEN, 13)
-    worker, _ = drive(worker, fired(Timer.QUARANTINE, 13))
-    assert why_not_leasable(worker) is None
-
-
-def test_a_person_waits_for_the_look_too() -> None:
-    lease = OperatorLease("P1", "ann", asked_at=3, until=63, ttl_s=300)
-    worker, _ = drive(asked(), events.PersonAsked(at=3, lease=lease))
-    assert worker.person is not None
-    assert not worker.person.granted
-    worker, _ = drive(worker, examined(at=4))
-    assert worker.person is not None
-    assert worker.person.granted
-
-
-def test_a_build_that_runs_is_no_reason_to_trust_the_rest_of_the_slots() -> None:
-    worker = leased(expects=None, leases=1)
-    worker, _ = drive(worker, redefined(5, expects=EXPECTS))
-    assert worker.free_slots == 1
-    assert why_not_leasable(worker) is not None
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_transition(case: Case) -> None:
+    verify(case)

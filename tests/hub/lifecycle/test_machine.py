@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import count
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -30,6 +31,8 @@ from hostler_hub.lifecycle import (
     step,
 )
 from hostler_hub.lifecycle.model import why_not_askable, why_not_leasable
+
+pytestmark = pytest.mark.timeout(60)  # hundreds of examples
 
 POLICIES = st.builds(
     Policy,

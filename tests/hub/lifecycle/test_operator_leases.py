@@ -1,255 +1,396 @@
-"""Leases of people in the core: who gets the worker when, and what becomes of it afterwards."""
+"""Leases of people: who gets the worker when, and what becomes of it afterwards."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from test_step import (
+from given import (
+    AS_EXPECTED,
+    ATTACH,
+    CHECK,
+    DIFFERS,
+    GONE,
+    IDLE,
+    MISSING,
+    PERSON,
+    PID_LEFT,
+    QUARANTINE,
+    RECONNECT,
+    REPLACED,
+    UNCLEAN,
+    UNCONTESTED,
+    UPTIME,
+    after,
+    asked,
     attached,
-    drive,
+    changed,
+    compromised,
+    cut,
+    destroyed,
+    detached,
+    examined,
+    examining,
     fired,
+    fit,
+    held,
+    hub_stopping,
+    in_mode,
+    inspected,
     insubstantiating,
-    kinds,
     latent,
     leased,
-    mode,
+    left,
+    look_at,
+    mode_set,
+    order,
+    permanent,
+    person,
+    policy,
+    quarantine,
+    quarantined,
+    recovered,
+    redefined,
     released,
+    reloaded,
+    removed,
+    renewed,
     substantiated,
     substantiating,
+    unwanted,
     wanted,
 )
+from transitions import Case, verify
 
-from hostler_hub.lifecycle import (
-    IllegalTransition,
-    Mode,
-    OperatorLease,
-    Presence,
-    State,
-    Timer,
-    Worker,
-    commands,
-    events,
+from hostler_hub.lifecycle import Gate, IllegalTransition, Mode, Presence, Worker, step
+from hostler_hub.lifecycle.actions import INSUBSTANTIATING, LATENT, SUBSTANTIATED, SUBSTANTIATING
+from hostler_hub.lifecycle.commands import (
+    Destroy,
+    Forget,
+    Inspect,
+    LoseLeases,
+    Notify,
+    OfferSlots,
+    Resolve,
+    SendAway,
+    TellPerson,
 )
-from hostler_hub.lifecycle.model import why_not_leasable, why_not_startable
+from hostler_hub.lifecycle.model import why_no_instance, why_not_startable
+
+# A row is one step, laid out by hand like the rows of lifecycle.table.
+# fmt: off
+ASKED_ROWS = [
+    Case(latent(), asked(), LATENT, changed(person=person()), timers={PERSON: 65},
+         orders=[OfferSlots()], why="it is started for a person too"),
+    Case(substantiating(), asked(), SUBSTANTIATING, changed(person=person()),
+         timers={CHECK: look_at(0), PERSON: 65, ATTACH: 120}, orders=[OfferSlots()],
+         why="granted once it is up"),
+    Case(substantiated(), asked(), SUBSTANTIATED, changed(person=person(until=305, granted_at=5)),
+         timers={CHECK: look_at(0), PERSON: 305},
+         orders=[OfferSlots(), TellPerson(person(until=305, granted_at=5))],
+         why="an idle worker is given at once, and is no longer idle"),
+    Case(leased(), asked(), SUBSTANTIATED, changed(person=person()),
+         timers={CHECK: look_at(0), PERSON: 65}, orders=[OfferSlots()],
+         why="its builds end first (V5)"),
+    Case(cut(substantiated()), asked(110), SUBSTANTIATED,
+         changed(person=person(asked_at=110, until=170)),
+         timers={CHECK: 101, PERSON: 170, MISSING: 220, RECONNECT: 430}, orders=[OfferSlots()],
+         why="its agent must be back first"),
+    Case(examining(), asked(), SUBSTANTIATED, changed(person=person()),
+         timers={CHECK: look_at(0), PERSON: 65, IDLE: 602}, orders=[OfferSlots()],
+         why="its machine is examined first (V11)"),
+    Case(permanent(), asked(), SUBSTANTIATED, changed(person=person(until=305, granted_at=5)),
+         timers={PERSON: 305}, orders=[OfferSlots(), TellPerson(person(until=305, granted_at=5))],
+         why="a permanent worker too"),
+    Case(insubstantiating(), asked(6), INSUBSTANTIATING,
+         changed(person=person(asked_at=6, until=66)), timers={PERSON: 66}, orders=[OfferSlots()],
+         why="granted on the next instance"),
+    Case(after(leased(leases=2), released(clean=False), mode_set(Mode.ACTIVE, 10)),
+         asked(11), SUBSTANTIATED, changed(person=person(asked_at=11, until=71)),
+         timers={CHECK: look_at(0), PERSON: 71}, orders=[OfferSlots()],
+         why="granted on the next instance (V10)"),
+]
+
+GRANTED_ROWS = [
+    Case(after(latent(), asked(0), wanted()), attached(), SUBSTANTIATED,
+         changed(connection="c1", resumable=True, up_since=2,
+                 person=person(asked_at=0, until=302, granted_at=2)),
+         timers={CHECK: look_at(0), PERSON: 302},
+         orders=[OfferSlots(), TellPerson(person(asked_at=0, until=302, granted_at=2))],
+         why="the next instance is here"),
+    Case(after(leased(), asked()), released(), SUBSTANTIATED,
+         changed(leases=(), person=person(until=309, granted_at=9)),
+         timers={CHECK: look_at(0), PERSON: 309},
+         orders=[OfferSlots(), TellPerson(person(until=309, granted_at=9))],
+         why="the last build has ended (V5)"),
+    Case(after(leased(leases=2), asked()), released(), SUBSTANTIATED, changed(leases=("L1",)),
+         orders=[OfferSlots()], why="one build is left (V5)"),
+    Case(after(leased(), asked()), released(clean=False), INSUBSTANTIATING,
+         changed(leases=(), tainted=True, destroying=True, **quarantine(PID_LEFT, 19)),
+         timers={QUARANTINE: 19, PERSON: 65},
+         orders=[SendAway("c1", UNCLEAN), Destroy("I0", UNCLEAN)],
+         why="the slot is unclean: replaced first (V10)"),
+    Case(after(leased(), asked(), mode_set(Mode.PAUSED, 6), released()),
+         mode_set(Mode.ACTIVE, 12), SUBSTANTIATED,
+         changed(mode=Mode.ACTIVE, mode_at=12, person=person(until=312, granted_at=12)),
+         timers={CHECK: look_at(0), PERSON: 312},
+         orders=[OfferSlots(), TellPerson(person(until=312, granted_at=12))],
+         why="the worker is active again (V11)"),
+    Case(after(leased(), asked(), mode_set(Mode.PAUSED, 6)), released(), SUBSTANTIATED,
+         changed(leases=()), timers={CHECK: look_at(0), PERSON: 65, IDLE: 609},
+         orders=[OfferSlots()], why="not while it is paused (V11)"),
+    Case(after(examining(), asked()), examined(at=6), SUBSTANTIATED,
+         changed(gate=Gate.OPEN, person=person(until=306, granted_at=6)),
+         timers={CHECK: look_at(0), PERSON: 306},
+         orders=[Resolve("unfit", AS_EXPECTED), OfferSlots(),
+                 TellPerson(person(until=306, granted_at=6))], why="its machine is as expected"),
+    Case(after(cut(substantiated()), asked(110)), attached(120, connection="c2"), SUBSTANTIATED,
+         changed(connection="c2", person=person(asked_at=110, until=420, granted_at=120)),
+         timers={CHECK: 101, PERSON: 420},
+         orders=[OfferSlots(), TellPerson(person(asked_at=110, until=420, granted_at=120))],
+         why="its agent is back"),
+]
+
+HELD_ROWS = [
+    Case(held(), unwanted(6), SUBSTANTIATED, why="in use (V9)"),
+    Case(held(), hub_stopping(), SUBSTANTIATED, why="in use (V9)"),
+    Case(held(), mode_set(Mode.PAUSED), SUBSTANTIATED, changed(**order(Mode.PAUSED)),
+         why="paused, and in use (V9)"),
+    Case(held(), mode_set(Mode.DRAINING), SUBSTANTIATED, changed(**order(Mode.DRAINING)),
+         why="draining, and in use (V9)"),
+    Case(held(), redefined(restart=True), SUBSTANTIATED, changed(retiring="it was defined anew"),
+         why="in use (V9)"),
+    Case(held(), redefined(build_wait_timeout_s=5), SUBSTANTIATED,
+         changed(policy=policy(build_wait_timeout_s=5)), why="not idle"),
+    Case(held(max_uptime_s=60), fired(UPTIME, 62), SUBSTANTIATED,
+         changed(retiring="it has been up for its 60 s"), why="in use (V9)"),
+    Case(held(), attached(6, connection="c2"), SUBSTANTIATED, changed(connection="c2"),
+         orders=[SendAway("c1", REPLACED), OfferSlots()], why="not idle"),
+    Case(held(), detached(10), SUBSTANTIATED, changed(connection=None),
+         timers={CHECK: 11, MISSING: 130, PERSON: 305, RECONNECT: 340},
+         orders=[Resolve("duplicate", UNCONTESTED), Inspect("I0")],
+         why="they may have stopped the agent"),
+    Case(held(), detached(10, leaves=True), SUBSTANTIATED, changed(connection=None),
+         timers={CHECK: 11, MISSING: 130, PERSON: 305, RECONNECT: 340},
+         orders=[Resolve("duplicate", UNCONTESTED), Inspect("I0")],
+         why="they may have stopped the agent for good"),
+    Case(cut(held(), 10), fired(MISSING, 130), SUBSTANTIATED,
+         why="they may stop the agent for as long as they like"),
+    Case(cut(held(), 10), fired(RECONNECT, 340), SUBSTANTIATED,
+         timers={CHECK: 11, MISSING: 130, PERSON: 305, RECONNECT: 670},
+         why="they may stop the agent for as long as they like"),
+    Case(cut(after(permanent(), asked()), 10), fired(RECONNECT, 340), SUBSTANTIATED,
+         timers={MISSING: 130, PERSON: 305, RECONNECT: 670}, why="a permanent worker's too"),
+    Case(after(permanent(), asked()), detached(10), SUBSTANTIATED, changed(connection=None),
+         timers={MISSING: 130, PERSON: 305, RECONNECT: 340},
+         orders=[Resolve("duplicate", UNCONTESTED)], why="a permanent worker's too"),
+    Case(cut(held(), 10), attached(300, connection="c2"), SUBSTANTIATED, changed(connection="c2"),
+         timers={CHECK: 11, PERSON: 305}, orders=[OfferSlots()], why="it is theirs and not idle"),
+    Case(after(fit(), asked(), attached(6, connection="c2")),
+         examined(2, met=False, at=7), SUBSTANTIATED,
+         changed(gate=Gate.SHUT, retiring=DIFFERS, failed_starts=1, **quarantine(DIFFERS, 17)),
+         timers={CHECK: look_at(0), QUARANTINE: 17, PERSON: 305},
+         why="not as expected, but in use (V9)"),
+    # --- loss and orders
+    Case(held(), mode_set(Mode.STOPPED), INSUBSTANTIATING,
+         changed(person=None, destroying=True, **order(Mode.STOPPED)), timers={},
+         orders=[TellPerson(person(until=305, granted_at=5), "stopped by ann: because"),
+                 SendAway("c1", "stopped by ann: because"), Destroy("I0")],
+         why="stopped under them"),
+    Case(held(), removed(20), INSUBSTANTIATING,
+         changed(person=None, removing=True, destroying=True), timers={},
+         orders=[TellPerson(person(until=305, granted_at=5), "removed by bob"),
+                 SendAway("c1", "removed by bob"), Destroy("I0")], why="removed under them"),
+    Case(held(), compromised(20), INSUBSTANTIATING,
+         changed(person=None, destroying=True, **quarantine("used twice", 30)),
+         timers={QUARANTINE: 30},
+         orders=[Notify("compromised", "used twice"),
+                 TellPerson(person(until=305, granted_at=5), "used twice"),
+                 SendAway("c1", "used twice"), Destroy("I0")], why="its token was used twice"),
+    Case(held(), inspected(Presence.GONE, 20), INSUBSTANTIATING,
+         changed(person=None, destroying=True), timers={},
+         orders=[TellPerson(person(until=305, granted_at=5), GONE), SendAway("c1", GONE),
+                 Destroy("I0", GONE)], why="gone under them"),
+]
+
+RENEWED_ROWS = [
+    Case(latent(), renewed(), LATENT, why="nobody has it"),
+    Case(latent(), left(), LATENT, why="nobody has it"),
+    Case(after(latent(), asked()), renewed(30), LATENT,
+         changed(person=person(until=630, ttl_s=600, reason="more")), timers={PERSON: 630},
+         orders=[TellPerson(person(until=630, ttl_s=600, reason="more"))],
+         why="the wait for it is renewed"),
+    Case(after(latent(), asked()), renewed(30, "P0"), LATENT, why="a stale id"),
+    Case(after(latent(), asked()), left(30), LATENT, changed(person=None), timers={},
+         orders=[TellPerson(person(), "released"), OfferSlots()], why="they wait no longer"),
+    Case(after(latent(), asked()), left(30, person="P0"), LATENT, why="a stale id"),
+    Case(after(latent(), asked()), fired(PERSON, 65), LATENT, changed(person=None),
+         orders=[TellPerson(person(), "not free within 60 s"), OfferSlots()], why="waited in vain"),
+    Case(after(latent(), asked()), removed(30), LATENT, changed(person=None, removing=True),
+         timers={}, orders=[Forget(), TellPerson(person(), "the worker was removed")],
+         why="removed while they wait"),
+    Case(after(substantiating(), asked()), renewed(30), SUBSTANTIATING,
+         changed(person=person(until=630, ttl_s=600, reason="more")),
+         timers={CHECK: look_at(0), ATTACH: 120, PERSON: 630},
+         orders=[TellPerson(person(until=630, ttl_s=600, reason="more"))],
+         why="the wait for it is renewed"),
+    Case(after(substantiating(), asked()), left(30), SUBSTANTIATING, changed(person=None),
+         timers={CHECK: look_at(0), ATTACH: 120},
+         orders=[TellPerson(person(), "released"), OfferSlots()], why="they wait no longer"),
+    Case(after(substantiating(), asked()), fired(PERSON, 65), SUBSTANTIATING, changed(person=None),
+         orders=[TellPerson(person(), "not free within 60 s"), OfferSlots()], why="waited in vain"),
+    Case(after(leased(), asked()), left(30), SUBSTANTIATED, changed(person=None),
+         timers={CHECK: look_at(0)}, orders=[TellPerson(person(), "released"), OfferSlots()],
+         why="they wait no longer, and the builds go on"),
+    Case(after(leased(), asked()), fired(PERSON, 65), SUBSTANTIATED, changed(person=None),
+         orders=[TellPerson(person(), "not free within 60 s"), OfferSlots()],
+         why="waited in vain, and the builds go on"),
+    Case(after(leased(), asked()), mode_set(Mode.STOPPED), INSUBSTANTIATING,
+         changed(leases=(), destroying=True, **order(Mode.STOPPED)), timers={PERSON: 65},
+         orders=[LoseLeases(("L0",), "stopped by ann: because", still_running=True),
+                 SendAway("c1", "stopped by ann: because"), Destroy("I0")],
+         why="they go on waiting"),
+    Case(after(insubstantiating(), asked(6)), renewed(30), INSUBSTANTIATING,
+         changed(person=person(asked_at=6, until=630, ttl_s=600, reason="more")),
+         timers={PERSON: 630},
+         orders=[TellPerson(person(asked_at=6, until=630, ttl_s=600, reason="more"))],
+         why="the wait for it is renewed"),
+    Case(after(insubstantiating(), asked(6)), left(30), INSUBSTANTIATING, changed(person=None),
+         timers={}, orders=[TellPerson(person(asked_at=6, until=66), "released"), OfferSlots()],
+         why="they wait no longer"),
+    Case(after(insubstantiating(), asked(6)), fired(PERSON, 66), INSUBSTANTIATING,
+         changed(person=None),
+         orders=[TellPerson(person(asked_at=6, until=66), "not free within 60 s"), OfferSlots()],
+         why="waited in vain"),
+    Case(after(insubstantiating(), asked(6)), removed(30), INSUBSTANTIATING,
+         changed(person=None, removing=True), timers={},
+         orders=[TellPerson(person(asked_at=6, until=66), "the worker was removed")],
+         why="removed while they wait"),
+    Case(after(insubstantiating(), asked(6)), destroyed(30), LATENT,
+         changed(instance=None, connection=None, up_since=None, destroying=False),
+         orders=[OfferSlots()], why="they go on waiting"),
+    Case(held(), renewed(), SUBSTANTIATED,
+         changed(person=person(until=700, ttl_s=600, reason="more", granted_at=5)),
+         timers={CHECK: look_at(0), PERSON: 700},
+         orders=[TellPerson(person(until=700, ttl_s=600, reason="more", granted_at=5))],
+         why="it lasts from now"),
+    Case(held(), renewed(person="P0"), SUBSTANTIATED, why="a stale id"),
+    Case(held(), left(person="P0"), SUBSTANTIATED, why="a stale id"),
+]
+
+RETURNED_ROWS = [
+    Case(held(), left(), INSUBSTANTIATING, changed(person=None, destroying=True), timers={},
+         orders=[TellPerson(person(until=305, granted_at=5), "released"),
+                 SendAway("c1", "ann had it, who may have changed it"), Destroy("I0")],
+         why="what a person used is replaced (V10)"),
+    Case(held(keep=True), left(), SUBSTANTIATED, changed(person=None),
+         timers={CHECK: look_at(0), IDLE: 650},
+         orders=[TellPerson(person(until=305, keep=True, granted_at=5), "released"), OfferSlots()],
+         why="they keep it: idle like any other"),
+    Case(held(), left(keep=True), SUBSTANTIATED, changed(person=None),
+         timers={CHECK: look_at(0), IDLE: 650},
+         orders=[TellPerson(person(until=305, granted_at=5), "released"), OfferSlots()],
+         why="they keep it after all"),
+    Case(held(keep=True), left(keep=False), INSUBSTANTIATING, changed(person=None, destroying=True),
+         timers={},
+         orders=[TellPerson(person(until=305, keep=True, granted_at=5), "released"),
+                 SendAway("c1", "ann had it, who may have changed it"), Destroy("I0")],
+         why="they keep it no more (V10)"),
+    Case(in_mode(held(keep=True), Mode.DRAINING), left(), INSUBSTANTIATING,
+         changed(person=None, destroying=True), timers={},
+         orders=[TellPerson(person(until=305, keep=True, granted_at=5), "released"),
+                 SendAway("c1", "drained"), Destroy("I0", keep=True)],
+         why="drained, though they keep it"),
+    Case(held(max_uses=1, keep=True), left(), SUBSTANTIATED, changed(person=None),
+         timers={CHECK: look_at(0), IDLE: 650},
+         orders=[TellPerson(person(until=305, keep=True, granted_at=5), "released"), OfferSlots()],
+         why="a person is not a use"),
+    Case(held(build_wait_timeout_s=0, keep=True), left(), INSUBSTANTIATING,
+         changed(person=None, destroying=True), timers={},
+         orders=[TellPerson(person(until=305, keep=True, granted_at=5), "released"),
+                 SendAway("c1", "build_wait_timeout is 0"), Destroy("I0", keep=True)],
+         why="kept by them, but without a wait"),
+    Case(after(held(keep=True), redefined(restart=True)), left(), INSUBSTANTIATING,
+         changed(person=None, destroying=True), timers={},
+         orders=[TellPerson(person(until=305, keep=True, granted_at=5), "released"),
+                 SendAway("c1", "it was defined anew"), Destroy("I0")], why="it no longer fits"),
+    Case(after(permanent(), asked()), left(), SUBSTANTIATED, changed(person=None), timers={},
+         orders=[TellPerson(person(until=305, granted_at=5), "released"), OfferSlots()],
+         why="a permanent worker's machine is its owner's"),
+    Case(cut(after(permanent(), asked()), 10), left(), LATENT,
+         changed(instance=None, up_since=None, person=None), timers={MISSING: 170},
+         orders=[TellPerson(person(until=305, granted_at=5), "released")],
+         why="a permanent worker whose agent is gone"),
+    Case(cut(held(), 10), left(), INSUBSTANTIATING, changed(person=None, destroying=True),
+         timers={}, orders=[TellPerson(person(until=305, granted_at=5), "released"), Destroy("I0")],
+         why="replaced, though its agent is gone"),
+    Case(held(), fired(PERSON, 305), INSUBSTANTIATING, changed(person=None, destroying=True),
+         timers={},
+         orders=[TellPerson(person(until=305, granted_at=5), "expired"),
+                 SendAway("c1", "ann had it, who may have changed it"), Destroy("I0")],
+         why="it expires (V10)"),
+    Case(held(keep=True), fired(PERSON, 305), SUBSTANTIATED, changed(person=None),
+         timers={CHECK: look_at(0), IDLE: 905},
+         orders=[TellPerson(person(until=305, keep=True, granted_at=5), "expired"), OfferSlots()],
+         why="it expires, and they keep it"),
+    Case(cut(after(permanent(), asked()), 10), fired(PERSON, 305), LATENT,
+         changed(instance=None, up_since=None, person=None), timers={MISSING: 425},
+         orders=[TellPerson(person(until=305, granted_at=5), "expired")],
+         why="it expires at a permanent worker whose agent is gone"),
+    # --- the hub was away
+    Case(reloaded(held()), recovered(100), SUBSTANTIATED, changed(resumable=True),
+         timers={CHECK: look_at(100), MISSING: 220, PERSON: 305, RECONNECT: 430},
+         orders=[Inspect("I0")], why="a lease survives the hub (V12)"),
+    Case(reloaded(held()), recovered(300), SUBSTANTIATED,
+         changed(resumable=True, person=person(until=360, granted_at=5)),
+         timers={CHECK: look_at(300), PERSON: 360, MISSING: 420, RECONNECT: 630},
+         orders=[Inspect("I0")], why="it can still be renewed (V12)"),
+    Case(reloaded(held()), recovered(1000), SUBSTANTIATED,
+         changed(resumable=True, person=person(until=1060, granted_at=5)),
+         timers={CHECK: look_at(1000), PERSON: 1060, MISSING: 1120, RECONNECT: 1330},
+         orders=[Inspect("I0")], why="it ran out meanwhile, and can still be renewed (V12)"),
+    Case(reloaded(after(latent(), asked())), recovered(30), LATENT, timers={PERSON: 65},
+         why="the wait goes on, no longer (V17)"),
+    Case(reloaded(after(substantiating(), asked())), recovered(30), SUBSTANTIATING,
+         timers={CHECK: look_at(30), PERSON: 65, ATTACH: 150}, orders=[Inspect("I0")],
+         why="the wait goes on, no longer (V17)"),
+    Case(reloaded(after(leased(), asked())), recovered(30), SUBSTANTIATED, changed(resumable=True),
+         timers={CHECK: look_at(30), PERSON: 65, MISSING: 150, RECONNECT: 360},
+         orders=[Inspect("I0")], why="the wait goes on, no longer (V17)"),
+    Case(reloaded(after(insubstantiating(), asked(6))), recovered(30), INSUBSTANTIATING,
+         changed(destroying=True), timers={PERSON: 66}, orders=[Destroy("I0")],
+         why="the wait goes on, no longer (V17)"),
+]
+# fmt: on
 
 
-def asked(at: float = 5, *, wait_s: float = 60, keep: bool = False) -> events.PersonAsked:
-    lease = OperatorLease("P1", "ann", at, at + wait_s, ttl_s=300, reason="debugging", keep=keep)
-    return events.PersonAsked(at=at, lease=lease)
+CASES = ASKED_ROWS + GRANTED_ROWS + HELD_ROWS + RENEWED_ROWS + RETURNED_ROWS
 
 
-def left(at: float = 50, *, keep: bool | None = None) -> events.PersonLeft:
-    return events.PersonLeft(at=at, lease="P1", cause="released", keep=keep)
-
-
-def held(*, keep: bool = False, **policy: Any) -> Worker:
-    return drive(substantiated(**policy), asked(keep=keep))[0]
-
-
-def over(ordered: list[commands.Command]) -> str | None:
-    """Why a lease is over, by what people are told."""
-    told = [command for command in ordered if isinstance(command, commands.TellPerson)]
-    return told[-1].over if told else None
-
-
-def permanent() -> Worker:
-    came = replace(attached(2), epoch=None, instance="I0")
-    return drive(latent(permanent=True), came)[0]
-
-
-# --- taking it -----------------------------------------------------------------------------------
-
-
-def test_an_idle_worker_is_given_at_once_and_is_no_longer_idle() -> None:
-    worker, ordered = drive(substantiated(), asked())
-    assert worker.person is not None
-    assert (worker.person.granted_at, worker.person.until) == (5, 305)
-    assert Timer.IDLE not in worker.timers
-    assert worker.timers[Timer.PERSON] == 305
-    assert "TellPerson" in kinds(ordered)
-
-
-def test_V5_builds_are_waited_for_and_none_follows_them() -> None:
-    worker, _ = drive(leased(leases=1), asked())
-    assert worker.person is not None
-    assert not worker.person.granted
-    assert why_not_leasable(worker) == "ann waits to lease it: debugging"  # though a slot is free
-    with pytest.raises(IllegalTransition, match="ann waits"):
-        drive(worker, events.Leased(at=6, lease="L9"))
-    worker, _ = drive(worker, released(at=9))
-    assert worker.person is not None
-    assert worker.person.granted_at == 9
-    assert why_not_leasable(worker) == ("it is leased by ann until 1970-01-01 00:05 UTC: debugging")
-
-
-def test_a_latent_worker_is_started_for_a_person_and_for_no_build() -> None:
-    worker, ordered = drive(latent(), asked())
-    assert "OfferSlots" in kinds(ordered)
-    assert why_not_startable(worker) == "ann waits to lease it: debugging"
-    worker, _ = drive(worker, wanted(6))
-    assert worker.state is State.SUBSTANTIATING
-    here = replace(attached(8), instance="I6")
-    worker, _ = drive(worker, here)
-    assert worker.person is not None
-    assert worker.person.granted_at == 8
-
-
-def test_a_slot_that_did_not_come_back_clean_is_replaced_before_a_person_gets_it() -> None:
-    worker, ordered = drive(leased(), asked(), released(clean=False))
-    assert worker.state is State.INSUBSTANTIATING
-    assert worker.person is not None
-    worker, ordered = drive(worker, events.Destroyed(at=10, instance="I0"))
-    assert "OfferSlots" in kinds(ordered)
-    assert worker.timers[Timer.PERSON] == 65
-
-
-@pytest.mark.parametrize("value", [Mode.PAUSED, Mode.DRAINING, Mode.STOPPED])
-def test_V11_no_person_gets_a_worker_that_is_not_active(value: Mode) -> None:
-    with pytest.raises(IllegalTransition, match=value.value):
-        drive(substantiated(), mode(value, 3), asked())
-    waiting, _ = drive(leased(), asked(), mode(Mode.PAUSED, 6), released(at=9))
-    assert waiting.person is not None
-    assert not waiting.person.granted
-    resumed, _ = drive(waiting, mode(Mode.ACTIVE, 12))
-    assert resumed.person is not None
-    assert resumed.person.granted_at == 12
-
-
-def test_V5_of_two_people_one_gets_it() -> None:
-    with pytest.raises(IllegalTransition, match="leased by ann"):
-        drive(held(), asked(7))
-
-
-def test_who_waits_in_vain_is_told_and_the_builds_go_on() -> None:
-    worker, ordered = drive(leased(), asked(), fired(Timer.PERSON, 65))
-    assert worker.person is None
-    assert worker.leases == ("L0",)
-    assert over(ordered) == "not free within 60 s"
-    assert "OfferSlots" in kinds(ordered)
-
-
-# --- having it -----------------------------------------------------------------------------------
-
-
-def test_V9_a_person_s_instance_is_not_stopped_unasked() -> None:
-    for event in (
-        events.Unwanted(at=6, cause="nobody"),
-        events.HubStopping(at=6),
-        mode(Mode.PAUSED, 6),
-        mode(Mode.DRAINING, 6),
-        events.Redefined(at=6, policy=held().policy, restart=True),
-    ):
-        worker, _ = drive(held(), event)
-        assert worker.state is State.SUBSTANTIATED, event
-        assert worker.person is not None
-        assert Timer.IDLE not in worker.timers
-
-
-def test_a_person_may_stop_the_agent_for_as_long_as_they_like() -> None:
-    gone = events.Detached(at=10, connection="c1", cause="cut")
-    worker, _ = drive(held(), gone, fired(Timer.RECONNECT, 340))
-    assert worker.state is State.SUBSTANTIATED
-    assert worker.missing_since is None
-    assert worker.timers[Timer.RECONNECT] == 670
-    worker, _ = drive(worker, attached(350, connection="c2"))
-    assert worker.person is not None
-    assert Timer.IDLE not in worker.timers
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_transition(case: Case) -> None:
+    verify(case)
 
 
 @pytest.mark.parametrize(
-    ("event", "why"),
+    ("worker", "why"),
     [
-        (mode(Mode.STOPPED), "stopped by ann: because"),
-        (events.Removed(at=20, by="bob"), "removed by bob"),
-        (events.Compromised(at=20, instance="I0", cause="used twice"), "used twice"),
-        (
-            events.Inspected(at=20, instance="I0", presence=Presence.GONE, evidence="exit 137"),
-            "its instance is gone: exit 137",
-        ),
+        (in_mode(substantiated(), Mode.PAUSED), "it is paused: because"),
+        (in_mode(leased(), Mode.DRAINING), "it is draining: because"),
+        (in_mode(substantiated(), Mode.STOPPED), "it is stopped: because"),
+        (quarantined(latent()), "it is quarantined: 504"),
+        (replace(latent(), removing=True), "it is being removed"),
+        (after(leased(), asked()), "ann waits to lease it"),
+        (held(), "it is leased by ann"),
     ],
-    ids=["stopped", "removed", "compromised", "gone"],
+    ids=lambda given: given if isinstance(given, str) else "",
 )
-def test_loss_and_orders_end_it_and_say_why(event: events.Event, why: str) -> None:
-    worker, ordered = drive(held(), event)
-    assert worker.person is None
-    assert over(ordered) == why
+def test_V5_V11_a_worker_that_a_person_may_not_ask_for(worker: Worker, why: str) -> None:
+    with pytest.raises(IllegalTransition, match=why):
+        step(worker, asked(40))
 
 
-def test_renewed_it_lasts_from_now_and_a_stale_id_changes_nothing() -> None:
-    again = events.PersonRenewed(at=100, lease="P1", until=700, ttl_s=600, reason="more", by="ann")
-    worker, _ = drive(held(), again)
-    assert worker.person is not None
-    assert (worker.person.until, worker.person.reason) == (700, "more")
-    assert drive(worker, fired(Timer.PERSON, 305))[0] == worker
-    assert drive(worker, replace(again, lease="P0", until=9999))[0] == worker
-    assert drive(worker, replace(left(), lease="P0"))[0] == worker
-
-
-# --- giving it back ------------------------------------------------------------------------------
-
-
-def test_V10_what_a_person_used_is_replaced() -> None:
-    worker, ordered = drive(held(), left())
-    assert worker.state is State.INSUBSTANTIATING
-    assert {"SendAway", "Destroy"} <= set(kinds(ordered))
-    assert over(ordered) == "released"
-    assert worker.quarantine_until is None
-
-
-def test_unless_they_keep_it_and_then_it_is_idle_like_any_other() -> None:
-    for worker, event in ((held(keep=True), left()), (held(), left(keep=True))):
-        after, ordered = drive(worker, event)
-        assert after.state is State.SUBSTANTIATED
-        assert after.timers[Timer.IDLE] == 650
-        assert why_not_leasable(after) is None
-        assert "OfferSlots" in kinds(ordered)
-
-
-def test_it_expires_by_itself() -> None:
-    worker, ordered = drive(held(), fired(Timer.PERSON, 305))
-    assert worker.state is State.INSUBSTANTIATING
-    assert over(ordered) == "expired"
-
-
-def test_a_drained_worker_goes_when_the_person_does_also_if_it_is_kept() -> None:
-    worker, _ = drive(held(keep=True), mode(Mode.DRAINING), left())
-    assert worker.state is State.INSUBSTANTIATING
-
-
-def test_a_permanent_worker_s_machine_is_its_owner_s() -> None:
-    worker, _ = drive(permanent(), asked(), left())
-    assert worker.state is State.SUBSTANTIATED
-    gone = events.Detached(at=10, connection="c1", cause="reboot")
-    away, _ = drive(permanent(), asked(), gone)
-    assert away.person is not None
-    after, _ = drive(away, left())
-    assert after.state is State.LATENT
-    assert Timer.MISSING in after.timers
-
-
-# --- a hub's end ---------------------------------------------------------------------------------
-
-
-def reloaded(worker: Worker) -> Worker:
-    return replace(worker, connection=None, resumable=False, timers={}, destroying=False)
-
-
-def test_V12_a_lease_survives_the_hub_and_can_still_be_renewed_when_it_ran_out_meanwhile() -> None:
-    for at, until in ((100, 305), (300, 360), (1000, 1060)):
-        worker, _ = drive(reloaded(held()), events.Recovered(at=at))
-        assert worker.person is not None
-        assert worker.person.until == until
-        assert worker.timers[Timer.PERSON] == until
-
-
-@pytest.mark.parametrize(
-    "worker", [latent(), substantiating(), leased(), insubstantiating()], ids=lambda w: w.state
-)
-def test_V17_who_waits_waits_no_longer_than_they_said_whatever_happens(worker: Worker) -> None:
-    waiting, _ = drive(worker, asked())
-    again, _ = drive(reloaded(waiting), events.Recovered(at=30))
-    for one in (waiting, again):
-        assert one.timers[Timer.PERSON] == 65
-        assert drive(one, fired(Timer.PERSON, 65))[0].person is None
+def test_a_worker_is_not_started_for_a_build_while_a_person_waits_for_it() -> None:
+    waiting = after(latent(), asked())
+    assert why_not_startable(waiting) == "ann waits to lease it: debugging"
+    assert why_no_instance(waiting) is None

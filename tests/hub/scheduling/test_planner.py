@@ -23,7 +23,6 @@ from hostler_hub.scheduling.planner import (
     starving,
 )
 from hostler_hub.scheduling.pool_key import PoolKey
-from hostler_hub.scheduling.reasons import why_not_now
 from hostler_hub.specs.build import BuildSpec
 
 
@@ -155,18 +154,6 @@ def test_a_worker_that_was_away_is_not_owed_what_it_missed() -> None:
     assert sorted(names) == ["w1", "w1", "w2", "w2"]
     shares.keep(["w2"])
     assert shares.of("w1") <= shares.of("w2")
-
-
-def test_why_names_the_worker_s_reason_and_what_would_change_it() -> None:
-    paused = up("w1").life
-    paused = replace(paused, mode=Mode.PAUSED, mode_reason="patching")
-    said = [why_not_now(life) for life in (paused, up("w2", leases=1).life, latent("w3").life)]
-    assert [each.text for each in said] == [
-        "it is paused: patching",
-        "all 1 of its slots are leased",
-        "it is latent",
-    ]
-    assert said[0].remedy == "resume it (mode active)"
 
 
 # --- pools ---------------------------------------------------------------------------------------

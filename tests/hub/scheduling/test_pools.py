@@ -1,4 +1,4 @@
-"""What a group's workers may do together: starts, breakers, idle instances, lost ones."""
+"""What a group's workers may do together: starts, idle instances, lost ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler_hub.lifecycle import Instance, Policy, State, Worker
-from hostler_hub.scheduling.breaker import PAUSES, Breaker
 from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.scheduling.pools import BACK_S, HOLD_LONGEST_S, LOST_LEAST, Census, Pool, census
 from hostler_hub.specs.group import GroupDefinition
@@ -69,54 +68,6 @@ def test_A9_a_clock_that_is_set_back_does_not_keep_starts_back() -> None:
     group.started(NOW)
     assert group.budget(Census(), NOW).starts == 0
     assert group.budget(Census(), NOW - 86400).starts == 1
-
-
-# --- the breaker ---------------------------------------------------------
-
-
-def failing(times: int, *names: str, allowed: int = 3) -> Breaker:
-    breaker = Breaker()
-    for number in range(times):
-        breaker = breaker.failed(NOW, names[number % len(names)], "no quota", allowed)
-    return breaker
-
-
-def test_P5_it_opens_after_failures_of_more_than_one_worker() -> None:
-    assert failing(2, "a", "b").state(NOW) == "closed"
-    opened = failing(3, "a", "b")
-    assert (opened.state(NOW), opened.starts(NOW, 0)) == ("open", 0)
-    assert failing(50, "a").state(NOW) == "closed"  # a single worker rests by itself
-
-
-def test_P9_half_open_lets_one_through_and_a_failure_doubles_the_pause() -> None:
-    breaker = failing(3, "a", "b")
-    assert breaker.open_until is not None
-    later = breaker.open_until
-    assert (breaker.starts(later, 0), breaker.starts(later, 1)) == (1, 0)
-    assert breaker.state(later) == "half-open"
-    again = breaker.failed(later, "a", "no quota", 3)
-    assert again.pause_s == 2 * breaker.pause_s
-    assert again.open_until == later + again.pause_s
-    assert again.succeeded().starts(later, 5) is None
-
-
-def test_what_was_under_way_when_it_opened_does_not_double_the_pause() -> None:
-    breaker = failing(3, "a", "b")
-    late = breaker.failed(NOW + 1, "c", "no quota", 3)
-    assert (late.open_until, late.pause_s) == (breaker.open_until, breaker.pause_s)
-
-
-@given(outcomes=st.lists(st.booleans(), max_size=60))
-def test_P9_the_number_of_starts_in_an_outage_is_bounded(outcomes: list[bool]) -> None:
-    breaker, now = Breaker(), NOW
-    for works in outcomes:
-        if breaker.starts(now, 0) == 0:
-            assert breaker.open_until is not None
-            assert 0 < breaker.open_until - now <= PAUSES.longest_s
-            now = breaker.open_until
-        name = f"w{len(outcomes)}{now}"
-        breaker = breaker.succeeded() if works else breaker.failed(now, name, "", 3)
-        assert works == (breaker == Breaker())
 
 
 # --- idle ones ---------------------------------------------------------

@@ -112,8 +112,8 @@ def provider() -> FakeProvider:
 
 
 @pytest.fixture
-async def hub(database_url: str, tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Hub]:
-    async with hub_on(database_url, tmp_path, provider) as made:
+async def hub(sqlite_url: str, tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Hub]:
+    async with hub_on(sqlite_url, tmp_path, provider) as made:
         yield made
 
 
@@ -271,12 +271,12 @@ async def test_a_removed_worker_is_gone_when_its_instance_is(hub: Hub) -> None:
 
 
 async def test_K2_an_intent_without_a_create_comes_to_rest(
-    database_url: str, tmp_path: Path, provider: FakeProvider
+    sqlite_url: str, tmp_path: Path, provider: FakeProvider
 ) -> None:
-    async with hub_on(database_url, tmp_path, provider) as hub:
+    async with hub_on(sqlite_url, tmp_path, provider) as hub:
         await hub.define(create="hang")
         await hub.want()  # the create is under way for ever; this hub dies with it
-    async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
+    async with hub_on(sqlite_url, tmp_path, provider, at=START + 50) as hub:
         await hub.controller.recover()
         await hub.controller.settle(60)
         assert hub.life().state is State.LATENT
@@ -285,16 +285,16 @@ async def test_K2_an_intent_without_a_create_comes_to_rest(
 
 
 async def test_K3_a_create_that_was_done_is_adopted(
-    database_url: str, tmp_path: Path, provider: FakeProvider
+    sqlite_url: str, tmp_path: Path, provider: FakeProvider
 ) -> None:
-    async with hub_on(database_url, tmp_path, provider) as hub:
+    async with hub_on(sqlite_url, tmp_path, provider) as hub:
         await hub.define()
         instance = await hub.want()
         await hub.controller.settle(60)
         entry = hub.registry.get("w")
         forgotten = {**columns_of(entry.life), "handle": None}
         await hub.store.write(workers.update, "w", entry.revision, forgotten)
-    async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
+    async with hub_on(sqlite_url, tmp_path, provider, at=START + 50) as hub:
         await hub.controller.recover()
         await hub.controller.settle(60)
         assert hub.life().instance is not None
@@ -305,9 +305,9 @@ async def test_K3_a_create_that_was_done_is_adopted(
 
 
 async def test_K11_a_stop_that_was_under_way_is_finished(
-    database_url: str, tmp_path: Path, provider: FakeProvider
+    sqlite_url: str, tmp_path: Path, provider: FakeProvider
 ) -> None:
-    async with hub_on(database_url, tmp_path, provider) as hub:
+    async with hub_on(sqlite_url, tmp_path, provider) as hub:
         await hub.define(destroy="fail")
         await hub.want()
         await hub.controller.settle(60)
@@ -317,7 +317,7 @@ async def test_K11_a_stop_that_was_under_way_is_finished(
         row = (await hub.store.read(workers.load_all))[0]
         works = {**row["definition"], "driver_options": {}}
         await hub.store.write(workers.redefine, "w", works, None)
-    async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
+    async with hub_on(sqlite_url, tmp_path, provider, at=START + 50) as hub:
         await hub.controller.recover()
         await hub.controller.settle(60)
         assert hub.life().state is State.LATENT
@@ -326,12 +326,12 @@ async def test_K11_a_stop_that_was_under_way_is_finished(
 
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_V3_an_instance_is_stopped_where_it_was_started_whatever_was_redefined_since(
-    database_url: str, tmp_path: Path, provider: FakeProvider, restarts: bool
+    sqlite_url: str, tmp_path: Path, provider: FakeProvider, restarts: bool
 ) -> None:
     moved = WorkerDefinition.model_validate(
         {"name": "w", "driver": "fake", "driver_options": {"region": "north"}}
     )
-    async with hub_on(database_url, tmp_path, provider) as hub:
+    async with hub_on(sqlite_url, tmp_path, provider) as hub:
         await hub.define(region="south")
         await hub.want()
         await hub.controller.settle(60)
@@ -345,7 +345,7 @@ async def test_V3_an_instance_is_stopped_where_it_was_started_whatever_was_redef
             await hub.controller.settle(60)
             assert [each.region for each in provider.instances.values()] == ["north"]
             return
-    async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
+    async with hub_on(sqlite_url, tmp_path, provider, at=START + 50) as hub:
         await hub.controller.recover()
         await hub.controller.handle("w", events.Unwanted(at=START + 51, cause="x"))
         await hub.controller.settle(60)
@@ -353,10 +353,10 @@ async def test_V3_an_instance_is_stopped_where_it_was_started_whatever_was_redef
 
 
 async def test_K10_a_lease_without_a_holder_is_handed_to_whoever_gives_builds_back(
-    database_url: str, tmp_path: Path, provider: FakeProvider
+    sqlite_url: str, tmp_path: Path, provider: FakeProvider
 ) -> None:
     """The last hub persisted that the instance goes, and died before it gave the build back."""
-    async with hub_on(database_url, tmp_path, provider) as hub:
+    async with hub_on(sqlite_url, tmp_path, provider) as hub:
         await hub.define()
         instance = await hub.want()
         await hub.controller.settle(60)
@@ -365,16 +365,16 @@ async def test_K10_a_lease_without_a_holder_is_handed_to_whoever_gives_builds_ba
         await hub.store.write(lambda c: c.execute(leases.insert(), {**lease, **times}) and None)
         await hub.attach()
         await hub.controller.handle("w", events.Unwanted(at=START, cause="x"))
-    async with hub_on(database_url, tmp_path, provider, at=START + 50) as hub:
+    async with hub_on(sqlite_url, tmp_path, provider, at=START + 50) as hub:
         order = hub.core.receivers.lost_leases.get_nowait()
         assert (order.leases, order.still_running) == (("L1",), True)
         assert hub.life().leases == ()
 
 
 async def test_modes_quarantines_and_errors_survive_a_restart(
-    database_url: str, tmp_path: Path, provider: FakeProvider
+    sqlite_url: str, tmp_path: Path, provider: FakeProvider
 ) -> None:
-    async with hub_on(database_url, tmp_path, provider) as hub:
+    async with hub_on(sqlite_url, tmp_path, provider) as hub:
         await hub.define(create="fail")
         await hub.want()
         await hub.controller.settle(60)
@@ -383,7 +383,7 @@ async def test_modes_quarantines_and_errors_survive_a_restart(
         )
         await hub.controller.handle("w", pause)
         before = hub.life()
-    async with hub_on(database_url, tmp_path, provider, at=START + 5) as hub:
+    async with hub_on(sqlite_url, tmp_path, provider, at=START + 5) as hub:
         await hub.controller.recover()
         after = hub.life()
         assert (after.mode, after.mode_reason, after.mode_by) == (Mode.PAUSED, "patching", "ann")

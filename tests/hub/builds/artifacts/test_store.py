@@ -405,8 +405,8 @@ async def test_what_the_hub_refused_is_why_the_command_failed(desk: Desk) -> Non
     command = CommandRun("i", None, transfer=desk.exchange.open(ReceiveFile("f", 3)))
     with pytest.raises(ProtocolError):
         await command.carry(write(b"four"))
+    command.stored.set()  # which the command's end waits for
     await command.update([["rc", 1], ["stderr", ["the hub refused it\n", [18], [0.0]]]])
-    command.stored.set()
     await command.complete("Traceback: what a stock worker says then")
     outcome = command.outcome.result()
     assert (outcome.state, outcome.text) == ("failure", "the file is larger than 3 bytes")

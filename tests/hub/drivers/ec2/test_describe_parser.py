@@ -11,6 +11,8 @@ from peers.ec2 import AMI, REGION, Ec2, Fault, running
 
 from hostler_hub.drivers.ec2 import describe_parser
 
+pytestmark = pytest.mark.peer("ec2")
+
 
 def client_of(ec2: Ec2) -> Any:
     keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import needs
 from peers.sshd import Sshd
 
 from hostler_hub.drivers.transports.ssh.access import SshAccess
@@ -21,6 +22,7 @@ MakeTransport = Callable[..., SshTransport]
 
 
 @pytest.fixture
+@needs("sshd")
 def make_sshd(tmp_path: Path) -> Iterator[MakeSshd]:
     """Starts a server with more lines of configuration."""
     made: list[Sshd] = []

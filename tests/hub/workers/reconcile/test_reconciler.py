@@ -106,8 +106,8 @@ def provider() -> FakeProvider:
 
 
 @pytest.fixture
-async def hub(database_url: str, tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Hub]:
-    async with hub_on(database_url, tmp_path, provider) as made:
+async def hub(sqlite_url: str, tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Hub]:
+    async with hub_on(sqlite_url, tmp_path, provider) as made:
         yield made
 
 
