@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from hostler_agent.instances.directories import Place, read_json, write_private
+from hostler_agent.instances.directories import Place, read_json
 from hostler_agent.instances.errors import BUSY, GONE, REQUEST, HostError, of_system
 from hostler_agent.instances.launch import LOG, Ending, Mark, Start
 from hostler_agent.instances.reply import text, ulid
 from hostler_agent.instances.system import files, processes
+from hostler_agent.private_files import write_private
 
 Request = Mapping[str, Any]
 Reply = dict[str, Any]

@@ -106,21 +106,6 @@ class Lock:
             raise of_system(error, "note the instance's end") from error
 
 
-def write_private(path: Path, content: str) -> None:
-    """Whole or not at all, on the disk, and never readable by others; raises OSError."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(files.create_private(fresh), "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a file; empty when there is none that can be read."""
     try:

@@ -26,11 +26,6 @@ def make_private(path: Path) -> None:
         )
 
 
-def create_private(path: Path) -> int:
-    """A descriptor to write a new file of ours alone. Raises OSError."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-
-
 def open_lock(path: Path) -> int:
     """A descriptor of a file that may be locked. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

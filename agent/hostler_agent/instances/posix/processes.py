@@ -17,12 +17,13 @@ from typing import Any, Optional
 
 assert sys.platform != "win32"
 
-from hostler_agent.instances.directories import Place, read_json, write_private
+from hostler_agent.instances.directories import Place, read_json
 from hostler_agent.instances.errors import NOT_PERMITTED, SURVIVES, HostError, of_system
 from hostler_agent.instances.launch import LOG, MARK_OPTION, RECORD, Ending, Mark, Start
 from hostler_agent.instances.posix import systemd
 from hostler_agent.jobs.posix import procfs
-from hostler_agent.jobs.posix.procfs import Patience
+from hostler_agent.jobs.posix.procfs import PollDeadline
+from hostler_agent.private_files import write_private
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
@@ -200,10 +201,10 @@ def end(agents: Sequence[Identity], grace_s: float) -> tuple[list[Identity], boo
 
 def await_end(agents: Sequence[Identity], deadline_s: float) -> list[Identity]:
     """Those that are still there after so long."""
-    patience = Patience(deadline_s)
+    deadline = PollDeadline(deadline_s)
     alive = [agent for agent in agents if agent.lives()]
-    while alive and not patience.over:
-        time.sleep(patience.next_pause_s())
+    while alive and not deadline.passed:
+        time.sleep(deadline.next_pause_s())
         alive = [agent for agent in alive if agent.lives()]
     return alive
 

@@ -35,12 +35,6 @@ def make_private(path: Path) -> None:
         raise HostError(NOT_PERMITTED, str(error)) from error
 
 
-def create_private(path: Path) -> int:
-    """A descriptor to write a new file of ours alone. Raises OSError."""
-    handle = security.make_file(path)
-    return msvcrt.open_osfhandle(handle.detach(), os.O_WRONLY | os.O_BINARY | os.O_NOINHERIT)
-
-
 def open_lock(path: Path) -> int:
     """A descriptor of a file that may be locked. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_BINARY | os.O_NOINHERIT)

@@ -21,11 +21,12 @@ assert sys.platform == "win32"
 
 from hostler_agent.config import Config, load
 from hostler_agent.errors import ConfigurationError
-from hostler_agent.instances.directories import Place, read_json, write_private
+from hostler_agent.instances.directories import Place, read_json
 from hostler_agent.instances.launch import LOG, RECORD, Mark
 from hostler_agent.instances.windows import services
 from hostler_agent.instances.windows.processes import ENVIRONMENT, job_name
 from hostler_agent.jobs.windows.job_object import JobObject
+from hostler_agent.private_files import write_private
 from hostler_agent.run import LOG_FORMAT, guarded, run
 
 EXIT_REFUSED = 3

@@ -22,7 +22,7 @@ from typing import Any, Callable, Optional
 
 assert sys.platform == "win32"
 
-from hostler_agent.instances.directories import Place, read_json, write_private
+from hostler_agent.instances.directories import Place, read_json
 from hostler_agent.instances.errors import (
     NOT_PERMITTED,
     REQUEST,
@@ -34,6 +34,7 @@ from hostler_agent.instances.errors import (
 from hostler_agent.instances.launch import LOG, RECORD, Ending, Mark, Start
 from hostler_agent.instances.windows import programs, services, tasks
 from hostler_agent.jobs.windows.job_object import JobObject
+from hostler_agent.private_files import write_private
 from hostler_agent.win32 import api
 
 ENVIRONMENT = "environment.json"

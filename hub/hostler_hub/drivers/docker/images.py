@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.docker.daemon import Daemon, NotThere
 from hostler_hub.drivers.docker.options import LABEL_PREFIX, DockerOptions
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.errors import SecretRefused
+from hostler_hub.runtime.secrets import Secrets
 
 if TYPE_CHECKING:
     from docker import APIClient
