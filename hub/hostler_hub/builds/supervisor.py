@@ -7,7 +7,7 @@ exception that says why (V6). The controller orders losses through ``lost_leases
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from sqlalchemy import Connection, RowMapping
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.runner import Runner
 from hostler_hub.builds.step_runner import CommandGone, Services
+from hostler_hub.builds.views import BuildCounts
 from hostler_hub.lifecycle import commands, events
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.scheduling.backlog import Backlog, retry_delay_s
@@ -129,8 +130,8 @@ class Supervisor:
         if tasks:
             await asyncio.wait(tasks, timeout=RELEASE_S)
 
-    def counts(self) -> Mapping[str, int]:
-        return {"queued": len(self._backlog), "running": len(self._attempts)}
+    def counts(self) -> BuildCounts:
+        return BuildCounts(queued=len(self._backlog), running=len(self._attempts))
 
     # --- attempts that cannot go on -------------------------------------------------------------
 

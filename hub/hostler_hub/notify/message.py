@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-Incident = Mapping[str, Any]
+from hostler_hub.workers.incident_views import IncidentView
 
 
 class NotSent(Exception):
@@ -25,7 +24,7 @@ class Notice:
     """One thing that is told. An `opened` one whose incident is over by now says both."""
 
     about: str
-    incident: Incident | None
+    incident: IncidentView | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,9 +72,9 @@ class Expectations(BaseModel):
 class Tool:
     """What an agent found of a tool: where, of which version, or what kept it from asking."""
 
-    path: str | None = None
-    version: str | None = None
-    problem: str | None = None
+    path: Annotated[str | None, Field(description="Where its executable is.")] = None
+    version: Annotated[str | None, Field(description="The version that it says it has.")] = None
+    problem: Annotated[str | None, Field(description="Why its version is not known.")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +90,11 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as it should be."""
+    """One thing of a worker's machine that is not as its definition expects."""
 
-    what: str
-    expected: str
-    found: str
+    what: Annotated[str, Field(description="What differs: the clock, a fact, a tool.")]
+    expected: Annotated[str, Field(description="What the definition expects.")]
+    found: Annotated[str, Field(description="What the agent reports.")]
 
     def __str__(self) -> str:
         return f"{self.what}: expected {self.expected} → found {self.found}"

@@ -37,16 +37,15 @@ PasswordOrRef = Annotated[
 ]
 
 
-class WorkerDefinition(BaseModel):
-    """One worker as its owner defines it. Buildbot's own names where it has them, in seconds.
+class PublicDefinition(BaseModel):
+    """What a worker's owner defines and everybody may see. Durations are in seconds.
 
+    The names are Buildbot's own where it has them.
     `default_properties` lose against the facts an agent reports, `properties` win over them.
     `build_wait_timeout`: idle time until the instance is stopped; 0 at once, below 0 only when the
     hub stops. `expects` is compared with the machine at each attach, before the first lease.
     `missing_timeout` and `keepalive_interval`: null is the driver's, and the hub's.
-    `max_uses` builds and `max_uptime` seconds are what one instance is good for. `password` is
-    write-only and belongs to workers that run without the hub's doing: itself, or where the hub
-    finds it; null keeps the one that is stored.
+    `max_uses` builds and `max_uptime` seconds are what one instance is good for.
     """
 
     model_config = STRICT
@@ -69,8 +68,18 @@ class WorkerDefinition(BaseModel):
     keepalive_interval: Interval | None = None
     check_instance_interval: PositiveSeconds = 10
     expects: Expectations | None = None
-    password: PasswordOrRef | None = None
     description: Text | None = None
+
+
+class WorkerDefinition(PublicDefinition):
+    """One worker as its owner defines it; a definition of the fleet's inventory.
+
+    `password` is write-only and belongs to workers that run without the hub's doing: itself, or
+    where the hub finds it; null keeps the one that is stored. The other fields are those of
+    `PublicDefinition`.
+    """
+
+    password: PasswordOrRef | None = None
 
     @property
     def password_ref(self) -> SecretRef | None:
