@@ -25,6 +25,7 @@ from hostler_hub.scheduling.backlog import Backlog
 from hostler_hub.scheduling.planner import Waiting
 from hostler_hub.scheduling.reasons import Reasons
 from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.states import BuildState
 from hostler_hub.store import builds
 from hostler_hub.store.rows import Row
 
@@ -156,7 +157,7 @@ def _new_row(build_id: str, spec: BuildSpec, by: str, now: float) -> dict[str, A
     return {
         "id": build_id,
         "name": spec.name,
-        "state": "queued",
+        "state": BuildState.QUEUED.value,
         "spec": spec.model_dump(mode="json"),
         "priority": spec.priority,
         "submitted_by": by,
@@ -192,7 +193,8 @@ def _cancel(c: Connection, build_id: str, reason: str, at: float) -> str | None:
     row = builds.get(c, build_id)
     if row is None:
         return None
-    if row["state"] == "queued" and builds.finish(c, build_id, "cancelled", reason, at):
+    queued = row["state"] == BuildState.QUEUED
+    if queued and builds.finish(c, build_id, BuildState.CANCELLED, reason, at):
         return "finished"
     builds.request_cancel(c, build_id, reason)
     return "asked"

@@ -14,7 +14,7 @@ class _DescribedState(StrEnum):
 
     sentence: str
 
-    def __new__(cls, value: str, sentence: str) -> Self:
+    def __new__(cls, value: str, sentence: str = "") -> Self:
         state = str.__new__(cls, value)
         state._value_ = value
         state.sentence = sentence

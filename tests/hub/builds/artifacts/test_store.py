@@ -150,7 +150,7 @@ async def test_a_file_is_staged_and_then_there(desk: Desk) -> None:
     assert (await desk.exchange.artifacts.page(BUILD, 10, None)).items == []
     digest = hashlib.sha256(b"one two").hexdigest()
     stored = {"path": "a/b", "size_bytes": 7, "sha256": digest}
-    assert await desk.exchange.keep(transfer, wanted, FIRST) == [stored]
+    assert await desk.exchange.keep(transfer, wanted, FIRST) == [stored.model_dump()]
     transfer.discard()
     assert desk.files() == {f"{BUILD}/1/a/b": b"one two"}
     page = await desk.exchange.artifacts.page(BUILD, 10, None)
@@ -308,7 +308,7 @@ async def test_N4_a_stored_file_is_read_to_its_end_and_that_is_empty_bytes(desk:
     with pytest.raises(TransferRefused, match="has not read all of it"):
         await desk.exchange.keep(transfer, wanted, FIRST)
     assert await read(transfer, 5) == b""
-    assert await desk.exchange.keep(transfer, wanted, FIRST) == [stored]
+    assert await desk.exchange.keep(transfer, wanted, FIRST) == [stored.model_dump()]
     await transfer.take(messages.UpdateReadFileClose(ID))
     with pytest.raises(ProtocolError):  # single use
         await read(transfer, 5)
