@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.hostler.fleet.plugins.module_utils import selection
+from ansible_collections.hostler.fleet.plugins.modules import build, build_info
+
+from hostler_hub.lifecycle.model import Mode, State
+from hostler_hub.specs.states import TERMINAL_BUILD_STATES, BuildState
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "module-returns"))
@@ -54,3 +59,11 @@ def test_every_module_that_returns_views_is_known_here() -> None:
     for path in sorted(MODULES.glob("*.py")):
         keys = {key for key, value in returned(path.read_text()).items() if "contains" in value}
         assert keys == set(SHOWN.get(path.stem, {})) | own.get(path.stem, set()), path.stem
+
+
+def test_the_plugins_words_for_states_are_the_hub_s() -> None:
+    assert list(State) == selection.STATES
+    assert list(Mode) == selection.MODES
+    assert set(build.TERMINAL) == TERMINAL_BUILD_STATES
+    options = yaml.safe_load(build_info.DOCUMENTATION)["options"]
+    assert options["state"]["choices"] == list(BuildState)

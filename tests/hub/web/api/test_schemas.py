@@ -5,9 +5,12 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import pytest
+from pydantic import BaseModel
 
+from hostler_hub.specs.group import GroupDefinition
 from hostler_hub.specs.view import View
 from hostler_hub.web import application
+from hostler_hub.workers.views import DefinitionView
 
 DOCUMENT = application.create(lambda app: nullcontext()).openapi()  # type: ignore[arg-type, return-value]
 
@@ -17,8 +20,11 @@ def models(kind: type[View]) -> list[type[View]]:
     return [each for each in below if each.__module__.startswith("hostler_hub.")]
 
 
-@pytest.mark.parametrize("model", models(View), ids=lambda model: model.__name__)
-def test_every_field_of_every_view_says_what_it_is(model: type[View]) -> None:
+DEFINITIONS = (DefinitionView, GroupDefinition)
+
+
+@pytest.mark.parametrize("model", [*models(View), *DEFINITIONS], ids=lambda model: model.__name__)
+def test_every_field_of_every_view_says_what_it_is(model: type[BaseModel]) -> None:
     assert model.__doc__
     assert [name for name, field in model.model_fields.items() if not field.description] == []
 
