@@ -44,6 +44,7 @@ check: setup lint ## style, types, dependency rules, generated docs
 	$(BIN)/mypy --platform win32 -p hostler_agent
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/state-diagram --check
+	$(BIN)/python scripts/module-returns --check
 
 lint:
 	$(BIN)/ruff check .
@@ -60,8 +61,9 @@ sanity: setup ## ansible-test sanity on the collection as it is built
 molecule: setup ## Molecule: the roles, here and on a machine with systemd, and a fleet on Docker (root)
 	scripts/molecule
 
-docs: setup ## generate what in docs/ is generated
+docs: setup ## generate what in docs/ and in the modules' RETURN is generated
 	$(BIN)/python scripts/state-diagram
+	$(BIN)/python scripts/module-returns
 
 agent.pyz: setup ## the agent as one file, for machines with nothing but Python 3.9+
 	$(BIN)/python scripts/make-agent-pyz agent.pyz

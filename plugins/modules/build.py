@@ -220,6 +220,73 @@ build:
   description: The build as the hub tells it.
   returned: always but in check mode
   type: dict
+  contains:
+    id:
+      description: The build's id.
+      type: str
+      returned: always
+    name:
+      description: What it is called.
+      type: str
+      returned: always
+    state:
+      description: V(queued), V(running), V(success), V(failure), V(exception) or V(cancelled).
+      type: str
+      returned: always
+    spec:
+      description: The build as it was submitted.
+      type: dict
+      returned: always
+    worker:
+      description: The worker that runs or ran it.
+      type: str
+      returned: always
+    attempts:
+      description: How often it was started.
+      type: int
+      returned: always
+    submitted_by:
+      description: Who submitted it, by the token's name.
+      type: str
+      returned: always
+    submitted_at:
+      description: When it was submitted.
+      type: str
+      returned: always
+    started_at:
+      description: When its latest attempt began.
+      type: str
+      returned: always
+    finished_at:
+      description: When it had its result.
+      type: str
+      returned: always
+    result_text:
+      description: How it ended, in a sentence.
+      type: str
+      returned: always
+    why:
+      description:
+        - Why it still waits, in a sentence. A list says it of those builds that are next, 20 at most and fewer in a
+          large fleet; a single build's answer always does.
+      type: str
+      returned: always
+    properties:
+      description: Those it was submitted with, and over them those that its steps have set.
+      type: dict
+      returned: always
+    steps:
+      description: The steps of its latest attempt with their results; a list of builds leaves them out.
+      type: list
+      elements: dict
+      returned: always
+    why_workers:
+      description:
+        - For each worker all reasons why it does not run the build, and a remedy for each; only in a single build's
+          answer, and only while it waits.
+      type: list
+      elements: dict
+      returned: while it waits
   sample: {id: 01JD0000000000000000000000, state: success, worker: local-1, attempts: 1}
 log_tail:
   description: The last lines of the step that failed, or else of the last one.
@@ -237,6 +304,31 @@ artifacts:
   returned: when O(artifacts_dest) is given and the build succeeded
   type: list
   elements: dict
+  contains:
+    path:
+      description: Its path among the build's artifacts.
+      type: str
+      returned: always
+    size_bytes:
+      description: Its size.
+      type: int
+      returned: always
+    sha256:
+      description: The SHA-256 of its content, in hexadecimal digits.
+      type: str
+      returned: always
+    step:
+      description: The index of the step that gave it.
+      type: int
+      returned: always
+    modified_at:
+      description: When it was modified on the worker.
+      type: str
+      returned: always
+    stored_at:
+      description: When the hub had it.
+      type: str
+      returned: always
   sample: [{path: wheels/product-1.0.whl, size_bytes: 52311, sha256: 9f86d081884c7d65...}]
 """
 

@@ -73,6 +73,10 @@ builds:
       description: V(queued), V(running), V(success), V(failure), V(exception) or V(cancelled).
       type: str
       returned: always
+    spec:
+      description: The build as it was submitted.
+      type: dict
+      returned: always
     worker:
       description: The worker that runs or ran it.
       type: str
@@ -81,24 +85,48 @@ builds:
       description: How often it was started.
       type: int
       returned: always
+    submitted_by:
+      description: Who submitted it, by the token's name.
+      type: str
+      returned: always
+    submitted_at:
+      description: When it was submitted.
+      type: str
+      returned: always
+    started_at:
+      description: When its latest attempt began.
+      type: str
+      returned: always
+    finished_at:
+      description: When it had its result.
+      type: str
+      returned: always
     result_text:
       description: How it ended, in a sentence.
       type: str
       returned: always
     why:
       description:
-        - Why it still waits, in a sentence.
-        - A list says it of those builds that are next, 20 at most and fewer in a large fleet; any build's own with O(id).
+        - Why it still waits, in a sentence. A list says it of those builds that are next, 20 at most and fewer in a
+          large fleet; a single build's answer always does.
       type: str
       returned: always
-    why_workers:
-      description: With O(id), for each worker all reasons why it does not run the build, and a remedy for each.
-      type: list
-      returned: while it waits
-    steps:
-      description: Its steps with their results.
-      type: list
+    properties:
+      description: Those it was submitted with, and over them those that its steps have set.
+      type: dict
       returned: always
+    steps:
+      description: The steps of its latest attempt with their results; a list of builds leaves them out.
+      type: list
+      elements: dict
+      returned: always
+    why_workers:
+      description:
+        - For each worker all reasons why it does not run the build, and a remedy for each; only in a single build's
+          answer, and only while it waits.
+      type: list
+      elements: dict
+      returned: while it waits
   sample: [{id: 01JD0000000000000000000000, state: queued, why: "local-1 is paused"}]
 log_tail:
   description: The last lines of the step that failed, or else of the last one.

@@ -82,7 +82,7 @@ decisions:
       type: str
       returned: always
     rule:
-      description: By which rule, in a fixed word such as V(idle) or V(max_instances).
+      description: By which rule, in a fixed word such as C(idle) or C(max_instances).
       type: str
       returned: always
     text:

@@ -155,6 +155,40 @@ definition:
   description: The group's definition at the hub. Only for O(state=present) with O(name).
   returned: success
   type: dict
+  contains:
+    name:
+      description: The group's name.
+      type: str
+      returned: always
+    min_idle:
+      description: How many instances are kept up and idle.
+      type: int
+      returned: always
+    max_instances:
+      description: How many there may be that are not proven gone; null for any number.
+      type: int
+      returned: always
+    schedules:
+      description: Windows in which other numbers hold.
+      type: list
+      elements: dict
+      returned: always
+    max_starting:
+      description: How many may be starting at once; null for any number.
+      type: int
+      returned: always
+    max_starts_per_minute:
+      description: How many may be started within a minute; null for any number.
+      type: int
+      returned: always
+    failures_allowed:
+      description: After so many failed starts in a row, of more than one worker, none is started for a while.
+      type: int
+      returned: always
+    description:
+      description: What it is for, for people.
+      type: str
+      returned: always
   sample: {name: docker, min_idle: 2, max_instances: 20}
 """
 

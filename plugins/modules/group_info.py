@@ -68,8 +68,32 @@ groups:
       description: How many instances it has that are not proven gone.
       type: int
       returned: always
+    starting:
+      description: How many of them are starting.
+      type: int
+      returned: always
+    up:
+      description: How many of them are up.
+      type: int
+      returned: always
     idle:
       description: How many of them are up and idle.
+      type: int
+      returned: always
+    stopping:
+      description: How many of them are being stopped.
+      type: int
+      returned: always
+    lost:
+      description: How many of them have lost their agent.
+      type: int
+      returned: always
+    leases:
+      description: How many builds run on it.
+      type: int
+      returned: always
+    starts_last_minute:
+      description: How many starts there were in the last minute.
       type: int
       returned: always
     startable:

@@ -71,6 +71,56 @@ incident:
   description: The incident as the hub tells it, or null where there is none.
   returned: always
   type: dict
+  contains:
+    id:
+      description: The incident's id.
+      type: str
+      returned: always
+    worker:
+      description: The worker it happened to.
+      type: str
+      returned: always
+    kind:
+      description: What it is, such as C(missing), C(stop_failed) or C(compromised).
+      type: str
+      returned: always
+    instance:
+      description: The id of the instance it happened to.
+      type: str
+      returned: always
+    open:
+      description: Whether it is not over yet.
+      type: bool
+      returned: always
+    opened_at:
+      description: When it began.
+      type: str
+      returned: always
+    closed_at:
+      description: When it was over, or none.
+      type: str
+      returned: always
+    reason:
+      description: Why, in a sentence.
+      type: str
+      returned: always
+    close_reason:
+      description: Why it was over.
+      type: str
+      returned: always
+    evidence:
+      description: What was known of the worker when it began, and what was noted since.
+      type: dict
+      returned: always
+    notification:
+      description: V(sent), V(pending), V(failed) when somebody was given up, V(none) when nobody is told.
+      type: str
+      returned: always
+    deliveries:
+      description: Each message to each recipient with its state and its last error.
+      type: list
+      elements: dict
+      returned: always
   sample: {id: 01JD0000000000000000000000, worker: mac-1, kind: missing, open: true, notification: sent}
 """
 

@@ -72,7 +72,11 @@ incidents:
       type: str
       returned: always
     kind:
-      description: What it is, such as V(missing), V(stop_failed) or V(compromised).
+      description: What it is, such as C(missing), C(stop_failed) or C(compromised).
+      type: str
+      returned: always
+    instance:
+      description: The id of the instance it happened to.
       type: str
       returned: always
     open:
@@ -84,7 +88,7 @@ incidents:
       type: str
       returned: always
     closed_at:
-      description: When it was over, or V(none).
+      description: When it was over, or none.
       type: str
       returned: always
     reason:
@@ -96,7 +100,7 @@ incidents:
       type: str
       returned: always
     evidence:
-      description: What was known of the worker when it began.
+      description: What was known of the worker when it began, and what was noted since.
       type: dict
       returned: always
     notification:

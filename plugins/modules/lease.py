@@ -113,24 +113,40 @@ lease:
       description: Why.
       type: str
       returned: always
-    until:
-      description: When it expires, or until when it is waited for.
-      type: str
+    keep:
+      description: Whether the instance goes on afterwards.
+      type: bool
       returned: always
     ttl_s:
       description: For how many seconds it is given.
       type: float
       returned: always
-    keep:
-      description: Whether the instance goes on afterwards.
-      type: bool
+    asked_at:
+      description: When it was asked for.
+      type: str
+      returned: always
+    granted_at:
+      description: When it was granted.
+      type: str
+      returned: always
+    until:
+      description: When it expires, or until when it is waited for.
+      type: str
+      returned: always
+    why:
+      description: Why it is still waited for.
+      type: str
       returned: always
     connection:
       description:
-        - How to get to the worker while you have it, as far as the driver and the agent tell. C(facts) are the machine's
-          own, such as C(hostname); C(handle) is the driver's, such as a container's id; C(driver_options) are those it
-          was started with, such as an SSH host.
+        - How to get to the worker while you have it, as far as the driver and the agent tell. C(facts) are the
+          machine's own, such as C(hostname); C(handle) is the driver's, such as a container's id; C(driver_options)
+          are those it was started with, such as an SSH host.
       type: dict
+      returned: always
+    ended_at:
+      description: When it ended.
+      type: str
       returned: always
     end_reason:
       description: How it ended.

@@ -92,29 +92,38 @@ findings:
     kind:
       description:
         - V(orphan) should have ended. V(unknown) was never heard of. V(absent) should be there and is not listed.
-          V(unrecorded) was created, but the answer was lost. V(spare) is a stopped machine that its worker keeps no longer.
+          V(unrecorded) was created, but the answer was lost. V(spare) is a stopped machine that its worker keeps no
+          longer.
       type: str
       returned: always
     action:
       description: What is done about it, V(destroy), V(give_up), V(adopt), V(wait) for a second look or V(hold).
       type: str
       returned: always
+    instance:
+      description: The id of the instance.
+      type: str
+      returned: always
+    epoch:
+      description: The instance's epoch.
+      type: int
+      returned: always
+    worker:
+      description: Whose instance it is or was, if that is known.
+      type: str
+      returned: always
     name:
       description: What the provider calls it.
       type: str
       returned: always
-    worker:
-      description: Whose instance it is or was, if that is known.
+    created_at:
+      description: When it was created, if the provider tells.
       type: str
       returned: always
     age_s:
       description: Seconds since it was created, if the provider tells.
       type: float
       returned: always
-    cost:
-      description: What it has cost at the price given.
-      type: float
-      returned: when O(prices) names its driver, the age is known, and it was running (a V(spare) costs its volumes only)
     reason:
       description: Why this is done about it.
       type: str
@@ -127,6 +136,10 @@ findings:
       description: Why it could not be done.
       type: str
       returned: always
+    cost:
+      description: What it has cost at the price given.
+      type: float
+      returned: when O(prices) names its driver, the age is known, and it was running (a V(spare) costs its volumes only)
   sample: [{driver: ec2, kind: orphan, action: destroy, name: i-0abc, worker: build-7, age_s: 691200.0, cost: 41.01, done: true}]
 summary:
   description: A line per finding, for people.
@@ -141,12 +154,38 @@ checked:
   returned: success
   type: list
   elements: dict
+  contains:
+    driver:
+      description: The driver.
+      type: str
+      returned: always
+    listed:
+      description: How many instances its provider listed.
+      type: int
+      returned: always
+    expected:
+      description: How many the hub expected.
+      type: int
+      returned: always
+    spares:
+      description: How many stopped machines are there for their workers' next instances.
+      type: int
+      returned: always
   sample: [{driver: ec2, listed: 14, expected: 11, spares: 2}]
 unanswered:
   description: Drivers whose provider did not answer, and why.
   returned: success
   type: list
   elements: dict
+  contains:
+    driver:
+      description: The driver.
+      type: str
+      returned: always
+    reason:
+      description: Why it did not answer.
+      type: str
+      returned: always
   sample: []
 forgotten:
   description: Workers that were freed by O(forget).

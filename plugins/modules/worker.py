@@ -281,6 +281,93 @@ definition:
   description: The worker's definition at the hub, without its password. Only for O(state=present) with O(name).
   returned: success
   type: dict
+  contains:
+    name:
+      description: The worker's name.
+      type: str
+      returned: always
+    driver:
+      description: What starts its instances.
+      type: str
+      returned: always
+    driver_options:
+      description: What the driver starts its instances with.
+      type: dict
+      returned: always
+    properties:
+      description: Facts that builds can require; they win over those its agent reports.
+      type: dict
+      returned: always
+    default_properties:
+      description: The same, but those that its agent reports win.
+      type: dict
+      returned: always
+    labels:
+      description: Words that builds can require.
+      type: list
+      elements: str
+      returned: always
+    priority:
+      description: Of several workers that fit a build, one of the highest is taken.
+      type: int
+      returned: always
+    weight:
+      description: Its share of the builds among workers of its priority.
+      type: float
+      returned: always
+    group:
+      description: The group that it is of.
+      type: str
+      returned: always
+    max_builds:
+      description: How many builds it runs at once.
+      type: int
+      returned: always
+    max_uses:
+      description: How many builds one instance is good for.
+      type: int
+      returned: always
+    max_uptime:
+      description: For how many seconds one instance gets new builds.
+      type: float
+      returned: always
+    build_wait_timeout:
+      description: Seconds without a build until its instance is stopped; 0 at once, below 0 only when the hub stops.
+      type: float
+      returned: always
+    missing_timeout:
+      description: Seconds until an instance whose agent does not attach is given up; null is the driver's.
+      type: float
+      returned: always
+    notify_on_missing:
+      description: Mail addresses that are told of its incidents.
+      type: list
+      elements: str
+      returned: always
+    keepalive_interval:
+      description: Seconds between two pings of its agent; null is the hub's.
+      type: float
+      returned: always
+    check_instance_interval:
+      description: Seconds between two looks of the driver at its instance.
+      type: float
+      returned: always
+    expects:
+      description: What is compared with its machine at each attach, before the first lease.
+      type: dict
+      returned: always
+    description:
+      description: What it is for, for people.
+      type: str
+      returned: always
+    password_ref:
+      description: Where the hub finds the worker's password.
+      type: dict
+      returned: always
+    has_password:
+      description: Whether the hub knows a password of the worker.
+      type: bool
+      returned: always
   sample: {name: local-1, driver: local, max_builds: 1}
 workers:
   description: How the workers are. In check mode new ones are not among them.

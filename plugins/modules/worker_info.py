@@ -100,8 +100,13 @@ workers:
       description: What starts its instances.
       type: str
       returned: always
+    description:
+      description: What it is for, in its owner's words.
+      type: str
+      returned: always
     mode:
-      description: What an operator wants of it, V(active), V(paused), V(draining) or V(stopped).
+      description:
+        - "What an operator wants of it: V(active), V(paused), V(draining) or V(stopped)."
       type: str
       returned: always
     mode_reason:
@@ -112,25 +117,34 @@ workers:
       description: Who said so, by the token's name.
       type: str
       returned: always
+    mode_at:
+      description: When they said so.
+      type: str
+      returned: always
     mode_until:
       description: When it is active again by itself.
       type: str
       returned: always
     state:
-      description: How its instance is, V(latent), V(substantiating), V(substantiated) or V(insubstantiating).
+      description:
+        - "How its instance is: V(latent), V(substantiating), V(substantiated) or V(insubstantiating)."
+      type: str
+      returned: always
+    state_since:
+      description: When its instance came into this state.
       type: str
       returned: always
     attached:
       description: Whether its agent is connected.
       type: bool
       returned: always
-    builds:
-      description: Ids of the builds that it runs.
-      type: list
+    instance:
+      description: The id of its instance, where it has one.
+      type: str
       returned: always
-    lease:
-      description: Which person has it (C(holder), C(reason), C(until)) or waits for it (C(state) is V(waiting)).
-      type: dict
+    epoch:
+      description: How many instances it has had; the fencing number of this one.
+      type: int
       returned: always
     up_since:
       description: When its instance attached first.
@@ -143,6 +157,10 @@ workers:
     retiring:
       description: Why its instance gets no new builds and is replaced when it is idle.
       type: str
+      returned: always
+    failed_starts:
+      description: How many starts in a row have failed.
+      type: int
       returned: always
     admission:
       description:
@@ -159,6 +177,10 @@ workers:
       description: Since when and why it is missing.
       type: dict
       returned: always
+    lease:
+      description: Which person has it (C(holder), C(reason), C(until)) or waits for it (C(state) is V(waiting)).
+      type: dict
+      returned: always
     incidents:
       description: Ids of its open incidents, by kind.
       type: dict
@@ -167,6 +189,11 @@ workers:
       description: What went wrong last.
       type: str
       returned: always
+    builds:
+      description: Ids of the builds that it runs.
+      type: list
+      elements: str
+      returned: always
     properties:
       description: Facts that builds can require.
       type: dict
@@ -174,13 +201,30 @@ workers:
     labels:
       description: Words that builds can require.
       type: list
+      elements: str
       returned: always
-    why:
-      description: Why it is C(not_started), C(not_used) and C(not_stopped) now; none for what it is.
-      type: dict
+    max_builds:
+      description: How many builds it runs at once.
+      type: int
       returned: always
     definition:
       description: What its owner defined, without the password.
+      type: dict
+      returned: always
+    facts:
+      description: What its agent reports of the machine.
+      type: dict
+      returned: always
+    removing:
+      description: Whether it disappears once its instance is proven gone.
+      type: bool
+      returned: always
+    revision:
+      description: How often its row has changed.
+      type: int
+      returned: always
+    why:
+      description: Why it is C(not_started), C(not_used) and C(not_stopped) now; none for what it is.
       type: dict
       returned: always
   sample: [{name: local-1, driver: local, mode: active, state: latent}]
@@ -189,6 +233,31 @@ refusals:
   returned: with O(refusals)
   type: list
   elements: dict
+  contains:
+    name:
+      description: The name that was given.
+      type: str
+      returned: always
+    client:
+      description: The address that it came from.
+      type: str
+      returned: always
+    reason:
+      description: Why it was refused.
+      type: str
+      returned: always
+    first_at:
+      description: When it was tried first.
+      type: str
+      returned: always
+    last_at:
+      description: When it was tried last.
+      type: str
+      returned: always
+    count:
+      description: How often it was tried.
+      type: int
+      returned: always
   sample:
     - name: build-07
       client: 192.0.2.7

@@ -90,6 +90,23 @@ workers:
   returned: success
   type: list
   elements: dict
+  contains:
+    name:
+      description: The worker's name.
+      type: str
+      returned: always
+    changed:
+      description: Whether it was not so already.
+      type: bool
+      returned: always
+    before:
+      description: What was wanted before.
+      type: dict
+      returned: always
+    after:
+      description: What is wanted now.
+      type: dict
+      returned: always
   sample:
     - name: local-1
       changed: true

@@ -68,9 +68,9 @@ async def test_an_example_is_defined_as_it_stands(hub: Hub, path: Path) -> None:
     wanted = as_sent(loaded(path))
     assert {each.driver for each in wanted} == {path.stem}
     results = await hub.definitions.define(wanted, dry_run=False, by="ann")
-    assert all(result["created"] for result in results)
+    assert all(result.created for result in results)
     again = await hub.definitions.define(wanted, dry_run=True, by="ann")
-    assert not any(result["changed"] for result in again)
+    assert not any(result.changed for result in again)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

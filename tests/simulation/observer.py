@@ -9,11 +9,13 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from hostler_hub.specs.states import TERMINAL_BUILD_STATES
+
 if TYPE_CHECKING:
     from simulation.machine import Run
     from simulation.world import World
 
-TERMINAL = ("success", "failure", "exception", "cancelled")
+TERMINAL = tuple(sorted(state.value for state in TERMINAL_BUILD_STATES))
 
 
 class Violated(AssertionError):

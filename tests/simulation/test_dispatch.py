@@ -13,6 +13,7 @@ from simulation.world import World
 
 from hostler_hub.lifecycle import Timer
 from hostler_hub.specs.group import GroupDefinition
+from hostler_hub.workers.views import WorkerReasons
 
 
 async def group(world: World, **definition: Any) -> None:
@@ -137,7 +138,7 @@ async def test_a_schedule_brings_instances_up_and_lets_them_go(world: World) -> 
     assert up(world, *NAMES) == 0
     await world.until(lambda: idle(world, *NAMES) == 3, 130)
     view = world.hub.groups.view("g")
-    assert (view["now"]["min_idle"], view["now"]["schedule"]) == (3, schedule["cron"])
+    assert (view.now.min_idle, view.now.schedule) == (3, schedule["cron"])
     await world.until(lambda: up(world, *NAMES) == 0, 180)
 
 
@@ -171,7 +172,7 @@ async def test_P9_an_outage_of_the_provider_costs_few_starts(world: World) -> No
     gaps = [after - before for before, after in zip(asked, asked[1:], strict=False)]
     assert max(gaps) > 1000
     assert rules(world, "breaker")[0] == "opened"
-    assert world.hub.groups.view("g")["breaker"]["state"] in {"open", "half-open"}
+    assert world.hub.groups.view("g").breaker.state in {"open", "half-open"}
     world.provider.choose = type(world.provider).choose
     for build in builds:
         assert (await world.ended(build, 8000))["state"] == "success"
@@ -189,7 +190,7 @@ async def test_an_open_breaker_survives_the_hub(world: World) -> None:
     await asyncio.sleep(1)
     await world.start_hub()
     before = len(world.provider.asked("create"))
-    assert world.hub.groups.view("g")["breaker"]["state"] == "open"
+    assert world.hub.groups.view("g").breaker.state == "open"
     await world.sleep(20)
     assert len(world.provider.asked("create")) == before
 
@@ -207,7 +208,7 @@ async def test_A11_when_most_of_a_group_is_lost_nobody_is_given_up(world: World)
     for machine in lost:
         world.network.partition(machine.id)
     await world.until(lambda: rules(world, "hold"), 120)
-    assert world.hub.groups.view("g")["held_since"] is not None
+    assert world.hub.groups.view("g").held_since is not None
     await world.sleep(400)  # beyond the time in which a lost agent is waited for
     assert up(world, *names) == 8
     assert rules(world, "stop") == []
@@ -266,15 +267,15 @@ async def test_every_decision_is_there_with_its_rule_and_the_build_says_why(worl
     await world.running(first)
     second = await world.submit()
     view = await world.ask(lambda hub: hub.builds.get(second))
-    assert view["why_workers"][0]["reasons"] == ["all 1 of its slots are leased"]
-    assert view["why_workers"][0]["remedies"] == ["wait for a slot, or define more workers like it"]
+    assert view.why_workers[0].reasons == ["all 1 of its slots are leased"]
+    assert view.why_workers[0].remedies == ["wait for a slot, or define more workers like it"]
     await world.until(lambda: rules(world, "skip", build=second) == ["busy"])
-    worker = world.hub.workers.view("w")["why"]
-    assert worker == {"not_started": None, "not_used": None, "not_stopped": "it runs 1 build"}
+    worker = world.hub.workers.view("w").why
+    assert worker == WorkerReasons(not_started=None, not_used=None, not_stopped="it runs 1 build")
     await world.ended(second)
     await world.state("latent")
     kinds = [row["kind"] for row in world.observer.rows("SELECT kind FROM decisions ORDER BY id")]
     assert kinds == ["start", "match", "skip", "match", "stop"]
     assert rules(world, "skip", build=second) == ["busy"]
-    worker = world.hub.workers.view("w")["why"]
-    assert worker["not_started"] == "no queued build needs it"
+    worker = world.hub.workers.view("w").why
+    assert worker.not_started == "no queued build needs it"

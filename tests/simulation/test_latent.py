@@ -66,7 +66,7 @@ async def test_L04_a_worker_that_can_never_start_does_not_take_the_build_with_it
     build = await world.submit()
     await world.sleep(5)
     view = await world.ask(lambda hub: hub.builds.get(build))
-    assert "create refused" in view["why"]
+    assert "create refused" in view.why
     await world.define("x")
     row = await world.ended(build)
     assert (row["state"], row["worker"]) == ("success", "x")

@@ -41,6 +41,7 @@ from hostler_hub.runtime import ids
 from hostler_hub.runtime.clock import SystemClock
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.states import TERMINAL_BUILD_STATES
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.web.hub import Hub
 
@@ -49,7 +50,6 @@ T = TypeVar("T")
 START_S = 1000.0
 CONVERGENCE_S = 300.0
 LOOK_S = 0.05
-TERMINAL = {"success", "failure", "exception", "cancelled"}
 
 
 class HubDied(ConnectionError):
@@ -271,9 +271,9 @@ class World:
         view, _ = await self.ask(
             lambda hub: hub.builds.submit(build, by="bob", idempotency_key=key)
         )
-        if view["id"] not in self.builds:
-            self.builds.append(view["id"])
-        return str(view["id"])
+        if view.id not in self.builds:
+            self.builds.append(view.id)
+        return str(view.id)
 
     async def cancel(self, build: str) -> None:
         await self.ask(lambda hub: hub.builds.cancel(build, reason="simulated", by="bob"))
@@ -290,7 +290,7 @@ class World:
     async def ended(self, build: str, within_s: float = 300.0) -> dict[str, Any]:
         """The row of a build once it has its result."""
         await self.until(
-            lambda: self.build(build)["state"] in TERMINAL,
+            lambda: self.build(build)["state"] in TERMINAL_BUILD_STATES,
             within_s,
             f"build {build} has no result within {within_s:g} s: {self.build(build)}",
         )

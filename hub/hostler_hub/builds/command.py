@@ -14,11 +14,11 @@ from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError
 from hostler_agent.wire.extension import OUTPUT, RECEIPT, Output, Receipt
 from hostler_agent.wire.text import text_bytes
-from hostler_hub.builds import states
 from hostler_hub.builds.artifacts.transfers import Transfer
 from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import LogWriter
 from hostler_hub.builds.states import StepOutcome
+from hostler_hub.specs.states import StepState
 
 _log = structlog.get_logger(__name__)
 
@@ -84,12 +84,12 @@ class CommandRun:
         try:
             return await self.transfer.take(message)
         except TransferRefused as error:
-            self.trouble = StepOutcome(states.FAILURE, None, None, str(error)[:1000])
+            self.trouble = StepOutcome(StepState.FAILURE, None, None, str(error)[:1000])
             raise ProtocolError(str(error)) from error
         except OSError as error:
             _log.exception("a file transfer failed in the hub", op=message.op)
             text = f"the hub's disk: {error.strerror or error}"
-            self.trouble = StepOutcome(states.EXCEPTION, None, None, text)
+            self.trouble = StepOutcome(StepState.EXCEPTION, None, None, text)
             raise ProtocolError(text) from error
 
     def _take(self, key: str, value: Any) -> asyncio.Future[int] | None:
@@ -132,13 +132,13 @@ class CommandRun:
             return self.trouble
         # A stock worker completes a failed transfer with an error, after its rc.
         if error is not None and not (self.transfer and self.rc):
-            return StepOutcome(states.EXCEPTION, self.rc, None, error[:1000])
+            return StepOutcome(StepState.EXCEPTION, self.rc, None, error[:1000])
         if self.rc is None:
             text = "the agent reported neither an exit code nor an error"
-            return StepOutcome(states.EXCEPTION, None, None, text)
+            return StepOutcome(StepState.EXCEPTION, None, None, text)
         if self.rc == 0:
-            return StepOutcome(states.SUCCESS, 0, self.failure_reason)
-        return StepOutcome(states.FAILURE, self.rc, self.failure_reason, self._why())
+            return StepOutcome(StepState.SUCCESS, 0, self.failure_reason)
+        return StepOutcome(StepState.FAILURE, self.rc, self.failure_reason, self._why())
 
     def _why(self) -> str | None:
         """In the agent's own words: the receipt's, or those of a command that is no program."""

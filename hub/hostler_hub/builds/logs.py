@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from hostler_hub.runtime.waiters import Waiters
+from hostler_hub.specs.states import TERMINAL_STEP_STATES
 from hostler_hub.store import builds
 from hostler_hub.store import logs as log_rows
 from hostler_hub.store.engine import Store
 
 FOLLOW_CHUNK_BYTES = 256 * 1024
-ENDED = frozenset({"success", "failure", "exception", "cancelled", "skipped"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class LogWriter:
 def _read(c: Connection, key: StepKey, offset: int, limit: int) -> tuple[bytes, int, bool]:
     # The step's state is read first: bytes that come later belong to a step that had not ended.
     rows = builds.steps(c, key.build, key.attempt)
-    ended = key.index < len(rows) and rows[key.index]["state"] in ENDED
+    ended = key.index < len(rows) and rows[key.index]["state"] in TERMINAL_STEP_STATES
     data, end = log_rows.read(c, key.build, key.attempt, key.index, offset, limit)
     complete = ended and end >= rows[key.index]["log_size_bytes"]
     return data, end, complete

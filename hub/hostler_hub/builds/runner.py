@@ -25,6 +25,7 @@ from hostler_hub.builds.step_runner import Services, StepRun, workspace
 from hostler_hub.lifecycle import events
 from hostler_hub.scheduling.lease import Lease
 from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.states import BuildState, StepState
 from hostler_hub.store import builds
 from hostler_hub.store import logs as log_rows
 from hostler_hub.store.errors import LogGap
@@ -52,16 +53,16 @@ class Runner:
         self.lease = lease
         self.over = False  # the build has its result; what is left is to give the slot back
         self.spec = spec
-        self._states = [row["state"] for row in rows]
+        self._states = [StepState(row["state"]) for row in rows]
         self._sizes = [row["log_size_bytes"] for row in rows]
         self._outcomes = [_outcome_of(row) for row in rows]
         self._interrupt: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
 
     def cancel(self, reason: str) -> None:
         """Somebody wants the build to end; asking twice changes nothing (A13)."""
-        self._end_early(states.CANCELLED, reason)
+        self._end_early(StepState.CANCELLED, reason)
 
-    def _end_early(self, state: str, reason: str) -> None:
+    def _end_early(self, state: StepState, reason: str) -> None:
         if not self._interrupt.done():
             self._interrupt.set_result(Interruption(state, "interrupted", reason))
 
@@ -84,7 +85,7 @@ class Runner:
 
     def _time_out(self) -> None:
         text = f"the build took longer than {self.spec.timeout_s:g} s"
-        self._end_early(states.FAILURE, text)
+        self._end_early(StepState.FAILURE, text)
 
     # --- steps ----------------------------------------------------------------------------------
 
@@ -108,9 +109,9 @@ class Runner:
         services, key = self._services, StepKey(*self._key(index))
         size = self._sizes[index]
         step = StepRun(services, self.lease, self.spec, key, size, self._interrupt)
-        if self._states[index] == states.PENDING:
-            self._states[index] = states.RUNNING
-            started = {"state": states.RUNNING, "started_at": services.clock.now()}
+        if self._states[index] == StepState.PENDING:
+            self._states[index] = StepState.RUNNING
+            started = {"state": StepState.RUNNING.value, "started_at": services.clock.now()}
             services.store.write(builds.update_step, *self._key(index), started)
         outcome = await step.run()
         self._states[index], self._outcomes[index] = outcome.state, outcome
@@ -128,8 +129,8 @@ class Runner:
             if index is not None and step is not None:
                 self._end_step(c, index, step, whole=whole)
             for skipped, step_state in enumerate(self._states):
-                if step_state == states.PENDING:
-                    builds.update_step(c, *self._key(skipped), {"state": states.SKIPPED})
+                if step_state == StepState.PENDING:
+                    builds.update_step(c, *self._key(skipped), {"state": StepState.SKIPPED.value})
             return builds.finish(c, lease.build, state, text, at, attempt=lease.attempt)
 
         first = await self._insist(step, write)
@@ -139,7 +140,7 @@ class Runner:
             self._services.logs.changed(StepKey(lease.build, lease.attempt, number))
         self.over = True
         self._services.ended.wake(lease.build)
-        _log.info("build finished", build=lease.build, state=state, worker=lease.worker)
+        _log.info("build finished", build=lease.build, state=state.value, worker=lease.worker)
         await self._release(finished=first)
 
     async def _insist(self, step: StepRun | None, write: Callable[[Connection, bool], T]) -> T:
@@ -167,10 +168,10 @@ class Runner:
             log_rows.require(c, *self._key(index), step.command.owed)
         builds.update_step(c, *self._key(index), self._ended(index, step))
 
-    def _result(self) -> tuple[str, str | None]:
+    def _result(self) -> tuple[BuildState, str | None]:
         if self._interrupt.done():
             why = self._interrupt.result()
-            return why.state, why.text
+            return BuildState(why.state.value), why.text
         return states.result_of(self.spec.steps, self._outcomes)
 
     async def _release(self, *, finished: bool) -> None:
@@ -214,7 +215,7 @@ class Runner:
             return f"its workspace could not be removed: {str(error) or 'no answer in time'}"
         finally:
             self._services.sessions.unlisten(command_id)
-        if outcome.state != states.SUCCESS:
+        if outcome.state != StepState.SUCCESS:
             return f"its workspace could not be removed (rc {outcome.rc})"
         return None
 
@@ -226,7 +227,7 @@ class Runner:
     def _ended(self, index: int, step: StepRun) -> dict[str, Any]:
         outcome, receipt = self._outcomes[index], step.command.receipt
         return {
-            "state": outcome.state,
+            "state": outcome.state.value,
             "rc": outcome.rc,
             "failure_reason": outcome.failure_reason,
             "finished_at": self._services.clock.now(),

@@ -18,17 +18,16 @@ from sqlalchemy import Connection, RowMapping
 from hostler_hub.builds.logs import LogSlice, StepKey
 from hostler_hub.builds.step_runner import Services
 from hostler_hub.builds.supervisor import Supervisor
-from hostler_hub.builds.views import build_view
+from hostler_hub.builds.views import BuildPage, BuildView, build_view
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.scheduling.backlog import Backlog
 from hostler_hub.scheduling.planner import Waiting
 from hostler_hub.scheduling.reasons import Reasons
 from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.states import BuildState
 from hostler_hub.store import builds
 from hostler_hub.store.rows import Row
-
-TERMINAL = frozenset({"success", "failure", "exception", "cancelled"})
 
 
 class Builds:
@@ -48,7 +47,7 @@ class Builds:
 
     async def submit(
         self, spec: BuildSpec, *, by: str, idempotency_key: str | None
-    ) -> tuple[dict[str, Any], bool]:
+    ) -> tuple[BuildView, bool]:
         """Store a build durably; (view, created). The same key and spec return the first build."""
         digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
         if idempotency_key is not None:
@@ -69,7 +68,7 @@ class Builds:
         self._backlog.put(Waiting(build_id, spec, 0, spec.priority))
         return build_view(row, []), True
 
-    async def _known(self, row: Row, digest: str) -> dict[str, Any]:
+    async def _known(self, row: Row, digest: str) -> BuildView:
         if row["spec_digest"] != digest:
             raise Conflict(
                 f"this Idempotency-Key was used for another build ({row['id']}); "
@@ -86,7 +85,7 @@ class Builds:
                     pointer=f"/steps/{index}/download/file",
                 )
 
-    async def get(self, id: str) -> dict[str, Any]:
+    async def get(self, id: str) -> BuildView:
         """The build's view; while it waits, with why. Raises NotFound."""
         found = await self._store.read(_with_steps, id)
         if found is None:
@@ -96,13 +95,13 @@ class Builds:
         if waiting is None:
             return build_view(row, steps)
         why = self._reasons.of_build(waiting, self._clock.now())
-        return build_view(row, steps, why)
+        return build_view(row, steps, reasons=why)
 
-    async def wait(self, id: str, wait_s: float) -> dict[str, Any]:
+    async def wait(self, id: str, wait_s: float) -> BuildView:
         """The view once the build has ended, or as it is after ``wait_s`` seconds."""
         with self._ended.waiting(id) as ended:
             view = await self.get(id)
-            if view["state"] not in TERMINAL and wait_s > 0:
+            if not view.state.is_terminal and wait_s > 0:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await ended.wait()
@@ -111,24 +110,20 @@ class Builds:
 
     async def page(
         self, *, state: str | None, worker: str | None, limit: int, after: str | None
-    ) -> dict[str, Any]:
+    ) -> BuildPage:
         """Builds newest first; ``next`` is the ``after`` of the next page, or None."""
         rows = await self._store.read(
             builds.page, state=state, worker=worker, limit=limit, after=after
         )
-        items = [build_view(row, []) for row in rows]
         # Those that are next say why they wait; of the others one can ask by their id.
         waiting = (
-            found
-            for each in reversed(items)
-            if (found := self._backlog.get(each["id"])) is not None
+            found for row in reversed(rows) if (found := self._backlog.get(row["id"])) is not None
         )
         why = self._reasons.in_words(waiting, self._clock.now())
-        for each in items:
-            each["why"] = why.get(each["id"])
-        return {"items": items, "next": items[-1]["id"] if len(items) == limit else None}
+        items = [build_view(row, [], why=why.get(row["id"])) for row in rows]
+        return BuildPage(items=items, next=items[-1].id if len(items) == limit else None)
 
-    async def cancel(self, id: str, *, reason: str | None, by: str) -> dict[str, Any]:
+    async def cancel(self, id: str, *, reason: str | None, by: str) -> BuildView:
         """End a build: at once while it waits, by interrupting while it runs. Idempotent (A13)."""
         text = f"cancelled by {by}: {reason}" if reason else f"cancelled by {by}"
         outcome = await self._store.write(_cancel, id, text, self._clock.now())
@@ -162,7 +157,7 @@ def _new_row(build_id: str, spec: BuildSpec, by: str, now: float) -> dict[str, A
     return {
         "id": build_id,
         "name": spec.name,
-        "state": "queued",
+        "state": BuildState.QUEUED.value,
         "spec": spec.model_dump(mode="json"),
         "priority": spec.priority,
         "submitted_by": by,
@@ -198,7 +193,8 @@ def _cancel(c: Connection, build_id: str, reason: str, at: float) -> str | None:
     row = builds.get(c, build_id)
     if row is None:
         return None
-    if row["state"] == "queued" and builds.finish(c, build_id, "cancelled", reason, at):
+    queued = row["state"] == BuildState.QUEUED
+    if queued and builds.finish(c, build_id, BuildState.CANCELLED, reason, at):
         return "finished"
     builds.request_cancel(c, build_id, reason)
     return "asked"

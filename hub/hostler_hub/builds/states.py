@@ -1,4 +1,4 @@
-"""The course of a build, decided without I/O: which step is next, and what came of it all."""
+"""Which step of a build runs next, and what the build's result is: decided without I/O."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hostler_hub.specs.build import StepSpec
+from hostler_hub.specs.states import BuildState, StepState
 
-PENDING = "pending"
-RUNNING = "running"
-SUCCESS = "success"
-FAILURE = "failure"
-EXCEPTION = "exception"
-CANCELLED = "cancelled"
-SKIPPED = "skipped"
+_FAILED = frozenset({StepState.FAILURE, StepState.EXCEPTION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +20,7 @@ class StepOutcome:
     ``result`` is what the step's kind brought, as plain JSON.
     """
 
-    state: str
+    state: StepState
     rc: int | None = None
     failure_reason: str | None = None
     text: str | None = None
@@ -36,36 +31,39 @@ class StepOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
-    """Why something is to end before its time, and what it then counts as."""
+    """Why a build or a step is to end early, and the state that it then has."""
 
-    state: str
+    state: StepState
     failure_reason: str
     text: str
 
 
-def next_step(steps: Sequence[StepSpec], states: Sequence[str]) -> int | None:
+def next_step(steps: Sequence[StepSpec], states: Sequence[StepState]) -> int | None:
     """The index of the step to run now, or None when the build is over.
 
     A failed step that halts lets only ``always_run`` steps follow; a running step is the next one
     still (after a restart of the hub it is taken up).
     """
     halted = any(
-        state == CANCELLED or (state in {FAILURE, EXCEPTION} and spec.halt_on_failure)
+        state == StepState.CANCELLED or (state in _FAILED and spec.halt_on_failure)
         for spec, state in zip(steps, states, strict=True)
     )
     for index, (spec, state) in enumerate(zip(steps, states, strict=True)):
-        if state == RUNNING or (state == PENDING and (spec.always_run or not halted)):
+        may_begin = spec.always_run or not halted
+        if state == StepState.RUNNING or (state == StepState.PENDING and may_begin):
             return index
     return None
 
 
-def result_of(steps: Sequence[StepSpec], outcomes: Sequence[StepOutcome]) -> tuple[str, str | None]:
+def result_of(
+    steps: Sequence[StepSpec], outcomes: Sequence[StepOutcome]
+) -> tuple[BuildState, str | None]:
     """The build's state and one sentence about it: the worst of its steps."""
-    for worst in (EXCEPTION, CANCELLED, FAILURE):
+    for worst in (StepState.EXCEPTION, StepState.CANCELLED, StepState.FAILURE):
         for spec, outcome in zip(steps, outcomes, strict=True):
             if outcome.state == worst:
-                return worst, _sentence(spec, outcome)
-    return SUCCESS, None
+                return BuildState(worst.value), _sentence(spec, outcome)
+    return BuildState.SUCCESS, None
 
 
 def _sentence(spec: StepSpec, outcome: StepOutcome) -> str:

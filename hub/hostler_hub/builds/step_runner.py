@@ -19,7 +19,6 @@ from sqlalchemy import Connection
 from hostler_agent.wire import extension, messages
 from hostler_agent.wire.errors import RemoteError
 from hostler_agent.wire.extension import ENDING, LOST, STOPPING, CommandTerms
-from hostler_hub.builds import states
 from hostler_hub.builds.artifacts.exchange import Exchange
 from hostler_hub.builds.command import CommandRun, survivors
 from hostler_hub.builds.errors import CommandGone, StepFailed, TransferRefused
@@ -31,6 +30,7 @@ from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.waiters import Waiters
 from hostler_hub.scheduling.lease import Lease
 from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.states import StepState
 from hostler_hub.specs.step import Limits, effective
 from hostler_hub.store import logs as log_rows
 from hostler_hub.store.engine import Store
@@ -116,16 +116,16 @@ class StepRun:
                 call = script.send(brought)
                 await self._perform(call)
                 outcome = self.command.result()
-                if outcome.state != states.SUCCESS:
+                if outcome.state != StepState.SUCCESS:
                     return self._failed(outcome)
                 brought = await self._collect(call)
         except StopIteration as end:
-            return StepOutcome(states.SUCCESS, self.command.rc, result=end.value)
+            return StepOutcome(StepState.SUCCESS, self.command.rc, result=end.value)
         except (StepFailed, TransferRefused) as error:
-            return self._failed(StepOutcome(states.FAILURE, None, None, str(error)[:1000]))
+            return self._failed(StepOutcome(StepState.FAILURE, None, None, str(error)[:1000]))
         except OSError as error:
             text = f"the hub's disk: {error.strerror or error}"
-            return self._failed(StepOutcome(states.EXCEPTION, None, None, text))
+            return self._failed(StepOutcome(StepState.EXCEPTION, None, None, text))
 
     def _failed(self, outcome: StepOutcome) -> StepOutcome:
         """Where the agent has not said why, the log does."""
@@ -145,7 +145,7 @@ class StepRun:
             if not self.command.outcome.done() and self._stop.done():
                 self.command.outcome.set_result(_interrupted(self._stop.result()))
             if self.command.outcome.done():
-                if self.command.result().state != states.SUCCESS:
+                if self.command.result().state != StepState.SUCCESS:
                     self._discard()
                 return
             self._discard()
@@ -180,7 +180,9 @@ class StepRun:
             session = await self._services.sessions.session(self._lease.instance)
             if session.report is None and self._limits is not None:
                 text = f"a stock Buildbot worker cannot limit commands ({self._limits.words})"
-                command.outcome.set_result(StepOutcome(states.FAILURE, None, "not_started", text))
+                command.outcome.set_result(
+                    StepOutcome(StepState.FAILURE, None, "not_started", text)
+                )
                 return
             message = messages.StartCommand(
                 self._command_id, call.command, self._args(call, session)
@@ -206,7 +208,7 @@ class StepRun:
             await session.closed.wait()
         elif not self.command.outcome.done():
             text = f"the agent refused: {why}"
-            self.command.outcome.set_result(StepOutcome(states.EXCEPTION, None, None, text))
+            self.command.outcome.set_result(StepOutcome(StepState.EXCEPTION, None, None, text))
 
     async def _watch(self, session: AgentSession, command: CommandRun) -> None:
         """Wait for the end; when somebody wants it sooner, interrupt, and not for ever."""

@@ -7,7 +7,7 @@ exception that says why (V6). The controller orders losses through ``lost_leases
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,14 @@ from hostler_hub.builds.errors import CommandGone
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.runner import Runner
 from hostler_hub.builds.step_runner import Services
+from hostler_hub.builds.views import BuildCounts
 from hostler_hub.lifecycle import commands, events
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.scheduling.backlog import RETRY, Backlog
 from hostler_hub.scheduling.lease import Lease
 from hostler_hub.scheduling.planner import Waiting
 from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.states import BuildState
 from hostler_hub.store import builds
 from hostler_hub.store.rows import Row
 
@@ -130,8 +132,8 @@ class Supervisor:
         if tasks:
             await asyncio.wait(tasks, timeout=RELEASE_S)
 
-    def counts(self) -> Mapping[str, int]:
-        return {"queued": len(self._backlog), "running": len(self._attempts)}
+    def counts(self) -> BuildCounts:
+        return BuildCounts(queued=len(self._backlog), running=len(self._attempts))
 
     # --- attempts that cannot go on -------------------------------------------------------------
 
@@ -204,11 +206,11 @@ class Supervisor:
         retry = lease.attempt <= runner.spec.retry.on_loss
         return _Loss(lease, reason, now, now + RETRY.delay_s(lease.attempt) if retry else None)
 
-    def _given_back(self, runner: Runner, loss: _Loss, state: str | None) -> None:
+    def _given_back(self, runner: Runner, loss: _Loss, state: BuildState | None) -> None:
         """The lease has ended in the store, and the build is in ``state``."""
         lease, spec = runner.lease, runner.spec
         _log.warning("lease lost", build=lease.build, worker=lease.worker, reason=loss.reason)
-        if state == "queued":
+        if state is BuildState.QUEUED:
             not_before = loss.not_before or 0.0
             self._backlog.put(Waiting(lease.build, spec, lease.attempt, spec.priority, not_before))
         else:
@@ -230,9 +232,9 @@ def _load_running(c: Connection) -> list[tuple[RowMapping, RowMapping, Sequence[
     return found
 
 
-def _state_of(c: Connection, build: str) -> str | None:
+def _state_of(c: Connection, build: str) -> BuildState | None:
     row = builds.get(c, build)
-    return None if row is None else row["state"]
+    return None if row is None else BuildState(row["state"])
 
 
 def _give_back(c: Connection, loss: _Loss) -> None:
@@ -241,10 +243,12 @@ def _give_back(c: Connection, loss: _Loss) -> None:
     builds.end_lease(c, lease.id, at, reason)
     row = builds.get(c, lease.build)
     if row is not None and row["cancel_reason"] is not None:
-        builds.finish(c, lease.build, "cancelled", row["cancel_reason"], at, attempt=attempt)
+        builds.finish(
+            c, lease.build, BuildState.CANCELLED, row["cancel_reason"], at, attempt=attempt
+        )
     elif loss.not_before is not None:
         text = f"attempt {attempt}: {reason}"
         builds.requeue(c, lease.build, loss.not_before, text, attempt=attempt)
     else:
         text = f"lost its worker {attempt} times, last: {reason}"
-        builds.finish(c, lease.build, "exception", text, at, attempt=attempt)
+        builds.finish(c, lease.build, BuildState.EXCEPTION, text, at, attempt=attempt)

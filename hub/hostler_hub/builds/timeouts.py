@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from hostler_hub.builds import states
 from hostler_hub.builds.states import Interruption
 from hostler_hub.runtime.clock import Clock, Timer
+from hostler_hub.specs.states import StepState
 from hostler_hub.specs.step import StepSpec
 
 
@@ -34,7 +34,7 @@ class Patience:
         interrupt.add_done_callback(self._interrupted)
         if step.max_time_s is not None:
             text = f"it took longer than {step.max_time_s:g} s"
-            late = Interruption(states.FAILURE, "timeout", text)
+            late = Interruption(StepState.FAILURE, "timeout", text)
             self._deadline = clock.call_after(step.max_time_s, lambda: self._end(late))
         self._watch_silence()
 
@@ -62,6 +62,6 @@ class Patience:
                 self._watch_silence()
                 return
             text = f"nothing came for {silence_s:g} s"
-            self._end(Interruption(states.FAILURE, "timeout_without_output", text))
+            self._end(Interruption(StepState.FAILURE, "timeout_without_output", text))
 
         self._look = self._clock.call_after(silence_s, look)

@@ -4,11 +4,10 @@ several.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-Incident = Mapping[str, Any]
+from hostler_hub.workers.incident_views import IncidentView
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +15,7 @@ class Notice:
     """One entry of a message. An `opened` one whose incident has ended says both."""
 
     about: str
-    incident: Incident | None
+    incident: IncidentView | None
 
 
 @dataclass(frozen=True, slots=True)

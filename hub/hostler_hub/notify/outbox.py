@@ -27,7 +27,7 @@ from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.store import deliveries, incidents
 from hostler_hub.store.engine import Store
 from hostler_hub.store.rows import Row
-from hostler_hub.workers.incident_log import incident_view
+from hostler_hub.workers.incident_views import incident_view
 from hostler_hub.workers.incidents import Recipient, delivery
 
 _log = structlog.get_logger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, select_autoescape
 
-from hostler_hub.notify.message import Message
+from hostler_hub.notify.message import Message, Notice
 
 _log = structlog.get_logger(__name__)
 
@@ -53,12 +53,16 @@ class Templates:
         known = {
             "about": message.about,
             "hub": self._hub,
-            "notices": [
-                {"about": notice.about, "incident": notice.incident} for notice in message.notices
-            ],
+            "notices": [_plain(notice) for notice in message.notices],
         }
         names = ("subject.txt", "mail.txt", "mail.html")
         return RenderedMessage(*(environment.get_template(name).render(known) for name in names))
+
+
+def _plain(notice: Notice) -> dict[str, Any]:
+    """A notice as templates know it; an operator's may look incidents up as dictionaries."""
+    incident = None if notice.incident is None else notice.incident.model_dump()
+    return {"about": notice.about, "incident": incident}
 
 
 def _environment(directories: list[Path]) -> Environment:

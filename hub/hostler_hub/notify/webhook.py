@@ -110,7 +110,7 @@ def content(message: Message, hub: Mapping[str, str]) -> bytes:
         "id": message.id,
         "event": "test" if notice.about == "test" else f"incident.{notice.about}",
         "hub": dict(hub),
-        "incident": None if notice.incident is None else dict(notice.incident),
+        "incident": None if notice.incident is None else notice.incident.model_dump(),
     }
     return json.dumps(document, separators=(",", ":")).encode()
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +100,12 @@ class _SystemTimer:
         self._handle.cancel()
 
 
+@overload
+def instant(at: float) -> str: ...
+@overload
+def instant(at: None) -> None: ...
+@overload
+def instant(at: float | None) -> str | None: ...
 def instant(at: float | None) -> str | None:
     """The instant in ISO 8601, UTC, with milliseconds; None for None."""
     if at is None:

@@ -9,6 +9,7 @@ success closes the breaker.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from hostler_hub.lifecycle.backoff import Backoff
 
@@ -52,7 +53,7 @@ class Breaker:
             return None
         return 0 if self._pauses(now) else max(0, 1 - starting)
 
-    def state(self, now: float) -> str:
+    def state(self, now: float) -> Literal["closed", "open", "half-open"]:
         if self.open_until is None:
             return "closed"
         return "open" if self._pauses(now) else "half-open"

@@ -12,9 +12,9 @@ from collections.abc import Collection, Hashable
 from typing import Any
 
 import structlog
-from sqlalchemy import RowMapping
 
-from hostler_hub.runtime.clock import Clock, instant
+from hostler_hub.runtime.clock import Clock
+from hostler_hub.scheduling.decision_views import DecisionPage, decision_view
 from hostler_hub.store import decisions as decision_rows
 from hostler_hub.store.decisions import Filter
 from hostler_hub.store.engine import Store
@@ -101,22 +101,8 @@ class DecisionLog:
         if gone:
             _log.info("decisions pruned", count=gone)
 
-    async def page(self, where: Filter, limit: int, after: int | None) -> dict[str, Any]:
+    async def page(self, where: Filter, limit: int, after: int | None) -> DecisionPage:
         """Decisions newest first; ``next`` is the ``after`` of the next page, or None."""
         rows = await self._store.read(decision_rows.page, where, limit, after)
         items = [decision_view(row) for row in rows]
-        return {"items": items, "next": items[-1]["id"] if len(items) == limit else None}
-
-
-def decision_view(row: RowMapping) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "at": instant(row["at"]),
-        "kind": row["kind"],
-        "rule": row["rule"],
-        "text": row["text"],
-        "worker": row["worker"],
-        "build": row["build"],
-        "group": row["group"],
-        "numbers": row["numbers"],
-    }
+        return DecisionPage(items=items, next=items[-1].id if len(items) == limit else None)

@@ -21,6 +21,7 @@ from hostler_hub.scheduling.planner import Candidate, Shares, Snapshot, Waiting,
 from hostler_hub.scheduling.pool_policy import PoolPolicy, pool_of
 from hostler_hub.scheduling.skip_recorder import SkipRecorder
 from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.states import StepState
 from hostler_hub.store import builds
 from hostler_hub.store.errors import StaleRow
 from hostler_hub.workers.controller import Controller
@@ -186,7 +187,7 @@ def _step_rows(build: Waiting, attempt: int) -> list[dict[str, Any]]:
             "attempt": attempt,
             "index": index,
             "name": step.name,
-            "state": "pending",
+            "state": StepState.PENDING.value,
             "rc": None,
             "failure_reason": None,
             "started_at": None,

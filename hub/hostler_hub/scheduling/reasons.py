@@ -24,6 +24,7 @@ from hostler_hub.scheduling.planner import Budget, Waiting
 from hostler_hub.scheduling.pool_policy import PoolPolicy
 from hostler_hub.specs.build import Requirements
 from hostler_hub.workers.registry import Entry, Registry
+from hostler_hub.workers.views import WorkerReasons
 
 # A sentence names so many of the reasons, the commonest first.
 _SHOWN = 5
@@ -124,14 +125,14 @@ class Reasons:
 
     # --- workers ----------------------------------------------------------------------------------
 
-    def of_worker(self, entry: Entry, now: float) -> dict[str, str | None]:
+    def of_worker(self, entry: Entry, now: float) -> WorkerReasons:
         """Why it is not started, used, stopped now; None for what it is."""
         life = entry.life
-        return {
-            "not_started": None if life.state in _UP else self._not_started(entry, now),
-            "not_used": None if life.in_use else self._not_used(entry),
-            "not_stopped": self._not_stopped(entry, now) if life.state in _UP else None,
-        }
+        return WorkerReasons(
+            not_started=None if life.state in _UP else self._not_started(entry, now),
+            not_used=None if life.in_use else self._not_used(entry),
+            not_stopped=self._not_stopped(entry, now) if life.state in _UP else None,
+        )
 
     def _not_started(self, entry: Entry, now: float) -> str:
         refusal = why_not_startable(entry.life)

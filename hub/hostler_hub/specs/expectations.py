@@ -76,9 +76,9 @@ class Tool:
     finding out.
     """
 
-    path: str | None = None
-    version: str | None = None
-    problem: str | None = None
+    path: Annotated[str | None, Field(description="Where its executable is.")] = None
+    version: Annotated[str | None, Field(description="The version that it says it has.")] = None
+    problem: Annotated[str | None, Field(description="Why its version is not known.")] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,9 @@ class Findings:
 class Difference:
     """One expectation that the machine does not meet."""
 
-    what: str
-    expected: str
-    found: str
+    what: Annotated[str, Field(description="What differs: the clock, a fact, a tool.")]
+    expected: Annotated[str, Field(description="What the definition expects.")]
+    found: Annotated[str, Field(description="What the agent reports.")]
 
     def __str__(self) -> str:
         return f"{self.what}: expected {self.expected} → found {self.found}"

@@ -48,12 +48,14 @@ class _Spec(BaseModel):
 class Schedule(_Spec):
     """A window in which other numbers hold: from each instant of `cron` on, for `duration_s`."""
 
-    name: Title | None = None
-    cron: Cron
-    time_zone: TimeZone = "UTC"
-    duration_s: Annotated[Number, Field(gt=0, le=MONTH_S)]
-    min_idle: Count | None = None
-    max_instances: Count | None = None
+    name: Title | None = Field(None, description="What it is called.")
+    cron: Cron = Field(description="When it begins: a cron expression of five fields.")
+    time_zone: TimeZone = Field("UTC", description="The time zone of `cron`.")
+    duration_s: Annotated[Number, Field(gt=0, le=MONTH_S)] = Field(
+        description="For how many seconds it lasts."
+    )
+    min_idle: Count | None = Field(None, description="How many instances are kept idle in it.")
+    max_instances: Count | None = Field(None, description="How many there may be in it.")
 
     @_model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -63,22 +65,28 @@ class Schedule(_Spec):
 
 
 class GroupDefinition(_Spec):
-    """A group as its owner defines it.
+    """A group as its owner defines it."""
 
-    `min_idle` instances are kept up and idle. `max_instances` (null: any number) bounds all
-    instances that are not proven gone. `max_starting` at once and `max_starts_per_minute` throttle
-    starts. After `failures_allowed` failed starts in a row, of more than one worker, starts are
-    suspended for a while.
-    """
-
-    name: WorkerName
-    min_idle: Count = 0
-    max_instances: Count | None = None
-    schedules: Annotated[tuple[Schedule, ...], Field(max_length=64)] = ()
-    max_starting: PositiveCount | None = None
-    max_starts_per_minute: PositiveCount | None = None
-    failures_allowed: PositiveCount = 5
-    description: Text | None = None
+    name: WorkerName = Field(description="The group's name.")
+    min_idle: Count = Field(0, description="How many instances are kept up and idle.")
+    max_instances: Count | None = Field(
+        None, description="How many there may be that are not proven gone; null for any number."
+    )
+    schedules: Annotated[tuple[Schedule, ...], Field(max_length=64)] = Field(
+        (), description="Windows in which other numbers hold."
+    )
+    max_starting: PositiveCount | None = Field(
+        None, description="How many may be starting at once; null for any number."
+    )
+    max_starts_per_minute: PositiveCount | None = Field(
+        None, description="How many may be started within a minute; null for any number."
+    )
+    failures_allowed: PositiveCount = Field(
+        5,
+        description="After so many failed starts in a row, of more than one worker, none is "
+        "started for a while.",
+    )
+    description: Text | None = Field(None, description="What it is for, for people.")
 
     @_model_validator(mode="after")
     def _fits(self) -> Self:

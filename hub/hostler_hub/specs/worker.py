@@ -37,41 +37,75 @@ PasswordOrRef = Annotated[
 ]
 
 
-class WorkerDefinition(BaseModel):
-    """One worker as its owner defines it. Names are Buildbot's where it has them; durations are
-    seconds.
+class PublicDefinition(BaseModel):
+    """What a worker's owner defines and everybody may see; durations are in seconds.
 
-    `default_properties` lose against the facts an agent reports, `properties` win over them.
-    `build_wait_timeout`: idle time until the instance is stopped; 0 at once, below 0 only when the
-    hub stops. `expects` is compared with the machine at each attach, before the first lease.
-    `missing_timeout` and `keepalive_interval`: null means the driver's value, and the hub's. One
-    instance serves `max_uses` builds and `max_uptime` seconds. `password` is write-only and for
-    workers that the hub does not start: the password itself, or a reference to it; null keeps the
-    one that is stored.
+    The names are Buildbot's own where it has them.
     """
 
     model_config = STRICT
 
-    name: WorkerName
-    driver: DriverName
-    driver_options: Options = {}
-    properties: Properties = {}
-    default_properties: Properties = {}
-    labels: Labels = ()
-    priority: Annotated[StrictInt, Field(ge=-1_000_000, le=1_000_000)] = 0
-    weight: Annotated[Number, Field(gt=0, le=1_000_000)] = 1
-    group: WorkerName | None = None
-    max_builds: Annotated[StrictInt, Field(ge=1, le=256)] = 1
-    max_uses: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = None
-    max_uptime: PositiveSeconds | None = None
-    build_wait_timeout: Annotated[Number, Field(ge=-MONTH_S, le=MONTH_S)] = 600
-    missing_timeout: PositiveSeconds | None = None
-    notify_on_missing: Addresses = ()
-    keepalive_interval: Interval | None = None
-    check_instance_interval: PositiveSeconds = 10
-    expects: Expectations | None = None
+    name: WorkerName = Field(description="The worker's name.")
+    driver: DriverName = Field(description="What starts its instances.")
+    driver_options: Options = Field({}, description="What the driver starts its instances with.")
+    properties: Properties = Field(
+        {}, description="Facts that builds can require; they win over those its agent reports."
+    )
+    default_properties: Properties = Field(
+        {}, description="The same, but those that its agent reports win."
+    )
+    labels: Labels = Field((), description="Words that builds can require.")
+    priority: Annotated[StrictInt, Field(ge=-1_000_000, le=1_000_000)] = Field(
+        0, description="Of several workers that fit a build, one of the highest is taken."
+    )
+    weight: Annotated[Number, Field(gt=0, le=1_000_000)] = Field(
+        1, description="Its share of the builds among workers of its priority."
+    )
+    group: WorkerName | None = Field(None, description="The group that it is of.")
+    max_builds: Annotated[StrictInt, Field(ge=1, le=256)] = Field(
+        1, description="How many builds it runs at once."
+    )
+    max_uses: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="How many builds one instance is good for."
+    )
+    max_uptime: PositiveSeconds | None = Field(
+        None, description="For how many seconds one instance gets new builds."
+    )
+    build_wait_timeout: Annotated[Number, Field(ge=-MONTH_S, le=MONTH_S)] = Field(
+        600,
+        description="Seconds without a build until its instance is stopped; 0 at once, below 0 "
+        "only when the hub stops.",
+    )
+    missing_timeout: PositiveSeconds | None = Field(
+        None,
+        description="Seconds until an instance whose agent does not attach is given up; null is "
+        "the driver's.",
+    )
+    notify_on_missing: Addresses = Field(
+        (), description="Mail addresses that are told of its incidents."
+    )
+    keepalive_interval: Interval | None = Field(
+        None, description="Seconds between two pings of its agent; null is the hub's."
+    )
+    check_instance_interval: PositiveSeconds = Field(
+        10, description="Seconds between two looks of the driver at its instance."
+    )
+    expects: Expectations | None = Field(
+        None,
+        description="What is compared with its machine at each attach, before the first lease.",
+    )
+    description: Text | None = Field(None, description="What it is for, for people.")
+
+
+class WorkerDefinition(PublicDefinition):
+    """One worker as its owner defines it; a definition of the fleet's inventory.
+
+    `password` is write-only and belongs to workers that run without the hub's doing: itself, or
+    where the hub finds it; null keeps the one that is stored. The other fields are those of
+    `PublicDefinition`.
+    """
+
     password: PasswordOrRef | None = None
-    description: Text | None = None
 
     @property
     def password_ref(self) -> SecretRef | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from hostler_hub.specs.states import BuildState
 from hostler_hub.store.errors import StaleRow
 from hostler_hub.store.tables import builds, instances, leases
 from hostler_hub.store.tables import steps as step_rows
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, RowMapping
 
-OPEN_STATES = ("queued", "running")
+OPEN_STATES = tuple(state for state in BuildState if not state.is_terminal)
 
 _ID: sa.BindParameter[str] = sa.bindparam("b_id")
 _ATTEMPT: sa.BindParameter[int] = sa.bindparam("b_attempt")
 _LIMIT: sa.BindParameter[int] = sa.bindparam("b_limit")
 # Spelled out rather than bound: a partial index serves only a condition the planner can read.
-_QUEUED = builds.c.state == sa.literal_column("'queued'")
-_RUNNING = builds.c.state == sa.literal_column("'running'")
+_QUEUED = builds.c.state == sa.literal_column(f"'{BuildState.QUEUED}'")
+_RUNNING = builds.c.state == sa.literal_column(f"'{BuildState.RUNNING}'")
 _OPEN = builds.c.state.in_([sa.literal_column(f"'{state}'") for state in OPEN_STATES])
 
 _INSERT = sa.insert(builds)
@@ -119,7 +120,7 @@ def count_by_state(c: Connection) -> dict[str, int]:
     too many.
     """
     counts = {str(state): int(count) for state, count in c.execute(_COUNT)}
-    return {state: counts.get(state, 0) for state in OPEN_STATES}
+    return {state.value: counts.get(state, 0) for state in OPEN_STATES}
 
 
 def start(c: Connection, build_id: str, worker: str, lease_row: dict[str, Any]) -> None:
@@ -129,7 +130,12 @@ def start(c: Connection, build_id: str, worker: str, lease_row: dict[str, Any]) 
     the build has an unexpired lease (V5). Sets `attempts`, `worker` and `started_at`.
     """
     attempt = lease_row["epoch"]
-    started = {"state": "running", "worker": worker, "attempts": attempt, "not_before": None}
+    started = {
+        "state": BuildState.RUNNING.value,
+        "worker": worker,
+        "attempts": attempt,
+        "not_before": None,
+    }
     started |= {"started_at": lease_row["acquired_at"], "b_id": build_id, "b_attempts": attempt - 1}
     if c.execute(_START, started).rowcount != 1:
         raise StaleRow("build", build_id, f"queued after {attempt - 1} attempts")
@@ -139,7 +145,7 @@ def start(c: Connection, build_id: str, worker: str, lease_row: dict[str, Any]) 
 def finish(
     c: Connection,
     build_id: str,
-    state: str,
+    state: BuildState,
     result_text: str | None,
     at: float,
     *,
@@ -150,7 +156,12 @@ def finish(
 
     With `attempt`, the report of an earlier attempt is refused in the same way (V5).
     """
-    finished = {"state": state, "result_text": result_text, "finished_at": at, "b_id": build_id}
+    finished = {
+        "state": state.value,
+        "result_text": result_text,
+        "finished_at": at,
+        "b_id": build_id,
+    }
     if attempt is None:
         return c.execute(_FINISH, finished).rowcount == 1
     return c.execute(_FINISH_ATTEMPT, finished | {"b_attempt": attempt}).rowcount == 1
@@ -169,7 +180,11 @@ def requeue(
 
     With `attempt`, only if that is the running attempt.
     """
-    queued_again = {"state": "queued", "not_before": not_before, "result_text": result_text}
+    queued_again = {
+        "state": BuildState.QUEUED.value,
+        "not_before": not_before,
+        "result_text": result_text,
+    }
     queued_again |= {"worker": None, "started_at": None, "b_id": build_id}
     if attempt is None:
         return c.execute(_REQUEUE, queued_again).rowcount == 1

@@ -22,6 +22,7 @@ from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.order_views import DefineResult
 from hostler_hub.workers.registry import Entry, Registry
 from hostler_hub.workers.rows import columns_of
 from hostler_hub.workers.views import definition_view
@@ -56,13 +57,13 @@ class Definitions:
 
     async def define(
         self, definitions: Sequence[WorkerDefinition], *, dry_run: bool, by: str
-    ) -> list[dict[str, Any]]:
+    ) -> list[DefineResult]:
         """Create or change workers; what is already so is left alone."""
         self._check(definitions)
         async with self._defining:  # two plays at once: the second sees what the first did
             results = [self._compare(definition) for definition in definitions]
             if not dry_run:
-                changed = {result["name"] for result in results if result["changed"]}
+                changed = {result.name for result in results if result.changed}
                 todo = [
                     _keeping_password(each, self._registry.find(each.name))
                     for each in definitions
@@ -128,23 +129,24 @@ class Definitions:
                 pointer=f"{where}/driver",
             )
 
-    def _compare(self, definition: WorkerDefinition) -> dict[str, Any]:
+    def _compare(self, definition: WorkerDefinition) -> DefineResult:
         entry = self._registry.find(definition.name)
         definition = _keeping_password(definition, entry)
-        after = definition.public()
         plain = definition.password is not None and definition.password_ref is None
-        after["has_password"] = definition.password is not None or (
+        has_password = definition.password is not None or (
             entry is not None and entry.password_hash is not None
         )
-        before = definition_view(entry) if entry is not None else None
-        changed = before != after or plain
-        return {
-            "name": definition.name,
-            "changed": changed,
-            "created": entry is None,
-            "before": before,
-            "after": after,
-        }
+        after = definition_view(definition, has_password=has_password)
+        before = None
+        if entry is not None:
+            before = definition_view(entry.definition, has_password=entry.has_password)
+        return DefineResult(
+            name=definition.name,
+            changed=before != after or plain,
+            created=entry is None,
+            before=before,
+            after=after,
+        )
 
     async def _store_definitions(self, definitions: Sequence[WorkerDefinition]) -> None:
         if not definitions:

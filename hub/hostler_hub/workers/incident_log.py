@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import structlog
 from sqlalchemy import Connection, RowMapping
 
 from hostler_hub.errors import Conflict, NotFound
-from hostler_hub.runtime.clock import Clock, instant
+from hostler_hub.runtime.clock import Clock
 from hostler_hub.store import deliveries
 from hostler_hub.store import incidents as rows
 from hostler_hub.store.engine import Store
-from hostler_hub.store.rows import Row
+from hostler_hub.workers.incident_views import (
+    DeliveryPage,
+    DeliveryView,
+    IncidentCounts,
+    IncidentDetail,
+    IncidentPage,
+    IncidentView,
+    delivery_view,
+    incident_detail,
+    incident_view,
+)
 from hostler_hub.workers.incidents import (
     GIVE_UP_S,
     OWN_EVIDENCE,
@@ -46,18 +55,19 @@ class Incidents:
         self._defaults = defaults
         self._on_news = on_news
 
-    async def page(self, where: rows.Filter, *, limit: int, after: str | None) -> dict[str, Any]:
+    async def page(self, where: rows.Filter, *, limit: int, after: str | None) -> IncidentPage:
         """Incidents, newest first; ``next`` is the ``after`` of the next page, or None."""
-        return _page(await self._store.read(_read_page, where, limit, after), limit)
+        found = await self._store.read(_read_page, where, limit, after)
+        return IncidentPage(items=found[:limit], next=_next(found, limit))
 
-    async def get(self, id: str) -> dict[str, Any]:
+    async def get(self, id: str) -> IncidentDetail:
         """One incident with its deliveries. Raises NotFound."""
         row, told = await self._store.read(_read_one, id)
         if row is None:
             raise NotFound(f"there is no incident {id}")
-        return incident_view(row, _count(told)) | {"deliveries": [delivery_view(d) for d in told]}
+        return incident_detail(row, told)
 
-    async def close(self, id: str, *, reason: str | None, by: str) -> dict[str, Any]:
+    async def close(self, id: str, *, reason: str | None, by: str) -> IncidentDetail:
         """A person says that it is over. One that is over already stays as it ended."""
         now = self._clock.now()
         why = f"closed by {by}" + (f": {reason}" if reason else "")
@@ -72,7 +82,7 @@ class Incidents:
 
     async def note(
         self, id: str, evidence: Mapping[str, str], *, tell: bool, by: str
-    ) -> dict[str, Any]:
+    ) -> IncidentDetail:
         """Add texts to an incident's evidence, and let those know who know of it.
 
         What is there already changes nothing. Raises NotFound, and Conflict for what only the hub
@@ -84,34 +94,35 @@ class Incidents:
             self._on_news()
         return await self.get(id)
 
-    async def counts(self) -> dict[str, int]:
+    async def counts(self) -> IncidentCounts:
         """How many incidents are open, and how many messages do not get through."""
         return await self._store.read(_counts)
 
     async def deliveries(
         self, *, state: str | None, incident: str | None, limit: int, after: str | None
-    ) -> dict[str, Any]:
+    ) -> DeliveryPage:
         """Deliveries, newest first; ``next`` is the ``after`` of the next page, or None."""
         found = await self._store.read(
             deliveries.page, state=state, incident=incident, limit=limit + 1, after=after
         )
-        return _page([delivery_view(row) for row in found], limit)
+        views = [delivery_view(row) for row in found]
+        return DeliveryPage(items=views[:limit], next=_next(views, limit))
 
-    async def delivery(self, id: str) -> dict[str, Any]:
+    async def delivery(self, id: str) -> DeliveryView:
         """One delivery. Raises NotFound."""
         row = await self._store.read(deliveries.get, id)
         if row is None:
             raise NotFound(f"there is no delivery {id}")
         return delivery_view(row)
 
-    async def retry(self, id: str) -> dict[str, Any]:
+    async def retry(self, id: str) -> DeliveryView:
         """Send a delivery at once that waits or was given up. Raises NotFound, Conflict."""
         now = self._clock.now()
         row = await self._store.write(_retry, id, now)
         self._on_news()
         return delivery_view(row)
 
-    async def test(self) -> list[dict[str, Any]]:
+    async def test(self) -> list[DeliveryView]:
         """A message to every recipient of the hub's own settings; Conflict where there is none."""
         now = self._clock.now()
         made = [delivery("test", each, now, None) for each in self._defaults]
@@ -122,66 +133,14 @@ class Incidents:
         return [delivery_view(row) for row in made]
 
 
-def incident_view(row: Row, states: Mapping[str, int]) -> dict[str, Any]:
-    """One incident; ``states`` counts its deliveries."""
-    return {
-        "id": row["id"],
-        "worker": row["worker"],
-        "kind": row["kind"],
-        "instance": row["instance"],
-        "open": row["closed_at"] is None,
-        "opened_at": instant(row["opened_at"]),
-        "closed_at": instant(row["closed_at"]),
-        "reason": row["reason"],
-        "close_reason": row["close_reason"],
-        "evidence": row["evidence"],
-        "notification": _notification(states),
-    }
-
-
-def delivery_view(row: Row) -> dict[str, Any]:
-    """One delivery."""
-    pending = row["state"] == deliveries.PENDING
-    return {
-        "id": row["id"],
-        "incident": row["incident"],
-        "about": row["about"],
-        "channel": row["channel"],
-        "recipient": row["recipient"],
-        "state": row["state"],
-        "attempts": row["attempts"],
-        "held": row["held"],
-        "created_at": instant(row["created_at"]),
-        "next_at": instant(row["next_at"]) if pending else None,
-        "give_up_at": instant(row["give_up_at"]) if pending else None,
-        "sent_at": instant(row["sent_at"]),
-        "message_id": row["message_id"],
-        "last_error": row["last_error"],
-    }
-
-
-def _notification(states: Mapping[str, int]) -> str:
-    """none where nobody was to be told; failed as soon as somebody was given up (V16)."""
-    for state in (deliveries.FAILED, deliveries.PENDING, deliveries.SENT):
-        if states.get(state):
-            return state
-    return "none"
-
-
-def _count(told: Sequence[RowMapping]) -> dict[str, int]:
-    states = [row["state"] for row in told]
-    return {state: states.count(state) for state in set(states)}
-
-
-def _page(views: Sequence[dict[str, Any]], limit: int) -> dict[str, Any]:
-    """Of views read with one more than the limit."""
-    full = len(views) > limit
-    return {"items": views[:limit], "next": views[limit - 1]["id"] if full else None}
+def _next(views: Sequence[IncidentView | DeliveryView], limit: int) -> str | None:
+    """The id that the next page begins after; ``views`` were read with one more than the limit."""
+    return views[limit - 1].id if len(views) > limit else None
 
 
 def _read_page(
     c: Connection, where: rows.Filter, limit: int, after: str | None
-) -> list[dict[str, Any]]:
+) -> list[IncidentView]:
     found = rows.page(c, where, limit=limit + 1, after=after)
     states = deliveries.states_of(c, [row["id"] for row in found])
     return [incident_view(row, states.get(row["id"], {})) for row in found]
@@ -217,8 +176,8 @@ def _note(c: Connection, id: str, texts: dict[str, str], tell_at: float | None) 
     return True
 
 
-def _counts(c: Connection) -> dict[str, int]:
-    return {"open": rows.count_open(c), "undelivered": deliveries.count_undelivered(c)}
+def _counts(c: Connection) -> IncidentCounts:
+    return IncidentCounts(open=rows.count_open(c), undelivered=deliveries.count_undelivered(c))
 
 
 def _retry(c: Connection, id: str, now: float) -> RowMapping:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, replace
-from typing import Any
 
 import structlog
 
@@ -29,8 +28,14 @@ from hostler_hub.store import operator_leases
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.lease_index import LeaseIndex
+from hostler_hub.workers.lease_views import (
+    LeaseList,
+    LeaseResult,
+    LeaseView,
+    lease_view,
+    past_lease_view,
+)
 from hostler_hub.workers.registry import Entry, Registry
-from hostler_hub.workers.views import lease_view, past_lease_view
 
 _log = structlog.get_logger(__name__)
 
@@ -91,17 +96,15 @@ class Leases:
 
     # --- for people ---------------------------------------------------------------------------
 
-    async def acquire(
-        self, worker: str, terms: Terms, *, by: Caller, dry_run: bool
-    ) -> dict[str, Any]:
+    async def acquire(self, worker: str, terms: Terms, *, by: Caller, dry_run: bool) -> LeaseResult:
         """Lease a worker, or wait for it; who has it, or waits for it, already has it still."""
         entry = self._registry.get(worker)
         person = entry.life.person
         if person is not None and person.holder == by.name:
-            return {"changed": False, "lease": lease_view(entry, person)}
+            return LeaseResult(changed=False, lease=lease_view(entry, person))
         self._refuse(entry.life, terms)
         if dry_run:
-            return {"changed": True, "lease": None}
+            return LeaseResult(changed=True, lease=None)
         now = self._clock.now()
         lease = OperatorLease(
             id=new_ulid(int(now * 1000)),
@@ -121,11 +124,11 @@ class Leases:
             raise Conflict(f"worker {worker} has just changed; try again") from error
         _log.info("person asks for a worker", worker=worker, lease=lease.id, by=by.name)
         self._start_instances()
-        return {"changed": True, "lease": await self.get(lease.id)}
+        return LeaseResult(changed=True, lease=await self.get(lease.id))
 
     async def renew(
         self, id: str, *, ttl_s: float | None, reason: str | None, by: Caller, dry_run: bool
-    ) -> dict[str, Any]:
+    ) -> LeaseResult:
         """Let a lease last for another ``ttl_s`` from now; None is as long as it was given for."""
         entry, person = await self._current(id)
         if person.holder != by.name and not by.role.covers(Role.OPERATOR):
@@ -143,33 +146,33 @@ class Leases:
         )
         if dry_run:
             changed = replace(person, until=until, ttl_s=ttl_s, reason=renewed.reason)
-            return {"changed": True, "lease": lease_view(entry, changed)}
+            return LeaseResult(changed=True, lease=lease_view(entry, changed))
         await self._controller.handle(entry.life.name, renewed)
         entry, person = await self._current(id)  # it may have ended in this moment
-        return {"changed": True, "lease": lease_view(entry, person)}
+        return LeaseResult(changed=True, lease=lease_view(entry, person))
 
     async def release(
         self, id: str, *, keep: bool | None, force: bool, by: Caller, dry_run: bool
-    ) -> dict[str, Any]:
+    ) -> LeaseResult:
         """Give a worker back, or wait no longer. An operator may end another's with ``force``."""
         try:
             entry, person = await self._current(id)
         except Conflict:
-            return {"changed": False, "lease": await self.get(id)}
+            return LeaseResult(changed=False, lease=await self.get(id))
         mine = person.holder == by.name
         if not mine and not by.role.covers(Role.OPERATOR):
             raise Forbidden(f"lease {id} is {person.holder}'s, who releases it, or an operator")
         if not mine and not force:
             raise Conflict(f"lease {id} is {person.holder}'s; an operator ends it with force")
         if dry_run:
-            return {"changed": True, "lease": lease_view(entry, person)}
+            return LeaseResult(changed=True, lease=lease_view(entry, person))
         cause = "released" if mine else f"ended by {by.name}"
         left = events.PersonLeft(at=self._clock.now(), lease=id, cause=cause, keep=keep)
         await self._controller.handle(entry.life.name, left)
         _log.info("person gives a worker back", worker=entry.life.name, lease=id, by=by.name)
-        return {"changed": True, "lease": await self.get(id)}
+        return LeaseResult(changed=True, lease=await self.get(id))
 
-    async def get(self, id: str) -> dict[str, Any]:
+    async def get(self, id: str) -> LeaseView:
         """One lease, lasting or over. Raises NotFound."""
         entry = self._registry.find(self._index.worker_of(id) or "")
         if entry is not None and entry.life.person is not None and entry.life.person.id == id:
@@ -179,21 +182,21 @@ class Leases:
             raise NotFound(f"there is no lease {id}")
         return past_lease_view(row)
 
-    async def wait(self, id: str, wait_s: float) -> dict[str, Any]:
+    async def wait(self, id: str, wait_s: float) -> LeaseView:
         """The lease once nobody waits for it any more, or as it is after ``wait_s`` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 while True:
                     with self._index.waiting(id) as changed:
                         view = await self.get(id)
-                        if view["state"] != "waiting":
+                        if view.state != "waiting":
                             return view
                         await changed.wait()
         return await self.get(id)
 
     async def page(
         self, *, worker: str | None, holder: str | None, ended: bool, limit: int
-    ) -> dict[str, Any]:
+    ) -> LeaseList:
         """Leases that last by worker, or with ``ended`` those that are over, newest first."""
         if ended:
             rows = await self._store.read(operator_leases.recent, worker, limit)
@@ -205,9 +208,9 @@ class Leases:
         wanted = [
             view
             for view in views
-            if worker in {None, view["worker"]} and holder in {None, view["holder"]}
+            if worker in {None, view.worker} and holder in {None, view.holder}
         ]
-        return {"items": wanted[:limit]}
+        return LeaseList(items=wanted[:limit])
 
     # --- instances for leases that wait ---------------------------------------------------------
 
@@ -229,10 +232,10 @@ class Leases:
     async def _current(self, id: str) -> tuple[Entry, OperatorLease]:
         """Raises NotFound, and Conflict for a lease that is over."""
         view = await self.get(id)
-        entry = self._registry.find(view["worker"])
+        entry = self._registry.find(view.worker)
         person = None if entry is None else entry.life.person
         if entry is None or person is None or person.id != id:
-            raise Conflict(f"lease {id} ended at {view['ended_at']}: {view['end_reason']}")
+            raise Conflict(f"lease {id} ended at {view.ended_at}: {view.end_reason}")
         return entry, person
 
     def _refuse(self, life: Worker, terms: Terms) -> None:

@@ -54,6 +54,11 @@ class Entry:
         return self.started or Origin(self.definition.driver, self.definition.driver_options)
 
     @property
+    def has_password(self) -> bool:
+        """Whether the hub knows a password of the worker, or where it finds one."""
+        return self.definition.password_ref is not None or self.password_hash is not None
+
+    @property
     def properties(self) -> dict[str, Any]:
         """What builds are matched against: the definition's defaults, the machine's facts over
         them, and over both what the definition insists on."""

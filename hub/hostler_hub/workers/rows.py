@@ -1,13 +1,20 @@
-"""A worker's life as columns of its rows, and back."""
+"""A worker's life as columns of its row, and back, derived from the fields of ``model.Worker``.
+
+A field is kept in the column of its own name, but for ``instance``, which is the columns
+``instance_id`` and ``handle`` (its epoch is the worker's). A new field of the model is kept unless
+it is named here as one that is not, and a test insists that it then has a column.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import typing
+from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any
 
 from hostler_hub.drivers.contract import Capabilities
-from hostler_hub.lifecycle.model import Instance, Mode, OperatorLease, Policy, State, Worker
+from hostler_hub.lifecycle.model import Instance, Policy, Worker
 from hostler_hub.specs.worker import WorkerDefinition
 
 
@@ -31,70 +38,64 @@ def policy_of(
     )
 
 
+# What lives only as long as the hub's process: connection, timers, calls that are under way.
+TRANSIENT = frozenset(
+    {"connection", "resumable", "gate", "exam", "destroying", "timers"},
+)
+# What the row's other columns and other tables say: the name, the definition, the open leases.
+DERIVED = frozenset({"name", "policy", "leases"})
+
+
 def columns_of(life: Worker) -> dict[str, Any]:
     """The persisted part of a life, by column of ``store.tables.workers``."""
-    return {
-        "mode": life.mode.value,
-        "mode_reason": life.mode_reason,
-        "mode_by": life.mode_by,
-        "mode_at": life.mode_at,
-        "mode_until": life.mode_until,
-        "state": life.state.value,
-        "state_since": life.state_since,
-        "epoch": life.epoch,
-        "instance_id": life.instance.id if life.instance else None,
-        "handle": _json(life.instance.handle) if life.instance else None,
-        "quarantine_until": life.quarantine_until,
-        "quarantine_reason": life.quarantine_reason,
-        "backoff_s": life.backoff_s,
-        "last_error": life.last_error,
-        "missing_since": life.missing_since,
-        "missing_reason": life.missing_reason,
-        "failed_starts": life.failed_starts,
-        "up_since": life.up_since,
-        "uses": life.uses,
-        "retiring": life.retiring,
-        "tainted": life.tainted,
-        "removing": life.removing,
-        "destroy_attempts": life.destroy_attempts,
-        "person": None if life.person is None else dataclasses.asdict(life.person),
-    }
+    columns = {name: encode(getattr(life, name)) for name, (encode, _) in _CODECS.items()}
+    instance = life.instance
+    columns["instance_id"] = None if instance is None else instance.id
+    columns["handle"] = None
+    if instance is not None and instance.handle is not None:
+        columns["handle"] = dict(instance.handle)
+    return columns
 
 
 def life_of(row: Mapping[str, Any], policy: Policy, leases: tuple[str, ...]) -> Worker:
     """The inverse of columns_of(), as the hub finds it at its start."""
+    kept = {name: decode(row[name]) for name, (_, decode) in _CODECS.items()}
     instance = None
     if row["instance_id"] is not None:
         instance = Instance(row["instance_id"], row["epoch"], row["handle"])
-    return Worker(
-        name=row["name"],
-        policy=policy,
-        mode=Mode(row["mode"]),
-        mode_reason=row["mode_reason"],
-        mode_by=row["mode_by"],
-        mode_at=row["mode_at"],
-        mode_until=row["mode_until"],
-        state=State(row["state"]),
-        state_since=row["state_since"],
-        epoch=row["epoch"],
-        instance=instance,
-        leases=leases,
-        person=None if row["person"] is None else OperatorLease(**row["person"]),
-        quarantine_until=row["quarantine_until"],
-        quarantine_reason=row["quarantine_reason"],
-        backoff_s=row["backoff_s"],
-        last_error=row["last_error"],
-        missing_since=row["missing_since"],
-        missing_reason=row["missing_reason"],
-        failed_starts=row["failed_starts"],
-        up_since=row["up_since"],
-        uses=row["uses"],
-        retiring=row["retiring"],
-        tainted=row["tainted"],
-        removing=row["removing"],
-        destroy_attempts=row["destroy_attempts"],
-    )
+    return Worker(name=row["name"], policy=policy, leases=leases, instance=instance, **kept)
 
 
-def _json(handle: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if handle is None else dict(handle)
+_Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _codec(kind: Any) -> _Codec:
+    """How a value of the type goes into a column, and comes back.
+
+    An enum is its value, a dataclass a JSON object, anything else itself; None is NULL.
+    """
+    kinds = [each for each in typing.get_args(kind) or (kind,) if each is not type(None)]
+    made = kinds[0]
+    if isinstance(made, type) and issubclass(made, Enum):
+        return _unless_none(lambda value: value.value), _unless_none(made)
+    if isinstance(made, type) and dataclasses.is_dataclass(made):
+        return _unless_none(dataclasses.asdict), _unless_none(lambda plain: made(**plain))
+    return _same, _same
+
+
+def _unless_none(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else convert(value)
+
+
+def _codecs() -> dict[str, _Codec]:
+    hints = typing.get_type_hints(Worker)
+    names = [each.name for each in dataclasses.fields(Worker)]
+    skipped = TRANSIENT | DERIVED | {"instance"}
+    return {name: _codec(hints[name]) for name in names if name not in skipped}
+
+
+_CODECS = _codecs()

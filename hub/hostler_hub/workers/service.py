@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound
 from hostler_hub.lifecycle import Mode, State, Worker, events
@@ -13,10 +12,24 @@ from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.store import events as event_rows
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.order_views import (
+    ModeResult,
+    ModeState,
+    RemoveResult,
+    StateResult,
+)
 from hostler_hub.workers.registry import Entry, Registry
 from hostler_hub.workers.selection import Select
-from hostler_hub.workers.views import event_view, worker_view
-from hostler_hub.workers.workload import RunningBuilds, WorkerReasons
+from hostler_hub.workers.views import (
+    EventView,
+    WorkerCounts,
+    WorkerLookup,
+    WorkerPage,
+    WorkerView,
+    event_view,
+    worker_view,
+)
+from hostler_hub.workers.workload import RunningBuilds, WorkerExplainer
 
 LONGEST_MODE_S = 366 * 24 * 3600.0
 
@@ -31,7 +44,7 @@ class Workers:
         registry: Registry,
         controller: Controller,
         running: RunningBuilds,
-        reasons: WorkerReasons,
+        reasons: WorkerExplainer,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -42,7 +55,7 @@ class Workers:
 
     async def remove(
         self, names: Sequence[str], *, force: bool, dry_run: bool, by: str
-    ) -> list[dict[str, Any]]:
+    ) -> list[RemoveResult]:
         """Remove workers; one that runs a build only with ``force`` (its build is retried)."""
         await self._running.released(names)
         present = [entry for name in _unique(names) if (entry := self._registry.find(name))]
@@ -60,14 +73,11 @@ class Workers:
             await self._controller.handle_many(
                 [(name, events.Removed(at=at, by=by)) for name in todo]
             )
+        left = {name for name in known if name in self._registry and not dry_run}
         return [
-            {
-                "name": name,
-                "changed": name in todo,
-                "state": "removing" if name in self._registry and not dry_run else "absent",
-            }
-            if name in known
-            else {"name": name, "changed": False, "state": "absent"}
+            RemoveResult(
+                name=name, changed=name in todo, state="removing" if name in left else "absent"
+            )
             for name in _unique(names)
         ]
 
@@ -88,21 +98,21 @@ class Workers:
         by: str,
         dry_run: bool,
         until: float | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[ModeResult]:
         """Order a mode, until an instant or for good. Ordering ``active`` ends a quarantine too."""
         wanted, at = Mode(mode), self._clock.now()
         if until is not None:
             _refuse_end(wanted, until - at)
         order = events.ModeSet(at=at, mode=wanted, reason=reason, by=by, until=until)
         results = [_mode_result(entry, order) for entry in self._all(names)]
-        todo = [result["name"] for result in results if result["changed"]]
+        todo = [result.name for result in results if result.changed]
         if todo and not dry_run:
             await self._controller.handle_many([(name, order) for name in todo])
         return results
 
     async def substantiate(
         self, names: Sequence[str], *, by: str, dry_run: bool
-    ) -> list[dict[str, Any]]:
+    ) -> list[StateResult]:
         """Start instances now; none, with Conflict, if a mode or a quarantine forbids one."""
         entries = self._all(names)
         todo = [entry for entry in entries if entry.life.state is not State.SUBSTANTIATED]
@@ -130,7 +140,7 @@ class Workers:
 
     async def insubstantiate(
         self, names: Sequence[str], *, by: str, dry_run: bool
-    ) -> list[dict[str, Any]]:
+    ) -> list[StateResult]:
         """Stop instances that no lease holds."""
         entries = self._all(names)
         await self._running.released(names)
@@ -153,15 +163,17 @@ class Workers:
 
     # --- views --------------------------------------------------------------------------------
 
-    def view(self, name: str) -> dict[str, Any]:
+    def view(self, name: str) -> WorkerView:
+        """One worker. Raises NotFound."""
         entry = self._registry.get(name)
-        view = worker_view(entry, self._running.builds_on(name))
-        return view | {"why": self._reasons.of_worker(entry, self._clock.now())}
+        why = self._reasons.of_worker(entry, self._clock.now())
+        return worker_view(entry, self._running.builds_on(name), why)
 
-    def query(self, names: Sequence[str]) -> dict[str, Any]:
+    def query(self, names: Sequence[str]) -> WorkerLookup:
+        """The workers of these names, and the names that no worker has."""
         known = [name for name in names if name in self._registry]
         unknown = [name for name in names if name not in self._registry]
-        return {"items": [self.view(name) for name in known], "unknown": unknown}
+        return WorkerLookup(items=[self.view(name) for name in known], unknown=unknown)
 
     def page(
         self,
@@ -174,7 +186,7 @@ class Workers:
         missing: bool | None,
         limit: int,
         after: str | None,
-    ) -> dict[str, Any]:
+    ) -> WorkerPage:
         """Workers by name; ``next`` is the ``after`` of the next page, or None."""
         wanted = set(names) if names else None
         found = sorted(
@@ -189,27 +201,25 @@ class Workers:
             and (after is None or entry.life.name > after)
         )
         items = [self.view(name) for name in found[:limit]]
-        return {"items": items, "next": found[limit - 1] if len(found) > limit else None}
+        return WorkerPage(items=items, next=found[limit - 1] if len(found) > limit else None)
 
-    async def events(self, name: str, limit: int) -> list[dict[str, Any]]:
+    async def events(self, name: str, limit: int) -> list[EventView]:
+        """A worker's latest transitions, newest first. Raises NotFound."""
         self._registry.get(name)
         rows = await self._store.read(event_rows.recent, name, limit)
         return [event_view(row) for row in rows]
 
-    async def status(self) -> dict[str, Any]:
-        """Counts for an overview, of workers and of builds not yet ended."""
-        return {"workers": self._counts(), "builds": dict(self._running.counts())}
-
-    def _counts(self) -> dict[str, Any]:
+    def counts(self) -> WorkerCounts:
+        """How many workers are how, for an overview."""
         lives = [entry.life for entry in self._registry]
-        return {
-            "total": len(lives),
-            "by_state": {s.value: sum(life.state is s for life in lives) for s in State},
-            "by_mode": {m.value: sum(life.mode is m for life in lives) for m in Mode},
-            "attached": sum(life.attached for life in lives),
-            "missing": sum(life.missing_since is not None for life in lives),
-            "quarantined": sum(life.quarantine_until is not None for life in lives),
-        }
+        return WorkerCounts(
+            total=len(lives),
+            by_state={s: sum(life.state is s for life in lives) for s in State},
+            by_mode={m: sum(life.mode is m for life in lives) for m in Mode},
+            attached=sum(life.attached for life in lives),
+            missing=sum(life.missing_since is not None for life in lives),
+            quarantined=sum(life.quarantine_until is not None for life in lives),
+        )
 
     def _all(self, names: Sequence[str]) -> list[Entry]:
         unknown = [name for name in names if name not in self._registry]
@@ -242,23 +252,23 @@ def _refuse_end(wanted: Mode, left_s: float) -> None:
         raise InvalidRequest("the end of a mode lies ahead, within a year", pointer="/until")
 
 
-def _mode_result(entry: Entry, order: events.ModeSet) -> dict[str, Any]:
+def _mode_result(entry: Entry, order: events.ModeSet) -> ModeResult:
     life = entry.life
     before = _order_view(life.mode, life.mode_reason, life.mode_until)
     after = _order_view(order.mode, order.reason, order.until)
     active = life.mode is order.mode is Mode.ACTIVE
     same = active or before == after
     ends_quarantine = order.mode is Mode.ACTIVE and life.quarantine_until is not None
-    return {
-        "name": life.name,
-        "changed": not same or ends_quarantine,
-        "before": before,
-        "after": before if same else after,
-    }
+    return ModeResult(
+        name=life.name,
+        changed=not same or ends_quarantine,
+        before=before,
+        after=before if same else after,
+    )
 
 
-def _order_view(mode: Mode, reason: str | None, until: float | None) -> dict[str, Any]:
-    return {"mode": mode.value, "reason": reason, "until": instant(until)}
+def _order_view(mode: Mode, reason: str | None, until: float | None) -> ModeState:
+    return ModeState(mode=mode, reason=reason, until=instant(until))
 
 
 def _remedy(life: Worker) -> str:
@@ -267,13 +277,13 @@ def _remedy(life: Worker) -> str:
     return ""
 
 
-def _states(entries: Sequence[Entry], todo: Sequence[Entry]) -> list[dict[str, Any]]:
+def _states(entries: Sequence[Entry], todo: Sequence[Entry]) -> list[StateResult]:
     changed = {entry.life.name for entry in todo}
     return [
-        {
-            "name": entry.life.name,
-            "changed": entry.life.name in changed,
-            "state": entry.life.state.value,
-        }
+        StateResult(
+            name=entry.life.name,
+            changed=entry.life.name in changed,
+            state=entry.life.state,
+        )
         for entry in entries
     ]

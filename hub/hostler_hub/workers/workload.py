@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from hostler_hub.workers.registry import Entry
+from hostler_hub.workers.views import WorkerReasons
 
 
 class RunningBuilds(Protocol):
@@ -17,12 +18,9 @@ class RunningBuilds(Protocol):
     async def released(self, workers: Sequence[str]) -> None:
         """Wait, for a few seconds at most, until builds that have ended there free their slots."""
 
-    def counts(self) -> Mapping[str, int]:
-        """The number of builds by state: ``queued`` and ``running``."""
 
-
-class WorkerReasons(Protocol):
+class WorkerExplainer(Protocol):
     """Explains what a worker does not do."""
 
-    def of_worker(self, entry: Entry, now: float) -> Mapping[str, str | None]:
-        """Why it is ``not_started``, ``not_used``, ``not_stopped``; None where it is."""
+    def of_worker(self, entry: Entry, now: float) -> WorkerReasons:
+        """Why it is not started, not used, not stopped; None where it is."""

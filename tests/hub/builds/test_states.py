@@ -6,6 +6,7 @@ import pytest
 
 from hostler_hub.builds.states import StepOutcome, next_step, result_of
 from hostler_hub.specs.build import StepSpec
+from hostler_hub.specs.states import StepState
 
 
 def steps(*flags: str) -> list[StepSpec]:
@@ -36,13 +37,13 @@ def steps(*flags: str) -> list[StepSpec]:
     ],
 )
 def test_next_step(flags: list[str], states: list[str], index: int | None) -> None:
-    assert next_step(steps(*flags), states) == index
+    assert next_step(steps(*flags), [StepState(each) for each in states]) == index
 
 
 def test_the_worst_step_is_the_result_and_says_which_it_was() -> None:
     specs = steps("go", "go", "go")
-    good, bad = StepOutcome("success", 0), StepOutcome("failure", 2)
-    broken = StepOutcome("exception", None, None, "the agent refused: no")
+    good, bad = StepOutcome(StepState.SUCCESS, 0), StepOutcome(StepState.FAILURE, 2)
+    broken = StepOutcome(StepState.EXCEPTION, None, None, "the agent refused: no")
     assert result_of(specs, [good, good, good]) == ("success", None)
     assert result_of(specs, [good, bad, good]) == ("failure", "step 1 ended with rc 2")
     assert result_of(specs, [bad, good, broken])[0] == "exception"
@@ -50,5 +51,5 @@ def test_the_worst_step_is_the_result_and_says_which_it_was() -> None:
 
 
 def test_a_timeout_is_named() -> None:
-    late = StepOutcome("failure", -1, "timeout_without_output")
+    late = StepOutcome(StepState.FAILURE, -1, "timeout_without_output")
     assert result_of(steps(""), [late])[1] == "step 0: timeout_without_output (rc -1)"

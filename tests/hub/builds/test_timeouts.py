@@ -8,6 +8,7 @@ from typing import Any
 from hostler_hub.builds.states import Interruption
 from hostler_hub.builds.timeouts import Patience
 from hostler_hub.runtime.virtual_clock import VirtualClock
+from hostler_hub.specs.states import StepState
 from hostler_hub.specs.step import StepSpec
 
 
@@ -42,7 +43,7 @@ async def test_time_is_counted_whatever_happens() -> None:
 async def test_an_interrupted_build_interrupts_its_step_once() -> None:
     clock, progress = VirtualClock(), [0]
     patience, interrupt = start(clock, progress, max_time_s=30)
-    why = Interruption("cancelled", "interrupted", "enough")
+    why = Interruption(StepState.CANCELLED, "interrupted", "enough")
     interrupt.set_result(why)
     assert await patience.over == why
     clock.advance(100)
@@ -53,7 +54,7 @@ async def test_a_closed_one_is_over_for_nobody() -> None:
     clock, progress = VirtualClock(), [0]
     patience, interrupt = start(clock, progress, timeout_s=5, max_time_s=30)
     patience.close()
-    interrupt.set_result(Interruption("cancelled", "interrupted", "enough"))
+    interrupt.set_result(Interruption(StepState.CANCELLED, "interrupted", "enough"))
     await asyncio.sleep(0)
     clock.advance(100)
     assert not patience.over.done()

@@ -13,6 +13,7 @@ from certificates import Authority, authority
 from hostler_hub.notify.message import Message, Notice
 from hostler_hub.runtime.secrets import Secrets
 from hostler_hub.store.engine import Store
+from hostler_hub.workers.incident_views import IncidentView
 
 INCIDENT: dict[str, Any] = {
     "id": "01K8Z9Q8Y3N6V4T2R0P9M7K5J3",
@@ -30,7 +31,7 @@ INCIDENT: dict[str, Any] = {
 
 
 def message(about: str = "opened", *, notices: int = 1, **changes: Any) -> Message:
-    incident = None if about == "test" else {**INCIDENT, **changes}
+    incident = None if about == "test" else IncidentView(**{**INCIDENT, **changes})
     told = tuple(Notice(about, incident) for _ in range(notices))
     return Message("01K8Z9Q8Y3N6V4T2R0P9M7K5J9", "ann@example.org", about, told)
 

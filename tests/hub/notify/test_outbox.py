@@ -209,7 +209,7 @@ async def test_the_end_of_an_incident_follows_up_its_beginning(rig: Rig) -> None
     assert (first.about, second.about) == ("opened", "closed")
     assert second.answers == first.id
     assert second.notices[0].incident is not None
-    assert second.notices[0].incident["close_reason"] == "found"
+    assert second.notices[0].incident.close_reason == "found"
 
 
 async def test_an_incident_that_is_over_before_it_was_told_is_one_message(rig: Rig) -> None:
@@ -221,7 +221,7 @@ async def test_an_incident_that_is_over_before_it_was_told_is_one_message(rig: R
     await rig.go(HOUR)
     (only,) = rig.mail.sent
     assert only.notices[0].incident is not None
-    assert only.notices[0].incident["open"] is False
+    assert only.notices[0].incident.open is False
 
 
 async def test_an_incident_that_ends_while_its_beginning_is_being_sent_is_told_too(

@@ -171,7 +171,7 @@ def clock() -> VirtualClock:
 async def rules(decision_log: DecisionLog, where: Filter | None = None) -> list[str]:
     await decision_log.flush()
     page = await decision_log.page(where or Filter(), 100, None)
-    return [each["rule"] for each in page["items"]]
+    return [each.rule for each in page.items]
 
 
 async def test_a_skip_is_written_when_its_rule_changes(store: Store, clock: VirtualClock) -> None:
@@ -199,11 +199,11 @@ async def test_pages_and_filters(store: Store, clock: VirtualClock) -> None:
         decision_log.note(skip(f"r{number}", at=1000.0 + number, **kinds))
     await decision_log.flush()
     first = await decision_log.page(Filter(), 2, None)
-    second = await decision_log.page(Filter(), 2, first["next"])
-    third = await decision_log.page(Filter(), 2, second["next"])
-    found = [each["rule"] for page in (first, second, third) for each in page["items"]]
+    second = await decision_log.page(Filter(), 2, first.next)
+    third = await decision_log.page(Filter(), 2, second.next)
+    found = [each.rule for page in (first, second, third) for each in page.items]
     assert found == ["r4", "r3", "r2", "r1", "r0"]
-    assert third["next"] is None
+    assert third.next is None
     assert await rules(decision_log, Filter(worker="w1")) == ["r3", "r1"]
     assert await rules(decision_log, Filter(worker="w0", since=1002.0)) == ["r4", "r2"]
     assert await rules(decision_log, Filter(group="h")) == []
@@ -232,7 +232,7 @@ async def test_as_many_as_are_kept_are_the_newest(store: Store) -> None:
     await store.write(rows.append, [skip(f"r{number}").row() for number in range(10)])
     assert await store.write(rows.prune, before=0.0, rows=3) == 7
     left = await store.read(rows.page, Filter(), 100, None)
-    assert [each["rule"] for each in left] == ["r9", "r8", "r7"]
+    assert [each.rule for each in left] == ["r9", "r8", "r7"]
 
 
 async def test_V15_a_flood_of_skips_is_cut(store: Store, clock: VirtualClock) -> None:

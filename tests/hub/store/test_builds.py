@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from hostler_hub.runtime.ids import new_ulid
+from hostler_hub.specs.states import BuildState
 from hostler_hub.store import builds, workers
 from hostler_hub.store.errors import RowRefused, StaleRow
 
@@ -95,7 +96,7 @@ async def test_v5_two_dispatchers_racing_in_one_group(store, build, lease_row):
 
 async def test_v8_first_result_wins(store, build, lease_row):
     await store.write(builds.start, build, "w1", lease_row(build))
-    results = ["success", "failure", "exception", "cancelled"]
+    results = [state for state in BuildState if state.is_terminal]
     writes = [store.write(builds.finish, build, state, f"by {state}", 9.0) for state in results]
     assert await asyncio.gather(*writes) == [True, False, False, False]
     row = await store.read(builds.get, build)
@@ -110,9 +111,9 @@ async def test_v5_given_up_attempt_can_neither_finish_nor_requeue(store, build, 
     await store.write(builds.requeue, build, 50.0, "lost", attempt=1)
     await store.write(builds.end_lease, first["id"], 3.0, "lost")
     await store.write(builds.start, build, "w2", lease_row(build, epoch=2))
-    assert not await store.write(builds.finish, build, "success", None, 9.0, attempt=1)
+    assert not await store.write(builds.finish, build, BuildState.SUCCESS, None, 9.0, attempt=1)
     assert not await store.write(builds.requeue, build, None, None, attempt=1)
-    assert await store.write(builds.finish, build, "failure", None, 9.0, attempt=2)
+    assert await store.write(builds.finish, build, BuildState.FAILURE, None, 9.0, attempt=2)
 
 
 async def test_v6_requeue_waits_for_its_backoff(store, build, lease_row):
@@ -138,7 +139,7 @@ async def test_cancel_reason_is_kept_once(store, build):
     assert await store.write(builds.request_cancel, build, "first")
     assert not await store.write(builds.request_cancel, build, "second")
     assert (await store.read(builds.get, build))["cancel_reason"] == "first"
-    assert await store.write(builds.finish, build, "cancelled", None, 1.0)
+    assert await store.write(builds.finish, build, BuildState.CANCELLED, None, 1.0)
 
 
 async def test_pages_go_back_in_time_without_gaps(store, build_row):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from hostler_hub.builds.artifacts.unpacker import write_all
+from hostler_hub.builds.views import StoredFileView
 from hostler_hub.runtime.safe_dir import SafeDirectory
 
 T = TypeVar("T")
@@ -39,8 +40,8 @@ class Files:
         self._staging.close()
         self._root.close()
 
-    async def store(self, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
-        """Store what comes; {"sha256", "size_bytes"}. When it breaks off, nothing is left."""
+    async def store(self, chunks: AsyncIterator[bytes]) -> StoredFileView:
+        """Store what comes. When it breaks off, nothing is left."""
         staged = await self._run(_Staged, self._staging)
         try:
             async for chunk in chunks:
@@ -50,7 +51,7 @@ class Files:
                 await self._run(staged.move, self._root, (sha256[:2], sha256))
         finally:
             self.threads.submit(staged.clear)
-        return {"sha256": sha256, "size_bytes": staged.size_bytes}
+        return StoredFileView(sha256=sha256, size_bytes=staged.size_bytes)
 
     def has(self, sha256: str) -> bool:
         """Whether a file is stored."""

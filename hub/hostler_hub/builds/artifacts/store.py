@@ -24,7 +24,7 @@ from hostler_hub.builds.artifacts.transfers import DirectoryReceiver, FileReceiv
 from hostler_hub.builds.artifacts.unpacker import StoredFile
 from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import StepKey
-from hostler_hub.builds.views import artifact_view
+from hostler_hub.builds.views import ArtifactPage, ArtifactView, artifact_view
 from hostler_hub.errors import NotFound
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.safe_dir import SafeDirectory
@@ -103,14 +103,14 @@ class Artifacts:
 
     # --- for people -----------------------------------------------------------------------------
 
-    async def page(self, build: str, limit: int, after: str | None) -> dict[str, Any]:
-        """The artifacts of the build's latest attempt, by path: {"items", "next"}; NotFound."""
+    async def page(self, build: str, limit: int, after: str | None) -> ArtifactPage:
+        """The artifacts of the build's latest attempt, by path; NotFound."""
         attempt = await self._attempt(build)
         found = await self._store.read(rows.page, build, attempt, limit, after or "")
         items = [artifact_view(row) for row in found]
-        return {"items": items, "next": items[-1]["path"] if len(items) == limit else None}
+        return ArtifactPage(items=items, next=items[-1].path if len(items) == limit else None)
 
-    async def open(self, build: str, path: str) -> tuple[dict[str, Any], BinaryIO]:
+    async def open(self, build: str, path: str) -> tuple[ArtifactView, BinaryIO]:
         """An artifact's view, and its file to read and to close; NotFound."""
         attempt = await self._attempt(build)
         row = await self._store.read(rows.get, build, attempt, path)

@@ -35,7 +35,7 @@ class Range(BaseModel):
 @router.post(
     "/files",
     status_code=201,
-    response_model=schemas.StoredFile,
+    response_model=schemas.StoredFileView,
     responses=problems.responses(413),
     openapi_extra={"requestBody": {"required": True, "content": _BYTES}},
 )
@@ -80,8 +80,8 @@ async def artifact(
     name = quote(path.rpartition("/")[2], safe="")
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-        "Content-Length": str(view["size_bytes"]),
-        "Hostler-Sha256": view["sha256"],
+        "Content-Length": str(view.size_bytes),
+        "Hostler-Sha256": view.sha256,
     }
     return _File(file, headers)
 

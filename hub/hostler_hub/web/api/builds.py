@@ -70,7 +70,7 @@ async def submit(
 ) -> Json:
     """Accepts a build; from then on it ends in exactly one result."""
     view, created = await hub.builds.submit(body, by=caller.name, idempotency_key=idempotency_key)
-    location = {"Location": f"{router.prefix}/{view['id']}"}
+    location = {"Location": f"{router.prefix}/{view.id}"}
     return Json(view, status_code=201 if created else 200, headers=location)
 
 

@@ -12,6 +12,7 @@ from hostler_hub.web.api.responses import Json
 from hostler_hub.web.api.schemas import decisions as schemas
 from hostler_hub.web.api.security import GuardedRoute, Viewer
 from hostler_hub.web.hub import HubPart
+from hostler_hub.workers.decisions import DecisionKind
 
 router = APIRouter(prefix="/api/v1/decisions", route_class=GuardedRoute, tags=["decisions"])
 
@@ -27,7 +28,7 @@ class Where(BaseModel):
     worker: str | None = None
     build: str | None = None
     group: str | None = None
-    kind: schemas.DecisionKind | None = None
+    kind: DecisionKind | None = None
     since: AwareDatetime | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_ROWS)] = 100
     after: Annotated[int, Field(ge=1, le=_MAX_ID)] | None = None

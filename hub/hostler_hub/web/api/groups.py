@@ -48,7 +48,7 @@ async def list_all(hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001  # dec
 async def define(body: DefineGroups, hub: HubPart, caller: Operator) -> Json:
     """Creates or changes groups: all of them or none."""
     results = await hub.groups.define(body.groups, dry_run=body.dry_run, by=caller.name)
-    return Json({"results": results})
+    return Json(schemas.DefineGroupResults(results=results))
 
 
 @router.post(
@@ -57,7 +57,7 @@ async def define(body: DefineGroups, hub: HubPart, caller: Operator) -> Json:
 async def remove(body: RemoveGroups, hub: HubPart, caller: Operator) -> Json:
     """Removes groups; their workers stay, without limits in common."""
     results = await hub.groups.remove(body.names, dry_run=body.dry_run, by=caller.name)
-    return Json({"results": results})
+    return Json(schemas.RemoveGroupResults(results=results))
 
 
 @router.get("/{name}", response_model=schemas.GroupView, responses=problems.responses(404))

@@ -138,4 +138,4 @@ async def retry(id: Id, hub: HubPart, caller: Operator) -> Json:  # noqa: ARG001
 )
 async def test(hub: HubPart, caller: Operator) -> Json:  # noqa: ARG001
     """Sends a test to everybody in the hub's own settings; look the deliveries up to see it go."""
-    return Json({"items": await hub.incidents.test()})
+    return Json(schemas.DeliveryList(items=await hub.incidents.test()))

@@ -86,7 +86,7 @@ async def acquire(body: AcquireLease, hub: HubPart, caller: Submitter) -> Json:
     return Json(await hub.leases.acquire(body.worker, terms, by=caller, dry_run=body.dry_run))
 
 
-@router.get("/{id}", response_model=schemas.Lease, responses=problems.responses(404))
+@router.get("/{id}", response_model=schemas.LeaseView, responses=problems.responses(404))
 async def view(
     id: LeaseId,
     hub: HubPart,

@@ -12,7 +12,7 @@ from hostler_hub.web.api.responses import Json
 from hostler_hub.web.api.schemas import reconcile as schemas
 from hostler_hub.web.api.security import GuardedRoute, Operator, Viewer
 from hostler_hub.web.hub import HubPart
-from hostler_hub.workers.reconcile.reconciler import reconcile_view
+from hostler_hub.workers.reconcile.views import reconcile_view
 from hostler_hub.workers.views import evidence_view
 
 router = APIRouter(prefix="/api/v1", route_class=GuardedRoute, tags=["reconcile"])
@@ -66,7 +66,7 @@ async def forget(body: Forget, hub: HubPart, caller: Operator) -> Json:
     results = await hub.reconciler.forget(
         body.names, reason=body.reason, by=caller.name, dry_run=body.dry_run
     )
-    return Json({"results": results})
+    return Json(schemas.ForgetResults(results=results))
 
 
 @router.get(
@@ -78,4 +78,4 @@ async def evidence(name: str, hub: HubPart, caller: Viewer) -> Json:  # noqa: AR
     """What drivers said of this worker's failed instances before they were destroyed."""
     hub.workers.view(name)
     rows = await hub.evidence.of_worker(name)
-    return Json({"items": [evidence_view(row) for row in rows]})
+    return Json(schemas.EvidenceList(items=[evidence_view(row) for row in rows]))

@@ -23,4 +23,4 @@ async def page(
     limit: Annotated[int, Query(ge=1, le=PAGE_ROWS)] = 100,
 ) -> Json:
     """Names as they were given, from where, why they were refused and how often; latest first."""
-    return Json({"items": hub.refusals.page(limit)})
+    return Json(schemas.RefusalList(items=hub.refusals.page(limit)))

@@ -16,20 +16,27 @@ router = APIRouter(route_class=GuardedRoute, tags=["hub"])
 @router.get("/healthz", response_model=schemas.Health, dependencies=[PUBLIC])
 async def health(hub: HubPart) -> Json:
     """Whether the hub answers; needs no token."""
-    return Json({"status": "ok", "version": __version__, "hub": hub.id})
+    return Json(schemas.Health(status="ok", version=__version__, hub=hub.id))
 
 
 @router.get("/api/v1/whoami", response_model=schemas.Whoami, responses=problems.responses())
 async def whoami(caller: Viewer) -> Json:
     """The name and the role of the token that asks."""
-    return Json({"name": caller.name, "role": caller.role.value})
+    return Json(schemas.Whoami(name=caller.name, role=caller.role))
 
 
 @router.get("/api/v1/status", response_model=schemas.Status, responses=problems.responses())
 async def status(hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001  # declares the role
     """Counts of workers, builds and incidents."""
-    counts = {**await hub.workers.status(), "incidents": await hub.incidents.counts()}
-    return Json({"version": __version__, "hub": hub.id, **counts})
+    return Json(
+        schemas.Status(
+            version=__version__,
+            hub=hub.id,
+            workers=hub.workers.counts(),
+            builds=hub.supervisor.counts(),
+            incidents=await hub.incidents.counts(),
+        )
+    )
 
 
 @router.get("/api/v1/openapi.json", include_in_schema=False)

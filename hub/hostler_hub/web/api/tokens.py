@@ -1,12 +1,12 @@
 """API tokens: made, listed, revoked by administrators."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from starlette.responses import Response
 
+from hostler_hub.runtime.clock import instant
 from hostler_hub.specs.build import Number
 from hostler_hub.specs.caller import Role
 from hostler_hub.web.api import problems
@@ -39,17 +39,25 @@ async def create(body: CreateToken, hub: HubPart, caller: Admin) -> Json:
     """Makes a token and shows it, this once."""
     life_s = MAX_LIFE_S if body.expires_in_s is None else body.expires_in_s
     token = await hub.tokens.create(body.name, body.role, by=caller.name, expires_in_s=life_s)
-    return Json({"name": body.name, "role": body.role.value, "token": token}, status_code=201)
+    made = schemas.CreatedToken(name=body.name, role=body.role, token=token)
+    return Json(made, status_code=201)
 
 
 @router.get("", response_model=schemas.TokenList, responses=problems.responses())
 async def list_all(hub: HubPart, caller: Admin) -> Json:  # noqa: ARG001  # declares the role
     """Every token, without what proves it."""
     items = [
-        {**each, "created_at": _iso(each["created_at"]), "expires_at": _iso(each["expires_at"])}
+        schemas.TokenView(
+            name=each["name"],
+            role=each["role"],
+            lookup=each["lookup"],
+            created_by=each["created_by"],
+            created_at=instant(each["created_at"]),
+            expires_at=instant(each["expires_at"]),
+        )
         for each in await hub.tokens.list()
     ]
-    return Json({"items": items})
+    return Json(schemas.TokenList(items=items))
 
 
 @router.delete("/{name}", status_code=204, responses=problems.responses(404))
@@ -57,9 +65,3 @@ async def delete(name: str, hub: HubPart, caller: Admin) -> Response:  # noqa: A
     """Revokes a token at once."""
     await hub.tokens.delete(name)
     return Response(status_code=204)
-
-
-def _iso(instant: float | None) -> str | None:
-    if instant is None:
-        return None
-    return datetime.fromtimestamp(instant, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

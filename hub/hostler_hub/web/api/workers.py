@@ -13,13 +13,13 @@ from pydantic import (
     model_validator,
 )
 
+from hostler_hub.lifecycle.model import Mode, State
 from hostler_hub.specs.build import Text, WorkerName
 from hostler_hub.specs.fields import PositiveSeconds, refuse
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.web.api import problems
 from hostler_hub.web.api.responses import Json
 from hostler_hub.web.api.schemas import workers as schemas
-from hostler_hub.web.api.schemas.base import WorkerMode, WorkerState
 from hostler_hub.web.api.security import GuardedRoute, Operator, Viewer
 from hostler_hub.web.hub import HubPart
 from hostler_hub.workers.selection import Select
@@ -39,8 +39,8 @@ class Filter(_Body):
     """Which workers to list; several conditions must all hold."""
 
     name: Annotated[list[str], Field(max_length=MAX_NAMES)] = []
-    state: WorkerState | None = None
-    mode: WorkerMode | None = None
+    state: State | None = None
+    mode: Mode | None = None
     driver: str | None = None
     label: str | None = None
     missing: bool | None = None
@@ -84,7 +84,7 @@ class RemoveWorkers(_Targets):
 class SetMode(_Targets):
     """A mode for workers, and the reason; until an instant, for some seconds, or for good."""
 
-    mode: WorkerMode
+    mode: Mode
     reason: Text | None = None
     until: AwareDatetime | None = None
     for_s: PositiveSeconds | None = None
@@ -142,7 +142,7 @@ async def query(body: QueryWorkers, hub: HubPart, caller: Viewer) -> Json:  # no
 async def define(body: DefineWorkers, hub: HubPart, caller: Operator) -> Json:
     """Creates or changes workers: all of them or none."""
     results = await hub.definitions.define(body.workers, dry_run=body.dry_run, by=caller.name)
-    return Json({"results": results})
+    return Json(schemas.DefineResults(results=results))
 
 
 @router.post(
@@ -154,7 +154,7 @@ async def remove(body: RemoveWorkers, hub: HubPart, caller: Operator) -> Json:
     results = await hub.workers.remove(
         names, force=body.force, dry_run=body.dry_run, by=caller.name
     )
-    return Json({"results": results})
+    return Json(schemas.RemoveResults(results=results))
 
 
 @router.post(
@@ -170,7 +170,7 @@ async def set_mode(body: SetMode, hub: HubPart, caller: Operator) -> Json:
         by=caller.name,
         dry_run=body.dry_run,
     )
-    return Json({"results": results})
+    return Json(schemas.ModeResults(results=results))
 
 
 @router.post(
@@ -182,7 +182,7 @@ async def substantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> Jso
     """Asks for instances and returns at once; look the workers up to see them come."""
     names = hub.workers.choose(body.names, body.select)
     results = await hub.workers.substantiate(names, by=caller.name, dry_run=body.dry_run)
-    return Json({"results": results})
+    return Json(schemas.StateResults(results=results))
 
 
 @router.post(
@@ -194,7 +194,7 @@ async def insubstantiate(body: NameWorkers, hub: HubPart, caller: Operator) -> J
     """Asks for instances to end and returns at once."""
     names = hub.workers.choose(body.names, body.select)
     results = await hub.workers.insubstantiate(names, by=caller.name, dry_run=body.dry_run)
-    return Json({"results": results})
+    return Json(schemas.StateResults(results=results))
 
 
 @router.get("/{name}", response_model=schemas.WorkerView, responses=problems.responses(404))
@@ -211,7 +211,7 @@ async def events(
     limit: Annotated[int, Query(ge=1, le=PAGE_ROWS)] = 100,
 ) -> Json:
     """A worker's latest transitions with their causes, newest first."""
-    return Json({"items": await hub.workers.events(name, limit)})
+    return Json(schemas.EventList(items=await hub.workers.events(name, limit)))
 
 
 @router.delete(

@@ -110,7 +110,7 @@ async def close(visit: Operator, id: Id) -> Response:
 async def retry(visit: Operator, id: Id) -> Response:
     """Sends a message again."""
     delivery = await visit.hub.incidents.retry(id)
-    where = f"/incidents/{delivery['incident']}" if delivery["incident"] else "/incidents"
+    where = f"/incidents/{delivery.incident}" if delivery.incident else "/incidents"
     return RedirectResponse(where, status_code=303)
 
 

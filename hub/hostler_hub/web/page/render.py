@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from pydantic import BaseModel
 from starlette.responses import HTMLResponse, Response
 
 from hostler_hub import __version__
@@ -97,6 +98,12 @@ def _command(step: dict[str, Any]) -> str:
     return str(command or step.get("kind") or "")
 
 
+def _pretty(value: BaseModel | dict[str, Any]) -> str:
+    """A model or a document as JSON for people."""
+    plain = value.model_dump() if isinstance(value, BaseModel) else value
+    return json.dumps(plain, indent=2, ensure_ascii=False, sort_keys=True)
+
+
 def _make() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_DIRECTORY / "templates"),
@@ -112,7 +119,7 @@ def _make() -> Environment:
         "clock": _clock,
         "size": _size,
         "command": _command,
-        "pretty": lambda value: json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True),
+        "pretty": _pretty,
     }
     return environment
 

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response, StreamingResponse
 
+from hostler_hub.lifecycle.model import Mode, State
 from hostler_hub.specs.build import STEPS
+from hostler_hub.specs.states import BuildState
 from hostler_hub.store import decisions, incidents
-from hostler_hub.web.api.schemas.base import WorkerMode, WorkerState
-from hostler_hub.web.api.schemas.builds import BuildState
 from hostler_hub.web.page.guard import PageRoute, Viewer
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -32,8 +32,8 @@ Word = Annotated[str, Query(max_length=200)]
 @router.get("/")
 async def workers(
     visit: Viewer,
-    state: WorkerState | Literal[""] = "",
-    mode: WorkerMode | Literal[""] = "",
+    state: State | Literal[""] = "",
+    mode: Mode | Literal[""] = "",
     label: Word = "",
     missing: bool = False,
     after: Word = "",
@@ -50,9 +50,16 @@ async def workers(
         after=after or None,
     )
     wanted = {"state": state, "mode": mode, "label": label, "missing": missing}
-    status = await visit.hub.workers.status()
-    counts = await visit.hub.incidents.counts()
-    return visit.show("workers.html", workers=found, wanted=wanted, status=status, incidents=counts)
+    return visit.show(
+        "workers.html",
+        workers=found,
+        wanted=wanted,
+        states=list(State),
+        modes=list(Mode),
+        counts=visit.hub.workers.counts(),
+        builds=visit.hub.supervisor.counts(),
+        incidents=await visit.hub.incidents.counts(),
+    )
 
 
 @router.get("/workers/{name}")
@@ -70,9 +77,9 @@ async def worker(visit: Viewer, name: str) -> Response:
         "worker.html",
         worker=view,
         events=events,
-        decisions=decided["items"],
-        builds=builds["items"],
-        incidents=told["items"],
+        decisions=decided.items,
+        builds=builds.items,
+        incidents=told.items,
     )
 
 
@@ -82,14 +89,15 @@ async def builds(visit: Viewer, state: BuildState | Literal[""] = "", after: Wor
     queue = visit.hub.builds
     found = await queue.page(state=state or None, worker=None, limit=ROWS, after=after or None)
     waiting = await queue.page(state="queued", worker=None, limit=ROWS, after=None)
-    first = list(itertools.islice(reversed(waiting["items"]), EXPLAINED))
-    explained = await asyncio.gather(*(queue.get(each["id"]) for each in first))
+    first = list(itertools.islice(reversed(waiting.items), EXPLAINED))
+    explained = await asyncio.gather(*(queue.get(each.id) for each in first))
     return visit.show(
         "builds.html",
         builds=found,
         state_wanted=state,
-        waiting=[each for each in explained if each["state"] == "queued"],
-        more_waiting=max(0, len(waiting["items"]) - len(first)),
+        states=list(BuildState),
+        waiting=[each for each in explained if each.state is BuildState.QUEUED],
+        more_waiting=max(0, len(waiting.items) - len(first)),
     )
 
 
@@ -99,7 +107,7 @@ async def build(visit: Viewer, id: Id) -> Response:
     hub = visit.hub
     view = await hub.builds.get(id)
     decided = await hub.decisions.page(decisions.Filter(build=id), EVENTS, None)
-    return visit.show("build.html", build=view, decisions=decided["items"])
+    return visit.show("build.html", build=view, decisions=decided.items)
 
 
 @router.get("/builds/{id}/steps/{index}/log")
@@ -142,13 +150,13 @@ async def all_incidents(
     failed = await visit.hub.incidents.deliveries(
         state="failed", incident=None, limit=20, after=None
     )
-    return visit.show("incidents.html", incidents=found, shown=show, failed=failed["items"])
+    return visit.show("incidents.html", incidents=found, shown=show, failed=failed.items)
 
 
 @router.get("/incidents/{id}")
 async def incident(visit: Viewer, id: Id) -> Response:
     """One incident with its evidence, and who was told of it."""
     view = await visit.hub.incidents.get(id)
-    evidence = await visit.hub.evidence.of_worker(view["worker"])
-    told = [each for each in evidence if each["instance"] == view["instance"]]
+    evidence = await visit.hub.evidence.of_worker(view.worker)
+    told = [each for each in evidence if each["instance"] == view.instance]
     return visit.show("incident.html", incident=view, texts=told)

@@ -17,6 +17,7 @@ from hostler_hub.runtime.clock import Clock, instant
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.store import refusals
 from hostler_hub.store.engine import Store
+from hostler_hub.workers.views import RefusalView
 
 ROWS = 500
 NAME_SIZE = 100
@@ -79,7 +80,7 @@ class Refusals:
             self._gone.add(oldest)
         return news
 
-    def page(self, limit: int) -> list[dict[str, Any]]:
+    def page(self, limit: int) -> list[RefusalView]:
         """The latest attempts, latest first."""
         latest = list(self._attempts.values())[-limit:]
         return [_view(attempt) for attempt in reversed(latest)]
@@ -102,12 +103,12 @@ class Refusals:
                 await self._store.write(refusals.replace, sorted(gone), rows)
 
 
-def _view(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "name": attempt.name,
-        "client": attempt.client,
-        "reason": attempt.reason,
-        "first_at": instant(attempt.first_at),
-        "last_at": instant(attempt.last_at),
-        "count": attempt.count,
-    }
+def _view(attempt: Attempt) -> RefusalView:
+    return RefusalView(
+        name=attempt.name,
+        client=attempt.client,
+        reason=attempt.reason,
+        first_at=instant(attempt.first_at),
+        last_at=instant(attempt.last_at),
+        count=attempt.count,
+    )

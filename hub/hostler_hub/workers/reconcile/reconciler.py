@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -21,49 +20,22 @@ from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, Owned
 from hostler_hub.errors import Conflict
 from hostler_hub.lifecycle import State, events
 from hostler_hub.lifecycle.model import Presence
-from hostler_hub.runtime.clock import Clock, instant
+from hostler_hub.runtime.clock import Clock
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.reconcile import diff
 from hostler_hub.workers.reconcile.diff import Action, DriftKind, Expected, Finding, Seen
+from hostler_hub.workers.reconcile.report import Checked, Outcome, Report
 from hostler_hub.workers.reconcile.spares import Spares
+from hostler_hub.workers.reconcile.views import Forgotten
 from hostler_hub.workers.registry import Entry, Registry
 
 _log = structlog.get_logger(__name__)
 
 LIST_DEADLINE_S = 120.0
 _AT_ONCE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A finding and what came of it; ``error`` when it could not be done."""
-
-    driver: str
-    finding: Finding
-    done: bool = False
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """How many a driver listed, how many of workers were expected, and the spares beside them."""
-
-    listed: int
-    expected: int
-    spares: int = 0
-
-
-@dataclass(slots=True)
-class Report:
-    """What one pass found: what was looked at, by driver, and the differences."""
-
-    at: float
-    outcomes: list[Outcome] = field(default_factory=list)
-    checked: dict[str, Checked] = field(default_factory=dict)
-    unanswered: dict[str, str] = field(default_factory=dict)
 
 
 class Reconciler:
@@ -147,7 +119,7 @@ class Reconciler:
 
     async def forget(
         self, names: Sequence[str], *, reason: str, by: str, dry_run: bool
-    ) -> list[dict[str, Any]]:
+    ) -> list[Forgotten]:
         """Take a person's word that instances are gone whose destroy keeps failing (P13)."""
         entries = [self._registry.get(name) for name in dict.fromkeys(names)]
         todo = [entry for entry in entries if entry.life.instance is not None]
@@ -162,7 +134,7 @@ class Reconciler:
                     if (instance := entry.life.instance) is not None
                 ]
             )
-        return [{"name": entry.life.name, "changed": entry in todo} for entry in entries]
+        return [Forgotten(name=entry.life.name, changed=entry in todo) for entry in entries]
 
     # --- looking ------------------------------------------------------------------------------
 
@@ -316,41 +288,3 @@ def _note(report: Report) -> None:
             reason=each.finding.reason,
             error=each.error,
         )
-
-
-def reconcile_view(report: Report) -> dict[str, Any]:
-    return {
-        "at": instant(report.at),
-        "checked": [
-            {
-                "driver": driver,
-                "listed": checked.listed,
-                "expected": checked.expected,
-                "spares": checked.spares,
-            }
-            for driver, checked in report.checked.items()
-        ],
-        "unanswered": [
-            {"driver": driver, "reason": reason} for driver, reason in report.unanswered.items()
-        ],
-        "findings": [_finding_view(outcome, report.at) for outcome in report.outcomes],
-    }
-
-
-def _finding_view(outcome: Outcome, at: float) -> dict[str, Any]:
-    finding = outcome.finding
-    created_at = finding.owned.created_at if finding.owned is not None else None
-    return {
-        "driver": outcome.driver,
-        "kind": finding.kind.value,
-        "action": finding.action.value,
-        "instance": finding.instance,
-        "epoch": finding.epoch,
-        "worker": finding.worker or None,
-        "name": finding.name,
-        "created_at": instant(created_at),
-        "age_s": None if created_at is None else max(0.0, round(at - created_at, 3)),
-        "reason": finding.reason,
-        "done": outcome.done,
-        "error": outcome.error,
-    }

@@ -25,6 +25,7 @@ from hostler_hub.builds.command import CommandRun
 from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.step_kinds import ReceiveDirectory, ReceiveFile, SendFile
+from hostler_hub.builds.views import StoredFileView
 from hostler_hub.errors import NotFound
 from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.store import builds
@@ -146,18 +147,18 @@ async def test_a_file_is_staged_and_then_there(desk: Desk) -> None:
     assert [name.partition("/")[0] for name in desk.files()] == ["staging"]
     await transfer.take(CLOSE)
     await transfer.take(messages.UpdateUploadFileUtime(ID, 5.0, 1234567890.0))
-    assert (await desk.exchange.artifacts.page(BUILD, 10, None))["items"] == []
+    assert (await desk.exchange.artifacts.page(BUILD, 10, None)).items == []
     digest = hashlib.sha256(b"one two").hexdigest()
     stored = {"path": "a/b", "size_bytes": 7, "sha256": digest}
-    assert await desk.exchange.keep(transfer, wanted, FIRST) == [stored]
+    assert await desk.exchange.keep(transfer, wanted, FIRST) == [stored.model_dump()]
     transfer.discard()
     assert desk.files() == {f"{BUILD}/1/a/b": b"one two"}
     page = await desk.exchange.artifacts.page(BUILD, 10, None)
     more = {"modified_at": "2009-02-13T23:31:30.000Z", "stored_at": "1970-01-01T00:16:40.000Z"}
-    assert page == {"items": [{**stored, **more, "step": 0}], "next": None}
+    assert page.model_dump() == {"items": [{**stored, **more, "step": 0}], "next": None}
     view, file = await desk.exchange.artifacts.open(BUILD, "a/b")
     with file:
-        assert (view["sha256"], file.read()) == (digest, b"one two")
+        assert (view.sha256, file.read()) == (digest, b"one two")
 
 
 @pytest.mark.parametrize("ending", ["cut", "never begun", "discarded twice"])
@@ -195,8 +196,8 @@ async def test_a_file_is_replaced_whole_and_a_directory_is_not(desk: Desk) -> No
     await upload(desk, "f", b"old")
     await upload(desk, "f", b"new", StepKey(BUILD, 1, 3))
     assert desk.files() == {f"{BUILD}/1/f": b"new"}
-    (item,) = (await desk.exchange.artifacts.page(BUILD, 10, None))["items"]
-    assert (item["step"], item["size_bytes"]) == (3, 3)
+    (item,) = (await desk.exchange.artifacts.page(BUILD, 10, None)).items
+    assert (item.step, item.size_bytes) == (3, 3)
     for name in ("f/below", "f/below/it"):
         with pytest.raises(TransferRefused, match="there is an artifact where"):
             await upload(desk, name, b"x")
@@ -237,9 +238,9 @@ async def test_a_directory_is_there_at_once_and_may_grow(desk: Desk) -> None:
     expected = {"a/b": b"3", "c": b"2", "a/d": b"4", "a/f": b"5"}
     assert desk.files() == {f"{base}/{name}": data for name, data in expected.items()}
     page = await desk.exchange.artifacts.page(BUILD, 2, None)
-    assert [item["path"] for item in page["items"]] == ["out/a/b", "out/a/d"]
-    page = await desk.exchange.artifacts.page(BUILD, 10, page["next"])
-    assert [item["path"] for item in page["items"]] == ["out/a/f", "out/c"]
+    assert [item.path for item in page.items] == ["out/a/b", "out/a/d"]
+    page = await desk.exchange.artifacts.page(BUILD, 10, page.next)
+    assert [item.path for item in page.items] == ["out/a/f", "out/c"]
 
 
 @pytest.mark.parametrize("data", [archive(("../f", b"x")), archive(("f", b"x" * 600))[:700]])
@@ -263,13 +264,13 @@ async def test_a_second_attempt_starts_clean(desk: Desk) -> None:
     artifacts = desk.exchange.artifacts
     await upload(desk, "f", b"first")
     await desk.attempt(2)
-    assert (await artifacts.page(BUILD, 10, None))["items"] == []
+    assert (await artifacts.page(BUILD, 10, None)).items == []
     with pytest.raises(NotFound):
         await artifacts.open(BUILD, "f")
     await upload(desk, "g", b"second", StepKey(BUILD, 2, 0))
     await artifacts.forget_before(BUILD, 2)
     assert desk.files() == {f"{BUILD}/2/g": b"second"}
-    assert [item["path"] for item in (await artifacts.page(BUILD, 10, None))["items"]] == ["g"]
+    assert [item.path for item in (await artifacts.page(BUILD, 10, None)).items] == ["g"]
     await artifacts.forget_before("01K8Z9Q8Y3N6V4T2R0P9M7K5ZZ", 3)  # one that gave nothing
 
 
@@ -297,7 +298,7 @@ async def read(transfer: transfers.Transfer, length: int) -> Any:
 async def test_N4_a_stored_file_is_read_to_its_end_and_that_is_empty_bytes(desk: Desk) -> None:
     stored = await desk.exchange.files.store(chunks(b"one ", b"", b"two"))
     digest = hashlib.sha256(b"one two").hexdigest()
-    assert stored == {"sha256": digest, "size_bytes": 7}
+    assert stored == StoredFileView(sha256=digest, size_bytes=7)
     assert await desk.exchange.files.store(chunks(b"one two")) == stored
     await desk.settled()
     assert desk.files("files") == {f"{digest[:2]}/{digest}": b"one two"}
@@ -307,7 +308,7 @@ async def test_N4_a_stored_file_is_read_to_its_end_and_that_is_empty_bytes(desk:
     with pytest.raises(TransferRefused, match="has not read all of it"):
         await desk.exchange.keep(transfer, wanted, FIRST)
     assert await read(transfer, 5) == b""
-    assert await desk.exchange.keep(transfer, wanted, FIRST) == [stored]
+    assert await desk.exchange.keep(transfer, wanted, FIRST) == [stored.model_dump()]
     await transfer.take(messages.UpdateReadFileClose(ID))
     with pytest.raises(ProtocolError):  # single use
         await read(transfer, 5)
@@ -325,7 +326,7 @@ async def test_text_and_emptiness_are_files_like_any_other(desk: Desk) -> None:
 
 
 async def test_a_damaged_file_is_not_passed_off_as_whole(desk: Desk) -> None:
-    digest = (await desk.exchange.files.store(chunks(b"one two")))["sha256"]
+    digest = (await desk.exchange.files.store(chunks(b"one two"))).sha256
     (desk.root / "files" / digest[:2] / digest).write_bytes(b"one tvo")
     transfer = desk.exchange.open(SendFile(None, digest))
     assert await read(transfer, 100) == b"one tvo"

@@ -71,7 +71,7 @@ async def test_a_latent_worker_is_started_and_told_of_when_it_is_there(
     assert (asked["changed"], lease["state"], lease["why"]) == (True, "waiting", "it is latent")
     waiting = asyncio.create_task(ann.get(f"{LEASES}/{lease['id']}?wait_s=60"))
     await api.attach(worker)
-    got = schemas.Lease.model_validate((await waiting).json())
+    got = schemas.LeaseView.model_validate((await waiting).json())
     assert (got.state, got.holder, got.reason) == ("held", "a-submitter", "debugging")
     assert got.connection is not None
     (instance,) = api.site.provider.instances.values()
@@ -143,7 +143,7 @@ async def test_renewed_it_lasts_longer_and_then_expires_by_itself(
     await api.pass_time(90)
     assert (await ann.get(f"{LEASES}/{lease}")).json()["state"] == "held"
     await api.pass_time(11)
-    over = schemas.Lease.model_validate((await ann.get(f"{LEASES}/{lease}")).json())
+    over = schemas.LeaseView.model_validate((await ann.get(f"{LEASES}/{lease}")).json())
     assert (over.state, over.end_reason) == ("ended", "expired")
     late = await order(ann, lease, "renew")
     assert late.status_code == 409
@@ -200,10 +200,12 @@ async def test_a_new_hub_knows_the_leases_that_last_and_those_that_are_over(site
         assert lease["state"] == "held"
     async with api_on(site) as api:
         operator = api.client(await api.token(Role.OPERATOR))
-        again = schemas.Lease.model_validate((await operator.get(f"{LEASES}/{lease['id']}")).json())
+        again = schemas.LeaseView.model_validate(
+            (await operator.get(f"{LEASES}/{lease['id']}")).json()
+        )
         assert (again.state, again.holder, again.reason) == ("held", "a-operator", "debugging")
         assert again.until == lease["until"]
-        past = schemas.Lease.model_validate((await operator.get(f"{LEASES}/{over}")).json())
+        past = schemas.LeaseView.model_validate((await operator.get(f"{LEASES}/{over}")).json())
         assert (past.state, past.end_reason) == ("ended", "released")
         held = (await ask(operator))["lease"]  # it is his still
         assert held["id"] == lease["id"]

@@ -21,7 +21,7 @@ async def test_a_pass_tells_what_it_found(api: Api, operator: httpx2.AsyncClient
     told = schemas.Reconciliation.model_validate(answer.json())
     assert (told.findings[0].kind, told.findings[0].action) == ("unknown", "destroy")
     assert not told.findings[0].done
-    assert told.checked == [schemas.Checked(driver="fake", listed=1, expected=0, spares=0)]
+    assert told.checked == [schemas.CheckedView(driver="fake", listed=1, expected=0, spares=0)]
     answer = await operator.post("/api/v1/reconcile", json={"drivers": ["fake"]})
     assert schemas.Reconciliation.model_validate(answer.json()).findings[0].action == "hold"
     answer = await operator.post("/api/v1/reconcile", json={"confirmed": True})

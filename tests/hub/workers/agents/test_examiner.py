@@ -18,10 +18,12 @@ from hostler_hub.runtime.clock import SystemClock
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.specs.build import BuildSpec
+from hostler_hub.specs.expectations import Difference
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store.decisions import Filter
 from hostler_hub.web.hub import Hub
 from hostler_hub.workers.agents import examiner
+from hostler_hub.workers.views import WorkerView
 
 PASSWORD = "correct horse"
 DEADLINE_S = 60.0
@@ -57,21 +59,21 @@ class Yard:
             await made.settled.wait()
         return made
 
-    def view(self) -> dict[str, Any]:
+    def view(self) -> WorkerView:
         return self.hub.workers.view("p")
 
-    async def until(self, holds: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    async def until(self, holds: Callable[[WorkerView], Any]) -> WorkerView:
         async with asyncio.timeout(DEADLINE_S):
             async for _ in turns():
                 if holds(self.view()):
                     break
         return self.view()
 
-    async def shut(self) -> dict[str, Any]:
-        return await self.until(lambda view: view["quarantine"])
+    async def shut(self) -> WorkerView:
+        return await self.until(lambda view: view.quarantine)
 
-    async def open(self) -> dict[str, Any]:
-        return await self.until(lambda view: view["admission"]["state"] == "met")
+    async def open(self) -> WorkerView:
+        return await self.until(lambda view: view.admission.state == "met")
 
     async def resume(self) -> None:
         await self.hub.workers.set_mode(
@@ -99,29 +101,27 @@ async def test_a_machine_that_is_as_expected_gets_work(yard: Yard) -> None:
     await yard.define(EXPECTS | {"clock_skew_s": 60, "disk_free_mb": 100})
     await yard.come(tools=NEW, clock_s=time.time(), facts={"disk_free_mb": 500})
     view = await yard.open()
-    assert view["quarantine"] is None
-    assert view["admission"]["tools"] == NEW
-    assert view["admission"]["clock_skew_s"] == pytest.approx(0, abs=60)
-    assert view["why"]["not_used"] == "no queued build fits it"
+    assert view.quarantine is None
+    assert view.model_dump()["admission"]["tools"] == NEW
+    assert view.admission.clock_skew_s == pytest.approx(0, abs=60)
+    assert view.why.not_used == "no queued build fits it"
 
 
 async def test_a_machine_that_differs_is_quarantined_and_says_so_everywhere(yard: Yard) -> None:
     await yard.define(EXPECTS)
     await yard.come(tools=OLD)
     view = await yard.shut()
-    assert view["quarantine"]["reason"] == DIFFERS
-    assert view["last_error"] == DIFFERS
-    assert view["admission"]["state"] == "unmet"
-    assert view["admission"]["differences"] == [
-        {"what": "git", "expected": ">=2.30", "found": "2.20.1 (/bin/git)"}
-    ]
-    assert DIFFERS in view["why"]["not_used"]
-    assert list(view["incidents"]) == ["unfit"]
+    assert view.quarantine.reason == DIFFERS
+    assert view.last_error == DIFFERS
+    assert view.admission.state == "unmet"
+    assert view.admission.differences == [Difference("git", ">=2.30", "2.20.1 (/bin/git)")]
+    assert DIFFERS in view.why.not_used
+    assert list(view.incidents) == ["unfit"]
     events = await yard.hub.workers.events("p", 10)
-    assert [row["cause"] for row in events if row["event"] == "Examined"] == [DIFFERS]
+    assert [row.cause for row in events if row.event == "Examined"] == [DIFFERS]
     page = await yard.hub.decisions.page(Filter("p", kind="quarantine"), 10, None)
-    (decided,) = page["items"]
-    assert (decided["rule"], decided["text"]) == ("not_as_expected", DIFFERS)
+    (decided,) = page.items
+    assert (decided.rule, decided.text) == ("not_as_expected", DIFFERS)
 
 
 async def test_why_a_build_waits_names_the_difference(yard: Yard) -> None:
@@ -130,10 +130,10 @@ async def test_why_a_build_waits_names_the_difference(yard: Yard) -> None:
     await yard.shut()
     spec = BuildSpec.model_validate({"steps": [{"name": "s", "command": ["true"]}]})
     build, _ = await yard.hub.builds.submit(spec, by="ann", idempotency_key=None)
-    waiting = await yard.hub.builds.get(build["id"])
-    assert DIFFERS in waiting["why"]
-    (one,) = waiting["why_workers"]
-    assert "mend what failed and resume it" in one["remedies"][0]
+    waiting = await yard.hub.builds.get(build.id)
+    assert DIFFERS in waiting.why
+    (one,) = waiting.why_workers
+    assert "mend what failed and resume it" in one.remedies[0]
 
 
 async def test_resuming_after_a_repair_asks_again(yard: Yard) -> None:
@@ -143,34 +143,31 @@ async def test_resuming_after_a_repair_asks_again(yard: Yard) -> None:
     first = await yard.shut()
     await yard.resume()
     again = await yard.until(
-        lambda view: (
-            view["quarantine"] and view["quarantine"]["until"] != first["quarantine"]["until"]
-        )
+        lambda view: view.quarantine and view.quarantine.until != first.quarantine.until
     )
-    assert again["quarantine"]["delay_s"] == 2 * first["quarantine"]["delay_s"]
+    assert again.quarantine.delay_s == 2 * first.quarantine.delay_s
     peer.tools = NEW
     await yard.resume()
     view = await yard.open()
-    assert (view["quarantine"], view["incidents"]) == (None, {})
+    assert (view.quarantine, view.incidents) == (None, {})
 
 
 async def test_facts_are_asked_for_anew_with_each_look(yard: Yard) -> None:
     await yard.define({"disk_free_mb": 1000})
     peer = await yard.come(facts={"disk_free_mb": 10})
-    assert (
-        "free disk: expected at least 1000 MB → found 10"
-        in ((await yard.shut())["quarantine"]["reason"])
+    assert "free disk: expected at least 1000 MB → found 10" in (
+        (await yard.shut()).quarantine.reason
     )
     peer.facts["disk_free_mb"] = 2000
     await yard.resume()
     view = await yard.open()
-    assert view["facts"]["disk_free_mb"] == 2000
+    assert view.facts["disk_free_mb"] == 2000
 
 
 async def test_A9_a_clock_that_is_off_is_told_with_its_direction(yard: Yard) -> None:
     await yard.define({"clock_skew_s": 5})
     await yard.come(clock_s=time.time() - 3600)
-    reason = (await yard.shut())["quarantine"]["reason"]
+    reason = (await yard.shut()).quarantine.reason
     assert "clock: expected at most 5 s from the hub's → found 3" in reason
     assert reason.endswith("behind")
 
@@ -185,7 +182,7 @@ async def test_a_stock_worker_is_admitted_where_it_can_answer(yard: Yard) -> Non
 async def test_a_stock_worker_is_quarantined_for_what_it_cannot_tell(yard: Yard) -> None:
     await yard.define(EXPECTS | {"clock_skew_s": 5, "facts": ["system == posix"]})
     peer = await yard.come(boot_id=None)
-    reason = (await yard.shut())["quarantine"]["reason"]
+    reason = (await yard.shut()).quarantine.reason
     assert reason == (
         "not as expected: "
         "clock: expected at most 5 s from the hub's → "
@@ -206,14 +203,14 @@ async def test_tools_are_asked_only_of_workers_that_are_to_have_some(yard: Yard)
 async def test_an_agent_that_answers_nonsense_is_not_as_expected(yard: Yard, nonsense: Any) -> None:
     await yard.define(EXPECTS)
     await yard.come(tools=nonsense)
-    reason = (await yard.shut())["quarantine"]["reason"]
+    reason = (await yard.shut()).quarantine.reason
     assert "agent: expected an answer → found tool_versions" in reason
 
 
 async def test_an_agent_that_tells_of_other_tools_has_not_told_of_this_one(yard: Yard) -> None:
     await yard.define(EXPECTS)
     await yard.come(tools={"svn": {"path": "/bin/svn", "version": "9"}})
-    assert "found none on the agent's PATH" in (await yard.shut())["quarantine"]["reason"]
+    assert "found none on the agent's PATH" in (await yard.shut()).quarantine.reason
 
 
 async def test_A6_an_agent_that_answers_too_late_is_not_as_expected(
@@ -223,7 +220,7 @@ async def test_A6_an_agent_that_answers_too_late_is_not_as_expected(
     async with yard_on(tmp_path) as yard:
         await yard.define(EXPECTS, keepalive_interval=3600)
         await yard.come(tools=NEW, completes=False)
-        reason = (await yard.shut())["quarantine"]["reason"]
+        reason = (await yard.shut()).quarantine.reason
         assert reason == "not as expected: agent: expected an answer within 0.2 s → found none"
 
 
@@ -234,13 +231,13 @@ async def test_E9_an_agent_that_dies_while_it_is_asked_is_asked_again_when_it_is
     dying = await yard.come(tools=NEW, completes=False)
     await asyncio.wait_for(dying.was_started.wait(), DEADLINE_S)
     view = yard.view()
-    assert (view["admission"]["state"], view["why"]["not_used"]) == (
+    assert (view.admission.state, view.why.not_used) == (
         "asking",
         "its machine is being compared with what is expected of it",
     )
     dying.hang_up()
-    view = await yard.until(lambda view: not view["attached"])
-    assert view["quarantine"] is None
+    view = await yard.until(lambda view: not view.attached)
+    assert view.quarantine is None
     await yard.come(tools=OLD, process="another")
     await yard.shut()
 
@@ -253,16 +250,16 @@ async def test_a_definition_may_change_while_it_is_asked(yard: Yard) -> None:
     peer.completes = True
     await yard.define({"tools": {"git": ">=2.20"}})
     view = await yard.open()
-    assert view["quarantine"] is None
+    assert view.quarantine is None
 
 
 async def test_a_definition_that_expects_more_is_compared_at_once(yard: Yard) -> None:
     await yard.define()
     await yard.come(tools=OLD)
-    view = await yard.until(lambda view: view["attached"])
-    assert view["admission"] is None
+    view = await yard.until(lambda view: view.attached)
+    assert view.admission is None
     await yard.define(EXPECTS)
-    assert (await yard.shut())["quarantine"]["reason"] == DIFFERS
+    assert (await yard.shut()).quarantine.reason == DIFFERS
 
 
 async def test_K5_a_hub_that_ends_in_between_asks_anew(tmp_path: Path) -> None:
@@ -271,11 +268,11 @@ async def test_K5_a_hub_that_ends_in_between_asks_anew(tmp_path: Path) -> None:
         peer = await yard.come(tools=NEW, completes=False)
         await asyncio.wait_for(peer.was_started.wait(), DEADLINE_S)
     async with yard_on(tmp_path) as yard:
-        assert yard.view()["admission"]["state"] == "unknown"
+        assert yard.view().admission.state == "unknown"
         await yard.come(tools=OLD)
-        assert (await yard.shut())["quarantine"]["reason"] == DIFFERS
+        assert (await yard.shut()).quarantine.reason == DIFFERS
     async with yard_on(tmp_path) as yard:
-        assert yard.view()["quarantine"]["reason"] == DIFFERS
+        assert yard.view().quarantine.reason == DIFFERS
         await yard.come(tools=NEW)
         view = await yard.open()
-        assert view["incidents"] == {}
+        assert view.incidents == {}

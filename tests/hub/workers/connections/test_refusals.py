@@ -25,8 +25,8 @@ async def test_attempts_that_are_alike_are_one_row(database_url: str) -> None:
         await again.load()
         assert again.page(9) == refusals.page(9)
         first, second = again.page(9)
-        assert (first["count"], first["first_at"]) == (3, "2001-09-09T01:46:40.000Z")
-        assert (second["client"], second["count"]) == ("192.0.2.8", 1)
+        assert (first.count, first.first_at) == (3, "2001-09-09T01:46:40.000Z")
+        assert (second.client, second.count) == ("192.0.2.8", 1)
 
 
 async def test_V15_the_rows_are_few_however_many_attempts_there_are(
@@ -46,4 +46,4 @@ async def test_V15_the_rows_are_few_however_many_attempts_there_are(
         await refusals.aclose()
         again = Refusals(store, clock)
         await again.load()
-        assert [row["name"] for row in again.page(9)] == ["a??" + "x" * 97, "e", "d"]
+        assert [row.name for row in again.page(9)] == ["a??" + "x" * 97, "e", "d"]

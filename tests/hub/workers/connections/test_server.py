@@ -21,6 +21,7 @@ from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.web.hub import Hub
 from hostler_hub.workers.agents import session
+from hostler_hub.workers.views import WorkerView
 
 PASSWORD = "correct horse"
 DEADLINE_S = 60.0
@@ -54,7 +55,7 @@ class House:
             await made.settled.wait()
         return made
 
-    async def until(self, holds: Callable[[dict[str, Any]], bool], name: str = "p") -> Any:
+    async def until(self, holds: Callable[[WorkerView], bool], name: str = "p") -> Any:
         async with asyncio.timeout(DEADLINE_S):
             async for _ in turns():
                 if holds(self.hub.workers.view(name)):
@@ -66,7 +67,7 @@ class House:
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 rows = await self.hub.workers.events(name, 50)
-                causes = [row["cause"] for row in rows if row["event"] == event]
+                causes = [row.cause for row in rows if row.event == event]
                 if causes:
                     return causes
 
@@ -88,12 +89,12 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         yield made
 
 
-def attached(view: dict[str, Any]) -> bool:
-    return bool(view["attached"])
+def attached(view: WorkerView) -> bool:
+    return bool(view.attached)
 
 
-def gone(view: dict[str, Any]) -> bool:
-    return not view["attached"]
+def gone(view: WorkerView) -> bool:
+    return not view.attached
 
 
 # --- silence ---------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ async def test_A4_the_same_process_on_a_new_connection_replaces_its_old_one_at_o
     await asyncio.wait_for(old.closed.wait(), DEADLINE_S)
     assert not new.closed.is_set()
     view = house.hub.workers.view("p")
-    assert (view["attached"], view["epoch"]) == (True, first["epoch"])
+    assert (view.attached, view.epoch) == (True, first.epoch)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ async def test_A5_a_second_agent_is_refused_while_the_first_one_lives(
     assert "198.51.100.9" in cause
     assert "192.0.2.7" in cause
     assert not first.closed.is_set()
-    assert house.hub.workers.view("p")["instance"] == view["instance"]
+    assert house.hub.workers.view("p").instance == view.instance
 
 
 async def test_A5_a_second_agent_takes_the_place_of_one_that_is_dead(house: House) -> None:
@@ -233,9 +234,7 @@ async def test_strangers_get_one_answer_and_are_recorded(house: House) -> None:
         wrong = await house.come(password="guess")
         nobody = await house.come("n" * 300, client="198.51.100.9")
     assert wrong.status == nobody.status == 401
-    assert [
-        (each["name"], each["client"], each["count"]) for each in house.hub.refusals.page(9)
-    ] == [
+    assert [(each.name, each.client, each.count) for each in house.hub.refusals.page(9)] == [
         ("n" * 100, "198.51.100.9", 2),
         ("p", "192.0.2.7", 2),
     ]
@@ -270,7 +269,7 @@ async def test_what_was_refused_is_known_to_the_next_hub(tmp_path: Path) -> None
         await house.come("nobody")
     async with house_on(tmp_path) as house:
         (row,) = house.hub.refusals.page(9)
-        assert (row["name"], row["count"]) == ("nobody", 1)
+        assert (row.name, row.count) == ("nobody", 1)
 
 
 # --- dead peers ------------------------------------------------------------------------------
@@ -285,8 +284,8 @@ async def test_V18_stopping_a_worker_waits_for_no_dead_peer(house: House, mode: 
     await house.hub.workers.set_mode(
         ["p"], mode=mode, reason=None, by="ann", dry_run=False, until=None
     )
-    view = await house.until(lambda view: view["state"] == "latent")
-    assert not view["attached"]
+    view = await house.until(lambda view: view.state == "latent")
+    assert not view.attached
 
 
 async def test_V18_the_hub_stops_though_all_its_peers_are_dead(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.reconcile.diff import Action, DriftKind
-from hostler_hub.workers.reconcile.reconciler import Checked, Reconciler, Report
+from hostler_hub.workers.reconcile.reconciler import Reconciler
+from hostler_hub.workers.reconcile.report import Checked, Report
+from hostler_hub.workers.reconcile.views import Forgotten
 from hostler_hub.workers.registry import Entry, Registry
 from hostler_hub.workers.rows import columns_of
 
@@ -248,7 +250,7 @@ async def test_P13_forget_takes_a_persons_word_only_where_the_destroy_failed(
     await hub.stop("w")
     assert hub.life("w").state is State.INSUBSTANTIATING
     planned = await hub.reconciler.forget(["w"], reason="gone", by="ann", dry_run=True)
-    assert planned == [{"name": "w", "changed": True}]
+    assert planned == [Forgotten(name="w", changed=True)]
     assert hub.life("w").state is State.INSUBSTANTIATING
     await hub.reconciler.forget(["w"], reason="sold the host", by="ann", dry_run=False)
     assert hub.life("w").state is State.LATENT
@@ -259,7 +261,7 @@ async def test_P13_forget_takes_a_persons_word_only_where_the_destroy_failed(
     # Should it turn up again, it is an orphan like any other.
     assert kinds(await hub.settle()) == [(DriftKind.ORPHAN, Action.DESTROY, False)]
     again = await hub.reconciler.forget(["w"], reason="gone", by="ann", dry_run=False)
-    assert again == [{"name": "w", "changed": False}]
+    assert again == [Forgotten(name="w", changed=False)]
 
 
 async def test_the_hub_makes_passes_by_itself(hub: Hub, provider: FakeProvider) -> None:

@@ -1,80 +1,61 @@
-"""The hub itself, who asks it, and its tokens."""
+"""Answers about the hub itself, who asks it, and its tokens: the nouns that the web layer owns."""
 
 from typing import Literal
 
-from hostler_hub.web.api.schemas.base import Shape, WorkerMode, WorkerState
+from pydantic import Field
+
+from hostler_hub.builds.views import BuildCounts
+from hostler_hub.specs.caller import Role
+from hostler_hub.specs.view import View
+from hostler_hub.workers.incident_views import IncidentCounts
+from hostler_hub.workers.views import WorkerCounts
 
 
-class Health(Shape):
+class Health(View):
     """That the hub answers."""
 
-    status: Literal["ok"]
-    version: str
-    hub: str
+    status: Literal["ok"] = Field(description="Always `ok`.")
+    version: str = Field(description="The hub's version.")
+    hub: str = Field(description="The hub's id, made once per database.")
 
 
-class Whoami(Shape):
+class Whoami(View):
     """Whose token it is."""
 
-    name: str
-    role: Literal["viewer", "submitter", "operator", "admin"]
+    name: str = Field(description="The token's name.")
+    role: Role = Field(description="What the token may do.")
 
 
-class WorkerCounts(Shape):
-    """How many workers are how."""
-
-    total: int
-    by_state: dict[WorkerState, int]
-    by_mode: dict[WorkerMode, int]
-    attached: int
-    missing: int
-    quarantined: int
-
-
-class BuildCounts(Shape):
-    """How many builds are under way."""
-
-    queued: int
-    running: int
-
-
-class IncidentCounts(Shape):
-    """How many incidents are not over, and how many messages about any do not get through."""
-
-    open: int
-    undelivered: int
-
-
-class Status(Shape):
+class Status(View):
     """The hub at a glance."""
 
-    version: str
-    hub: str
-    workers: WorkerCounts
-    builds: BuildCounts
-    incidents: IncidentCounts
+    version: str = Field(description="The hub's version.")
+    hub: str = Field(description="The hub's id, made once per database.")
+    workers: WorkerCounts = Field(description="How many workers are how.")
+    builds: BuildCounts = Field(description="How many builds are under way.")
+    incidents: IncidentCounts = Field(description="How many incidents are not over.")
 
 
-class CreatedToken(Shape):
+class CreatedToken(View):
     """A new token, shown this once."""
 
-    name: str
-    role: str
-    token: str
+    name: str = Field(description="The token's name.")
+    role: Role = Field(description="What the token may do.")
+    token: str = Field(description="The token itself, which the hub does not store.")
 
 
-class TokenView(Shape):
+class TokenView(View):
     """A token without what proves it."""
 
-    name: str
-    role: str
-    lookup: str
-    created_by: str
-    created_at: str
-    expires_at: str | None
+    name: str = Field(description="The token's name.")
+    role: Role = Field(description="What the token may do.")
+    lookup: str = Field(description="The part of the token that the hub finds it by.")
+    created_by: str = Field(description="Who made it, by their token's name.")
+    created_at: str = Field(description="When it was made.")
+    expires_at: str | None = Field(description="When it ends; null for the hub's own.")
 
 
-class TokenList(Shape):
+class TokenList(View):
     """Every token by name."""
 
-    items: list[TokenView]
+    items: list[TokenView] = Field(description="The tokens.")
