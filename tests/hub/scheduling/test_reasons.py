@@ -292,11 +292,11 @@ def test_why_a_worker_is_not_started_used_or_stopped(
     not_used: str | None,
     not_stopped: str | None,
 ) -> None:
-    said = reasons(groups=groups).of_worker(entry(life), NOW)
+    said = reasons(groups=groups).of_worker(entry(life), NOW).model_dump()
     wanted = {"not_started": not_started, "not_used": not_used, "not_stopped": not_stopped}
     assert {key: text and text[: len(wanted[key] or "")] for key, text in said.items()} == wanted
 
 
 def test_an_idle_countdown_that_is_over_is_not_below_zero() -> None:
     late = entry(up(timers={Timer.IDLE: NOW - 5}))
-    assert "stops in 0 s" in str(reasons().of_worker(late, NOW)["not_stopped"])
+    assert "stops in 0 s" in str(reasons().of_worker(late, NOW).not_stopped)

@@ -150,7 +150,7 @@ async def test_a_file_is_staged_and_then_there(desk: Desk) -> None:
     assert (await desk.exchange.artifacts.page(BUILD, 10, None)).items == []
     digest = hashlib.sha256(b"one two").hexdigest()
     stored = {"path": "a/b", "size_bytes": 7, "sha256": digest}
-    assert await desk.exchange.keep(transfer, wanted, FIRST) == [stored.model_dump()]
+    assert await desk.exchange.keep(transfer, wanted, FIRST) == [stored]
     transfer.discard()
     assert desk.files() == {f"{BUILD}/1/a/b": b"one two"}
     page = await desk.exchange.artifacts.page(BUILD, 10, None)
