@@ -22,7 +22,7 @@ FORGET_AFTER_S = 24 * 3600.0
 _LEFT = ".left-"
 
 
-class Place:
+class Directories:
     """The directory. Raises HostError when it cannot be ours alone."""
 
     def __init__(self, directory: str) -> None:

@@ -17,9 +17,10 @@ from typing import Any, Optional
 
 assert sys.platform != "win32"
 
-from hostler_agent.instances.directories import Place, read_json, write_private
+from hostler_agent.instances.directories import Directories, read_json, write_private
 from hostler_agent.instances.errors import NOT_PERMITTED, SURVIVES, HostError, of_system
-from hostler_agent.instances.launch import LOG, MARK_OPTION, RECORD, Ending, Mark, Start
+from hostler_agent.instances.launch import DETACHED, LOG, RECORD, Ending, Program, Start
+from hostler_agent.instances.mark import OPTION, Mark
 from hostler_agent.instances.posix import systemd
 from hostler_agent.jobs.posix import procfs
 from hostler_agent.jobs.posix.procfs import Patience
@@ -96,28 +97,28 @@ def identify(pid: int) -> Optional[Identity]:
     return Identity(pid, found.started, boot_id())
 
 
-def find(place: Place, hub: str, instance: str) -> Optional[Identity]:
+def find(directories: Directories, hub: str, instance: str) -> Optional[Identity]:
     """The instance's living agent: the one on record, or whoever carries its mark."""
-    recorded = Identity.parse(read_json(place.instance(instance) / RECORD))
+    recorded = Identity.parse(read_json(directories.instance(instance) / RECORD))
     if recorded is not None and recorded.lives():
         return recorded
     found = of_instance(hub, instance)
     return found[0] if found else None
 
 
-def marked(place: Place, hub: str) -> Iterator[tuple[Mark, Identity]]:
+def marked(directories: Directories, hub: str) -> Iterator[tuple[Mark, Identity]]:
     """Every agent on this machine that carries the hub's mark, whoever's process it is."""
-    del place  # also those whose directory is another's
+    del directories  # also those whose directory is another's
     yield from _marked(hub)
 
 
-def registered(_place: Place, _hub: str) -> tuple[Mark, ...]:
+def registered(_directories: Directories, _hub: str) -> tuple[Mark, ...]:
     """What is set up to start agents, whether it does or not: here, units go with their agents."""
     return ()
 
 
 def _marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
-    wanted = os.fsencode(f"\0{MARK_OPTION}\0{hub}:")
+    wanted = os.fsencode(f"\0{OPTION}\0{hub}:")
     for pid in procfs.all_pids():
         try:
             with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
@@ -125,7 +126,7 @@ def _marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
         except OSError:
             continue
         if wanted in arguments:
-            mark = _mark_in(arguments.split(b"\0"))
+            mark = Mark.of_arguments(os.fsdecode(arguments).split("\0"))
             identity = identify(pid)
             if mark is not None and identity is not None:
                 yield mark, identity
@@ -137,28 +138,33 @@ def of_instance(hub: str, instance: str) -> list[Identity]:
 
 
 def start(wanted: Start) -> Identity:
-    """Start an agent that outlives the login, and put it on record. Raises OSError."""
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    argv = [sys.executable, "-I", "-S", str(wanted.program), "run"]
-    argv += ["--config", str(wanted.directory / "agent.json"), MARK_OPTION, str(wanted.mark)]
+    """Start an agent that outlives the caller, and write its record. Raises OSError.
+
+    Without a unit the agent is the caller's child: a caller that lives on must reap it.
+    """
+    config = str(wanted.directory / "agent.json")
+    argv = [*wanted.program.argv, "run", "--config", config, *wanted.mark.arguments()]
     launch = systemd.Launch(
         name=f"hostler-{wanted.mark.instance.lower()}",
         argv=argv,
         directory=wanted.directory,
         log=wanted.directory / LOG,
-        environment={**inherited, **wanted.environment},
+        environment={**_inherited(), **wanted.environment},
     )
-    pid = systemd.start(launch) or _detach(launch)
+    unit = None if wanted.way == DETACHED else systemd.start(launch)
+    pid = unit or _detach(launch)
     identity = identify(pid)
     if identity is None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
         raise ChildProcessError(0, "it ended at once", str(launch.log))
     write_private(wanted.directory / RECORD, json.dumps(identity.record()))
     return identity
 
 
-def end_instance(place: Place, mark: Mark, ending: Ending) -> None:
+def end_instance(directories: Directories, mark: Mark, ending: Ending) -> None:
     """Its agent and all that its jobs have started are gone; raises HostError."""
-    del place  # wherever it has its directory
+    del directories  # wherever it has its directory
     agents = of_instance(mark.hub, mark.instance)
     _may_signal(agents)
     left, clean = end(agents, ending.grace_s)
@@ -166,7 +172,7 @@ def end_instance(place: Place, mark: Mark, ending: Ending) -> None:
         pids = ", ".join(str(each.pid) for each in left)
         raise HostError(SURVIVES, f"agent {pids} survives SIGKILL")
     if not (agents and clean):  # an agent that ends by itself takes its jobs with it
-        _sweep(mark.instance, ending.containment)
+        _sweep(mark.instance, ending.program, ending.containment)
 
 
 def evidence() -> dict[str, str]:
@@ -176,9 +182,9 @@ def evidence() -> dict[str, str]:
     return {"processes": "\n".join(("pid parent state name", *lines))}
 
 
-def uses(place: Place, program: Path) -> bool:
+def uses(directories: Directories, program: Path) -> bool:
     """Whether some process has been started with it."""
-    del place
+    del directories
     wanted = os.fsencode(str(program))
     for pid in procfs.all_pids():
         with contextlib.suppress(OSError):
@@ -208,13 +214,6 @@ def await_end(agents: Sequence[Identity], deadline_s: float) -> list[Identity]:
     return alive
 
 
-def _mark_in(arguments: Sequence[bytes]) -> Optional[Mark]:
-    text = arguments[arguments.index(MARK_OPTION.encode()) + 1].decode("ascii", "replace")
-    hub, _, rest = text.partition(":")
-    instance, _, epoch = rest.partition(":")
-    return Mark(hub, instance, int(epoch)) if epoch.isdigit() else None
-
-
 def _detach(launch: systemd.Launch) -> int:
     """A session of its own, nothing of the login's held open; init adopts it when we end."""
     with open(launch.log, "ab") as log:
@@ -233,7 +232,7 @@ def _detach(launch: systemd.Launch) -> int:
     with contextlib.suppress(OSError):
         while process.poll() is None and not cmdline.read_bytes():
             time.sleep(0.0002)
-    # Ours to reap no more: we end now, and init takes it over.
+    # Popen must not wait for it: the caller of `start` reaps it, or init does when we have ended.
     process.returncode = 0 if process.returncode is None else process.returncode
     return process.pid
 
@@ -248,16 +247,20 @@ def _may_signal(agents: list[Identity]) -> None:
             raise HostError(NOT_PERMITTED, f"agent {agent.pid} runs as another user (uid {owner})")
 
 
-def _sweep(instance: str, containment: str) -> None:
-    """Let the agent's own code, with all it imports, clear what a killed agent's jobs left."""
-    argv = [sys.executable, "-I", "-S", sys.argv[0], "sweep", "--name", instance]
-    argv += ["--containment", containment]
+def _inherited() -> dict[str, str]:
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
+def _sweep(instance: str, program: Program, containment: str) -> None:
+    """Run the agent's verb `sweep`, which clears what a killed agent's jobs have left."""
+    argv = [*program.argv, "sweep", "--name", instance, "--containment", containment]
     try:
         done = subprocess.run(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            env=_inherited(),
             timeout=SWEEP_DEADLINE_S,
             check=False,
         )

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 assert sys.platform == "win32"
 
 from hostler_agent.instances.errors import SYSTEM, HostError
-from hostler_agent.instances.launch import MARK_OPTION, Start
+from hostler_agent.instances.launch import Start
 from hostler_agent.instances.windows import programs
 
 FOLDER = "Hostler"
@@ -29,8 +29,8 @@ _PRIORITY = 5
 
 def arguments(wanted: Start) -> list[str]:
     """What the Python of the machine is given; neither the token nor its place is in it."""
-    launch = ["host", "launch", str(wanted.directory), MARK_OPTION, str(wanted.mark)]
-    return ["-I", "-S", str(wanted.program), *launch]
+    launch = ["host", "launch", str(wanted.directory), *wanted.mark.arguments()]
+    return ["-I", "-S", str(wanted.program.path), *launch]
 
 
 def name_of(instance: str) -> str:
