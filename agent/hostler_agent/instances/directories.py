@@ -107,13 +107,15 @@ class Lock:
 
 
 def write_private(path: Path, content: str) -> None:
-    """Whole or not at all, on the disk, and never readable by others; raises OSError."""
+    """Write a file, whole or not at all, that is never readable by others. Raises OSError.
+
+    It is not synced to the disk, which would take longer than all the rest of a start: a crash of
+    the machine ends its instances as well.
+    """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(files.create_private(fresh), "w", encoding="utf-8") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
         fresh.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

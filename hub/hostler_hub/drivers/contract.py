@@ -19,20 +19,9 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
+from hostler_agent.instances.mark import Mark
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.secrets import NO_SECRETS, Secrets
-
-
-class DriverError(Exception):
-    """A driver could not do what it was asked. The message names the driver and the reason."""
-
-
-class OptionsRefused(DriverError):
-    """The owner's doing: these options can never work. Trying again does not help."""
-
-
-class ProviderFailed(DriverError):
-    """The provider's doing: it refused or broke. Trying again later may help."""
 
 
 class DriverOptions(BaseModel):
@@ -100,13 +89,11 @@ class Environment:
     directory: Path
     connect_url: str  # where agents attach, ws:// or wss://
     archive: AgentArchive | None = None  # for drivers whose machines are elsewhere
-    secrets: Secrets = NO_SECRETS  # what options refer to by name
-    hub_socket: Path | None = None  # leads agents to the hub where its directory is mounted
-    ca_file: Path | None = (
-        None  # what agents elsewhere should trust for wss://, if not the system's
-    )
-    grants: frozenset[str] = frozenset()  # what the hub's owner allows beyond the safe
-    given: Path | None = None  # files that the hub's owner keeps for this driver (known_hosts ...)
+    secrets: Secrets = NO_SECRETS  # resolves the secrets that options name
+    hub_socket: Path | None = None  # a Unix socket of the hub, for agents that can open it
+    ca_file: Path | None = None  # PEM: trusted for wss:// by agents, instead of the system's
+    allowed_privileges: frozenset[str] = frozenset()  # beyond the safe; allowed by the hub's owner
+    config_directory: Path | None = None  # the hub owner's files for this driver (known_hosts ...)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +105,10 @@ class InstanceSpec:
     epoch: int
     token: str = field(repr=False)
     options: Mapping[str, Any]
+
+    def mark(self, hub: str) -> Mark:
+        """What the instance carries, so that it is found again."""
+        return Mark(hub, self.instance, self.epoch, self.worker)
 
 
 @dataclass(frozen=True, slots=True)

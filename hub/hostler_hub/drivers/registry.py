@@ -17,10 +17,9 @@ from hostler_hub.drivers.contract import (
     Inspection,
     InstanceRef,
     InstanceSpec,
-    OptionsRefused,
     Owned,
-    ProviderFailed,
 )
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 
 GROUP = "hostler.drivers"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,16 +52,6 @@ def equip(archive: AgentArchive) -> Callable[[Environment], Environment]:
         return dataclasses.replace(environment, archive=archive, hub_socket=socket)
 
     return equipped
-
-
-def files_of(directory: Path, instance: str) -> list[Path]:
-    """All below it, once the instance's agent has written its last, the secret of its session:
-    that file has another name before it is whole."""
-    deadline = time.monotonic() + 60
-    while not list(directory.rglob(f"session-{instance}")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return [path for path in directory.rglob("*") if path.is_file()]
 
 
 @pytest.fixture

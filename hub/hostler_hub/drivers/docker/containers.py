@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hostler_hub.drivers.contract import InstanceRef, OptionsRefused, Owned, ProviderFailed
+from hostler_hub.drivers.contract import InstanceRef, Owned
 from hostler_hub.drivers.docker import labels, payload, status
 from hostler_hub.drivers.docker.daemon import Endpoint
 from hostler_hub.drivers.docker.plan import Plan
 from hostler_hub.drivers.docker.user import owner_of
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 
 if TYPE_CHECKING:
     from docker import APIClient

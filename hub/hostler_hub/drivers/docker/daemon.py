@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.docker import hints
 from hostler_hub.drivers.docker.options import DockerOptions, Tls
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.runtime.secrets import SecretRefused, Secrets
 
 if TYPE_CHECKING:

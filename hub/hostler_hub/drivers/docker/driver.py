@@ -13,15 +13,14 @@ from hostler_hub.drivers.contract import (
     Inspection,
     InstanceRef,
     InstanceSpec,
-    OptionsRefused,
     Owned,
-    ProviderFailed,
 )
 from hostler_hub.drivers.docker import containers, hub_route, payload, privileges, status
 from hostler_hub.drivers.docker import plan as plans
 from hostler_hub.drivers.docker.daemon import Conflict, Daemon, Endpoint, NoAnswer, NotThere
 from hostler_hub.drivers.docker.images import Images
 from hostler_hub.drivers.docker.options import DockerOptions
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.secrets import SecretRefused
 
@@ -57,7 +56,7 @@ class DockerDriver:
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
         options = DockerOptions.model_validate(dict(spec.options))
         self._untold.add(spec.instance)
-        privileges.check(options, self._environment.grants)
+        privileges.check(options, self._environment.allowed_privileges)
         way = hub_route.choose(options, self._environment)
         files = self._files(spec, options, way)
         daemon = self._daemon(Endpoint.of(options))

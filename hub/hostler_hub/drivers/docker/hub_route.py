@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hostler_hub.drivers.contract import Environment, OptionsRefused
+from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.docker.options import DockerOptions
+from hostler_hub.drivers.errors import OptionsRefused
 
 MOUNT = "/run/hostler"
 

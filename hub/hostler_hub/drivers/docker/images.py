@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.docker.daemon import Daemon, NotThere
 from hostler_hub.drivers.docker.options import LABEL_PREFIX, DockerOptions
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.runtime.secrets import SecretRefused, Secrets
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import io
 import tarfile
 from typing import TYPE_CHECKING
 
-from hostler_hub.drivers.contract import OptionsRefused
 from hostler_hub.drivers.docker.payload import Owner
+from hostler_hub.drivers.errors import OptionsRefused
 
 if TYPE_CHECKING:
     from docker import APIClient

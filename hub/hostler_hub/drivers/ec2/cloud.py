@@ -12,11 +12,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from hostler_hub.drivers.contract import OptionsRefused
 from hostler_hub.drivers.ec2 import describe_parser
 from hostler_hub.drivers.ec2.errors import Meaning, meaning, translated
 from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.drivers.ec2.throttle import Bucket
+from hostler_hub.drivers.errors import OptionsRefused
 from hostler_hub.runtime.secrets import SecretRefused, Secrets
 
 # AWS refills 2 RunInstances calls a second; describing and ending have more room.

@@ -14,7 +14,7 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
-from hostler_hub.drivers.contract import DriverError, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.errors import DriverError, OptionsRefused, ProviderFailed
 
 
 class Meaning(Enum):

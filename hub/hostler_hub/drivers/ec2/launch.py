@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from hostler_hub.drivers.contract import Environment, InstanceSpec, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.contract import Environment, InstanceSpec
 from hostler_hub.drivers.ec2.cloud import Asked
 from hostler_hub.drivers.ec2.errors import Meaning
 from hostler_hub.drivers.ec2.inventory import Seen, Sight, filters_of, state_of
 from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.drivers.ec2.request import alternatives, run_request
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 
 _LOOK_EVERY_S = 2.0
 _ASK_AGAIN = 3

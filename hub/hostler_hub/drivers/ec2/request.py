@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from hostler_hub.drivers.contract import Environment, InstanceSpec, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.contract import Environment, InstanceSpec
 from hostler_hub.drivers.ec2 import userdata
 from hostler_hub.drivers.ec2.options import (
     EPOCH,
@@ -16,6 +16,7 @@ from hostler_hub.drivers.ec2.options import (
     Ec2Options,
     Volume,
 )
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 
 
 def run_request(

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from hostler_hub.drivers.contract import Environment, InstanceRef, InstanceSpec, ProviderFailed
+from hostler_hub.drivers.contract import Environment, InstanceRef, InstanceSpec
 from hostler_hub.drivers.ec2.cloud import Asked
 from hostler_hub.drivers.ec2.errors import Meaning
 from hostler_hub.drivers.ec2.inventory import Seen, Sight, state_of
@@ -24,6 +24,7 @@ from hostler_hub.drivers.ec2.launch import give_address, newest_image
 from hostler_hub.drivers.ec2.options import EPOCH, INSTANCE, RECIPE, SPARE, Ec2Options
 from hostler_hub.drivers.ec2.request import user_data
 from hostler_hub.drivers.ec2.terminate import GONE_WITHIN_S, end, terminate
+from hostler_hub.drivers.errors import ProviderFailed
 
 _LOOK_EVERY_S = 2.0
 _ASK_AGAIN = 3

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 
-from hostler_hub.drivers.contract import InstanceRef, ProviderFailed
+from hostler_hub.drivers.contract import InstanceRef
 from hostler_hub.drivers.ec2.cloud import Asked
 from hostler_hub.drivers.ec2.errors import Meaning
 from hostler_hub.drivers.ec2.inventory import Sight, state_of
+from hostler_hub.drivers.errors import ProviderFailed
 from hostler_hub.lifecycle.model import Presence
 
 GONE_WITHIN_S = 240.0

@@ -15,7 +15,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 
 HOOK_DEADLINE_S = 60.0
 _SAID_BYTES = 400

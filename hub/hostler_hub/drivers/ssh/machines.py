@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.hosts import wake_on_lan
 from hostler_hub.drivers.ssh.options import SshOptions
-from hostler_hub.drivers.transports.contract import Unreachable
+from hostler_hub.drivers.transports.errors import Unreachable
 from hostler_hub.drivers.transports.ssh.access import SshAccess
 from hostler_hub.drivers.transports.ssh.known_hosts import KnownHosts
 from hostler_hub.drivers.transports.ssh.login import Wallet
@@ -27,10 +27,10 @@ class Machines:
     """Made in the event loop; all methods raise TransportError."""
 
     def __init__(self, environment: Environment) -> None:
-        given = environment.given or environment.directory
-        known = KnownHosts(given / "known_hosts")
-        self._hooks = given / "hooks"
-        self._wallet = Wallet(known, given / "config", environment.secrets)
+        files = environment.config_directory or environment.directory
+        known = KnownHosts(files / "known_hosts")
+        self._hooks = files / "hooks"
+        self._wallet = Wallet(known, files / "config", environment.secrets)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ssh")
         self._transports: dict[SshAccess, SshTransport] = {}
         self.tunnels = Tunnels(environment.hub_socket)

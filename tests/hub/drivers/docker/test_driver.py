@@ -17,13 +17,9 @@ from docker import APIClient
 from docker.errors import NotFound
 from peers import docker as peer
 
-from hostler_hub.drivers.contract import (
-    Environment,
-    InstanceSpec,
-    OptionsRefused,
-    ProviderFailed,
-)
+from hostler_hub.drivers.contract import Environment, InstanceSpec
 from hostler_hub.drivers.docker import DockerDriver, labels
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.lifecycle.model import Presence
 
 pytestmark = pytest.mark.peer("docker")

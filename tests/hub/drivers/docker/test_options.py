@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from hostler_hub.drivers.contract import Environment, OptionsRefused
+from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.docker import DockerDriver, hub_route, privileges
 from hostler_hub.drivers.docker.options import DockerOptions
+from hostler_hub.drivers.errors import OptionsRefused
 from hostler_hub.drivers.registry import check_options
 from hostler_hub.errors import SettingsError
 from hostler_hub.runtime import docker_privileges as words

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.hosts import wake_on_lan
 from hostler_hub.drivers.hosts.wake_on_lan import How
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import paramiko
 
-from hostler_hub.drivers.transports.contract import HostKeyUnknown
+from hostler_hub.drivers.transports.errors import HostKeyUnknown
 
 SSH_PORT = 22
 

@@ -25,7 +25,7 @@ from paramiko.ssh_exception import (
     SSHException,
 )
 
-from hostler_hub.drivers.transports.contract import (
+from hostler_hub.drivers.transports.errors import (
     AuthenticationFailed,
     HostKeyChanged,
     Refused,

@@ -26,9 +26,8 @@ import fabric
 import paramiko
 from paramiko.ssh_exception import SSHException
 
-from hostler_hub.drivers.transports.contract import (
-    Command,
-    Outcome,
+from hostler_hub.drivers.transports.contract import Command, Outcome
+from hostler_hub.drivers.transports.errors import (
     OutputTooLarge,
     Refused,
     TransportError,

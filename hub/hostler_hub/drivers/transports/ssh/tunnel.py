@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 from paramiko.ssh_exception import SSHException
 
-from hostler_hub.drivers.transports.contract import Refused, TransportError, TransportTimeout
+from hostler_hub.drivers.transports.errors import Refused, TransportError, TransportTimeout
 from hostler_hub.drivers.transports.ssh.transport import SshTransport
 
 LOOPBACK = "127.0.0.1"

@@ -26,11 +26,11 @@ from winrm.exceptions import (
 )
 from winrm.protocol import Protocol
 
-from hostler_hub.drivers.transports.contract import (
+from hostler_hub.drivers.transports.contract import Outcome
+from hostler_hub.drivers.transports.errors import (
     AuthenticationFailed,
     HostKeyChanged,
     HostKeyUnknown,
-    Outcome,
     OutputTooLarge,
     Refused,
     TransportError,

@@ -16,10 +16,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from hostler_hub.drivers.transports.contract import (
-    Command,
+from hostler_hub.drivers.transports.contract import Command, Outcome
+from hostler_hub.drivers.transports.errors import (
     NotWritten,
-    Outcome,
     OutputTooLarge,
     Refused,
     TransportError,
