@@ -121,7 +121,7 @@ class HostConformance(Conformance):
         assert texts["processes"].startswith("pid parent")
         await driver.destroy(ref_of(spec, handle))
 
-    async def test_C1_a_handle_of_another_version_is_refused_by_its_number(
+    async def test_a_handle_of_another_version_is_refused_by_its_number(
         self, driver: Driver, options: Options
     ) -> None:
         spec = spec_of(options)

@@ -133,6 +133,8 @@ def former(environment: Environment) -> Iterator[Former]:
             argv, stdout=log, stderr=log, cwd=directory, start_new_session=True
         )
     of_process = psutil.Process(process.pid)
+    while not of_process.cmdline():  # its exec is not done yet
+        assert process.poll() is None
     handle = {
         "version": 1,
         "pid": process.pid,
@@ -144,7 +146,7 @@ def former(environment: Environment) -> Iterator[Former]:
     process.wait()
 
 
-async def test_C1_an_instance_of_a_former_hub_is_found_and_destroyed(
+async def test_an_instance_of_a_former_hub_is_found_and_destroyed(
     driver: LocalDriver, former: Former
 ) -> None:
     spec, handle = former.spec, former.handle
@@ -161,7 +163,7 @@ async def test_C1_an_instance_of_a_former_hub_is_found_and_destroyed(
     assert await driver.list_owned([]) == []
 
 
-async def test_C1_a_former_instance_that_only_reconcile_knows_is_destroyed(
+async def test_a_former_instance_that_only_reconcile_knows_is_destroyed(
     driver: LocalDriver, former: Former
 ) -> None:
     (owned,) = await driver.list_owned([])
