@@ -103,7 +103,7 @@ def ec2(one_ec2: Ec2, monkeypatch: pytest.MonkeyPatch) -> Ec2:
     one_ec2.calls.clear()
     one_ec2.spent.clear()
     for module in (launch, terminate, spare):
-        monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
+        monkeypatch.setattr(module, "_POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr(cloud, "_PAUSE_FIRST_S", 0.01)
     return one_ec2
 
