@@ -103,7 +103,7 @@ def check_options(driver: type[Driver], options: Mapping[str, Any]) -> None:
     if issubclass(driver, UnavailableDriver):
         raise OptionsRefused(what_to_install(driver.name))
     try:
-        driver.options_model.model_validate(dict(options))
+        driver.options_model.of(options)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])

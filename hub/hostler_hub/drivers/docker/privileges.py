@@ -1,4 +1,4 @@
-"""What only the hub's owner may allow: everything by which a container could leave itself.
+"""Privileges that only the hub's owner may allow: those by which a build could leave its container.
 
 Whoever may define workers must not thereby become root of the daemon's machine. So options that
 lead out of a container are refused unless the hub's setting ``docker_allow`` names them;

@@ -1,4 +1,4 @@
-"""Whose the agent's files must be: the container's user, in numbers.
+"""The owner of the agent's files: the container's user, in numbers.
 
 A tar archive is unpacked by its numbers, while images and options may name users that only the
 image's own /etc/passwd knows.

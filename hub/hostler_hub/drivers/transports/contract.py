@@ -16,7 +16,7 @@ OUTPUT_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command came to."""
+    """A command's exit status and output."""
 
     status: int
     stdout: bytes
@@ -25,8 +25,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`argv` is never put together by a shell of ours; secrets stand in `content` only, which is
-    the command's standard input. `sending` is called just before it may reach the machine.
+    """A command for a machine. `argv` reaches the program as it is; `content` is its standard
+    input, and the only part that may hold secrets. `output_bytes` limits what it may print.
+    `sending` is called just before the command may reach the machine.
     """
 
     argv: Sequence[str]
@@ -40,13 +41,13 @@ class Transport(Protocol):
     """One machine, as one user. All methods raise TransportError."""
 
     async def run(self, command: Command) -> Outcome:
-        """Run it to its end; a status other than 0 is no error."""
+        """Run a command to its end. A status other than 0 is no error."""
 
     async def put(self, path: str, content: bytes, deadline_s: float) -> None:
-        """Make a file, readable by its owner only; replaces none."""
+        """Write a new file that only its owner can read. An existing file is refused."""
 
     async def fetch(self, path: str, size_bytes: int, deadline_s: float) -> bytes:
-        """A file's content, of that size at most."""
+        """Read a file of at most `size_bytes`."""
 
     async def aclose(self) -> None:
         """Close the connection; a command that runs is lost."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 
 class TransportError(Exception):
-    """The text names the machine, and has the words of whoever refused.
+    """A call to a machine failed. The text names the machine and has the reason given.
 
     `sent` tells whether the command may have reached the machine.
     """
@@ -26,27 +26,27 @@ class TransportError(Exception):
 
 
 class Unreachable(TransportError):
-    """There is no way to the machine now, or it was lost. Trying later may help."""
+    """The machine cannot be reached, or the connection was lost. Trying later may help."""
 
 
 class AuthenticationFailed(TransportError):
-    """The machine does not take these credentials, or we have not got them."""
+    """The machine does not accept the credentials, or the hub has none."""
 
 
 class HostKeyUnknown(TransportError):
-    """First contact, and nobody has said what the machine's key is."""
+    """The machine's key is not known, and may not be accepted at first contact."""
 
 
 class HostKeyChanged(TransportError):
-    """The machine has not the key it is known by: never accepted, a person must look (G2)."""
+    """The machine shows another key than it is known by; a person must decide (G2)."""
 
 
 class Refused(TransportError):
-    """The machine answers, and will not do this."""
+    """The machine answers, and refuses the call."""
 
 
 class NotWritten(Refused):
-    """It began to write a file and could not; its disk may be full. `words` are its own."""
+    """The machine could not write a file; its disk may be full. `words` are the machine's."""
 
     def __init__(self, address: str, words: str) -> None:
         super().__init__(f"{address}: cannot write {words} (is the disk full?)", sent=True)
@@ -54,7 +54,7 @@ class NotWritten(Refused):
 
 
 class TransportTimeout(TransportError):
-    """The deadline has passed."""
+    """The call's deadline has passed."""
 
 
 class OutputTooLarge(TransportError):

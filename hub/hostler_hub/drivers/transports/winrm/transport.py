@@ -50,7 +50,7 @@ class WinrmTransport:
 
     @property
     def address(self) -> str:
-        """For people."""
+        """The machine's address, for people."""
         return self.access.address
 
     async def run(self, command: Command) -> Outcome:
@@ -170,7 +170,7 @@ class WinrmTransport:
 
 
 def _end_shell(access: WinrmAccess, secrets: Secrets, shell: str) -> None:
-    """Of a call that was given up: its command would run on until the shell has been idle."""
+    """End the shell of a call that was given up, whose command would run on until it is idle."""
     with contextlib.suppress(TransportError):
         session = Session(access, secrets)
         session.end_shell(shell)
