@@ -10,10 +10,9 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Callable, Optional
 
-from hostler_agent.instances.directories import Directories, read_json, write_private
+from hostler_agent.instances.directories import Directories, read_json, tail, write_private
 from hostler_agent.instances.errors import BUSY, GONE, REQUEST, SYSTEM, HostError, of_system
 from hostler_agent.instances.launch import LOG, Ending, Program, Start
 from hostler_agent.instances.mark import Mark
@@ -28,7 +27,6 @@ RUNNING, ENDED, STARTING = "running", "gone", "starting"
 GRACE_S = 8.0
 MAX_GRACE_S = 60.0
 LOOK_DEADLINE_S = 2.0
-TAIL_BYTES = 4000
 EVIDENCE_BYTES = 60 * 1024
 
 
@@ -68,7 +66,7 @@ def inspect(request: Request, _program: Program) -> Reply:
             identity = processes.find(directories, hub, instance)
             if identity is not None:
                 return _running(directories, instance, identity)
-            return {"state": ENDED, "words": _tail(directories.instance(instance) / LOG)}
+            return {"state": ENDED, "words": tail(directories.instance(instance) / LOG)}
     except HostError as error:
         if error.kind != BUSY:
             raise
@@ -108,7 +106,7 @@ def list_(request: Request, _program: Program) -> Reply:
 def evidence(request: Request, _program: Program) -> Reply:
     """{"directory", "hub", "instance"}: texts that say what became of it."""
     directories, instance = Directories(text(request, "directory")), ulid(request, "instance")
-    log = _tail(directories.instance(instance) / LOG, EVIDENCE_BYTES)
+    log = tail(directories.instance(instance) / LOG, EVIDENCE_BYTES)
     texts = {"agent log": log, **processes.evidence()}
     return {"texts": {name: said[:EVIDENCE_BYTES] for name, said in texts.items() if said}}
 
@@ -209,15 +207,6 @@ def _about(directories: Directories, mark: Mark) -> dict[str, Any]:
 
 def _hub_url(directories: Directories, instance: str) -> Optional[str]:
     return read_json(directories.instance(instance) / "agent.json").get("hub")
-
-
-def _tail(path: Path, size: int = TAIL_BYTES) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
-            return file.read(size).decode("utf-8", "replace").strip()
-    except OSError:
-        return ""
 
 
 def _grace_s(request: Request) -> float:

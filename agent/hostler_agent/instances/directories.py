@@ -19,6 +19,7 @@ _GONE = b"gone"
 """Its size alone counts: on a full disk a hole of that size stands for it, which takes no room."""
 FORGET_AFTER_S = 24 * 3600.0
 """No start is under way that long: what says `gone` has served its purpose."""
+TAIL_BYTES = 4000
 _LEFT = ".left-"
 
 
@@ -123,10 +124,21 @@ def write_private(path: Path, content: str) -> None:
         raise
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty when there is none that can be read."""
+def tail(path: Path, size: int = TAIL_BYTES) -> str:
+    """The end of a text file; empty if it cannot be read."""
     try:
-        content = json.loads(path.read_bytes())
+        with open(files.open_own(path), "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read(size).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty if there is none that can be read."""
+    try:
+        with open(files.open_own(path), "rb") as file:
+            content = json.loads(file.read())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+import stat
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +15,7 @@ import pytest
 from conformance.drivers import ref_of, spec_of
 from conformance.hosts import HostConformance, Machine
 
-from hostler_hub.drivers.contract import Environment, InstanceRef, InstanceSpec
+from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.local import LocalDriver
 from hostler_hub.drivers.registry import check_options, load
@@ -97,79 +93,32 @@ async def test_an_agent_that_ended_is_reaped(driver: LocalDriver) -> None:
     await driver.destroy(ref_of(spec, handle))
 
 
-@dataclass(frozen=True)
-class Former:
-    """An instance as the driver started it before handles of version 2."""
-
-    spec: InstanceSpec
-    handle: Mapping[str, Any]
-    directory: Path
-    process: subprocess.Popen[bytes]
-
-
-@pytest.fixture
-def former(environment: Environment) -> Iterator[Former]:
+@pytest.mark.parametrize("lead", [Path.symlink_to, Path.hardlink_to])
+async def test_the_last_words_are_read_from_no_link(
+    driver: LocalDriver, environment: Environment, tmp_path: Path, lead: Callable[..., None]
+) -> None:
+    """A build of the same user could lead it to the hub's database; see store/files.py."""
+    (tmp_path / "hub.sqlite3").write_text("not for reading")
     spec = spec_of({})
-    directory = environment.directory / spec.worker / spec.instance
-    (directory / "work").mkdir(parents=True)
-    environment.directory.chmod(0o775)  # as the umask of many a user had it
-    config = {
-        "hub": environment.connect_url,
-        "name": spec.worker,
-        "instance": spec.instance,
-        "epoch": spec.epoch,
-        "workdir": str(directory / "work"),
-        "token_file": str(directory / "token"),
-        "containment": "auto",
-    }
-    for name, content in (("token", spec.token), ("agent.json", json.dumps(config))):
-        (directory / name).touch(0o600)
-        (directory / name).write_text(content)
-    argv = [sys.executable, "-m", "hostler_agent", "run"]
-    argv += ["--config", str(directory / "agent.json")]
-    argv += ["--mark", f"{environment.hub}:{spec.instance}:{spec.epoch}"]
-    with (directory / "agent.log").open("ab") as log:
-        process = subprocess.Popen(
-            argv, stdout=log, stderr=log, cwd=directory, start_new_session=True
-        )
-    of_process = psutil.Process(process.pid)
-    while not of_process.cmdline():  # its exec is not done yet
-        assert process.poll() is None
-    handle = {
-        "version": 1,
-        "pid": process.pid,
-        "started": of_process.create_time(),
-        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-    }
-    yield Former(spec, handle, directory, process)
-    process.kill()
-    process.wait()
+    await driver.list_owned([])
+    for directory in ("instances", spec.worker):  # as now, and as before handles of version 2
+        log = environment.directory / directory / spec.instance / "agent.log"
+        log.parent.mkdir(parents=True)
+        lead(log, tmp_path / "hub.sqlite3")
+    seen = await driver.inspect(ref_of(spec, None))
+    assert seen.evidence.endswith("last words: ")
+    assert "not for reading" not in str(await driver.evidence(ref_of(spec, None)))
+    await driver.destroy(ref_of(spec, None))
 
 
-async def test_an_instance_of_a_former_hub_is_found_and_destroyed(
-    driver: LocalDriver, former: Former
+async def test_a_directory_that_the_umask_left_open_is_made_private(
+    driver: LocalDriver, environment: Environment
 ) -> None:
-    spec, handle = former.spec, former.handle
-    for known in (handle, None):
-        seen = await driver.inspect(ref_of(spec, known))
-        assert seen.presence is Presence.RUNNING
-        assert seen.handle is not None
-        assert (seen.handle["version"], seen.handle["process"]["pid"]) == (2, handle["pid"])
-    assert [each.instance for each in await driver.list_owned([])] == [spec.instance]
-    assert (await driver.create(spec))["process"]["pid"] == handle["pid"]
-    await driver.destroy(ref_of(spec, handle))
-    assert former.process.wait(60) is not None
-    assert not former.directory.exists()
-    assert await driver.list_owned([]) == []
-
-
-async def test_a_former_instance_that_only_reconcile_knows_is_destroyed(
-    driver: LocalDriver, former: Former
-) -> None:
-    (owned,) = await driver.list_owned([])
-    await driver.destroy(InstanceRef("", owned.instance, owned.epoch, owned.handle, {}))
-    assert former.process.wait(60) is not None
-    assert not former.directory.exists()
+    """As hubs before handles of version 2 made it for many a user."""
+    environment.directory.mkdir()
+    environment.directory.chmod(0o775)
+    assert list(await driver.list_owned([])) == []
+    assert stat.S_IMODE(environment.directory.stat().st_mode) == 0o700
 
 
 async def test_an_interpreter_that_is_not_there_is_the_provider_s_failure(

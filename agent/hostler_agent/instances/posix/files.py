@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -31,8 +32,23 @@ def create_private(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
 
 
+def open_own(path: Path) -> int:
+    """A descriptor to read a file of ours alone: no link, and no second name of another. Raises
+    OSError.
+
+    Builds run as the same user as agents, and could lead a name to a file that must not be opened:
+    SQLite loses its locks when its process opens and closes the database once more.
+    """
+    if path.lstat().st_nlink != 1:
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), str(path))
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def open_lock(path: Path) -> int:
     """A descriptor of a file that may be locked. Raises OSError."""
+    with suppress(FileNotFoundError):
+        if path.lstat().st_nlink != 1:  # see open_own
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), str(path))
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 

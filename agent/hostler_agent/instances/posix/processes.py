@@ -216,7 +216,8 @@ def await_end(agents: Sequence[Identity], deadline_s: float) -> list[Identity]:
 
 def _detach(launch: systemd.Launch) -> int:
     """A session of its own, nothing of the login's held open; init adopts it when we end."""
-    with open(launch.log, "ab") as log:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(launch.log, flags, 0o600), "ab") as log:
         process = subprocess.Popen(
             launch.argv,
             stdin=subprocess.DEVNULL,

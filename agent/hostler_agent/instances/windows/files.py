@@ -41,6 +41,11 @@ def create_private(path: Path) -> int:
     return msvcrt.open_osfhandle(handle.detach(), os.O_WRONLY | os.O_BINARY | os.O_NOINHERIT)
 
 
+def open_own(path: Path) -> int:
+    """A descriptor to read a file. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT)
+
+
 def open_lock(path: Path) -> int:
     """A descriptor of a file that may be locked. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_BINARY | os.O_NOINHERIT)

@@ -7,6 +7,7 @@ agent has left behind is found and killed by `hostler-agent sweep`.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from hostler_agent.instances.directories import tail
+from hostler_agent.instances.launch import LOG
 from hostler_hub.drivers.contract import (
     Capabilities,
     Environment,
+    Inspection,
     InstanceRef,
     InstanceSpec,
     Owned,
@@ -67,11 +71,20 @@ class LocalDriver(HostDriver[LocalOptions]):
                 return seen.handle
         return await super().create(spec)
 
+    async def inspect(self, ref: InstanceRef) -> Inspection:
+        """As the base says."""
+        seen = await super().inspect(ref)
+        former = self._former_directories(ref.instance)
+        if seen.presence is not Presence.GONE or not former:
+            return seen
+        words = await asyncio.to_thread(tail, former[0] / LOG)
+        return Inspection(seen.presence, f"{seen.evidence}{words}")
+
     async def destroy(self, ref: InstanceRef) -> None:
         """As the base says."""
         await super().destroy(ref)
         for directory in self._former_directories(ref.instance):
-            shutil.rmtree(directory, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
         """All on this machine, whether or not a worker is defined that would be here."""
