@@ -1,6 +1,7 @@
-"""What a hub can have done on a machine. Each takes a request and returns a reply, JSON both.
+"""The actions that a hub requests of a machine. Each takes a request and returns a reply, which
+are JSON objects.
 
-`start`, `inspect` and `stop` hold the instance's lock, so that none sees half of what another does.
+`start`, `inspect` and `stop` hold the instance's lock, so that none sees another half done.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ EVIDENCE_BYTES = 60 * 1024
 
 
 def install_(request: Request, program: Program) -> Reply:
-    """{"directory", "sha256"}: unpack the archive that this is running from."""
+    """{"directory", "sha256"}: unpack the archive that this program runs from."""
     from hostler_agent.instances.install import install  # noqa: PLC0415 - rarely needed, and heavy
 
     directories = Directories(text(request, "directory"))
@@ -39,9 +40,11 @@ def install_(request: Request, program: Program) -> Reply:
 
 
 def start(request: Request, program: Program) -> Reply:
-    """{"directory", "hub", "instance", "epoch", "config", "token", ...}: its process.
+    """{"directory", "hub", "instance", "epoch", "config", "token", ...}: start an agent, or find
+    the one that runs.
 
-    `environment` are variables for it, `ca` the authorities it is to trust, as PEM.
+    `environment` are variables for it, `ca` the authorities it trusts (PEM), `way` one of the
+    platform's ways to start it.
     """
     directories, mark = Directories(text(request, "directory")), _mark(request)
     directories.forget_old()
@@ -58,7 +61,7 @@ def start(request: Request, program: Program) -> Reply:
 
 
 def inspect(request: Request, _program: Program) -> Reply:
-    """{"directory", "hub", "instance"}: its state, its process, and its agent's last words."""
+    """{"directory", "hub", "instance"}: the instance's state, process, and last lines of log."""
     directories = Directories(text(request, "directory"))
     hub, instance = ulid(request, "hub"), ulid(request, "instance")
     try:
@@ -74,7 +77,9 @@ def inspect(request: Request, _program: Program) -> Reply:
 
 
 def stop(request: Request, program: Program) -> Reply:
-    """{"directory", "hub", "instance", "containment", "grace_s"}: it is gone."""
+    """{"directory", "hub", "instance", "containment", "grace_s"}: end the instance, and return when
+    nothing of it runs any more.
+    """
     directories = Directories(text(request, "directory"))
     hub, instance = ulid(request, "hub"), ulid(request, "instance")
     with directories.locked(instance) as lock:
@@ -86,7 +91,7 @@ def stop(request: Request, program: Program) -> Reply:
 
 
 def list_(request: Request, _program: Program) -> Reply:
-    """List {"directory", "hub"}'s instances: those that run, that have left their directory, or
+    """{"directory", "hub"}: list the hub's instances that run, that have left their directory, or
     that something (a service) would start.
     """
     directories, hub = Directories(text(request, "directory")), ulid(request, "hub")
@@ -104,7 +109,7 @@ def list_(request: Request, _program: Program) -> Reply:
 
 
 def evidence(request: Request, _program: Program) -> Reply:
-    """{"directory", "hub", "instance"}: texts that say what became of it."""
+    """{"directory", "hub", "instance"}: texts from which people see what became of it."""
     directories, instance = Directories(text(request, "directory")), ulid(request, "instance")
     log = tail(directories.instance(instance) / LOG, EVIDENCE_BYTES)
     texts = {"agent log": log, **processes.evidence()}
@@ -186,7 +191,7 @@ def _running(directories: Directories, instance: str, identity: processes.Identi
 
 
 def _recorded(directories: Directories, hub: str) -> Iterator[Mark]:
-    """The hub's instances that have a directory."""
+    """The marks of the hub's instances that have a directory."""
     for instance in directories.known():
         record = read_json(directories.instance(instance) / "mark.json")
         if record.get("hub") == hub:
@@ -210,7 +215,7 @@ def _hub_url(directories: Directories, instance: str) -> Optional[str]:
 
 
 def _grace_s(request: Request) -> float:
-    """How long an agent may take to end its jobs."""
+    """How long an agent may take to end its jobs, in seconds. Raises HostError."""
     grace_s = request.get("grace_s", GRACE_S)
     if not isinstance(grace_s, (int, float)) or not 0 <= grace_s <= MAX_GRACE_S:
         raise HostError(REQUEST, f"'grace_s' must be a number from 0 to {MAX_GRACE_S:g}")

@@ -21,7 +21,7 @@ KEEP_S = 24 * 3600.0
 
 
 def install(archive: Path, sha256: str, directories: Directories) -> Path:
-    """Where the agent of that digest is, unpacked whole; the archive goes. Raises HostError."""
+    """Unpack an agent's archive and remove it. Returns the agent's directory. Raises HostError."""
     target = directories.agents / sha256
     try:
         content = archive.read_bytes()
@@ -39,7 +39,7 @@ def install(archive: Path, sha256: str, directories: Directories) -> Path:
 
 
 def _unpack(content: bytes, target: Path) -> None:
-    """Whole or not at all; somebody else may be doing the same."""
+    """Unpack whole or not at all, while others may be doing the same."""
     fresh = target.with_name(f".{target.name[:16]}.{os.getpid()}")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:

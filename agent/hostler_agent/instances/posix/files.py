@@ -18,7 +18,7 @@ from hostler_agent.instances.errors import NOT_PERMITTED, HostError
 
 
 def make_private(path: Path) -> None:
-    """It is there, and nobody else may write. Raises OSError or HostError."""
+    """Make a directory that only its owner may write, or check one. Raises OSError, HostError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.stat()
     if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -28,7 +28,7 @@ def make_private(path: Path) -> None:
 
 
 def create_private(path: Path) -> int:
-    """A descriptor to write a new file of ours alone. Raises OSError."""
+    """Create a file that only its owner may read. Returns a descriptor. Raises OSError."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
 
 
@@ -45,7 +45,7 @@ def open_own(path: Path) -> int:
 
 
 def open_lock(path: Path) -> int:
-    """A descriptor of a file that may be locked. Raises OSError."""
+    """Open a lock file, created if need be. Returns a descriptor. Raises OSError."""
     with suppress(FileNotFoundError):
         if path.lstat().st_nlink != 1:  # see open_own
             raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), str(path))
@@ -53,7 +53,7 @@ def open_lock(path: Path) -> int:
 
 
 def take(number: int) -> bool:
-    """Whether the lock is ours now, until it is closed."""
+    """Try to take the lock, until its descriptor is closed. Returns whether it was free."""
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -71,7 +71,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def remove_tree(path: Path) -> Optional[str]:
-    """Also of directories that a build has made read-only; returns why something stays."""
+    """Remove a directory, also what a build has made read-only. Returns why something is left."""
     shutil.rmtree(path, ignore_errors=True)
     if not path.exists():
         return None

@@ -1,4 +1,5 @@
-"""Agents as processes of this machine: started apart from us, known for sure, ended for sure."""
+"""Agents as processes of this machine: started in sessions of their own, and identified by pid,
+start time and boot."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ SWEEP_DEADLINE_S = 30.0
 
 @dataclass(frozen=True)
 class Identity:
-    """A process for as long as the machine is up: no other ever has the same three."""
+    """A process: no other ever has the same pid, start (clock ticks since boot) and boot id."""
 
     pid: int
     started: int
@@ -43,18 +44,18 @@ class Identity:
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Optional[Identity]:
-        """Of what `record()` made; None for anything else."""
+        """Read what `record` has written. Returns None for anything else."""
         pid, started, boot = (record.get(key) for key in ("pid", "started", "boot"))
         if isinstance(pid, int) and isinstance(started, int) and isinstance(boot, str):
             return cls(pid, started, boot)
         return None
 
     def record(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The process as a JSON object: pid, start time, boot id."""
         return {"pid": self.pid, "started": self.started, "boot": self.boot}
 
     def lives(self) -> bool:
-        """Whether it is there, and neither a zombie nor another of the same number."""
+        """Whether the process runs: not as a zombie, and not another one of the same pid."""
         found = procfs.stat(self.pid)
         return (
             found is not None
@@ -64,7 +65,7 @@ class Identity:
         )
 
     def send(self, number: int) -> None:
-        """A signal to it and to nobody else (E6)."""
+        """Send a signal to this process and never to another one of the same pid (E6)."""
         with contextlib.suppress(ProcessLookupError):
             try:
                 descriptor = os.pidfd_open(self.pid)
@@ -82,7 +83,7 @@ class Identity:
 
 
 def boot_id() -> str:
-    """Another one after each restart of the machine."""
+    """The id of the machine's present boot; empty if the system does not tell."""
     try:
         return BOOT_ID_FILE.read_text("ascii").strip()
     except OSError:
@@ -90,7 +91,7 @@ def boot_id() -> str:
 
 
 def identify(pid: int) -> Optional[Identity]:
-    """None when there is no such process."""
+    """The identity of a running process. Returns None if there is none of that pid."""
     found = procfs.stat(pid)
     if found is None or found.state in "ZX":
         return None
@@ -98,7 +99,7 @@ def identify(pid: int) -> Optional[Identity]:
 
 
 def find(directories: Directories, hub: str, instance: str) -> Optional[Identity]:
-    """The instance's living agent: the one on record, or whoever carries its mark."""
+    """The instance's running agent: the recorded process, or else one that carries its mark."""
     recorded = Identity.parse(read_json(directories.instance(instance) / RECORD))
     if recorded is not None and recorded.lives():
         return recorded
@@ -107,13 +108,13 @@ def find(directories: Directories, hub: str, instance: str) -> Optional[Identity
 
 
 def marked(directories: Directories, hub: str) -> Iterator[tuple[Mark, Identity]]:
-    """Every agent on this machine that carries the hub's mark, whoever's process it is."""
+    """Every agent on this machine that carries the hub's mark, of any user."""
     del directories  # also those whose directory is another's
     yield from _marked(hub)
 
 
 def registered(_directories: Directories, _hub: str) -> tuple[Mark, ...]:
-    """What is set up to start agents, whether it does or not: here, units go with their agents."""
+    """What would start agents: nothing here, for units go with their agents."""
     return ()
 
 
@@ -133,7 +134,7 @@ def _marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
 
 
 def of_instance(hub: str, instance: str) -> list[Identity]:
-    """The living agents of one instance: one at most, if nothing went wrong."""
+    """The running agents of one instance: one at most, if nothing went wrong."""
     return [identity for mark, identity in _marked(hub) if mark.instance == instance]
 
 
@@ -163,7 +164,7 @@ def start(wanted: Start) -> Identity:
 
 
 def end_instance(directories: Directories, mark: Mark, ending: Ending) -> None:
-    """Its agent and all that its jobs have started are gone; raises HostError."""
+    """End an instance's agent and all that its jobs have started. Raises HostError."""
     del directories  # wherever it has its directory
     agents = of_instance(mark.hub, mark.instance)
     _may_signal(agents)
@@ -176,14 +177,14 @@ def end_instance(directories: Directories, mark: Mark, ending: Ending) -> None:
 
 
 def evidence() -> dict[str, str]:
-    """What the machine can say."""
+    """The machine's processes, as text."""
     found = procfs.all_processes()
     lines = (f"{each.pid} {each.parent} {each.state} {each.name}" for each in found)
     return {"processes": "\n".join(("pid parent state name", *lines))}
 
 
 def uses(directories: Directories, program: Path) -> bool:
-    """Whether some process has been started with it."""
+    """Whether a process runs that has `program` among its arguments."""
     del directories
     wanted = os.fsencode(str(program))
     for pid in procfs.all_pids():
@@ -194,8 +195,10 @@ def uses(directories: Directories, program: Path) -> bool:
 
 
 def end(agents: Sequence[Identity], grace_s: float) -> tuple[list[Identity], bool]:
-    """SIGQUIT (kill the jobs, go), then SIGKILL: those that survive both, and whether all of them
-    went by themselves."""
+    """Send SIGQUIT (kill the jobs, then exit), and SIGKILL to those that do not exit in time.
+
+    Returns the agents that survive both, and whether all exited by themselves.
+    """
     for agent in agents:
         agent.send(signal.SIGQUIT)
     stubborn = await_end(agents, grace_s)
@@ -205,7 +208,7 @@ def end(agents: Sequence[Identity], grace_s: float) -> tuple[list[Identity], boo
 
 
 def await_end(agents: Sequence[Identity], deadline_s: float) -> list[Identity]:
-    """Those that are still there after so long."""
+    """Wait until the agents have exited. Returns those that have not by the deadline."""
     patience = Patience(deadline_s)
     alive = [agent for agent in agents if agent.lives()]
     while alive and not patience.over:
@@ -215,7 +218,7 @@ def await_end(agents: Sequence[Identity], deadline_s: float) -> list[Identity]:
 
 
 def _detach(launch: systemd.Launch) -> int:
-    """A session of its own, nothing of the login's held open; init adopts it when we end."""
+    """Start an agent in a session of its own that holds nothing of the caller's open."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(launch.log, flags, 0o600), "ab") as log:
         process = subprocess.Popen(

@@ -36,7 +36,7 @@ def make_private(path: Path) -> None:
 
 
 def create_private(path: Path) -> int:
-    """A descriptor to write a new file of ours alone. Raises OSError."""
+    """Create a file that only its owner may read. Returns a descriptor. Raises OSError."""
     handle = security.make_file(path)
     return msvcrt.open_osfhandle(handle.detach(), os.O_WRONLY | os.O_BINARY | os.O_NOINHERIT)
 
@@ -52,7 +52,7 @@ def open_lock(path: Path) -> int:
 
 
 def take(number: int) -> bool:
-    """Whether the lock is ours now, until it is closed."""
+    """Try to take the lock, until its descriptor is closed. Returns whether it was free."""
     os.lseek(number, _LOCKED_BYTE, os.SEEK_SET)
     try:
         msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
@@ -72,7 +72,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def remove_tree(path: Path) -> Optional[str]:
-    """Also of files that a build has made read-only; returns why something stays."""
+    """Remove a directory, also what a build has made read-only. Returns why something is left."""
     longest = f"\\\\?\\{path}"  # builds nest deeper than other paths may be
     try:
         _persist(lambda: shutil.rmtree(longest, onerror=_unlock))

@@ -54,23 +54,23 @@ _SNAPSHOT_PROCESSES = 2
 
 @dataclass(frozen=True)
 class Identity:
-    """A process, for people: what counts is the job it is in."""
+    """A process, for people: an instance is identified by its Job Object."""
 
     pid: int
     started: int
 
     def record(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The process as a JSON object: pid, start time in milliseconds, no boot id."""
         return {"pid": self.pid, "started": self.started, "boot": ""}
 
 
 def job_name(hub: str, instance: str) -> str:
-    """The same in every session of the machine."""
+    """The name of an instance's Job Object, which is the same in every session."""
     return f"Global\\hostler-{hub}-{instance}"
 
 
 def find(directories: Directories, hub: str, instance: str) -> Optional[Identity]:
-    """The instance's living agent."""
+    """The instance's running agent; None if none of its processes runs."""
     job = _job(hub, instance)
     if job is None:
         return None
@@ -110,7 +110,7 @@ def start(wanted: Start) -> Identity:
 
 
 def end_instance(directories: Directories, mark: Mark, ending: Ending) -> None:
-    """Its agent and all that it has started are gone; raises HostError."""
+    """End an instance's agent and all that it has started. Raises HostError."""
     deadline = time.monotonic() + ending.grace_s
     if (directories.instance(mark.instance) / tasks.DEFINITION).exists():
         tasks.remove(mark.instance)
@@ -131,7 +131,7 @@ def registered(directories: Directories, hub: str) -> Iterator[Mark]:
 
 
 def evidence() -> dict[str, str]:
-    """What the machine can say."""
+    """The machine's processes, and the newest entries of its event log, as texts."""
     lines = (f"{pid} {parent} {name}" for pid, parent, name in _all_processes())
     return {"processes": "\n".join(("pid parent name", *lines)), "event log": _events()}
 
@@ -188,7 +188,7 @@ def _detach(wanted: Start) -> subprocess.Popen[bytes]:
 
 
 def _await(wanted: Start, way: str, why_ended: Callable[[], object]) -> Identity:
-    """`why_ended` says so once it is known not to begin any more."""
+    """Wait for the agent's process. `why_ended` returns a reason once it cannot begin any more."""
     directories = Directories(str(wanted.directory.parents[1]))
     deadline = time.monotonic() + BEGIN_DEADLINE_S
     while True:
@@ -263,7 +263,7 @@ def _all_processes() -> Iterator[tuple[int, int, str]]:
 
 
 def _events() -> str:
-    """The newest of the system's log: a crash, a full disk, a restart."""
+    """The newest entries of the system's event log: crashes, full disks, restarts."""
     asked = ["wevtutil.exe", "qe", "System", "/c:20", "/rd:true", "/f:text"]
     try:
         status, said = programs.ask(asked, EVENTS_DEADLINE_S)

@@ -1,4 +1,4 @@
-"""Windows' own programs, asked for something."""
+"""Runs programs of Windows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ assert sys.platform == "win32"
 
 
 def ask(argv: Sequence[str], deadline_s: float) -> tuple[int, str]:
-    """(status, what it said). Raises OSError or subprocess.TimeoutExpired.
+    """Run a program; return (status, output). Raises OSError or subprocess.TimeoutExpired.
 
-    It speaks into a file: a service that is started on its behalf may inherit a pipe, whose end
+    Its output goes into a file: a service that is started on its behalf may inherit a pipe, whose end
     would then be waited for without a deadline.
     """
     with tempfile.TemporaryFile() as said:

@@ -57,7 +57,7 @@ def start(wanted: Start, arguments: Sequence[str]) -> None:
 
 
 def ended(instance: str) -> Optional[str]:
-    """Why it does not run, or None while it does."""
+    """Why the service does not run; None while it does."""
     service = manager.find(name_of(instance), to_change=False)
     if service is None:
         return "the service is gone"
@@ -78,7 +78,7 @@ def is_there(instance: str) -> bool:
 
 
 def forbid(instance: str) -> None:
-    """It starts nothing any more. One that is not there is no error. Raises OSError."""
+    """Delete the service, which starts nothing any more. Raises OSError, not for a missing one."""
     service = manager.find(name_of(instance))
     if service is not None:
         with contextlib.closing(service):
@@ -86,7 +86,7 @@ def forbid(instance: str) -> None:
 
 
 def await_gone(instance: str, deadline: float) -> None:
-    """After its processes are. Raises OSError or HostError."""
+    """Wait until the service is deleted. Raises OSError or HostError."""
     while True:
         service = manager.find(name_of(instance), to_change=False)
         if service is None:
@@ -112,7 +112,7 @@ def marked(directories: Directories, hub: str) -> Iterator[Mark]:
 
 
 def _names(services: winreg.HKEYType) -> list[str]:
-    """Of services that may be ours."""
+    """The names of services that may be agents'."""
     names = (winreg.EnumKey(services, number) for number in range(winreg.QueryInfoKey(services)[0]))
     return [name for name in names if _NAME.fullmatch(name)]
 
@@ -156,7 +156,7 @@ def _refused(what: str, error: OSError) -> HostError:
 
 
 def _grant(wanted: Start) -> None:
-    """The account may read the agent, and do what it likes in the instance's directory."""
+    """Let the service's account read the agent, and change the instance's directory."""
     instances = wanted.directory.parent
     for path in (instances.parent, instances, wanted.program.path.parent):
         _icacls(path, "(RX)")
