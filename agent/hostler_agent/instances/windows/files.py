@@ -1,4 +1,4 @@
-"""Private directories, files and locks on Windows; the same names as `posix_files`.
+"""Private directories, files and locks on Windows; the same functions as `posix.files`.
 
 What has just ended may hold its files for a moment longer, and a virus scanner any file: what
 cannot be renamed or removed is tried again for some seconds (E18).

@@ -13,8 +13,8 @@ assert sys.platform == "win32"
 def ask(argv: Sequence[str], deadline_s: float) -> tuple[int, str]:
     """Run a program; return (status, output). Raises OSError or subprocess.TimeoutExpired.
 
-    Its output goes into a file: a service that is started on its behalf may inherit a pipe, whose end
-    would then be waited for without a deadline.
+    Its output goes into a file: a service that is started on its behalf may inherit a pipe, whose
+    end would then be waited for without a deadline.
     """
     with tempfile.TemporaryFile() as said:
         done = subprocess.run(

@@ -41,7 +41,7 @@ def adopt(client: APIClient, plan: Plan) -> str:
 def start(
     client: APIClient, seen: Mapping[str, Any], plan: Plan, files: Sequence[payload.File], user: str
 ) -> None:
-    """Join the networks, put the files in, and let it run."""
+    """Connect a container to its networks, copy the files into it, and start it."""
     container = seen["Id"]
     joined = seen["NetworkSettings"]["Networks"]
     for network in plan.further_networks:

@@ -48,7 +48,7 @@ class Endpoint:
 
 
 class Daemon:
-    """The client of one endpoint, connected when it is first asked something."""
+    """The client of one endpoint, connected with the first call."""
 
     call_s: ClassVar[float] = 60.0  # a loaded daemon takes its time, a frozen one for ever
 
@@ -139,7 +139,7 @@ class Daemon:
         return client
 
     def _tls(self) -> TLSConfig | None:
-        """requests wants files, and opens them again for each connection."""
+        """The TLS settings. requests takes certificates as files, and opens them for each connection."""
         from docker.tls import TLSConfig  # noqa: PLC0415 - see above
 
         tls = self.endpoint.tls

@@ -88,7 +88,7 @@ class DockerDriver:
             return Inspection(Presence.GONE, "docker: the container is not there any more")
 
     async def destroy(self, ref: InstanceRef) -> None:
-        """SIGQUIT (kill the jobs, go), SIGKILL after ``stop_timeout_s``, then remove."""
+        """Stop the container by SIGQUIT, by SIGKILL after ``stop_timeout_s``, and remove it."""
         if ref.instance in self._unsent:
             self._unsent.discard(ref.instance)
             return
@@ -112,7 +112,7 @@ class DockerDriver:
         return [owned for listed in lists for owned in listed]
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
-        """Witness: the container's log, its state and its processes."""
+        """The container's log, state and processes."""
         if ref.instance in self._unsent:
             return {}
         hub, handle = self._environment.hub, _handle_of(ref)
@@ -124,7 +124,7 @@ class DockerDriver:
         return await self._daemon_of(ref, handle).ask(collect)
 
     async def aclose(self) -> None:
-        """Containers outlive the hub."""
+        """Close the connections; containers outlive the hub."""
         for daemon in self._daemons.values():
             daemon.close()
         self._daemons.clear()
@@ -185,7 +185,7 @@ class DockerDriver:
         return Inspection(presence, f"docker: {words}", status.handle(endpoint, seen).dump())
 
     async def _end(self, daemon: Daemon, container: str, grace_s: float) -> None:
-        """V3: it is gone when the daemon says that it has no such container."""
+        """End a container. It is gone when the daemon says that it has no such container (V3)."""
         whole_s = max(1, round(grace_s))
         deadline_s = whole_s + 2 * REMOVAL_S
         await daemon.ask(lambda client: containers.end(client, container, whole_s), deadline_s)

@@ -30,7 +30,7 @@ LAST_LINES = 10
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """``user`` is who its containers run as; empty for root."""
+    """An image. ``user`` is the user of its containers; empty for root."""
 
     name: str
     user: str
@@ -45,7 +45,7 @@ class Images:
         self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def ensure(self, daemon: Daemon, options: DockerOptions) -> Image:
-        """The image, there for sure. Raises OptionsRefused or ProviderFailed."""
+        """Make sure that the daemon has the image. Raises OptionsRefused or ProviderFailed."""
         if options.image is None:
             return await self._built(daemon, options)
         if options.pull == "always":
@@ -97,7 +97,7 @@ class Images:
         return {"username": options.registry.username, "password": password}
 
     async def _built(self, daemon: Daemon, options: DockerOptions) -> Image:
-        """An image that is named after what it is made of: the same definition builds it once."""
+        """Build the image unless it exists. Its name is a digest of what it is made of."""
         context = await asyncio.to_thread(self._context, options)
         digest = hashlib.sha256(context)
         for part in (options.target, options.platform, *sorted(options.build_args.items())):
@@ -217,7 +217,7 @@ def _read_progress(progress: Iterable[Any], deadline_s: float) -> None:
 
 
 def _add(archive: tarfile.TarFile, name: str, source: Path | str) -> None:
-    """Links stay links: what they lead to at the hub is nobody's business."""
+    """Add a file to the context. Links stay links: what they point to at the hub is not sent."""
     if isinstance(source, str):
         content = source.encode()
         entry = tarfile.TarInfo(name)

@@ -1,7 +1,7 @@
 """The agent's `host` verb on a machine with Windows and Python.
 
 The few lines that look for the agent are Python, and travel over standard input like the request
-(`winrm_files`), so that nothing has to be quoted for cmd.exe. They begin by saying that they are
+(`transports.winrm.files`), so that nothing has to be quoted for cmd.exe. They begin by saying that they are
 there: cmd.exe's exit status for a program that it does not find is that of many others.
 """
 
@@ -88,8 +88,9 @@ class WindowsHost(RemoteHost):
     """A machine with Windows. All methods raise HostFailed and TransportError."""
 
     async def never_was(self, instance: str, error: HostFailed, deadline_s: float) -> bool:
-        """Where there is no Python nothing was ever started, unless there was one: then the
-        instance has left its directory."""
+        """Without Python nothing was started, unless there was one before: then the instance has
+        left its directory.
+        """
         if error.kind != NO_PYTHON_THERE:
             return error.kind == NEVER_WAS_THERE
         # Shells begin in the user's profile.

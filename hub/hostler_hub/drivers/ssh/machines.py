@@ -24,7 +24,7 @@ WAKE_PAUSE_S = 3.0
 
 
 class Machines:
-    """Made in the event loop; all methods raise TransportError."""
+    """The machines of one hub. Made in the event loop; all methods raise TransportError."""
 
     def __init__(self, environment: Environment) -> None:
         files = environment.config_directory or environment.directory
@@ -36,14 +36,14 @@ class Machines:
         self.tunnels = Tunnels(environment.hub_socket)
 
     def transport(self, options: SshOptions) -> SshTransport:
-        """One for each machine and user, however many workers are there."""
+        """The transport to a machine: one for each machine and user, shared by their workers."""
         access = options.access
         if access not in self._transports:
             self._transports[access] = SshTransport(access, self._wallet, self._threads)
         return self._transports[access]
 
     async def awake(self, options: SshOptions) -> SshTransport:
-        """Logged in to; where nobody answers and the options say how, the machine is woken.
+        """The transport to a machine, logged in. One that does not answer is woken as the options say.
 
         Raises DriverError for what cannot be done to wake it.
         """
@@ -58,7 +58,7 @@ class Machines:
         return transport
 
     async def aclose(self) -> None:
-        """Connections end; what they started lives on."""
+        """Close the connections; what they have started lives on."""
         await self.tunnels.aclose()
         await asyncio.gather(*(each.aclose() for each in self._transports.values()))
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -68,7 +68,7 @@ class SshOptions(HostOptions):
 
     @property
     def address(self) -> str:
-        """As people write it."""
+        """The machine's address, for people."""
         return self.access.target.address
 
     @property

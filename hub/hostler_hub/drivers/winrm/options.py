@@ -72,7 +72,7 @@ class WinrmOptions(HostOptions):
 
     @property
     def address(self) -> str:
-        """As people write it."""
+        """The machine's address, for people."""
         return self.access.address
 
     @property
