@@ -139,7 +139,7 @@ class Daemon:
         return client
 
     def _tls(self) -> TLSConfig | None:
-        """The TLS settings. requests takes certificates as files, and opens them for each connection."""
+        """The TLS settings. requests takes certificates as files, opened for each connection."""
         from docker.tls import TLSConfig  # noqa: PLC0415 - see above
 
         tls = self.endpoint.tls

@@ -1,8 +1,8 @@
 """The agent's `host` verb on a machine with Windows and Python.
 
-The few lines that look for the agent are Python, and travel over standard input like the request
-(`transports.winrm.files`), so that nothing has to be quoted for cmd.exe. They begin by saying that they are
-there: cmd.exe's exit status for a program that it does not find is that of many others.
+The few lines that look for the agent are Python, and go over standard input like the request
+(`transports.winrm.files`), so that nothing has to be quoted for cmd.exe. They first print that they
+run: the exit status of cmd.exe for a program that it does not find is that of many others.
 """
 
 from __future__ import annotations

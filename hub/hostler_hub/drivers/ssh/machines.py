@@ -43,7 +43,7 @@ class Machines:
         return self._transports[access]
 
     async def awake(self, options: SshOptions) -> SshTransport:
-        """The transport to a machine, logged in. One that does not answer is woken as the options say.
+        """The transport to a machine, logged in; a machine that sleeps is woken as options say.
 
         Raises DriverError for what cannot be done to wake it.
         """
