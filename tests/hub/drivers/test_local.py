@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,17 @@ async def test_an_interpreter_that_is_not_there_is_the_provider_s_failure(
     with pytest.raises(ProviderFailed, match="cannot start the agent"):
         await driver.create(spec)
     await driver.destroy(ref_of(spec, None))
+
+
+async def test_a_directory_that_cannot_be_made_is_named(
+    environment: Environment, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    driver = LocalDriver(replace(environment, directory=tmp_path / "file" / "local"))
+    spec = spec_of({})
+    with pytest.raises(ProviderFailed, match=r"local: .*/file/local: Not a directory"):
+        await driver.create(spec)
+    await driver.aclose()
 
 
 def test_options_are_refused_with_their_name() -> None:

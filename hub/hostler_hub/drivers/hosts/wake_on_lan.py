@@ -21,7 +21,7 @@ HOOK_DEADLINE_S = 60.0
 _SAID_BYTES = 400
 
 
-class How(BaseModel):
+class WakeOptions(BaseModel):
     """How a machine that sleeps is woken: a magic packet to `mac`, and `hook`, a program that the
     hub's administrator has put into the directory `hooks` of this driver.
     """
@@ -41,7 +41,7 @@ class How(BaseModel):
         return self
 
 
-async def call(how: How, hooks: Path | None, host: str) -> None:
+async def call(how: WakeOptions, hooks: Path | None, host: str) -> None:
     """Send the packet and run the hook that `how` names, once. Raises DriverError."""
     if how.mac is not None:
         try:

@@ -25,6 +25,7 @@ from hostler_hub.drivers.contract import (
     InstanceSpec,
     Owned,
 )
+from hostler_hub.drivers.errors import HostFailed
 from hostler_hub.drivers.hosts.driver import HostDriver
 from hostler_hub.drivers.hosts.host import Site
 from hostler_hub.drivers.hosts.options import HostHandle
@@ -74,11 +75,11 @@ class LocalDriver(HostDriver[LocalOptions]):
     async def inspect(self, ref: InstanceRef) -> Inspection:
         """As the base says."""
         seen = await super().inspect(ref)
-        former = self._former_directories(ref.instance)
-        if seen.presence is not Presence.GONE or not former:
-            return seen
-        words = await asyncio.to_thread(tail, former[0] / LOG)
-        return Inspection(seen.presence, f"{seen.evidence}{words}")
+        if seen.presence is Presence.GONE:
+            for directory in self._former_directories(ref.instance):
+                words = await asyncio.to_thread(tail, directory / LOG)
+                return Inspection(Presence.GONE, f"{seen.evidence}{words}")
+        return seen
 
     async def destroy(self, ref: InstanceRef) -> None:
         """As the base says."""
@@ -127,8 +128,12 @@ class LocalDriver(HostDriver[LocalOptions]):
 
     def _make_private(self) -> None:
         """Hubs before handles of version 2 left it to the umask who may write the directory."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._directory.chmod(0o700)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.chmod(0o700)
+        except OSError as error:
+            text = f"cannot make the directory {self._directory}: {error.strerror}"
+            raise HostFailed(text, ran=False) from error
 
     def _former_directories(self, instance: str) -> list[Path]:
         """An instance's directory as hubs before handles of version 2 made it: WORKER/INSTANCE."""

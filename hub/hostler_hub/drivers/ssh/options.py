@@ -9,7 +9,7 @@ from pydantic import Field
 
 from hostler_hub.drivers.hosts.host import Site
 from hostler_hub.drivers.hosts.options import HostOptions
-from hostler_hub.drivers.hosts.wake_on_lan import How
+from hostler_hub.drivers.hosts.wake_on_lan import WakeOptions
 from hostler_hub.drivers.transports.ssh.access import Hop, Host, HostKey, Port, SshAccess, User
 from hostler_hub.runtime.secrets import SecretRef
 
@@ -47,7 +47,7 @@ class SshOptions(HostOptions):
     environment: Mapping[Variable, str] = {}
 
     tunnel: bool = False  # the agent reaches the hub through this very connection
-    wake: How | None = None
+    wake: WakeOptions | None = None
 
     @property
     def place(self) -> str:
