@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from functools import partial
-from typing import Callable, Protocol
+from typing import Any, Callable, Optional, Protocol
 
 
 class Timer(Protocol):
@@ -15,17 +16,25 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """Durations only; nothing here acts on what day it is."""
+    """Three readings, all in seconds; no code of the agent acts on what day it is.
+
+    `now()` is for what the hub counts too: a lease goes on while a machine is suspended. `awake()`
+    is for limits of commands: one that was suspended with its machine has not been silent.
+    """
 
     def now(self) -> float:
         """Seconds that only ever grow, and grow while the machine is suspended too (A8, A9)."""
 
+    def awake(self) -> float:
+        """Seconds that only ever grow, and stand still during suspension, as timers do."""
+
     def wall(self) -> float:
-        """Seconds since 1970 as the machine has them, for the hub to compare with its own."""
+        """Seconds since 1970 as the machine has them, for the hub and for people."""
 
     async def sleep(self, seconds: float) -> None: ...
 
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer: ...
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Call once after so many seconds of `awake()`, in the event loop's thread."""
 
 
 class SystemClock:
@@ -42,6 +51,9 @@ class SystemClock:
     def now(self) -> float:
         return self._read()
 
+    def awake(self) -> float:
+        return asyncio.get_running_loop().time()
+
     def wall(self) -> float:
         return time.time()
 
@@ -50,3 +62,20 @@ class SystemClock:
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
         return asyncio.get_running_loop().call_later(seconds, call)
+
+
+async def wait_any(
+    clock: Clock, awaited: Iterable[asyncio.Future[Any]], limit_s: Optional[float] = None
+) -> None:
+    """Return when one of `awaited` is done or `limit_s` have passed; cancels none of them."""
+    futures = set(awaited)
+    if limit_s is None:
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        return
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    timer = clock.call_later(limit_s, lambda: over.set_result(None))
+    try:
+        await asyncio.wait({*futures, over}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()
+        over.cancel()

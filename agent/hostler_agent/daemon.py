@@ -23,15 +23,15 @@ from hostler_agent.commands.context import CommandContext, Reporting
 from hostler_agent.commands.leftovers import remove_workspaces
 from hostler_agent.commands.roster import Roster
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
-from hostler_agent.hub.dead_man_switch import DeadMan
-from hostler_agent.hub.lease import Lease
+from hostler_agent.hub.dead_man_switch import DeadManSwitch
+from hostler_agent.hub.lease import LeaseTimer
 from hostler_agent.hub.link import Dial, Endpoint, Link
 from hostler_agent.hub.outbox import Outbox
-from hostler_agent.hub.sender import Pump
+from hostler_agent.hub.sender import ReportSender
 from hostler_agent.hub.session_secret import session_secret
 from hostler_agent.machine import spot_notice
 from hostler_agent.machine.facts import machine_facts, worker_info
-from hostler_agent.machine.spot_notice import Interruption, Notice
+from hostler_agent.machine.spot_notice import Notice, SpotNoticeWatcher
 from hostler_agent.wire import extension, messages
 from hostler_agent.wire.extension import AgentReport, CommandTerms, Handshake, HubSettings
 from hostler_agent.wire.text import LineSplitter
@@ -62,7 +62,7 @@ class Surroundings:
 
     clock: Clock = field(default_factory=SystemClock)
     random: Callable[[], float] = random.random
-    look: Callable[[], Optional[Notice]] = spot_notice.look
+    query_spot_notice: Callable[[], Optional[Notice]] = spot_notice.query
     dial: Optional[Dial] = None
 
 
@@ -78,10 +78,10 @@ class Daemon:
         self._toolbox = toolbox
         self._outbox = Outbox()
         self._roster = Roster(self._outbox)
-        self._lease = Lease(surroundings.clock, self._lease_is_over)
+        self._lease = LeaseTimer(surroundings.clock, self._lease_is_over)
         # Nobody pays for a permanent worker by the hour, or its owner knows.
         patience_s = 0 if config.instance is None else config.orphan_timeout_s
-        self._deadman = DeadMan(surroundings.clock, patience_s, self._roster.is_idle)
+        self._dead_man_switch = DeadManSwitch(surroundings.clock, patience_s, self._roster.is_idle)
         self._link = Link(
             Endpoint(config.hub, config.ca_file, config.hub_socket),
             _handshake(config),
@@ -92,7 +92,7 @@ class Daemon:
         )
         self._process = secrets.token_hex(8)
         self._connection: Optional[Connection] = None
-        self._pump: Optional[Pump] = None
+        self._sender: Optional[ReportSender] = None
         self._settings: Optional[Settings] = None
         self._hub: Optional[HubSettings] = None
         self._is_finishing = False
@@ -152,17 +152,17 @@ class Daemon:
 
     def _contacted(self, sent_at: float) -> None:
         self._lease.contacted(sent_at)
-        self._deadman.contacted(sent_at)
+        self._dead_man_switch.contacted(sent_at)
 
     async def _await_orphanhood(self) -> None:
-        await self._deadman.watch()
+        await self._dead_man_switch.watch()
         log.warning("going away: no hub for %d s (P17)", self._config.orphan_timeout_s)
         self.is_unwanted = self.is_orphaned = True
 
     def _watch_interruptions(self) -> list[asyncio.Task[Any]]:
         if self._config.interruptions is None:
             return []
-        notice = Interruption(self._surroundings.clock, self._surroundings.look)
+        notice = SpotNoticeWatcher(self._surroundings.clock, self._surroundings.query_spot_notice)
         watching = notice.watch(self.finish, self.stop)
         return [asyncio.create_task(watching, name="interruption")]
 
@@ -193,9 +193,9 @@ class Daemon:
             await connection.serve(self._handle)
         finally:
             self._connection = None
-            if self._pump is not None:
-                await self._pump.aclose()
-                self._pump = None
+            if self._sender is not None:
+                await self._sender.aclose()
+                self._sender = None
             if self._hub is None:
                 self._roster.forget("the connection to the master is lost")
 
@@ -231,10 +231,10 @@ class Daemon:
             self._connection.ping_interval_s = hub.keepalive_interval_s
         # Buildbot's master sends its settings again whenever it is reconfigured; only the first of
         # a connection tell what is to be resumed.
-        if self._pump is None:
+        if self._sender is None:
             self._roster.forget("the hub does not resume it", () if hub is None else hub.resume)
             assert self._connection is not None
-            self._pump = Pump(self._outbox, self._connection, self._lease)
+            self._sender = ReportSender(self._outbox, self._connection, self._lease)
 
     def _start_command(self, message: messages.StartCommand) -> None:
         if self._settings is None:
@@ -257,7 +257,7 @@ class Daemon:
             workdir=str(self._config.workdir),
             terms=CommandTerms.parse(message.args),
             containment=self._toolbox.containment,
-            reporting=Reporting(self._outbox, self._roster, self._ask),
+            reporting=Reporting(self._outbox, self._roster, self._request),
         )
         self._roster.start(message.command_id, kind(context, message.args))
 
@@ -270,7 +270,7 @@ class Daemon:
         self.is_unwanted = True
         self.stop()
 
-    async def _ask(self, message: messages.Message) -> Any:
+    async def _request(self, message: messages.Message) -> Any:
         if self._connection is None:
             raise LinkLost("there is no connection to the hub")
         return await self._connection.request(message)

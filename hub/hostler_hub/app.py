@@ -30,7 +30,7 @@ from hostler_hub.drivers.environment import environment_of
 from hostler_hub.notify.notifier import Notifier
 from hostler_hub.runtime.clock import Clock, SystemClock
 from hostler_hub.runtime.ids import new_ulid
-from hostler_hub.runtime.process import write_json
+from hostler_hub.runtime.private_files import write_json
 from hostler_hub.runtime.secrets import Secrets, secrets_of
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.shutdown import Closing

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from hostler_hub import __version__
 from hostler_hub.errors import HubError, SettingsError, StateLost
-from hostler_hub.runtime import process
+from hostler_hub.runtime import private_files, process
+from hostler_hub.runtime.errors import HubRuns, HubUnresponsive
 from hostler_hub.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), 2)
     except StateLost as error:
         return _fail(str(error), 3)
-    except process.HubUnresponsive as error:
+    except HubUnresponsive as error:
         return _fail(str(error), 1)
 
 
@@ -65,7 +66,7 @@ def _serve(settings: Settings, _arguments: argparse.Namespace) -> int:
 def _start(settings: Settings, _arguments: argparse.Namespace) -> int:
     try:
         running = process.start(settings)
-    except process.HubRuns:
+    except HubRuns:
         print(f"runs already: {process.await_health(settings).url}")
         return 0
     print(running.url)
@@ -79,7 +80,7 @@ def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
     if not process.stop(settings, timeout_s):
         print("no hub runs")
         return 0
-    left = process.read_json(settings.stop_file)
+    left = private_files.read_json(settings.stop_file)
     print("stopped")
     if left.get("instances"):
         print(f"still up until a hub runs again: {', '.join(left['instances'])}")
@@ -89,7 +90,7 @@ def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _status(settings: Settings, arguments: argparse.Namespace) -> int:
-    running = process.look(settings)
+    running = process.find_running(settings)
     state: dict[str, Any] = {"running": running is not None, "state_dir": str(settings.state_dir)}
     if running is not None:
         state.update(pid=running.pid, url=running.url, started_at=running.started_at)
@@ -121,7 +122,7 @@ def _token_create(settings: Settings, arguments: argparse.Namespace) -> int:
     body = {"name": arguments.name, "role": arguments.role}
     if arguments.expires_in is not None:
         body["expires_in_s"] = arguments.expires_in
-    running = process.look(settings)
+    running = process.find_running(settings)
     if running is None:
         print(asyncio.run(_create_offline(settings, body)))
         return 0
@@ -129,7 +130,7 @@ def _token_create(settings: Settings, arguments: argparse.Namespace) -> int:
     token = _admin_token(settings)
     made = process.call(running, "/api/v1/tokens", token=token, method="POST", body=body)
     if made is None:
-        raise process.HubUnresponsive(f"the hub at {running.url} does not answer")
+        raise HubUnresponsive(f"the hub at {running.url} does not answer")
     print(made["token"])
     return 0
 

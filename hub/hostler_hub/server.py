@@ -24,6 +24,7 @@ from hostler_hub.runtime import (
     certificate,
     garbage_collection,
     log,
+    private_files,
     process,
     systemd,
 )
@@ -87,7 +88,7 @@ class _Server(uvicorn.Server):
         if self._settings is None:
             return
         started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        process.write_json(
+        private_files.write_json(
             self._settings.run_file,
             {
                 "url": self._settings.client_url,

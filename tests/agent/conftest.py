@@ -52,6 +52,9 @@ class VirtualClock:
     def now(self) -> float:
         return self._now
 
+    def awake(self) -> float:
+        return self._now
+
     def wall(self) -> float:
         return 1_800_000_000.0 + self.now()
 

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from hostler_hub.app import create_app
-from hostler_hub.runtime import process
+from hostler_hub.runtime import private_files
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.web.api.schemas import builds as builds_schemas
 from hostler_hub.web.api.schemas import system as system_schemas
@@ -114,7 +114,7 @@ async def test_the_hub_is_the_same_after_a_restart_and_says_what_it_left(
             hub = app.state.hub
             seen.append((hub.id, settings.admin_token_file.read_text()))
     assert seen[0] == seen[1]
-    left = process.read_json(settings.stop_file)
+    left = private_files.read_json(settings.stop_file)
     assert (left["instances"], left["unclosed"]) == ([], [])
 
 

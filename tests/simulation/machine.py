@@ -85,6 +85,9 @@ class AgentClock:
     def now(self) -> float:
         return self._loop.now
 
+    def awake(self) -> float:
+        return self._loop.time()
+
     def wall(self) -> float:
         return EPOCH_S + self._loop.now
 
@@ -186,7 +189,7 @@ class Machine:
         surroundings = Surroundings(
             AgentClock(process),
             self.site.random,
-            look=lambda: None,
+            query_spot_notice=lambda: None,
             dial=lambda: network.dial(self.id, process, headers),
         )
         daemon = Daemon(self._config(), _toolbox(self.faults), surroundings)

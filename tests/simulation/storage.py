@@ -22,7 +22,7 @@ from hostler_hub.runtime.settings import Settings
 from hostler_hub.store import schema
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreError, StoreFull
-from hostler_hub.store.writer import Job, Outcome, Writer
+from hostler_hub.store.writer import Job, JobResult, Writer
 from hostler_hub.workers import transition
 
 PATIENCE_S = 60.0
@@ -71,7 +71,7 @@ class InlineWriter(Writer):
         while gathered or not self._jobs.empty():
             batch = gathered or self._gather()[0]
             gathered = []
-            self._settle(batch, self._outcomes(batch))
+            self._hand_out(batch, self._run_until_stored(batch))
         self._abandon()
 
     def _flush_later(self, after_s: float) -> None:
@@ -103,14 +103,14 @@ class InlineWriter(Writer):
 
     def _commit(self, batch: list[Job]) -> None:
         if self.storage.outage is not None:
-            self._settle(batch, [Outcome(None, self.storage.outage)] * len(batch))
+            self._hand_out(batch, [JobResult(None, self.storage.outage)] * len(batch))
             return
         names = [name for job in batch for name in names_of(job)]
         self.storage.on_commit("before", names)
-        outcomes = self._outcomes(batch)
+        outcomes = self._run_until_stored(batch)
         self.storage.commits += 1
         self.storage.on_commit("after", names)
-        self._settle(batch, outcomes)
+        self._hand_out(batch, outcomes)
 
     def _abandon(self) -> None:
         self._release(lost=True)

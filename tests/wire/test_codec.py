@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hostler_agent.wire import codec
 from hostler_agent.wire.errors import LimitExceeded, ProtocolError, WireError
-from hostler_agent.wire.limits import TO_HUB, Limits
+from hostler_agent.wire.limits import TO_HUB, MessageLimits
 
 VALUES = st.recursive(
     st.none()
@@ -57,9 +57,9 @@ def test_a_mutated_frame_only_ever_raises_a_wire_error(
 
 def test_a_frame_at_the_size_limit_passes_and_one_byte_more_does_not() -> None:
     frame = codec.encode({"a": b"x" * 100})
-    assert codec.decode(frame, Limits(len(frame)))
+    assert codec.decode(frame, MessageLimits(len(frame)))
     with pytest.raises(LimitExceeded, match="over the limit"):
-        codec.decode(frame, Limits(len(frame) - 1))
+        codec.decode(frame, MessageLimits(len(frame) - 1))
 
 
 def test_depth_at_the_limit_passes_and_one_more_does_not() -> None:
@@ -69,7 +69,7 @@ def test_depth_at_the_limit_passes_and_one_more_does_not() -> None:
 
 
 def test_items_at_the_limit_pass_and_one_more_does_not() -> None:
-    limits = Limits(1000, items=10)
+    limits = MessageLimits(1000, items=10)
     assert codec.decode(codec.encode({"a": [0] * 9}), limits)
     with pytest.raises(LimitExceeded, match="more than 10 items"):
         codec.decode(codec.encode({"a": [0] * 5, "b": [0] * 4}), limits)
@@ -77,7 +77,7 @@ def test_items_at_the_limit_pass_and_one_more_does_not() -> None:
 
 def test_empty_containers_count_as_items() -> None:
     with pytest.raises(LimitExceeded, match="more than 10 items"):
-        codec.decode(codec.encode({"a": [[]] * 6}), Limits(1000, items=10))
+        codec.decode(codec.encode({"a": [[]] * 6}), MessageLimits(1000, items=10))
 
 
 def test_more_nesting_than_any_stack_holds_raises_and_does_not_crash() -> None:

@@ -8,11 +8,11 @@ from hostler_agent.wire import codec
 from hostler_agent.wire.errors import CredentialsError, ProtocolError
 from hostler_agent.wire.extension import (
     AgentReport,
+    CommandLimits,
     CommandReport,
     CommandTerms,
     Handshake,
     HubSettings,
-    Limits,
     Output,
     Receipt,
     Survivor,
@@ -99,8 +99,8 @@ def test_bad_settings_are_a_protocol_error(change: dict[str, Any]) -> None:
     "terms",
     [
         CommandTerms("lease", 3, raw=False),
-        CommandTerms("lease", 3, limits=Limits(2**30, 50, 25), batch_files=True),
-        CommandTerms("lease", 3, limits=Limits(processes=1)),
+        CommandTerms("lease", 3, limits=CommandLimits(2**30, 50, 25), batch_files=True),
+        CommandTerms("lease", 3, limits=CommandLimits(processes=1)),
     ],
 )
 def test_a_commands_terms_round_trip(terms: CommandTerms) -> None:

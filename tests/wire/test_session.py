@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hostler_agent.wire import codec
 from hostler_agent.wire.errors import LimitExceeded, ProtocolError, TooManyInFlight, WireError
-from hostler_agent.wire.limits import TO_HUB, Limits
+from hostler_agent.wire.limits import TO_HUB, MessageLimits
 from hostler_agent.wire.messages import (
     Complete,
     InterruptCommand,
@@ -151,7 +151,7 @@ def test_one_request_more_than_allowed_in_flight_is_refused() -> None:
 
 
 def test_a_request_too_large_for_the_peer_changes_nothing() -> None:
-    agent = Session(Role.AGENT, peer_limits=Limits(100))
+    agent = Session(Role.AGENT, peer_limits=MessageLimits(100))
     with pytest.raises(LimitExceeded):
         agent.request(Update("7", [["stdout", "x" * 100]]), "t")
     assert agent.in_flight == 0
@@ -159,7 +159,7 @@ def test_a_request_too_large_for_the_peer_changes_nothing() -> None:
 
 
 def test_an_answer_too_large_for_the_peer_can_still_be_refused() -> None:
-    agent, hub = Session(Role.AGENT), Session(Role.HUB, peer_limits=Limits(100))
+    agent, hub = Session(Role.AGENT), Session(Role.HUB, peer_limits=MessageLimits(100))
     event = requested(hub, agent.request(UpdateReadFile("7", 1000), "t"))
     with pytest.raises(LimitExceeded):
         hub.answer(event.seq_number, b"x" * 1000)

@@ -1,4 +1,4 @@
-"""A command's arguments, checked: whatever a peer sends, the answer is one clear text."""
+"""The arguments of a command, checked: a wrong one is refused with one clear sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from hostler_agent.commands.errors import BadArguments
 
 
 class Arguments:
-    """Each method raises BadArguments for what is missing or of the wrong kind."""
+    """A command's arguments. Each method raises BadArguments if its argument is missing or of the
+    wrong type.
+    """
 
     def __init__(self, command: str, values: Mapping[str, Any], workdir: str) -> None:
         self._command = command
@@ -24,7 +26,7 @@ class Arguments:
         return value
 
     def path(self, name: str) -> str:
-        """Absolute; a relative one starts at the agent's base directory."""
+        """An absolute path. A relative one starts at the agent's base directory."""
         return self._path(name, self._required(name, "a path"))
 
     def paths(self, name: str) -> list[str]:
@@ -43,7 +45,7 @@ class Arguments:
         return bool(value)
 
     def whole(self, name: str, default: Optional[int] = None) -> Optional[int]:
-        """A whole number that is not negative."""
+        """A whole number of at least 0."""
         value = self._values.get(name)
         if value is None:
             return default
@@ -68,7 +70,7 @@ class Arguments:
         return value
 
     def get(self, name: str) -> Any:
-        """As it came; None when it is missing."""
+        """The argument as it was received; None if it is missing."""
         return self._values.get(name)
 
     def wrong(self, name: str, wanted: str, value: Any) -> BadArguments:

@@ -1,18 +1,20 @@
-"""What every command has: its context, given by the daemon, and its way to report."""
+"""The base class of commands."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any, ClassVar, Optional
 
+from hostler_agent.clock import Clock, SystemClock
 from hostler_agent.commands.arguments import Arguments
-from hostler_agent.commands.output import Output
+from hostler_agent.commands.output import CommandOutput
 from hostler_agent.commands.protocols import Context
-from hostler_agent.jobs.clock import Clock, SystemClock
 
 
 class Command:
-    """One command. run() is called once; interrupt() at any time, and more than once."""
+    """One command. run() is called once; interrupt() may be called at any time and more
+    than once.
+    """
 
     name: ClassVar[str]
 
@@ -22,14 +24,16 @@ class Command:
         self.context = context
         self.arguments = Arguments(self.name, args, context.workdir)
         self.clock = clock or SystemClock()
-        self.output = Output(context, self.clock)
+        self.output = CommandOutput(context, self.clock)
 
     async def run(self) -> None:
-        """Sends all updates of the command. Raises CommandError when it could not be tried."""
-        begun = self.clock.monotonic()
+        """Run the command and send all its updates. Raises CommandError if it could not be
+        tried.
+        """
+        begun = self.clock.awake()
         try:
             await self.execute()
-            await self.output.pair("elapsed", int(self.clock.monotonic() - begun))
+            await self.output.pair("elapsed", int(self.clock.awake() - begun))
         except asyncio.CancelledError:
             self.output.abandon()
             raise
@@ -42,5 +46,5 @@ class Command:
         raise NotImplementedError
 
     def interrupt(self, why: str) -> None:
-        """Ends the command early; it still completes."""
+        """End the command early; it still completes."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What a command is given of the agent: hostler_agent.commands.Context, as the daemon has it."""
+"""The context of a command, `commands.protocols.Context`, as the daemon implements it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reporting:
-    """The way to the hub that all commands share."""
+    """What all commands use to report to the hub."""
 
     outbox: Outbox
     roster: Roster
@@ -28,7 +28,9 @@ class Reporting:
 
 @dataclass(frozen=True)
 class CommandContext:
-    """One command's. `workdir` is the agent's base directory; `terms` are our hub's."""
+    """The context of one command. `workdir` is the agent's base directory; `terms` are the Hostler
+    hub's.
+    """
 
     command_id: str
     settings: Settings
@@ -39,14 +41,14 @@ class CommandContext:
 
     @property
     def raw(self) -> bool:
-        """Our hub takes bytes with offsets."""
+        """Whether output goes as bytes with offsets, which a Hostler hub takes."""
         return self.terms is not None and self.terms.raw
 
     async def update(self, pairs: list[list[Any]]) -> None:
         """Queue name-value pairs for the hub; waits while too much is unacknowledged.
 
-        Of a command that was forgotten nothing is sent. Raises LimitExceeded or ProtocolError for
-        pairs that cannot be sent.
+        Nothing is sent for a command that was forgotten. Raises LimitExceeded or ProtocolError if
+        the pairs cannot be sent.
         """
         if not self.reporting.roster.is_live(self.command_id):
             return
@@ -55,5 +57,5 @@ class CommandContext:
             self.reporting.outbox.discard(self.command_id)
 
     async def request(self, message: Message) -> Any:
-        """Ask the hub for something else, at once and only once; raises WireError."""
+        """Send another request to the hub, once and without queueing. Raises WireError."""
         return await self.reporting.ask(message)

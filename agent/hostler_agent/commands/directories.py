@@ -32,7 +32,7 @@ class MakeDirectories(FileCommand):
 
 
 class RemoveDirectories(FileCommand):
-    """Removes all it can before it fails for what it cannot, as stock workers do."""
+    """Removes all that it can before it fails for what it cannot remove, as stock workers do."""
 
     name = "rmdir"
 
@@ -49,7 +49,9 @@ class RemoveDirectories(FileCommand):
 
 
 class CopyDirectory(FileCommand):
-    """As `cp -R -P -p`: links stay links, modes and times are kept; never into what exists."""
+    """Copies as `cp -R -P -p` does: links stay links, modes and times are kept. The target must not
+    exist.
+    """
 
     name = "cpdir"
 

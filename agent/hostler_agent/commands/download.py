@@ -1,4 +1,4 @@
-"""`download_file`: from the hub to the agent. The file is there whole, or not at all (N3)."""
+"""`download_file`: from the hub to the agent. The file appears whole or not at all (N3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, Optional
 
 from hostler_agent import machine
-from hostler_agent.commands.transfer import MAX_FILE_BYTES, Transfer, TransferFailed
+from hostler_agent.commands.errors import TransferFailed
+from hostler_agent.commands.transfer import MAX_FILE_BYTES, Transfer
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import WireError
 
@@ -69,7 +70,9 @@ class DownloadFile(Transfer):
 
 @contextlib.contextmanager
 def _temporary(path: Path, mode: Optional[int]) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file beside `path`, and its name; removed at the end if it is still there."""
+    """Create a new file beside `path`, and yield it and its name. It is removed in the end if it
+    still exists.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -83,7 +86,9 @@ def _temporary(path: Path, mode: Optional[int]) -> Iterator[tuple[Path, BinaryIO
 
 
 def _create(temporary: Path, path: Path, mode: Optional[int]) -> BinaryIO:
-    """With the mode that was asked for, else that of what it replaces, else the umask's."""
+    """Create the file with `mode`, or else the mode of the file that it replaces, or else the
+    umask's.
+    """
     if mode is None:
         with contextlib.suppress(OSError):
             mode = stat.S_IMODE(path.stat().st_mode)

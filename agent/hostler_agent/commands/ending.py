@@ -1,4 +1,6 @@
-"""How the end of a job is told: the reason, the receipt for the hub, sentences for people."""
+"""How the end of a job is reported: the failure reason, the receipt for the hub, sentences for
+people.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ from collections.abc import Iterator
 from typing import Optional
 
 from hostler_agent.jobs.plan import Resources
-from hostler_agent.jobs.receipt import Ended, Receipt
-from hostler_agent.jobs.run import DRAIN_S, Outcome
+from hostler_agent.jobs.receipt import Ended, KillReceipt
+from hostler_agent.jobs.run import DRAIN_S, JobOutcome
 from hostler_agent.wire import extension
 
 _FAILURE_REASONS = {
@@ -26,8 +28,10 @@ _RAW_FAILURE_REASONS = {
 """With ours, which only our hub gets."""
 
 
-def failure_reason(receipt: Receipt, return_code: int, raw: bool) -> Optional[str]:
-    """`raw`: for our hub."""
+def failure_reason(receipt: KillReceipt, return_code: int, raw: bool) -> Optional[str]:
+    """The `failure_reason` of a job. `raw`: for a Hostler hub, which knows more reasons than a
+    stock master.
+    """
     if not raw:
         return _FAILURE_REASONS.get(receipt.ended)
     if receipt.ended is Ended.EXITED and return_code != 0 and receipt.usage.oom_kills:
@@ -36,8 +40,8 @@ def failure_reason(receipt: Receipt, return_code: int, raw: bool) -> Optional[st
     return _RAW_FAILURE_REASONS.get(receipt.ended)
 
 
-def remarks(outcome: Outcome, resources: Resources) -> Iterator[str]:
-    """What the log is told of an end that was not smooth, line by line."""
+def remarks(outcome: JobOutcome, resources: Resources) -> Iterator[str]:
+    """The lines that the log gets about a job that did not end normally."""
     receipt = outcome.receipt
     if receipt.held_output:
         names = ", ".join(receipt.held_output)
@@ -53,8 +57,8 @@ def remarks(outcome: Outcome, resources: Resources) -> Iterator[str]:
         yield text
 
 
-def oom_sentence(receipt: Receipt, resources: Resources) -> Optional[str]:
-    """None unless the kernel's OOM killer took one of its processes."""
+def oom_sentence(receipt: KillReceipt, resources: Resources) -> Optional[str]:
+    """A sentence if the kernel's OOM killer ended a process of the job; else None."""
     kills, peak_bytes = receipt.usage.oom_kills, receipt.usage.peak_memory_bytes
     if not kills:
         return None
@@ -71,7 +75,7 @@ def oom_sentence(receipt: Receipt, resources: Resources) -> Optional[str]:
 
 
 def limits_text(resources: Resources) -> str:
-    """For the header of the log."""
+    """The job's limits, for the header of its log."""
     found = []
     if resources.memory_bytes is not None:
         found.append(f"memory {_mebibytes(resources.memory_bytes)}")
@@ -82,7 +86,7 @@ def limits_text(resources: Resources) -> str:
     return ", ".join(found)
 
 
-def wire_receipt(receipt: Receipt, why: Optional[str]) -> extension.Receipt:
+def wire_receipt(receipt: KillReceipt, why: Optional[str]) -> extension.Receipt:
     return extension.Receipt(
         ended=receipt.ended.value,
         exit_code=receipt.exit_code,

@@ -1,4 +1,4 @@
-"""File work done in a thread, which can be asked to stop and has its limits."""
+"""File work that runs in a thread, can be stopped, and has limits of time."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ import time
 from typing import Callable, Optional
 
 from hostler_agent.commands.base import Command
-
-
-class WorkStopped(Exception):
-    """The work was interrupted, or took too long; the text says which."""
+from hostler_agent.commands.errors import WorkStopped
 
 
 class Progress:
-    """Shared by the thread that works and the loop that waits."""
+    """The state shared by the thread that works and the event loop that waits for it."""
 
     def __init__(
         self, max_time_s: Optional[float] = None, timeout_s: Optional[float] = None
@@ -32,7 +29,7 @@ class Progress:
             self._stopped = self._stopped or why
 
     def step(self) -> None:
-        """To be called between any two pieces of work; raises WorkStopped."""
+        """Must be called between two pieces of work. Raises WorkStopped."""
         now = time.monotonic()
         if self._max_time_s and now - self._begun >= self._max_time_s:
             self.stop(f"timed out: {self._max_time_s:g} seconds elapsed")
@@ -44,7 +41,7 @@ class Progress:
 
 
 class FileCommand(Command):
-    """Does its work in a thread, and turns an OSError into Buildbot's header and `rc`."""
+    """A command that works in a thread. An OSError becomes Buildbot's header and `rc`."""
 
     _progress: Optional[Progress] = None
     _interrupted: Optional[str] = None
@@ -55,7 +52,9 @@ class FileCommand(Command):
             self._progress.stop(self._interrupted)
 
     def prepare(self) -> Callable[[Progress], list[list[object]]]:
-        """Checks the arguments; the result is called in a thread and gives the updates."""
+        """Check the arguments. Returns the function to call in a thread, which returns the
+        updates.
+        """
         raise NotImplementedError
 
     async def execute(self) -> None:

@@ -1,7 +1,8 @@
-"""Build directories that an earlier agent of this machine left behind.
+"""Removes the build directories that an earlier agent of this machine left behind.
 
-A command ends with its agent, so whatever build a directory belonged to, it is over; the hub gives
-the slot to the next build as soon as we attach, and that one must find nothing of it (V10).
+A command ends with its agent, so the builds of these directories have ended. The hub gives the slot
+to the next build as soon as the agent attaches, and that build must find nothing of an earlier one
+(V10).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def remove_workspaces(workdir: Path) -> None:
-    """Remove them all; what cannot be removed is logged, and left to the disk's checks."""
+    """Remove all of them. What cannot be removed is logged, and shows in the disk's free space."""
     try:
         left = [path for path in (workdir / "builds").iterdir() if _WORKSPACE.fullmatch(path.name)]
     except OSError:

@@ -1,8 +1,8 @@
-"""A command's output on its way to the hub: encoded, gathered into updates, sent in time.
+"""A command's output on its way to the hub: encoded, gathered into updates, and sent in time.
 
-The first bytes leave after FIRST_DELAY_S, so that a command that is over by then takes one update;
-later ones when `buffer_size` is full or `buffer_timeout` over. Waiting in write() is the
-back-pressure that reaches down to the job's pipe (E11).
+The first bytes are sent after FIRST_DELAY_S, so that a command that has ended by then takes one
+update; later ones when `buffer_size` is reached or `buffer_timeout` has passed. While write()
+waits, the job's pipe is not read: that is the back-pressure on the job (E11).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import codecs
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 from hostler_agent import machine
-from hostler_agent.jobs.clock import Clock, Timer
+from hostler_agent.clock import Clock, Timer
 from hostler_agent.wire import extension, text
 
 if TYPE_CHECKING:
@@ -29,26 +29,26 @@ _LINE_ENDS = (b"\n", b"\r", b"\033", b"\b")
 
 
 class Encoder(Protocol):
-    """Holds updates back. `size_bytes` and `items` are how much of one."""
+    """Gathers output for updates. `size_bytes` and `items` measure what the next update holds."""
 
     size_bytes: int
     items: int
 
     def slice_bytes(self, data: bytes, /) -> int:
-        """how much of it may be added at a time"""
+        """The most bytes that may be added at a time."""
 
     def add(self, stream: str, data: bytes, now: float, /) -> None: ...
     def add_log(self, name: str, data: bytes, now: float, /) -> None: ...
     def add_pair(self, name: str, value: Any) -> None: ...
     def finish(self, now: float, /) -> None:
-        """Completes what is held back until a line ends."""
+        """Complete the last line, which is held back until it ends."""
 
     def take(self) -> list[list[Any]]:
-        """The pairs of one update."""
+        """Take the pairs of one update."""
 
 
 class RawEncoder:
-    """Bytes with offsets into the one log of the command, for our hub."""
+    """Encodes output as bytes with offsets into the command's one log, for a Hostler hub."""
 
     def __init__(self) -> None:
         self.size_bytes = 0
@@ -77,7 +77,7 @@ class RawEncoder:
         self._pairs.append([name, value])
 
     def finish(self, _now: float) -> None:
-        """Nothing is held back."""
+        """Do nothing: bytes are not held back."""
 
     def take(self) -> list[list[Any]]:
         self._close_stretch()
@@ -95,7 +95,7 @@ class RawEncoder:
 
 
 class TextEncoder:
-    """Content lists, for stock masters."""
+    """Encodes output as lists of text and line positions, for stock masters."""
 
     def __init__(self, settings: Settings) -> None:
         self.size_bytes = 0
@@ -169,8 +169,10 @@ def _encoded_bytes(string: str) -> int:
     return len(string) if string.isascii() else len(string.encode("utf-8", "replace"))
 
 
-class Output:
-    """Must be closed or abandoned. Errors of the context's update() come out of the next call."""
+class CommandOutput:
+    """A command's output. Must be closed or abandoned. An exception of the context's update() is
+    raised by the next call.
+    """
 
     def __init__(self, context: Context, clock: Clock) -> None:
         self._context = context
@@ -185,22 +187,22 @@ class Output:
         self._late: Optional[asyncio.Task[None]] = None
 
     async def write(self, stream: str, data: bytes) -> None:
-        """`stream` is stdout, stderr or header."""
+        """Add output; `stream` is stdout, stderr or header."""
         # The header is not yet what somebody waits to see.
         self._talked = self._talked or stream != "header"
         size_bytes = self._encoder.slice_bytes(data)
         for start in range(0, len(data), size_bytes):
-            self._encoder.add(stream, data[start : start + size_bytes], self._clock.now())
+            self._encoder.add(stream, data[start : start + size_bytes], self._clock.wall())
             await self._gathered()
 
     async def write_log(self, name: str, data: bytes) -> None:
         size_bytes = self._encoder.slice_bytes(data)
         for start in range(0, len(data), size_bytes):
-            self._encoder.add_log(name, data[start : start + size_bytes], self._clock.now())
+            self._encoder.add_log(name, data[start : start + size_bytes], self._clock.wall())
             await self._gathered()
 
     async def say(self, stream: str, message: str) -> None:
-        """Text of our own, which ends with a newline."""
+        """Add a text of the agent's own, which ends with a newline."""
         await self.write(stream, message.encode("utf-8", "replace"))
 
     async def pair(self, name: str, value: Any) -> None:
@@ -208,8 +210,8 @@ class Output:
         await self._gathered()
 
     def finish_lines(self) -> None:
-        """The process has ended: its last line is over even without a newline."""
-        self._encoder.finish(self._clock.now())
+        """The process has ended, so its last line is complete even without a newline."""
+        self._encoder.finish(self._clock.wall())
 
     async def flush(self) -> None:
         async with self._sending:
@@ -223,14 +225,14 @@ class Output:
                 await self._context.update(pairs)
 
     def abandon(self) -> None:
-        """Sends nothing more: nobody wants it."""
+        """Send nothing more, as nobody waits for it."""
         if self._timer is not None:
             self._timer.cancel()
         if self._late is not None:
             self._late.cancel()
 
     async def aclose(self) -> None:
-        """Sends all there is."""
+        """Send everything that was added."""
         self.finish_lines()
         if self._late is not None:
             await self._late
@@ -254,5 +256,4 @@ class Output:
             self._start_timer()
 
     def _start_timer(self) -> None:
-        when = self._clock.monotonic() + self._delay_s
-        self._timer = self._clock.call_at(when, self._flush_later)
+        self._timer = self._clock.call_later(self._delay_s, self._flush_later)

@@ -1,4 +1,4 @@
-"""What a command needs of its agent."""
+"""What a command needs of its agent, as protocols."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hostler_agent.wire.extension import CommandTerms
 
 @dataclass(frozen=True)
 class Settings:
-    """As the hub sets them (set_worker_settings); until it does, as stock workers have them."""
+    """The settings from the hub's set_worker_settings; the defaults are a stock worker's."""
 
     newline_re: str = r"(\r\n|\r(?=.)|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+)"
     max_line_length: int = 4096
@@ -26,20 +26,22 @@ class Context(Protocol):
     def settings(self) -> Settings: ...
     @property
     def workdir(self) -> str:
-        """The agent's base directory; absolute."""
+        """The agent's base directory, an absolute path."""
 
     @property
     def raw(self) -> bool:
-        """Output goes as bytes with offsets (our hub), not as content lists (stock masters)."""
+        """Whether output goes as bytes with offsets (Hostler hub) or as content lists (stock
+        masters).
+        """
 
     @property
     def terms(self) -> Optional[CommandTerms]:
-        """Our hub's for this command; None from a stock master."""
+        """The Hostler hub's terms for this command; None from a stock master."""
 
     @property
     def containment(self) -> Containment: ...
     async def update(self, pairs: list[list[Any]]) -> None:
-        """Queues an `update`; waits while too much is unacknowledged."""
+        """Queue an `update`; waits while too much is unacknowledged."""
 
     async def request(self, message: Any) -> Any:
-        """Sends one of wire.messages, returns the answer's result; raises WireError."""
+        """Send one of wire.messages and return the answer's result. Raises WireError."""

@@ -1,4 +1,6 @@
-"""Commands that look: `stat`, `glob`, `listdir`; and `rmfile`, as small as they."""
+"""Commands that query the file system: `stat`, `glob`, `listdir`; and `rmfile`, which is as
+small.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,7 @@ class RemoveFile(FileCommand):
 
 
 def _sendable(names: Iterable[str], where: str) -> list[str]:
-    """As text that any peer can decode. Raises OSError when it is more than one update holds."""
+    """The names as text that any peer can decode. Raises OSError if they exceed one update."""
     sendable = [os.fsencode(name).decode("utf-8", "replace") for name in names]
     size_bytes = sum(len(name.encode()) + 5 for name in sendable)
     if len(sendable) > MAX_NAMES or size_bytes > MAX_NAMES_BYTES:

@@ -1,7 +1,7 @@
-"""The commands this agent has: running, or done and not forgotten yet.
+"""The agent's commands: those that run, and those that ended and are not forgotten yet.
 
 A command that is *forgotten* is ended without a report: its lease is over, its hub has lost it, or
-the agent goes. Reporting it would make a killed command look like one that failed by itself.
+the agent goes away. With a report, a killed command would look like one that failed by itself.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Entry:
 
 
 class Roster:
-    """Must be made inside the running event loop."""
+    """The commands of one agent. Must be made inside the running event loop."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -47,7 +47,7 @@ class Roster:
         self._idle.set()
 
     def knows(self, command_id: str) -> bool:
-        """Whether a command of that id runs, or has run and was not forgotten."""
+        """Whether a command of that id runs, or has ended and was not forgotten."""
         return self.is_live(command_id) or command_id in self._done
 
     def has_lost(self, command_id: str) -> bool:
@@ -55,31 +55,31 @@ class Roster:
         return command_id in self._lost
 
     def is_live(self, command_id: str) -> bool:
-        """Whether it runs, and is wanted."""
+        """Whether the command runs and was not forgotten."""
         entry = self._entries.get(command_id)
         return entry is not None and not entry.forgotten
 
     def is_ending(self, command_id: str) -> bool:
-        """Whether it is forgotten but has not ended yet."""
+        """Whether the command is forgotten but has not ended yet."""
         entry = self._entries.get(command_id)
         return entry is not None and entry.forgotten
 
     def reports(self) -> tuple[CommandReport, ...]:
-        """What a hub that we attach to may resume."""
+        """The commands that a hub may resume at attach."""
         running = [CommandReport(one, RUNNING) for one in self._entries if self.is_live(one)]
         done = [CommandReport(one, DONE) for one in self._done if self._outbox.holds(one)]
         return (*running, *done)
 
     def start(self, command_id: str, command: Command) -> None:
-        """Run a command in a task of its own; its end is reported."""
+        """Run a command in a task of its own, which reports its end."""
         self._idle.clear()
         task = asyncio.create_task(self._run(command_id, command), name=f"command {command_id}")
         self._entries[command_id] = _Entry(command, task)
 
     def interrupt(self, command_id: str, why: str) -> bool:
-        """Ask a command to end, and report; False when there is none of that id.
+        """Ask a command to end and report. Returns False if there is none of that id.
 
-        One that has ended already is none's fault: cancel and finish cross (A13).
+        A command that has ended already counts as interrupted: a cancel and an end can cross (A13).
         """
         if self.is_live(command_id):
             self._entries[command_id].command.interrupt(why)
@@ -87,7 +87,9 @@ class Roster:
         return command_id in self._done
 
     def lose(self, why: str) -> None:
-        """Forget all commands, but for good: whoever starts one of them again is told (A7)."""
+        """Forget all commands for good: a hub that starts one of them again is told that it is lost
+        (A7).
+        """
         for command_id in [*self._entries, *self._done]:
             _remember(self._lost, command_id)
         self.forget(why)
@@ -109,11 +111,13 @@ class Roster:
         return self._idle.is_set()
 
     async def idle(self) -> None:
-        """Waits until no command runs, forgotten or not."""
+        """Wait until no command runs, forgotten or not."""
         await self._idle.wait()
 
     async def aclose(self, why: str, grace_s: float = END_GRACE_S) -> None:
-        """Forget all and wait for their ends; cancels what takes longer than the grace."""
+        """Forget all commands and wait until they end; cancel those that take longer than
+        `grace_s`.
+        """
         self.forget(why)
         tasks = [entry.task for entry in self._entries.values()]
         if tasks:

@@ -24,8 +24,8 @@ from hostler_agent.jobs.plan import (
     command_argv,
     job_environment,
 )
-from hostler_agent.jobs.receipt import Ended, Receipt
-from hostler_agent.jobs.run import Job, Outcome
+from hostler_agent.jobs.receipt import Ended, KillReceipt
+from hostler_agent.jobs.run import Job, JobOutcome
 from hostler_agent.jobs.tail import LogFile
 from hostler_agent.wire.extension import CommandTerms
 
@@ -168,7 +168,7 @@ class Shell(Command):
 
     # ---- after
 
-    async def _report(self, plan: JobPlan, outcome: Outcome) -> None:
+    async def _report(self, plan: JobPlan, outcome: JobOutcome) -> None:
         self.output.finish_lines()
         for remark in ending.remarks(outcome, plan.resources):
             await self.output.say("header", f"{remark}\n")
@@ -176,7 +176,9 @@ class Shell(Command):
         await self._close(outcome.receipt, outcome.return_code, why)
 
     async def _report_failure(self, plan: JobPlan, error: Exception) -> None:
-        """A command that did not start: typed, at once, and with a receipt (E15)."""
+        """Report a command that did not start: with a typed reason, at once, and with a receipt
+        (E15).
+        """
         if not isinstance(error, (PlanRefused, LimitUnavailable, StartFailed)):
             # Not the user's fault, and perhaps something runs: better no result than a wrong one.
             raise CommandError(f"shell: {error}") from error
@@ -186,9 +188,9 @@ class Shell(Command):
         if isinstance(error, StartFailed) and error.filename == plan.argv[0]:
             code = _START_CODES.get(error.errno, -1)
         name = self.context.containment.name
-        await self._close(Receipt(Ended.NOT_STARTED, None, name), code, why)
+        await self._close(KillReceipt(Ended.NOT_STARTED, None, name), code, why)
 
-    async def _close(self, receipt: Receipt, return_code: int, why: Optional[str]) -> None:
+    async def _close(self, receipt: KillReceipt, return_code: int, why: Optional[str]) -> None:
         if self.context.raw:
             # A stock master writes this line itself when it gets the `rc`.
             line = f"program finished with exit code {return_code}\n"
@@ -202,12 +204,14 @@ class Shell(Command):
 
 @functools.lru_cache(maxsize=1)
 def _own_environment() -> Mapping[str, str]:
-    """The agent's own, which nothing changes: os.environ decodes all of it each time."""
+    """The agent's environment. It never changes, so it is read once: os.environ decodes all of it
+    at each copy.
+    """
     return dict(os.environ)
 
 
 def _command(value: Any, shell: Shell) -> tuple[str | list[str], str | list[str]]:
-    """What to run, and what to show of it. Raises BadArguments.
+    """The command to run, and the text to show of it. Raises BadArguments.
 
     Buildbot sends a secret as `["obfuscated", secret, what to show instead]`.
     """

@@ -1,4 +1,4 @@
-"""A directory as a stream of tar bytes, made while it is read: none of it waits in memory."""
+"""A directory as a stream of tar blocks, packed while it is read, so that memory stays bounded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_PATH_BYTES = 1024
 
 
 class TarStream:
-    """Must be made inside the event loop, and closed. A thread of its own packs."""
+    """Packs a directory in a thread of its own. Must be made inside the event loop, and closed."""
 
     def __init__(
         self, path: str, compress: Optional[str], block_bytes: int, maximum_bytes: int
@@ -43,7 +43,7 @@ class TarStream:
         return block
 
     def close(self) -> None:
-        """Ends the thread, also in the middle."""
+        """End the thread, also before the end of the stream."""
         with self._lock:
             self._closed = True
             if self._putting is not None:
@@ -71,7 +71,7 @@ class TarStream:
         writer.flush()
 
     def _checked(self, member: tarfile.TarInfo) -> tarfile.TarInfo:
-        """Raises OSError for what no receiver takes (the hub's own limits)."""
+        """Raise OSError for a member that the hub does not accept (its limits are the same)."""
         path = os.fsencode(member.name)
         names = path.split(b"/")
         self._members += 1
@@ -101,7 +101,7 @@ class TarStream:
 
 
 class _Writer:
-    """What tarfile writes to: gathers blocks of the size that was asked for."""
+    """The file object that tarfile writes to; it gathers blocks of the requested size."""
 
     def __init__(self, stream: TarStream) -> None:
         self._stream = stream

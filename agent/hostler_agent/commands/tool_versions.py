@@ -1,7 +1,7 @@
-"""`tool_versions`, a command of ours: which executables there are, and which versions they say.
+"""`tool_versions`, a command of Hostler's own: finds executables and asks for their versions.
 
-A tool is looked for where builds would find it, on the agent's PATH, and asked by `--version` in a
-job of its own, so that one which hangs, floods or leaves something running is ended as any command.
+A tool is looked up as builds would find it, on the agent's PATH, and run with `--version` in a job
+of its own, so that one that hangs, floods or leaves processes behind is ended as any command.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from hostler_agent.wire.extension import TOOL_VERSIONS
 MAX_TOOLS = 64
 TOOL_S = 10.0
 ALL_S = 45.0
-HEARD_BYTES = 16 * 1024
+OUTPUT_BYTES = 16 * 1024
 
 _POINTED = re.compile(r"\d{1,9}(?:\.\d{1,9})+")
 _WHOLE = re.compile(r"(?<![\w.-])\d{1,9}(?![\w.-])")
 
 
 class ToolVersions(Command):
-    """Arguments: `tools`, a list of names without a path; in seconds `timeout` of each, and
-    `maxTime` of all, after which the rest is not asked.
+    """Arguments: `tools`, a list of names without a path; `timeout` of each tool and `maxTime` of
+    all in seconds. Tools that remain after `maxTime` are not run.
 
-    The pair `tool_versions` is a map by name of `path`, `version` and `problem`, null where there
+    The pair `tool_versions` maps each name to `path`, `version` and `problem`, each null if there
     is none.
     """
 
@@ -53,13 +53,13 @@ class ToolVersions(Command):
         names = self._names()
         timeout_s = self.arguments.seconds("timeout", TOOL_S) or TOOL_S
         max_time_s = self.arguments.seconds("maxTime", ALL_S) or ALL_S
-        ends_at = self.clock.monotonic() + max_time_s
+        ends_at = self.clock.awake() + max_time_s
         found: dict[str, dict[str, Optional[str]]] = {}
         for index, name in enumerate(names):
-            left_s = ends_at - self.clock.monotonic()
+            left_s = ends_at - self.clock.awake()
             if left_s <= 0:
                 self._skipping = self._skipping or f"not asked: {max_time_s:g} s were over"
-            found[name] = await self._look(name, index, min(timeout_s, left_s))
+            found[name] = await self._probe(name, index, min(timeout_s, left_s))
         await self.output.pair(TOOL_VERSIONS, found)
         await self.output.pair("rc", -1 if self._interrupted else 0)
 
@@ -79,32 +79,32 @@ class ToolVersions(Command):
             raise self.arguments.wrong("tools", "a list of executables' names", names)
         return names
 
-    async def _look(self, name: str, index: int, timeout_s: float) -> dict[str, Optional[str]]:
+    async def _probe(self, name: str, index: int, timeout_s: float) -> dict[str, Optional[str]]:
         path = await asyncio.get_running_loop().run_in_executor(None, find, name)
         version, problem = None, None
         if path is not None and self._skipping is not None:
             problem = self._skipping
         elif path is not None:
-            version, problem = await self._ask(path, index, timeout_s)
+            version, problem = await self._run_version_option(path, index, timeout_s)
         return {"path": path, "version": version, "problem": problem}
 
-    async def _ask(
+    async def _run_version_option(
         self, path: str, index: int, timeout_s: float
     ) -> tuple[Optional[str], Optional[str]]:
-        heard = _Ear()
+        output = _VersionOutput()
         plan = self._plan(path, index, timeout_s)
         try:
-            self._job = Job(plan, self.context.containment, heard, (), self.clock)
+            self._job = Job(plan, self.context.containment, output, (), self.clock)
             outcome = await self._job.run()
         except (JobError, OSError) as error:
             return None, f"cannot be started: {error}"
         finally:
             self._job = None
-        version = heard.version()
+        version = output.version()
         if version is not None:
             return version, None
         if outcome.receipt.ended in (Ended.TIMEOUT, Ended.KILLED):
-            return None, heard.stopped or "it was ended"
+            return None, output.stopped or "it was ended"
         return None, None
 
     def _plan(self, path: str, index: int, timeout_s: float) -> JobPlan:
@@ -124,26 +124,26 @@ class ToolVersions(Command):
         )
 
 
-class _Ear:
-    """Hears a tool (jobs.run.Sink); what it says beyond the beginning is dropped."""
+class _VersionOutput:
+    """Collects a tool's output (a jobs.run.Sink), up to OUTPUT_BYTES per stream."""
 
     def __init__(self) -> None:
         self.stopped: Optional[str] = None
         self._said = {"stdout": b"", "stderr": b""}
 
     async def take_output(self, stream: str, data: bytes) -> None:
-        room = HEARD_BYTES - len(self._said[stream])
+        room = OUTPUT_BYTES - len(self._said[stream])
         if room > 0:
             self._said[stream] += data[:room]
 
     async def take_log(self, name: str, data: bytes) -> None:
-        """There is none."""
+        """Do nothing: the job has no log files."""
 
     async def stopping(self, why: str) -> None:
         self.stopped = why
 
     def version(self) -> Optional[str]:
-        """Some tools say it where errors go."""
+        """The version in the output; some tools print it to stderr."""
         for stream in ("stdout", "stderr"):
             version = version_in(self._said[stream].decode("utf-8", "replace"))
             if version is not None:
@@ -152,16 +152,18 @@ class _Ear:
 
 
 def find(name: str) -> Optional[str]:
-    """Where the executable is; None where there is none on PATH.
+    """The absolute path of an executable on PATH; None if there is none.
 
-    Not in the current directory, where a build may have left anything.
+    The current directory is not searched: a build may have left anything there.
     """
     path = shutil.which(name)
     return path if path is not None and os.path.isabs(path) else None  # noqa: PTH117 - a text
 
 
 def version_in(text: str) -> Optional[str]:
-    """The first digits with points between them; without any, the first whole number."""
+    """The first number with points in it (3.9.1), or else the first whole number; None without
+    either.
+    """
     found = _POINTED.search(text) or _WHOLE.search(text)
     return None if found is None else found.group()
 

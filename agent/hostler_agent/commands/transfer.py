@@ -1,4 +1,4 @@
-"""What uploads and downloads have in common."""
+"""What uploads and downloads share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, Optional
 
 from hostler_agent.commands.base import Command
+from hostler_agent.commands.errors import TransferFailed
 from hostler_agent.wire.errors import WireError
 
 MAX_FILE_BYTES = 1024**3
@@ -14,18 +15,16 @@ MAX_BLOCK_BYTES = 512 * 1024
 DEFAULT_BLOCK_BYTES = 64 * 1024
 
 
-class TransferFailed(Exception):
-    """The text goes to the command's stderr."""
-
-
 class Transfer(Command):
-    """Fails with `rc` 1 and a line on stderr, as stock workers do."""
+    """The base of transfers. One that fails ends with `rc` 1 and a line on stderr, as stock workers
+    do.
+    """
 
     _interrupted: Optional[str] = None
     _task: Optional[asyncio.Task[None]] = None
 
     async def transfer(self) -> None:
-        """Raises TransferFailed, WireError or OSError."""
+        """Transfer the file. Raises TransferFailed, WireError or OSError."""
         raise NotImplementedError
 
     async def execute(self) -> None:
@@ -49,7 +48,9 @@ class Transfer(Command):
         return max(1, min(block_bytes or DEFAULT_BLOCK_BYTES, MAX_BLOCK_BYTES))
 
     async def request(self, message: Any) -> Any:
-        """The answer's result. An interrupt is noticed between two requests."""
+        """Send a request and return the answer's result. An interrupt takes effect between two
+        requests.
+        """
         answer = await self.context.request(message)
         if self._interrupted is not None:
             why, self._interrupted = self._interrupted, None

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import BinaryIO, Optional
 
 from hostler_agent import machine
+from hostler_agent.commands.errors import TransferFailed
 from hostler_agent.commands.tarstream import TarStream
-from hostler_agent.commands.transfer import MAX_FILE_BYTES, Transfer, TransferFailed
+from hostler_agent.commands.transfer import MAX_FILE_BYTES, Transfer
 from hostler_agent.wire import messages
 
 MAX_DIRECTORY_BYTES = 4 * 1024**3

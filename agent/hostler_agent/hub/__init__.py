@@ -1,1 +1,1 @@
-"""The agent's side of its connection to the hub: dialling, sessions, lease, outbox."""
+"""The agent's connection to the hub: dialling, sessions, the lease, the outbox."""

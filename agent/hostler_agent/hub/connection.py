@@ -1,10 +1,10 @@
 """One open connection to the hub: a WebSocket around a wire session.
 
-Three tasks serve it. The *reader* takes frames and hands requests to the handler; the *writer* is
-the only one that sends, so that the reader never waits for a hub that is itself waiting for us to
-read; the *pinger* sends a WebSocket ping every 20 s and gives the connection up when the answer
-takes another 20 (N1: a half-open connection is found within 40 s). The library's own keepalive is
-off, because the time at which an *answered* ping was *sent* is what the lease is counted from (A7).
+Three tasks serve it. The *reader* takes frames and passes requests to the handler. The *writer* is
+the only one that sends, so that the reader never waits for a hub that itself waits for the agent to
+read. The *pinger* sends a WebSocket ping every 20 s and aborts the connection if the answer takes
+another 20 s (N1: a half-open connection is found within 40 s). The library's own keepalive is off,
+because the lease is counted from the time at which an *answered* ping was *sent* (A7).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hostler_agent.wire.session import (
 
 if TYPE_CHECKING:
     from hostler_agent.clock import Clock, Timer
-    from hostler_agent.hub.websocket import HubSocket
+    from hostler_agent.hub.websocket import HubWebSocket
     from hostler_agent.wire.messages import Message, Packed
 
 PING_INTERVAL_S = 20.0
@@ -53,7 +53,7 @@ Handler = Callable[["Message"], Awaitable[Any]]
 
 @dataclass(frozen=True, eq=False)
 class _Pending:
-    """A request of ours that waits for its answer."""
+    """A request to the hub that waits for its answer."""
 
     answer: asyncio.Future[Any]
     sent_at: float
@@ -61,10 +61,14 @@ class _Pending:
 
 
 class Connection:
-    """Made by `link.Link`; usable until serve() returns."""
+    """An open connection, made by `link.Link`; usable until serve() returns."""
 
-    def __init__(self, socket: HubSocket, clock: Clock, contacted: Callable[[float], None]) -> None:
-        """`contacted` is told when something the hub has answered was sent."""
+    def __init__(
+        self, socket: HubWebSocket, clock: Clock, contacted: Callable[[float], None]
+    ) -> None:
+        """`contacted` is called with the time of sending, when the hub has answered what was sent
+        then.
+        """
         self._socket = socket
         self._clock = clock
         self._contacted = contacted
@@ -85,7 +89,7 @@ class Connection:
     async def post(
         self, message: Message | Packed, deadline_s: float = REQUEST_DEADLINE_S
     ) -> asyncio.Future[Any]:
-        """Send a request when there is a free slot, and return the future of its answer."""
+        """Send a request once a slot is free, and return the future of its answer."""
         await self._slots.acquire()
         try:
             return self._start(message, deadline_s)
@@ -94,7 +98,9 @@ class Connection:
             raise
 
     async def serve(self, handle: Handler) -> None:
-        """Serve the connection until it ends; raises OrderedAway when the hub says so."""
+        """Serve the connection until it ends. Raises OrderedAway if the hub closes it with that
+        order.
+        """
         tasks = [
             asyncio.create_task(self._guarded(self._read(handle)), name="link reader"),
             asyncio.create_task(self._guarded(self._write()), name="link writer"),
@@ -115,8 +121,8 @@ class Connection:
     async def close(
         self, code: int = 1000, reason: str = "", deadline_s: float = CLOSE_DEADLINE_S
     ) -> None:
-        """Send what is still to be sent, say goodbye, and wait for the other end's; a peer that
-        does not play along within the deadline is dropped.
+        """Send what is queued, and close with a closing handshake. A peer that does not answer
+        within the deadline is dropped.
         """
         # Not wait_for(): before Python 3.12 it swallows a cancellation that comes just as it ends.
         goodbye = asyncio.create_task(self._say_goodbye(code, reason), name="link goodbye")
@@ -133,7 +139,7 @@ class Connection:
         await self._socket.close(code, reason)
 
     def abort(self) -> None:
-        """Drop the connection without a word: the other end is believed dead."""
+        """Drop the connection without a closing handshake, as the other end is believed dead."""
         self._socket.transport.abort()
 
     def _start(self, message: Message | Packed, deadline_s: float) -> asyncio.Future[Any]:
@@ -174,7 +180,9 @@ class Connection:
             answer.set_result(outcome)
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        """What ends a connection is an ordinary event: log it, and let serve() return."""
+        """Run a task of the connection. What ends a connection is logged, and lets serve()
+        return.
+        """
         from websockets.exceptions import ConnectionClosed  # noqa: PLC0415 - loaded by then
 
         try:

@@ -1,9 +1,9 @@
-"""The way to the hub: connect, authenticate, and connect again, until told to go away.
+"""The link to the hub: connect, authenticate, and reconnect, until the hub orders the agent away.
 
-The agent dials out, so a worker needs no open port. An attempt ends in one of three ways: a
-connection; a failure that passes (the hub is down, not ready, or does not know us yet: 401, 503 and
-everything else), after which we wait and try again; or 410, the order to go away, which is final,
-as are the close code 4410 and `shutdown`.
+The agent dials out, so a worker needs no open port. An attempt ends in one of three ways: with a
+connection; with a temporary failure (the hub is down, not ready, or does not know the agent yet:
+401, 503 and everything else), after which the agent waits and tries again; or with 410, the order
+to go away, which is final, as are the close code 4410 and `shutdown`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from hostler_agent.config import is_loopback
 from hostler_agent.errors import ConfigurationError, ConnectFailed, OrderedAway
-from hostler_agent.hub.backoff import Backoff
 from hostler_agent.hub.connection import CLOSE_DEADLINE_S, Connection
+from hostler_agent.hub.reconnect_delay import ReconnectDelay
 from hostler_agent.wire.extension import GO_AWAY_STATUS
 from hostler_agent.wire.limits import TO_AGENT
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from websockets.exceptions import InvalidStatus
 
     from hostler_agent.clock import Clock
-    from hostler_agent.hub.websocket import HubSocket
+    from hostler_agent.hub.websocket import HubWebSocket
     from hostler_agent.wire.extension import Handshake
 
 OPEN_DEADLINE_S = 30.0
@@ -38,7 +38,7 @@ RECEIVE_QUEUE = 8
 STEADY_AFTER_S = 10.0
 """A connection that lasted this long was a good one: the next failure is a new story."""
 
-Dial = Callable[[], "Awaitable[HubSocket]"]
+Dial = Callable[[], "Awaitable[HubWebSocket]"]
 """Opens one connection, or raises what `connect` of websockets raises."""
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the hub is; `ca_file` replaces the system's authorities for wss://, and `unix_socket`
-    the way that the URL's host would give.
+    """The hub's address. `ca_file` replaces the system's authorities for wss://; `unix_socket` is
+    connected to instead of the URL's host.
     """
 
     url: str
@@ -55,7 +55,9 @@ class Endpoint:
     unix_socket: Optional[Path] = None
 
     def tls(self) -> Optional[ssl.SSLContext]:
-        """None for ws://; raises ConfigurationError for authorities that cannot be read."""
+        """The TLS context; None for ws://. Raises ConfigurationError if the authorities cannot be
+        read.
+        """
         if not self.url.startswith("wss:"):
             return None
         import ssl  # noqa: PLC0415 - costs time and memory that ws:// need not pay
@@ -69,7 +71,7 @@ class Endpoint:
 
 
 class Link:
-    """Keeps a connection to the hub; must be made inside the running event loop."""
+    """Keeps a connection to the hub. Must be made inside the running event loop."""
 
     def __init__(
         self,
@@ -80,20 +82,20 @@ class Link:
         contacted: Callable[[float], None],
         dial: Optional[Dial] = None,
     ) -> None:
-        """`contacted`: see Connection; a handshake that succeeded counts as well.
+        """`contacted`: see Connection; it is also called for a handshake that succeeded.
 
-        `dial` replaces the network, for simulations.
+        `dial` replaces the network in simulations.
         """
         self._endpoint = endpoint
         self._tls = endpoint.tls()
         self._headers = handshake.headers()
         self._clock = clock
-        self._backoff = Backoff(random)
+        self._delay = ReconnectDelay(random)
         self._contacted = contacted
         self._dial: Dial = dial or cast("Dial", self._connector)
 
     async def run(self, serve: Callable[[Connection], Awaitable[None]]) -> None:
-        """Connect and let `serve` work each connection, for ever; raises OrderedAway."""
+        """Connect, and let `serve` work each connection, until cancelled. Raises OrderedAway."""
         while True:
             retry_after_s = None
             try:
@@ -102,7 +104,7 @@ class Link:
             except ConnectFailed as error:
                 log.warning("cannot connect: %s", error)
                 retry_after_s = error.retry_after_s
-            await self._clock.sleep(self._backoff.next_delay_s(retry_after_s))
+            await self._clock.sleep(self._delay.next_delay_s(retry_after_s))
 
     async def _attempt(self, serve: Callable[[Connection], Awaitable[None]]) -> None:
         sent_at = self._clock.now()
@@ -112,11 +114,11 @@ class Link:
             self._contacted(sent_at)
             await serve(connection)
             if self._clock.now() - opened_at >= STEADY_AFTER_S:
-                self._backoff.succeeded()
+                self._delay.succeeded()
         finally:
             await connection.close()
 
-    async def _open(self) -> HubSocket:
+    async def _open(self) -> HubWebSocket:
         from websockets.exceptions import (  # noqa: PLC0415 - heavy: not before it is needed
             InvalidStatus,
             WebSocketException,
@@ -135,10 +137,12 @@ class Link:
     def _connector(self) -> connect:
         from websockets.asyncio.client import connect  # noqa: PLC0415
 
-        from hostler_agent.hub.websocket import HubSocket  # noqa: PLC0415
+        from hostler_agent.hub.websocket import HubWebSocket  # noqa: PLC0415
 
         class Connect(connect):
-            """Follows no redirect: it would take our credentials, and orders, elsewhere."""
+            """Follows no redirect, which could take the credentials, and the agent, to another
+            server.
+            """
 
             def process_redirect(self, exc: Exception) -> Exception:
                 return exc
@@ -151,7 +155,7 @@ class Link:
         return Connect(
             self._endpoint.url,
             additional_headers=self._headers,
-            create_connection=HubSocket,
+            create_connection=HubWebSocket,
             compression=None,
             max_size=TO_AGENT.message_size_bytes,
             max_queue=RECEIVE_QUEUE,
@@ -173,7 +177,7 @@ def _refusal(error: InvalidStatus) -> Exception:
 
 
 def _retry_after_s(value: Optional[str]) -> Optional[float]:
-    """Seconds only: a date would trust two clocks to agree."""
+    """The seconds of a Retry-After header. A date is ignored: it would need two clocks to agree."""
     if value is None or not (value.isascii() and value.isdecimal() and len(value) < 10):
         return None
     return float(value)

@@ -1,8 +1,8 @@
 """Updates and completions that the hub has not acknowledged yet.
 
-Everything a command reports goes through here in order, and stays until the hub has answered it: a
-connection that breaks in between loses nothing, the next one sends it again (K8, K9). What is here
-is bounded, and put() waits for room: that is what finally stops a flooding process (E11).
+Everything that a command reports passes through here in order, and stays until the hub has answered
+it. If a connection breaks meanwhile, the next one sends it again, and nothing is lost (K8, K9). The
+outbox is bounded, and put() waits for room: that finally stops a process that floods (E11).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Report = Union[Update, Complete]
 
 @dataclass(frozen=True)
 class Entry:
-    """One report on its way; `number` gives the order."""
+    """A report in the outbox; `number` gives the order."""
 
     number: int
     report: Packed
@@ -34,7 +34,7 @@ class Entry:
 
 
 class Outbox:
-    """Must be made inside the running event loop."""
+    """Reports in order, until they are acknowledged. Must be made inside the running event loop."""
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit_bytes = limit_bytes
@@ -52,7 +52,7 @@ class Outbox:
         return entry.number in self._entries
 
     async def put(self, report: Report) -> None:
-        """Queue a report, when there is room. Raises WireError for one that cannot be sent."""
+        """Queue a report once there is room. Raises WireError if it cannot be sent."""
         packed = Packed(report)
         size_bytes = len(packed.encoded) + ENVELOPE_BYTES
         if size_bytes > TO_HUB.message_size_bytes:
@@ -62,7 +62,7 @@ class Outbox:
         self._add(packed, size_bytes)
 
     def complete(self, command_id: str, failure: Optional[str]) -> None:
-        """Queue a command's end, which is small and never waits for room."""
+        """Queue a command's completion, which is small and never waits for room."""
         if failure is not None:
             # File names in it may hold lone surrogates, which cannot be sent.
             failure = failure[:MAX_FAILURE_CHARACTERS].encode("utf-8", "replace").decode()
@@ -70,7 +70,7 @@ class Outbox:
         self._add(packed, len(packed.encoded) + ENVELOPE_BYTES)
 
     async def next(self) -> Entry:
-        """The next report that was not sent over this connection; waits for one."""
+        """Wait for the next report that was not sent over this connection."""
         while True:
             while self._cursor < self._next_number:
                 entry = self._entries.get(self._cursor)
@@ -80,28 +80,28 @@ class Outbox:
             await self._change()
 
     def rewind(self) -> None:
-        """A new connection: everything unacknowledged is to be sent again."""
+        """Begin again for a new connection: everything unacknowledged is to be sent again."""
         self._cursor = next(iter(self._entries), self._next_number)
         self._changed.set()
 
     def acknowledge(self, entry: Entry) -> None:
-        """The hub has it; twice does no harm."""
+        """Remove a report that the hub has. A second call does nothing."""
         if self._entries.pop(entry.number, None) is not None:
             self._unacknowledged_bytes -= entry.size_bytes
             self._changed.set()
 
     def discard(self, command_id: str) -> None:
-        """Nobody wants to hear of this command any more."""
+        """Remove all reports of a command that nobody waits for."""
         for entry in list(self._entries.values()):
             if entry.report.command_id == command_id:
                 self.acknowledge(entry)
 
     def holds(self, command_id: str) -> bool:
-        """Whether anything of this command is unacknowledged."""
+        """Whether a report of the command is unacknowledged."""
         return any(entry.report.command_id == command_id for entry in self._entries.values())
 
     async def drained(self) -> None:
-        """Waits until everything is acknowledged."""
+        """Wait until everything is acknowledged."""
         while self._entries:
             await self._change()
 

@@ -1,4 +1,6 @@
-"""Sends the outbox over one connection, and takes out what the hub has acknowledged."""
+"""Sends the outbox's reports over one connection, and removes those that the hub has
+acknowledged.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from hostler_agent.wire.errors import RemoteError, WireError
 
 if TYPE_CHECKING:
     from hostler_agent.hub.connection import Connection
-    from hostler_agent.hub.lease import Lease
+    from hostler_agent.hub.lease import LeaseTimer
     from hostler_agent.hub.outbox import Entry, Outbox
 
 WINDOW = 32
@@ -20,16 +22,18 @@ WINDOW = 32
 log = logging.getLogger(__name__)
 
 
-class Pump:
-    """Starts at once, from the first unacknowledged report; must be made inside the event loop."""
+class ReportSender:
+    """Starts sending at once, with the first unacknowledged report. Must be made inside the event
+    loop.
+    """
 
-    def __init__(self, outbox: Outbox, connection: Connection, lease: Lease) -> None:
+    def __init__(self, outbox: Outbox, connection: Connection, lease: LeaseTimer) -> None:
         self._outbox = outbox
         self._connection = connection
         self._lease = lease
         self._window = asyncio.Semaphore(WINDOW)
         outbox.rewind()
-        self._task = asyncio.create_task(self._run(), name="pump")
+        self._task = asyncio.create_task(self._run(), name="report sender")
 
     async def aclose(self) -> None:
         self._task.cancel()
@@ -41,10 +45,10 @@ class Pump:
                 await self._window.acquire()
                 await self._send(await self._outbox.next())
         except LinkLost:
-            return  # the next connection has a pump of its own
+            return  # the next connection has a sender of its own
         except Exception:
-            # A task's boundary: without a pump the agent would be mute for ever.
-            log.exception("the pump has failed")
+            # A task's boundary: without a sender the agent would be mute for ever.
+            log.exception("sending reports has failed")
             self._connection.abort()
             raise
 

@@ -7,17 +7,18 @@ takes the place of one that died must therefore show the same secret, or it is r
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import secrets
 from pathlib import Path
+
+from hostler_agent.private_files import write_private
 
 STATE_DIRECTORY = ".hostler"
 SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 def session_secret(workdir: Path, owner: str) -> str:
-    """The secret of `owner` (an instance or a worker's name), made if there is none yet.
+    """Return the secret of `owner` (an instance or a worker's name); create it if there is none.
 
     Raises OSError when the file can be neither read nor written.
     """
@@ -28,19 +29,6 @@ def session_secret(workdir: Path, owner: str) -> str:
         if SECRET.fullmatch(kept):
             return kept
     secret = secrets.token_urlsafe(32)
-    _write(path, secret)
-    return secret
-
-
-def _write(path: Path, secret: str) -> None:
-    """Whole or not at all, and on the disk before the hub hears of it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(secret + "\n")
-        file.flush()
-        os.fsync(descriptor)
-    fresh.replace(path)
+    write_private(path, secret + "\n")  # on the disk before the hub hears of it
+    return secret

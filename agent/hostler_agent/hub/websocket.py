@@ -1,4 +1,6 @@
-"""The agent's WebSocket: one of websockets' connections, and one method more."""
+"""The agent's WebSocket: a connection of the library websockets that can send several frames at
+once.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from collections.abc import Sequence
 from websockets.asyncio.client import ClientConnection
 
 
-class HubSocket(ClientConnection):
+class HubWebSocket(ClientConnection):
     async def send_all(self, frames: Sequence[bytes]) -> None:
-        """Like send() for each, but in one piece: every write of its own would wake the hub.
+        """Send frames in one write; a write for each would wake the hub each time.
 
         Raises ConnectionClosed.
         """

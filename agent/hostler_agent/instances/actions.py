@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Callable, Optional
 
-from hostler_agent.instances.directories import Directories, read_json, tail, write_private
+from hostler_agent.instances.directories import Directories, read_json, tail
 from hostler_agent.instances.errors import BUSY, GONE, REQUEST, SYSTEM, HostError, of_system
 from hostler_agent.instances.launch import LOG, Ending, Program, Start
 from hostler_agent.instances.mark import Mark
 from hostler_agent.instances.reply import text, ulid
 from hostler_agent.instances.system import files, processes
+from hostler_agent.private_files import write_private
 
 Request = Mapping[str, Any]
 Reply = dict[str, Any]
@@ -165,13 +166,13 @@ def _launch(
             files.make_private(each)
         about = {"hub": mark.hub, "epoch": mark.epoch, "worker": config.get("name", "")}
         about |= {"program": str(program.path), "created_at": time.time()}
-        write_private(directory / "mark.json", json.dumps(about))
-        write_private(directory / "token", token)
+        write_private(directory / "mark.json", json.dumps(about), sync=False)
+        write_private(directory / "token", token, sync=False)
         complete = {**config, "workdir": "work", "token_file": "token"}
         if request.get("ca"):
-            write_private(directory / "ca.pem", text(request, "ca"))
+            write_private(directory / "ca.pem", text(request, "ca"), sync=False)
             complete["ca_file"] = "ca.pem"
-        write_private(directory / "agent.json", json.dumps(complete))
+        write_private(directory / "agent.json", json.dumps(complete), sync=False)
         if program.path.parent == directories.agents:
             with contextlib.suppress(OSError):  # its age says that it is in use: see install
                 os.utime(program.path)

@@ -118,23 +118,6 @@ class Lock:
             raise of_system(error, "note the instance's end") from error
 
 
-def write_private(path: Path, content: str) -> None:
-    """Write a file, whole or not at all, that is never readable by others. Raises OSError.
-
-    It is not synced to the disk, which would take longer than all the rest of a start: a crash of
-    the machine ends its instances as well.
-    """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(files.create_private(fresh), "w", encoding="utf-8") as file:
-            file.write(content)
-        fresh.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise
-
-
 def tail(path: Path, size: int = TAIL_BYTES) -> str:
     """The end of a text file; empty if it cannot be read."""
     try:

@@ -1,7 +1,7 @@
 """Containments: how a job's processes are kept together, so that all of them can be ended.
 
-The platform's modules (`cgroup`, `posix`, `windows`) have the same function `establish`; this is
-the one place that chooses among them.
+The platform's modules (`posix.cgroup`, `posix.containment`, `windows.containment`) have the same
+function `establish`; this is the one place that chooses among them.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ class Reader(Protocol):
     @property
     def identity(self) -> int: ...
     async def read(self) -> bytes:
-        """Up to 128 KiB; empty at the end."""
+        """Wait for output and return up to 128 KiB of it; empty at the end."""
 
     def read_now(self) -> Optional[bytes]:
-        """The same without waiting: None when there is nothing yet, or when it cannot be told."""
+        """Return output without waiting; None if there is none yet, or if the platform
+        cannot tell.
+        """
 
     def close(self) -> None: ...
 
 
 class Writer(Protocol):
     async def write_all(self, data: bytes) -> None:
-        """Writes and closes; a reader that is gone is no error."""
+        """Write the data and close the pipe. Not an error if the reader is gone."""
 
     def close(self) -> None: ...
 
@@ -50,54 +52,66 @@ class Process(Protocol):
     def writer(self) -> Optional[Writer]: ...
     @property
     def exited(self) -> asyncio.Future[Exit]:
-        """Ends with SpawnerLost when nobody can tell. Not to be cancelled."""
+        """The process's end; fails with SpawnerLost if it cannot be known. Must not be
+        cancelled.
+        """
 
     async def terminate(self) -> None:
-        """Asks it and its group to end (SIGTERM, CTRL_BREAK); nothing when it has ended."""
+        """Ask the process and its group to end (SIGTERM, CTRL_BREAK). Does nothing if it
+        has ended.
+        """
 
 
 class Enclosure(Protocol):
-    """One job's own; made before its first process, gone only when proven empty."""
+    """What holds the processes of one job. Made before the first process; removed only when proven
+    empty.
+    """
 
     async def start(self, plan: JobPlan) -> Process:
-        """Raises StartFailed, SpawnerLost or OSError; the enclosure is then still to be emptied."""
+        """Start the main process. Raises StartFailed, SpawnerLost or OSError; empty() must be
+        called even then.
+        """
 
     def holders(self, readers: Collection[Reader]) -> tuple[ProcessName, ...]:
-        """Processes of the job that hold the other end of one of `readers`."""
+        """The processes of the job that hold the other end of one of `readers`."""
 
     def usage(self) -> Usage:
-        """As far as the enclosure itself knows; to be asked before it is emptied."""
+        """The usage as far as the enclosure accounts for it. Must be called before empty()."""
 
     async def empty(self, deadline_s: float) -> Leftovers:
-        """Kills whatever is in it, waits until nothing is, and removes it. Twice does no harm."""
+        """Kill every process in the enclosure, wait until none is left, and remove it. May be
+        called twice.
+        """
 
 
 class Containment(Protocol):
-    """What the daemon has one of."""
+    """The way in which an agent contains its jobs; there is one per agent."""
 
     @property
     def name(self) -> str:
-        """The receipt's word: cgroup2, cgroup1, subreaper or job_object."""
+        """The name in receipts: cgroup2, cgroup1, subreaper or job_object."""
 
     @property
     def root_name(self) -> str:
-        """The instance's, or else the worker's name."""
+        """The instance's id, or else the worker's name."""
 
     def open(self, command_id: str) -> Enclosure:
-        """Raises OSError."""
+        """Make the enclosure of a job. Raises OSError."""
 
     async def sweep(self) -> tuple[ProcessName, ...]:
-        """Kills what an earlier agent of the same name left. To be called before the first job."""
+        """Kill what an earlier agent of the same name left behind. Must be called before the first
+        job.
+        """
 
     def warm_up(self) -> None:
-        """Takes at once what the first job would wait for. May be left out, or be repeated."""
+        """Prepare what the first job would have to wait for. Optional, and may be repeated."""
 
     async def aclose(self) -> None:
-        """Kills what is left of all jobs. The end of the agent, by whatever cause, does as well."""
+        """Kill what is left of all jobs. The agent's death, from any cause, does the same."""
 
 
 def choose_containment(preference: str, root_name: str) -> Containment:
-    """The best that this machine has (`auto`), or the one that is named.
+    """The best containment of this machine (`auto`), or the one that is named.
 
     Raises ContainmentUnavailable.
     """

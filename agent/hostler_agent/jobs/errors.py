@@ -23,7 +23,9 @@ class PlanRefused(JobError):
 
 
 class LimitUnavailable(JobError):
-    """A job that is to be limited runs limited or not at all; the text names the controller."""
+    """A limit cannot be enforced, so the job is not run without it. The text names the
+    controller.
+    """
 
     def __init__(self, what: str, controller: str, why: str) -> None:
         super().__init__(f"{what} cannot be limited on this worker: controller {controller} {why}")
@@ -46,4 +48,4 @@ class SpawnerLost(JobError):
 
 
 class ContainmentUnavailable(JobError):
-    """Says what is missing, in one line."""
+    """The containment cannot be used; the text says in one line what is missing."""

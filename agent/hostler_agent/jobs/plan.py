@@ -1,4 +1,4 @@
-"""What to run: arguments, environment and limits, worked out and checked before anything starts.
+"""What a job runs: arguments, environment and limits, checked before anything starts. Pure.
 
 The rules for the environment are those of Buildbot's protocol (`shell`, argument `env`).
 """
@@ -30,7 +30,7 @@ EnvironmentValue = Union[str, Sequence[str], None]
 
 @dataclass(frozen=True)
 class JobLimits:
-    """When a job is ended for its own good. Seconds; None or 0 means no limit."""
+    """Limits that end a job: in seconds and lines; None or 0 means no limit."""
 
     timeout_s: Optional[float] = None
     """without output"""
@@ -42,7 +42,7 @@ class JobLimits:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a job may use, all its processes together; None means no limit."""
+    """What all processes of a job may use together; None means no limit."""
 
     memory_bytes: Optional[int] = None
     processes: Optional[int] = None
@@ -54,7 +54,7 @@ class Resources:
         return (self.memory_bytes, self.processes, self.cpu_percent) != (None, None, None)
 
     def bounded(self, processes: int) -> Resources:
-        """With a number of processes even where none was asked for."""
+        """The same resources, with `processes` as the limit of processes if there is none."""
         return self if self.processes is not None else replace(self, processes=processes)
 
 
@@ -62,8 +62,8 @@ class Resources:
 class JobPlan:
     """One job, ready to start. `argv` and `environment` are what exec gets.
 
-    `is_shell` says that `argv` is a shell, its options and a string, which on Windows decides about
-    the quoting. `allow_batch` lets `argv` name a batch file there.
+    `is_shell`: `argv` is a shell, its options and a string, which decides about the quoting on
+    Windows. `allow_batch`: `argv` may name a batch file there.
     """
 
     command_id: str
@@ -79,7 +79,7 @@ class JobPlan:
 
 
 def command_argv(command: str | Sequence[str]) -> tuple[str, ...]:
-    """The argument vector: a string is a shell's business, a list is run as it is."""
+    """The argument vector of a command: a string is given to a shell, a list is run as it is."""
     if isinstance(command, str):
         return (*machine.shell(), command)
     return tuple(command)
@@ -109,14 +109,17 @@ def job_environment(
 
 
 def check(plan: JobPlan) -> None:
-    """Raises PlanRefused for what no exec would take, naming the culprit and its size (E13)."""
+    """Raise PlanRefused for arguments or variables that no exec accepts; the text names them and
+    their size (E13).
+    """
     if not _surely_fits(plan):
         _check_each(plan)
 
 
 def _surely_fits(plan: JobPlan) -> bool:
-    """A look at the whole, which is all that a usual command costs: no character takes more than
-    four bytes, so a quarter of the limit needs no counting."""
+    """Whether the plan fits by a quick estimate, which is all that a usual command costs: a
+    character takes at most four bytes, so below a quarter of the limit nothing needs to be counted.
+    """
     names = plan.environment.keys()
     parts = (*plan.argv, *names, *plan.environment.values(), plan.workdir)
     joined = "\0".join(parts)

@@ -1,4 +1,4 @@
-"""What is left to say of a job when it is over: the kill receipt."""
+"""The kill receipt: what is known of a job after its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Ended(enum.Enum):
 
 @dataclass(frozen=True)
 class ProcessName:
-    """A process as a person knows it; `pid` may be a stranger's by the time this is read."""
+    """The pid and name of a process, for people: `pid` may be another process's by the time this is
+    read.
+    """
 
     pid: int
     name: str
@@ -35,7 +37,7 @@ class ProcessName:
 
 @dataclass(frozen=True)
 class Exit:
-    """How a main process ended. `exit_code` is None when a signal, or we, ended it."""
+    """How a main process ended. `exit_code` is None if a signal or the agent ended it."""
 
     exit_code: Optional[int]
     signal: Optional[int]
@@ -47,7 +49,7 @@ class Exit:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a job used; None where nothing on this machine tells."""
+    """What a job used; None for what this machine does not account for."""
 
     peak_memory_bytes: Optional[int] = None
     cpu_s: Optional[float] = None
@@ -57,15 +59,17 @@ class Usage:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What the end of a job found in it: `found` were alive, `survivors` could not be killed."""
+    """The processes that the end of a job met: `found` were alive, `survivors` could not be
+    killed.
+    """
 
     found: tuple[ProcessName, ...] = ()
     survivors: tuple[ProcessName, ...] = ()
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """Closes a job. A slot may be used again only when `survivors` is empty (V10)."""
+class KillReceipt:
+    """The last record of a job. A slot may be used again only if `survivors` is empty (V10)."""
 
     ended: Ended
     exit_code: Optional[int]

@@ -1,11 +1,11 @@
 """Runs one job from its start to its kill receipt.
 
-Whatever way a job ends (by itself, by a limit, by an interrupt, by cancelling run()), its enclosure
-is emptied: nothing of it is alive when run() returns, or the receipt names what could
+However a job ends (by itself, by a limit, by an interrupt, by cancelling run()), its enclosure is
+emptied: when run() returns, none of its processes is alive, or the receipt names those that could
 not be killed.
 
-A command ends with its main process and its output. A daemon that keeps the output open after that
-gets DRAIN_S, and is then killed with the rest, and named (E8).
+A command ends with its main process and the end of its output. A daemon that keeps the output open
+after that gets DRAIN_S; then it is killed with the rest, and named in the receipt (E8).
 """
 
 from __future__ import annotations
@@ -15,43 +15,45 @@ from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Protocol
 
+from hostler_agent.clock import Clock, SystemClock, wait_any
 from hostler_agent.jobs import plan as plans
-from hostler_agent.jobs.clock import Clock, SystemClock, wait_any
 from hostler_agent.jobs.containment import Containment, Enclosure, Process, Reader
 from hostler_agent.jobs.plan import JobPlan
-from hostler_agent.jobs.receipt import Ended, Exit, ProcessName, Receipt, Usage
+from hostler_agent.jobs.receipt import Ended, Exit, KillReceipt, ProcessName, Usage
 from hostler_agent.jobs.tail import LogFile, Tail
 from hostler_agent.jobs.watch import Watch
 
 DRAIN_S = 5.0
 KILL_DEADLINE_S = 10.0
-_LAST_WORDS_S = 1.0
+_REMAINING_OUTPUT_S = 1.0
 _SIGKILL = 9
 
 _QUICK_S = 0.01
 
-Pumps = Mapping["asyncio.Task[None]", Reader]
-Pump = Callable[[str, Reader, Optional[bytes]], Coroutine[Any, Any, None]]
+ReadingTasks = Mapping["asyncio.Task[None]", Reader]
+ReadOutput = Callable[[str, Reader, Optional[bytes]], Coroutine[Any, Any, None]]
 
 
 class Sink(Protocol):
-    """Takes a job's output. Not returning is back-pressure: the pipe is then not read (E11)."""
+    """Takes a job's output. Back-pressure: until a call returns, the pipe is not read (E11)."""
 
     async def take_output(self, stream: str, data: bytes) -> None: ...
     async def take_log(self, name: str, data: bytes) -> None: ...
     async def stopping(self, why: str) -> None:
-        """The job is about to be killed."""
+        """The job is about to be killed, because of `why`."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    receipt: Receipt
+class JobOutcome:
+    receipt: KillReceipt
     signal: Optional[int]
     """that ended the main process"""
 
     @property
     def return_code(self) -> int:
-        """Buildbot's `rc`: -1 for whatever a signal ended, also if it then managed to exit by 0."""
+        """Buildbot's `rc`: -1 for a process that a signal ended, and for a stopped one that managed
+        to exit with 0.
+        """
         code = self.receipt.exit_code
         stopped = self.receipt.ended not in (Ended.EXITED, Ended.SIGNALLED)
         return -1 if code is None or (stopped and code == 0) else code
@@ -64,7 +66,7 @@ class _Stop:
 
 
 class Job:
-    """One run. interrupt() may come at any time, also before run()."""
+    """One job. interrupt() may be called at any time, also before run()."""
 
     def __init__(
         self,
@@ -85,13 +87,14 @@ class Job:
         self._over: asyncio.Future[None] = loop.create_future()
 
     def interrupt(self, ended: Ended, why: str) -> None:
-        """Ends the job; the first reason counts."""
+        """End the job. Of several reasons the first one counts."""
         if not self._stop.done():
             self._stop.set_result(_Stop(ended, why))
 
-    async def run(self) -> Outcome:
-        """Raises PlanRefused, StartFailed, SpawnerLost, or OSError where the agent itself is out of
-        descriptors or cgroups."""
+    async def run(self) -> JobOutcome:
+        """Run the job. Raises PlanRefused, StartFailed or SpawnerLost, or OSError if the agent
+        itself lacks descriptors or cgroups.
+        """
         plans.check(self._plan)
         enclosure = self._containment.open(self._plan.command_id)
         try:
@@ -101,9 +104,9 @@ class Job:
             await asyncio.shield(enclosure.empty(KILL_DEADLINE_S))
             raise
 
-    async def _supervise(self, process: Process, enclosure: Enclosure) -> Outcome:
+    async def _supervise(self, process: Process, enclosure: Enclosure) -> JobOutcome:
         tasks = _Tasks()
-        pumps = _Pumps(tasks, self._pump, process.readers)
+        reading = _OutputReaders(tasks, self._read_output, process.readers)
         try:
             tails = [tasks.start(tail.run(self._over), "tail") for tail in self._tails]
             if process.writer is not None:
@@ -111,26 +114,26 @@ class Job:
             exited = process.exited
             self._watch.start()
             await wait_any(self._clock, [exited, self._stop])
-            pumps.begin()
+            reading.begin()
             if not exited.done():
                 await self._ask_to_end(process, exited)
             lost = exited.done() and exited.exception() is not None
-            held = () if lost else await self._drain(pumps.running, enclosure)
+            held = () if lost else await self._drain(reading.running, enclosure)
             outcome = await self._empty(enclosure, process, exited, held)
-            await self._hear_last_words(pumps.running)
+            await self._read_remaining_output(reading.running)
             self._over.set_result(None)
             if tails:
                 await asyncio.wait(tails)
             return outcome
         finally:
             self._watch.close()
-            pumps.close()
+            reading.close()
             await tasks.cancel()
             for end in (*process.readers.values(), process.writer):
                 if end is not None:
                     end.close()
 
-    async def _pump(self, stream: str, reader: Reader, first: Optional[bytes]) -> None:
+    async def _read_output(self, stream: str, reader: Reader, first: Optional[bytes]) -> None:
         data = await reader.read() if first is None else first
         while data:
             self._watch.count_lines(data)
@@ -154,23 +157,27 @@ class Job:
         await asyncio.sleep(0)
 
     async def _ask_to_end(self, process: Process, exited: asyncio.Future[Exit]) -> None:
-        """SIGTERM and a grace, where the plan has one; the kill itself is not here (E1)."""
+        """Ask the process to end and wait for the grace period, if the plan has one. Does not kill
+        it (E1).
+        """
         await self._sink.stopping(self._stop.result().why)
         grace_s = self._plan.limits.sigterm_time_s
         if grace_s is not None:
             await process.terminate()
             await wait_any(self._clock, [exited], grace_s)
 
-    async def _drain(self, pumps: Pumps, enclosure: Enclosure) -> tuple[ProcessName, ...]:
-        """Waits for the end of the output; says who keeps it open when that takes too long."""
-        ends_at = self._clock.monotonic() + DRAIN_S
+    async def _drain(self, reading: ReadingTasks, enclosure: Enclosure) -> tuple[ProcessName, ...]:
+        """Wait for the end of the output. Returns the processes that still hold it after
+        DRAIN_S.
+        """
+        ends_at = self._clock.awake() + DRAIN_S
         while not self._stop.done():
-            waiting = [pump for pump in pumps if not pump.done()]
-            left_s = ends_at - self._clock.monotonic()
+            waiting = [task for task in reading if not task.done()]
+            left_s = ends_at - self._clock.awake()
             if not waiting:
                 return ()
             if left_s <= 0:
-                return enclosure.holders([pumps[pump] for pump in waiting])
+                return enclosure.holders([reading[task] for task in waiting])
             await wait_any(self._clock, [*waiting, self._stop], left_s)
         return ()
 
@@ -180,14 +187,14 @@ class Job:
         process: Process,
         exited: asyncio.Future[Exit],
         held: tuple[ProcessName, ...],
-    ) -> Outcome:
+    ) -> JobOutcome:
         usage = enclosure.usage()
         left = await enclosure.empty(KILL_DEADLINE_S)
         if not left.survivors:
             # Killed, so it is about to be reaped; a spawner that is gone says so by an exception.
             await asyncio.wait({exited})
         main = _result(exited)
-        receipt = Receipt(
+        receipt = KillReceipt(
             ended=self._ended(main, usage),
             exit_code=None if main is None else main.exit_code,
             containment=self._containment.name,
@@ -196,7 +203,7 @@ class Job:
             survivors=left.survivors,
             held_output=tuple(one.name for one in held),
         )
-        return Outcome(receipt, None if main is None else main.signal)
+        return JobOutcome(receipt, None if main is None else main.signal)
 
     def _ended(self, main: Optional[Exit], usage: Usage) -> Ended:
         if self._stop.done():
@@ -207,43 +214,45 @@ class Job:
             return Ended.OOM_KILLED
         return Ended.EXITED if main.signal is None else Ended.SIGNALLED
 
-    async def _hear_last_words(self, pumps: Pumps) -> None:
-        """Reads what is still in the pipes; nobody of the job can write to them any more.
+    async def _read_remaining_output(self, reading: ReadingTasks) -> None:
+        """Read what is left in the pipes after the job's processes have ended.
 
-        Where it does not end (a survivor, or a stranger who was handed a pipe), it is not waited
-        for; where it is the hub that does not take it, it is.
+        A pipe that does not end (a survivor or a foreign process holds it) is not waited for. A hub
+        that does not take the output is.
         """
-        waiting = [pump for pump in pumps if not pump.done()]
+        waiting = [task for task in reading if not task.done()]
         while waiting:
-            await wait_any(self._clock, waiting, _LAST_WORDS_S)
-            left = [pump for pump in waiting if not pump.done()]
+            await wait_any(self._clock, waiting, _REMAINING_OUTPUT_S)
+            left = [task for task in waiting if not task.done()]
             if len(left) == len(waiting) and not self._watch.held_back:
                 return
             waiting = left
 
 
-class _Pumps:
-    """What reads a job's output: a task for each pipe, in `running`.
+class _OutputReaders:
+    """Reads a job's output in a task for each pipe; `running` maps the tasks to their pipes.
 
-    They begin a moment after the job. Most commands of a build are over by then and have said
-    nothing, and what they have said waits in the pipes: so they need no tasks, nor the poller.
+    The tasks start a moment after the job. Most commands of a build have ended by then, and their
+    output, if any, waits in the pipes, so they need neither tasks nor the poller.
     """
 
-    def __init__(self, tasks: _Tasks, pump: Pump, readers: Mapping[str, Reader]) -> None:
+    def __init__(
+        self, tasks: _Tasks, read_output: ReadOutput, readers: Mapping[str, Reader]
+    ) -> None:
         self.running: dict[asyncio.Task[None], Reader] = {}
         self._tasks = tasks
-        self._pump = pump
+        self._read_output = read_output
         self._readers = readers
         self._later = asyncio.get_running_loop().call_later(_QUICK_S, self.begin)
 
     def begin(self) -> None:
-        """Twice does no harm."""
+        """Start the tasks. A second call does nothing."""
         self._later.cancel()
         readers, self._readers = self._readers, {}
         for stream, reader in readers.items():
             first = reader.read_now()
             if first != b"":
-                task = self._tasks.start(self._pump(stream, reader, first), f"pump {stream}")
+                task = self._tasks.start(self._read_output(stream, reader, first), f"read {stream}")
                 self.running[task] = reader
 
     def close(self) -> None:
@@ -251,7 +260,7 @@ class _Pumps:
 
 
 class _Tasks:
-    """The tasks of one job; none outlives it."""
+    """The tasks of one job; none outlives the job."""
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[Any]] = []
@@ -262,7 +271,9 @@ class _Tasks:
         return task
 
     async def cancel(self) -> None:
-        """Raises what one of them ended with: it is the sink's, or an error of ours."""
+        """Cancel all tasks and wait for them. Raises the exception of one that failed: the sink's,
+        or a defect.
+        """
         for task in self._tasks:
             task.cancel()
         waiting = [task for task in self._tasks if not task.done()]
@@ -274,7 +285,7 @@ class _Tasks:
 
 
 def _completed(usage: Usage, main: Optional[Exit]) -> Usage:
-    """With what the main process's own account says, where the enclosure's says nothing."""
+    """The usage, with the main process's own account where the enclosure reported none."""
     if main is None:
         return usage
     peak_bytes, cpu_s = usage.peak_memory_bytes, usage.cpu_s
@@ -286,7 +297,7 @@ def _completed(usage: Usage, main: Optional[Exit]) -> Usage:
 
 
 def _result(exited: asyncio.Future[Exit]) -> Optional[Exit]:
-    """None while it runs, and when nobody can tell any more."""
+    """How the process ended; None while it runs, and if that cannot be known."""
     if not exited.done() or exited.cancelled() or exited.exception() is not None:
         return None
     return exited.result()

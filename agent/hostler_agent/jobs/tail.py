@@ -1,4 +1,4 @@
-"""Log files that a command writes beside its output, read while they grow."""
+"""Reads log files that a command writes beside its output, while they grow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Callable, Optional
 
 from hostler_agent import machine
-from hostler_agent.jobs.clock import Clock, wait_any
+from hostler_agent.clock import Clock, wait_any
 
 POLL_S = 1.0
 READ_BYTES = 64 * 1024
@@ -19,7 +19,9 @@ READ_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class LogFile:
-    """`follow`: only what is added from now on, else all of it once it has changed."""
+    """A log file. `follow`: only what is appended from the start on; else all of it once it has
+    changed.
+    """
 
     name: str
     path: str
@@ -27,7 +29,7 @@ class LogFile:
 
 
 class Tail:
-    """Reads one log file. A file that is as it was before the command is not the command's."""
+    """Reads one log file. A file that the command leaves unchanged is not delivered."""
 
     def __init__(
         self, log: LogFile, deliver: Callable[[str, bytes], Awaitable[None]], clock: Clock
@@ -35,13 +37,13 @@ class Tail:
         self._log = log
         self._deliver = deliver
         self._clock = clock
-        self._before = _look(log.path)
+        self._before = _stat_regular(log.path)
         self._descriptor: Optional[int] = None
         self._identity: Optional[tuple[int, int]] = None
         self._offset = 0
 
     async def run(self, ended: asyncio.Future[None]) -> None:
-        """Until `ended`, and then once more, so that nothing is missed."""
+        """Deliver what is written until `ended`, and then once more, so that nothing is missed."""
         loop = asyncio.get_running_loop()
         try:
             last = False
@@ -66,8 +68,10 @@ class Tail:
         return b""
 
     def _reopen_if_replaced(self) -> None:
-        """Opens it when the command has made, changed or rotated it; rewinds when it was cut."""
-        now = _look(self._log.path)
+        """Open the file when the command has created, changed or rotated it; rewind if it was
+        truncated.
+        """
+        now = _stat_regular(self._log.path)
         if now is None:
             # Gone: whatever comes next is new.
             self._before = None
@@ -92,8 +96,8 @@ class Tail:
             self._descriptor = None
 
 
-def _look(path: str) -> Optional[os.stat_result]:
-    """None unless it is a regular file."""
+def _stat_regular(path: str) -> Optional[os.stat_result]:
+    """The file's status; None unless it is a regular file."""
     try:
         found = os.lstat(path)
     except OSError:

@@ -1,19 +1,19 @@
-"""Watches one job's limits: silence, duration, number of lines."""
+"""Enforces a job's limits of silence, duration and lines."""
 
 from __future__ import annotations
 
 from typing import Callable
 
-from hostler_agent.jobs.clock import Clock, Timer
+from hostler_agent.clock import Clock, Timer
 from hostler_agent.jobs.plan import JobLimits
 from hostler_agent.jobs.receipt import Ended
 
 
 class Watch:
-    """Calls `stop` (with how it ends and why) when a limit is passed; perhaps more than once.
+    """Calls `stop` with how the job ends and why when a limit is exceeded; perhaps more than once.
 
-    A job whose output we do not take, because the hub does not, is not silent: the time does not
-    count while `held_back`.
+    A job whose output is not taken, because the hub does not take it, is not silent: the time does
+    not count while `held_back`.
     """
 
     def __init__(self, limits: JobLimits, clock: Clock, stop: Callable[[Ended, str], None]) -> None:
@@ -27,14 +27,14 @@ class Watch:
         self._return_seen = False
 
     def start(self) -> None:
-        now = self._heard_at = self._clock.monotonic()
+        self._heard_at = self._clock.awake()
         if self._limits.timeout_s:
-            self._timers["silence"] = self._clock.call_at(
-                now + self._limits.timeout_s, self._check_silence
+            self._timers["silence"] = self._clock.call_later(
+                self._limits.timeout_s, self._check_silence
             )
         if self._limits.max_time_s:
-            self._timers["duration"] = self._clock.call_at(
-                now + self._limits.max_time_s, self._end_duration
+            self._timers["duration"] = self._clock.call_later(
+                self._limits.max_time_s, self._end_duration
             )
 
     def close(self) -> None:
@@ -47,16 +47,16 @@ class Watch:
         return self._holders_back > 0
 
     def heard(self) -> None:
-        """Output has arrived and now waits to be taken."""
+        """Output has arrived and waits to be taken."""
         self._holders_back += 1
 
     def taken(self) -> None:
-        """It has been taken."""
+        """Output that had arrived was taken; the silence begins anew."""
         self._holders_back -= 1
-        self._heard_at = self._clock.monotonic()
+        self._heard_at = self._clock.awake()
 
     def count_lines(self, data: bytes) -> None:
-        """A line ends with LF, CR or CR LF, as in Buildbot."""
+        """Count the lines in `data`. A line ends with LF, CR or CR LF, as in Buildbot."""
         allowed = self._limits.max_lines
         if allowed is None:
             return
@@ -70,12 +70,13 @@ class Watch:
 
     def _check_silence(self) -> None:
         limit_s = self._limits.timeout_s or 0.0
-        now = self._clock.monotonic()
+        now = self._clock.awake()
         silent_since = now if self.held_back else self._heard_at
         if now - silent_since >= limit_s:
             self._stop(Ended.SILENT, f"command timed out: {limit_s:g} seconds without output")
             return
-        self._timers["silence"] = self._clock.call_at(silent_since + limit_s, self._check_silence)
+        left_s = silent_since + limit_s - now
+        self._timers["silence"] = self._clock.call_later(left_s, self._check_silence)
 
     def _end_duration(self) -> None:
         why = f"command timed out: {self._limits.max_time_s:g} seconds elapsed"

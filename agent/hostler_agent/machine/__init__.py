@@ -1,4 +1,4 @@
-"""What the agent asks of its machine: the same functions for each platform, chosen here."""
+"""The machine: functions that each platform implements under the same name; chosen here."""
 
 from __future__ import annotations
 

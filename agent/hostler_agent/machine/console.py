@@ -1,4 +1,6 @@
-"""What programs on Windows write, as text: UTF-8 from some, the console's code page from others."""
+"""Decodes the output of programs on Windows: UTF-8 from some, the console's code page from
+others.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,10 @@ _MAX_HELD_BYTES = 8192
 
 
 class ConsoleDecoder(codecs.IncrementalDecoder):
-    """Decides line by line: UTF-8 if it is valid, else the code page.
+    """Decodes each line as UTF-8 if it is valid, else in the code page.
 
-    What is text in a code page and happens to be valid UTF-8 as well is hardly ever more than
-    ASCII. Whole lines, because a double-byte code page cannot be entered in the middle.
+    Text in a code page that happens to be valid UTF-8 is hardly ever more than ASCII. Whole lines
+    are decoded, because decoding a double-byte code page cannot begin in the middle of a character.
     """
 
     def __init__(self, code_page: str) -> None:
@@ -40,5 +42,5 @@ class ConsoleDecoder(codecs.IncrementalDecoder):
 
 
 def _end_of_lines(data: bytes) -> int:
-    """Where the last line ends; no code page has these bytes inside of a character."""
+    """The offset after the last line end; no code page has these bytes inside a character."""
     return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1

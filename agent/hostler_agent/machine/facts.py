@@ -1,8 +1,8 @@
-"""What the agent tells about itself and its machine when a hub asks (get_worker_info).
+"""What the agent reports about itself and its machine when a hub asks (get_worker_info).
 
 A stock Buildbot master needs `environ`, `system`, `basedir`, `numcpus`, `version`,
-`worker_commands` and `delete_leftover_dirs`, and turns whatever else is here into properties. Of
-the environment it gets an allowlist: Buildbot's own worker sends everything, secrets included.
+`worker_commands` and `delete_leftover_dirs`, and turns everything else into properties. It gets an
+allowlist of the environment: Buildbot's own worker sends everything, secrets included.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ MAX_INFO_FILES = 64
 
 
 def worker_info(basedir: Path, commands: Mapping[str, str]) -> dict[str, Any]:
-    """The map for a stock master; `commands` are the versions by command name."""
+    """The report for a stock master; `commands` maps commands to their versions."""
     return {
         **info_files(basedir / "info"),
         **machine_facts(basedir),
@@ -78,13 +78,15 @@ def worker_info(basedir: Path, commands: Mapping[str, str]) -> dict[str, Any]:
 
 
 def announced(commands: Mapping[str, str]) -> dict[str, str]:
-    """The commands' versions; the transfers' also under the names that Buildbot's steps ask for."""
+    """The commands' versions; those of transfers also under the names that Buildbot's steps ask
+    for.
+    """
     older = {OLDER_NAMES[name]: commands[name] for name in OLDER_NAMES if name in commands}
     return {**commands, **older}
 
 
 def machine_facts(workdir: Path) -> dict[str, Any]:
-    """What kind of machine this is: text and numbers, None where unknown. The disk is the one that
+    """Facts of the machine: texts and numbers, None where unknown. Disk sizes are of the disk that
     builds work on; sizes are in MiB.
     """
     host, architecture = machine.name()
@@ -106,7 +108,9 @@ def machine_facts(workdir: Path) -> dict[str, Any]:
 
 
 def disk_mb(path: Path) -> tuple[Optional[int], Optional[int]]:
-    """(size, free for us) of the disk that the directory is on, in MiB; None where unknown."""
+    """The size of the directory's disk, and what is free for this user, in MiB; None where
+    unknown.
+    """
     try:
         usage = shutil.disk_usage(path)
     except OSError:
@@ -115,7 +119,7 @@ def disk_mb(path: Path) -> tuple[Optional[int], Optional[int]]:
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those of the variables that are nobody's secret."""
+    """Those of the variables that never hold a secret."""
     return {
         # MessagePack takes no lone surrogates, which stand for bytes that are no UTF-8.
         name: value.encode("utf-8", "replace").decode()
@@ -125,7 +129,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def os_release(files: tuple[Path, ...] = OS_RELEASE_FILES) -> dict[str, Optional[str]]:
-    """os-release(5) with the keys in lower case after `os_`; OS_KEYS are always there."""
+    """The fields of os-release(5), in lower case after `os_`; OS_KEYS are always present."""
     facts: dict[str, Optional[str]] = dict.fromkeys(OS_KEYS)
     told = machine.os_release()
     if told:
@@ -150,7 +154,7 @@ def _assignments(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _unquoted(value: str) -> str:
-    """A shell word without its quotes; os-release allows only a backslash as an escape."""
+    """A shell word without its quotes. os-release allows only a backslash as an escape."""
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
         value = value[1:-1]
     plain = ""

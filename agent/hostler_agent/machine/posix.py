@@ -1,4 +1,4 @@
-"""The machine, where it is a Unix."""
+"""The machine, on POSIX systems."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OOM_SCORE_ADJ = -900
 
 
 def name() -> tuple[str, str]:
-    """(host name, processor architecture)"""
+    """The host name and the processor's architecture."""
     uname = os.uname()
     return uname.nodename, uname.machine
 
@@ -45,7 +45,7 @@ def cpu_count() -> int:
 
 
 def memory_mb() -> Optional[int]:
-    """The machine's memory in MiB; None where it cannot be known."""
+    """The machine's memory in MiB; None if it cannot be known."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     except (ValueError, OSError):
@@ -53,7 +53,7 @@ def memory_mb() -> Optional[int]:
 
 
 def boot_id() -> Optional[str]:
-    """Another one after each restart of the machine; None where there is none."""
+    """An id that changes with each restart of the machine; None if there is none."""
     try:
         return BOOT_ID_FILE.read_text("ascii").strip() or None
     except OSError:
@@ -61,7 +61,7 @@ def boot_id() -> Optional[str]:
 
 
 def os_release() -> dict[str, Optional[str]]:
-    """What /etc/os-release does not say."""
+    """Fields that /etc/os-release lacks."""
     return {}
 
 
@@ -71,15 +71,15 @@ def has_long_paths() -> Optional[bool]:
 
 
 def guard_against_oom() -> None:
-    """Let the kernel take the jobs before the agent, where we may. Whoever starts children from
-    this process resets it in them.
+    """Make the kernel's OOM killer prefer the jobs to the agent, if that is permitted. Child
+    processes must be reset to the default.
     """
     with contextlib.suppress(OSError):
         OOM_FILE.write_text(str(OOM_SCORE_ADJ), "ascii")
 
 
 def power_off() -> bool:
-    """Have the machine switched off; False where nothing that does it would."""
+    """Switch the machine off. Returns False if no way to do it works."""
     for argv in (["systemctl", "poweroff"], ["shutdown", "-h", "now"], ["poweroff"]):
         with contextlib.suppress(OSError):
             if subprocess.run(argv, stdin=subprocess.DEVNULL, check=False).returncode == 0:
@@ -93,42 +93,42 @@ def is_private(path: Path) -> bool:
 
 
 def shell() -> tuple[str, ...]:
-    """What comes before a command that is one string."""
+    """The arguments that precede a command that is one string."""
     return ("/bin/sh", "-c")
 
 
 def variable_name(given: str) -> str:
-    """An environment variable's name as os.environ has it."""
+    """The name of an environment variable as os.environ has it."""
     return given
 
 
 def output_decoder() -> codecs.IncrementalDecoder:
-    """For what programs write."""
+    """The decoder for programs' output."""
     return codecs.getincrementaldecoder("utf-8")("replace")
 
 
 def open_log(path: str) -> int:
-    """A descriptor to read what others write. Raises OSError.
+    """Open a file to read what others write, and return its descriptor. Raises OSError.
 
-    Not through a link, and not waiting for a writer: the path is a build's to choose.
+    Follows no link and does not wait for a writer, since a build chooses the path.
     """
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def make_fifo(path: str, mode: int) -> None:
-    """Raises OSError."""
+    """Make a named pipe. Raises OSError."""
     os.mkfifo(path, mode)
 
 
 def keep_owner(source: str, target: str) -> None:
-    """Gives a copy to the owner of what it was made from, where we may."""
+    """Give a copy the owner of its source, if that is permitted."""
     owner = os.lstat(source)
     with contextlib.suppress(PermissionError):
         os.chown(target, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def stop_signals() -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(ask to finish, demand to end at once)"""
+    """The signals that ask the agent to finish, and those that demand its end at once."""
     return (signal.SIGTERM, signal.SIGINT), (signal.SIGQUIT,)
 
 

@@ -1,8 +1,8 @@
-"""The notice that a spot instance gets two minutes before it is taken away (P16).
+"""The notice, two minutes ahead, that a spot instance will be taken away (P16).
 
-EC2 tells it at the instance's own metadata service, with the instant. From then on the agent takes
-no new command; those that run may end within the time that is left, less a margin in which the hub
-gives the rest to other workers.
+EC2 publishes it at the instance's metadata service, with the instant. From then on the agent takes
+no new command. Those that run may end within the time that is left, less a margin in which the hub
+gives the others to other workers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 if TYPE_CHECKING:
     from hostler_agent.clock import Clock
 
-LOOK_EVERY_S = 5.0
+POLL_EVERY_S = 5.0
 NOTICE_S = 120.0
 MARGIN_S = 30.0
 _SERVICE = "http://169.254.169.254"
@@ -32,60 +32,64 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Notice:
-    """What is about to be done to the instance, and in how many seconds."""
+    """What will be done to the instance, and in how many seconds."""
 
     action: str
     left_s: float
 
 
-class Interruption:
-    """Watches for the notice."""
+class SpotNoticeWatcher:
+    """Polls for the notice."""
 
-    def __init__(self, clock: Clock, look: Callable[[], Optional[Notice]]) -> None:
-        """`look` says what EC2 is about to do, None for nothing; it may block."""
+    def __init__(self, clock: Clock, query: Callable[[], Optional[Notice]]) -> None:
+        """`query` returns the notice, None if there is none; it may block."""
         self._clock = clock
-        self._look = look
+        self._query = query
 
     async def watch(self, noticed: Callable[[], None], late: Callable[[], None]) -> None:
-        """Calls `noticed` when the notice comes, `late` when what still runs must be given up."""
+        """Call `noticed` when the notice appears, and `late` when commands that still run must be
+        given up.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            notice = await loop.run_in_executor(None, self._look)
+            notice = await loop.run_in_executor(None, self._query)
             if notice is not None:
                 break
-            await self._clock.sleep(LOOK_EVERY_S)
+            await self._clock.sleep(POLL_EVERY_S)
         log.warning("EC2 will %s this instance in %.0f s", notice.action, notice.left_s)
         noticed()
         await self._clock.sleep(max(0.0, notice.left_s - MARGIN_S))
         late()
 
 
-def look(service: str = _SERVICE) -> Optional[Notice]:
-    """What the metadata service says, None for no notice. Never raises OSError."""
+def query(service: str = _SERVICE) -> Optional[Notice]:
+    """Ask the metadata service for the notice; None if there is none. Never raises OSError."""
     try:
         lifetime = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
-        token = _ask("PUT", f"{service}/latest/api/token", lifetime)
+        token = _request("PUT", f"{service}/latest/api/token", lifetime)
         known = {"X-aws-ec2-metadata-token": token}
-        answer = _ask("GET", f"{service}/latest/meta-data/spot/instance-action", known)
+        answer = _request("GET", f"{service}/latest/meta-data/spot/instance-action", known)
     except OSError:  # among them 404: there is no notice
         return None
     return _parsed(answer)
 
 
 def _parsed(answer: str) -> Notice:
-    """`{"action": "terminate", "time": "2017-09-18T08:22:00Z"}`; what is not so is a notice too."""
-    told: object = None
+    """Parse `{"action": "terminate", "time": "2017-09-18T08:22:00Z"}`. Any other text counts as a
+    notice too.
+    """
+    fields: object = None
     with contextlib.suppress(ValueError):
-        told = json.loads(answer)
-    if not isinstance(told, dict):
-        told = {}
-    action = told.get("action")
-    return Notice(action if isinstance(action, str) else "interrupt", _left_s(told.get("time")))
+        fields = json.loads(answer)
+    if not isinstance(fields, dict):
+        fields = {}
+    action = fields.get("action")
+    return Notice(action if isinstance(action, str) else "interrupt", _left_s(fields.get("time")))
 
 
 def _left_s(instant: object) -> float:
-    """Never more than a notice is given: the instance's clock may be wrong."""
-    longest_s = NOTICE_S - LOOK_EVERY_S
+    """The seconds left, at most what a notice gives: the instance's clock may be wrong."""
+    longest_s = NOTICE_S - POLL_EVERY_S
     try:
         end = datetime.strptime(str(instant), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
     except ValueError:
@@ -93,7 +97,7 @@ def _left_s(instant: object) -> float:
     return min(longest_s, max(0.0, end.timestamp() - time.time()))
 
 
-def _ask(method: str, url: str, headers: Mapping[str, str]) -> str:
+def _request(method: str, url: str, headers: Mapping[str, str]) -> str:
     # A proxy of the environment would be asked for a machine's own service.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, method=method, headers=dict(headers))  # noqa: S310 - ours

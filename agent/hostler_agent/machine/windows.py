@@ -1,4 +1,4 @@
-"""The machine, where it is Windows."""
+"""The machine, on Windows."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ _create_key = function(
 
 
 def name() -> tuple[str, str]:
-    """(host name, processor architecture)"""
+    """The host name and the processor's architecture."""
     return os.environ.get("COMPUTERNAME", ""), os.environ.get("PROCESSOR_ARCHITECTURE", "")
 
 
@@ -94,10 +94,10 @@ def memory_mb() -> Optional[int]:
 
 
 def boot_id() -> Optional[str]:
-    """Another one after each restart.
+    """An id that changes with each restart.
 
-    Windows has no such id, and the time of its boot moves when the clock is set. So it is a random
-    number of ours in a key of the registry that Windows forgets when it stops.
+    Windows has none, and its boot time moves when the clock is set. So it is a random number in a
+    registry key that Windows forgets when it stops.
     """
     key = ctypes.c_void_p()
     error = _create_key(
@@ -124,16 +124,17 @@ def boot_id() -> Optional[str]:
 
 
 def os_release() -> dict[str, Optional[str]]:
-    """In the terms of os-release(5)."""
+    """The system in the terms of os-release(5)."""
     version = sys.getwindowsversion()
     number = f"{version.major}.{version.minor}.{version.build}"
     return {"id": "windows", "id_like": None, "version_id": number, "version_codename": None}
 
 
 def has_long_paths() -> Optional[bool]:
-    """Whether paths of more than 260 characters work: Windows 10 and later, where it was told so.
+    """Whether paths of more than 260 characters work: on Windows 10 and later, if configured. None
+    if it cannot be known.
 
-    Each program must want them too, as Python does. None where it cannot be known.
+    A program must support them too, as Python does.
     """
     try:
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _FILE_SYSTEM_KEY) as key:
@@ -145,11 +146,11 @@ def has_long_paths() -> Optional[bool]:
 
 
 def guard_against_oom() -> None:
-    """Windows fails allocations and kills nobody."""
+    """Do nothing: Windows fails allocations and kills no process."""
 
 
 def power_off() -> bool:
-    """Have the machine switched off; False where nothing that does it would."""
+    """Switch the machine off. Returns False if no way to do it works."""
     try:
         ended = subprocess.run(["shutdown.exe", "/s", "/t", "0", "/f"], check=False)
     except OSError:
@@ -158,25 +159,28 @@ def power_off() -> bool:
 
 
 def shell() -> tuple[str, ...]:
-    """What comes before a command that is one string; /s keeps the string's own quotes."""
+    """The arguments that precede a command that is one string; /s keeps the string's own quotes."""
     default = ntpath.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "cmd.exe")
     return (os.environ.get("COMSPEC", default), "/d", "/s", "/c")
 
 
 def variable_name(given: str) -> str:
-    """An environment variable's name as os.environ has it: Path is PATH here."""
+    """The name of an environment variable as os.environ has it: Path is PATH here."""
     return given.upper()
 
 
 def output_decoder() -> codecs.IncrementalDecoder:
-    """For what programs write. Consoles have a code page, but many programs write UTF-8."""
+    """The decoder for programs' output. Consoles have a code page, but many programs write
+    UTF-8.
+    """
     return ConsoleDecoder(f"cp{_oem_code_page()}")
 
 
 def open_log(path: str) -> int:
-    """A descriptor to read what others write, without keeping them from renaming or removing it.
+    """Open a file to read what others write, without keeping them from renaming or removing it.
+    Returns its descriptor.
 
-    Raises OSError; not through a link.
+    Follows no link. Raises OSError.
     """
     share = api.SHARE_READ | api.SHARE_WRITE | api.SHARE_DELETE
     flags = api.FILE_FLAG_OPEN_REPARSE_POINT
@@ -185,16 +189,16 @@ def open_log(path: str) -> int:
 
 
 def make_fifo(path: str, _mode: int) -> None:
-    """Raises OSError: a named pipe is no file here."""
+    """Raise OSError: on Windows a named pipe is not a file."""
     raise OSError(errno.EINVAL, "Windows has no such files", path)
 
 
 def keep_owner(_source: str, _target: str) -> None:
-    """A copy belongs to whoever made it."""
+    """Do nothing: a copy belongs to whoever made it."""
 
 
 def stop_signals() -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(ask to finish, demand to end at once)"""
+    """The signals that ask the agent to finish, and those that demand its end at once."""
     # There is nobody who could send SIGTERM here.
     return (signal.SIGINT, signal.SIGBREAK), ()
 

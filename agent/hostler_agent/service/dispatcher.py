@@ -1,7 +1,8 @@
-"""This process as a Windows service: what the service manager is told, and what it asks for.
+"""This process as a Windows service: its reports to the service manager, and the manager's
+requests.
 
 The manager starts the process, waits until it reports (30 s), and calls it back in threads of its
-own; the process ends when its one service has. Loads on Windows only.
+own. The process ends when its one service has ended. Loads on Windows only.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ log = logging.getLogger(__name__)
 class ServiceProcess:
     """Runs `work` as the service `name`; what `work` returns is the service's exit code.
 
-    `end(within_s)` is called, in a thread of the manager's, when the service is to stop.
+    `end(within_s)` is called in a thread of the manager when the service is to stop.
     """
 
     def __init__(
@@ -90,8 +91,9 @@ class ServiceProcess:
         self._callbacks = (_Main(self._main), _Handler(self._control))
 
     def run(self) -> None:
-        """Returns when the service has stopped. Raises OSError for a process that the manager has
-        not started."""
+        """Return when the service has stopped. Raises OSError if the manager has not started this
+        process.
+        """
         table = (_Entry * 2)(_Entry(self._name, self._callbacks[0]))
         _dispatch(ctypes.byref(table))
 

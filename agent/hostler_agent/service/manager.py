@@ -1,6 +1,6 @@
-"""Windows' service manager: services made, looked at, started and removed. Nothing is decided here.
+"""Windows' service manager: creates, finds, starts and removes services. It decides nothing.
 
-Whatever fails raises OSError with `winerror`. Loads on Windows only.
+Every function raises OSError with `winerror`. Loads on Windows only.
 """
 
 from __future__ import annotations
@@ -133,7 +133,9 @@ _close = function(_ADVAPI32, "CloseServiceHandle", wintypes.BOOL, _HANDLE)
 
 @dataclass(frozen=True)
 class Definition:
-    """`start` is AUTO_START or DEMAND_START, `account` one that has no password."""
+    """A service's definition. `start` is AUTO_START or DEMAND_START; `account` is one without a
+    password.
+    """
 
     shown: str
     command: str
@@ -143,20 +145,22 @@ class Definition:
 
 @dataclass(frozen=True)
 class Status:
-    """`exit_code` is what it reported at its end, or Windows' reason why it did not begin."""
+    """A service's status. `exit_code` is what it reported at its end, or Windows' reason why it did
+    not start.
+    """
 
     state: int
     exit_code: int
 
 
 class Service:
-    """One service. Whoever has it open closes it: only then a deletion takes effect."""
+    """An open service. It must be closed: a deletion takes effect only then."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
 
     def definition(self) -> Definition:
-        """As the manager has it."""
+        """The definition as the manager has it."""
         needed = wintypes.DWORD()
         try:
             _query_config(self._handle, None, 0, ctypes.byref(needed))
@@ -171,7 +175,7 @@ class Service:
         return Definition(shown, command, found.start, account)
 
     def define(self, wanted: Definition) -> None:
-        """Change it; a service that runs is another only when it runs the next time."""
+        """Change the definition. A running service uses it when it is started the next time."""
         _change_config(
             self._handle,
             *(OWN_PROCESS, wanted.start, _ERROR_NORMAL, wanted.command),
@@ -179,12 +183,13 @@ class Service:
         )
 
     def describe(self, text: str) -> None:
-        """What people read of it."""
+        """Set the description that people read."""
         _change_config2(self._handle, _DESCRIPTION, ctypes.byref(_Text(text)))
 
     def restart_on_failure(self, delays_ms: Sequence[int], forgiven_s: int) -> None:
-        """After each of the delays, the last one for all that follow; also when it ends by itself
-        with an error, not only when its process is killed."""
+        """Restart the service after each of the delays, and after the last one for all that follow;
+        also if it ends by itself with an error, not only if its process is killed.
+        """
         actions = (_Action * len(delays_ms))(*(_Action(_RESTART, delay) for delay in delays_ms))
         wanted = _FailureActions(forgiven_s, None, None, len(delays_ms), actions)
         _change_config2(self._handle, _FAILURE_ACTIONS, ctypes.byref(wanted))
@@ -203,11 +208,13 @@ class Service:
         return Status(found.state, found.exit_code)
 
     def start(self) -> None:
-        """Returns when its process has reported to the manager, or raises why it did not."""
+        """Start the service. Returns when its process has reported to the manager; raises the
+        reason if it did not.
+        """
         _start(self._handle, 0, None)
 
     def ask_to_stop(self) -> None:
-        """One that does not run is not asked."""
+        """Ask the service to stop. Does nothing if it does not run."""
         try:
             _control(self._handle, _CONTROL_STOP, ctypes.byref(_Status()))
         except OSError as error:
@@ -215,7 +222,9 @@ class Service:
                 raise
 
     def delete(self) -> None:
-        """It is gone when it is stopped and nobody has it open; twice does no harm."""
+        """Delete the service. It disappears when it is stopped and nobody has it open. A second
+        call does nothing.
+        """
         try:
             _delete(self._handle)
         except OSError as error:
@@ -227,7 +236,7 @@ class Service:
 
 
 def create(name: str, wanted: Definition) -> Service:
-    """A new one, which does not run yet."""
+    """Create a service, which does not run yet."""
     manager = _made(_open_manager(None, None, _CONNECT | _CREATE_SERVICE))
     try:
         handle = _create_service(
@@ -240,7 +249,7 @@ def create(name: str, wanted: Definition) -> Service:
 
 
 def find(name: str, *, to_change: bool = True) -> Optional[Service]:
-    """The one of that name, or None."""
+    """Open the service of that name; None if there is none."""
     manager = _made(_open_manager(None, None, _CONNECT))
     try:
         handle = _open_service(manager, name, _ALL_ACCESS if to_change else _LOOK)

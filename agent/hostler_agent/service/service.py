@@ -1,13 +1,13 @@
-"""The agent as a Windows service: installed, removed, and run by Windows' service manager.
+r"""The agent as a Windows service: installed, removed, and run by Windows' service manager.
 
-The service is python.exe itself, told `service run`, so that it is the same program with the same
-packages as in a console; the single file, `agent.pyz`, will do.
+The service runs python.exe itself with `service run`, so that it is the same program with the same
+packages as in a console; the single file, `agent.pyz`, works as well.
 
-It runs as an account of its own (`NT SERVICE\\<name>`), which may do nothing but what it is granted
-here: to read its configuration and to write its workdir.
+It runs under an account of its own (`NT SERVICE\<name>`), which may do only what it is granted
+here: read its configuration and write its workdir.
 
-To stop it means to drain it (`serving`); when the machine shuts down, the deadline is Windows' own
-and short. A failure is for the service manager to restart.
+Stopping it drains it (`serving`). When the machine shuts down, the deadline is Windows' own, and
+short. After a failure the service manager restarts it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ _LOG_BYTES = 5 * 2**20
 
 @dataclass(frozen=True)
 class Installation:
-    """`account` None is the service's own; whoever chooses another one grants it what it needs."""
+    """What to install. `account` None is the service's own; another account must be granted its
+    rights by the operator.
+    """
 
     name: str
     config_file: Path
@@ -68,8 +70,9 @@ class Installation:
 
 
 def prepare(directories: Sequence[Path], *, is_trial: bool = False) -> str:
-    """Makes those that are not there, for their owner, the system and its administrators alone.
-    Raises ConfigurationError, also for one that is open to others."""
+    """Create missing directories for their owner, the system and its administrators alone. Raises
+    ConfigurationError, also if one is open to others.
+    """
     missing = [each for each in directories if not each.exists()]
     try:
         for each in directories:
@@ -83,8 +86,10 @@ def prepare(directories: Sequence[Path], *, is_trial: bool = False) -> str:
 
 
 def install(wanted: Installation, *, is_trial: bool = False) -> str:
-    """Adds the service, to start with the machine, or makes one that is there the same; does not
-    start it. Returns which; a trial only says what would be. Raises ConfigurationError."""
+    """Add the service, to start with the machine, or change an existing one to match; does not
+    start it. Returns which of these was done; a trial only says what would be. Raises
+    ConfigurationError.
+    """
     try:
         service = manager.find(wanted.name)
         if service is None:
@@ -103,7 +108,9 @@ def install(wanted: Installation, *, is_trial: bool = False) -> str:
 
 
 def remove(name: str, *, is_trial: bool = False) -> str:
-    """Stops it, waits for that, and removes it, where there is one. Raises ConfigurationError."""
+    """Stop the service, wait for its end, and remove it, if it exists. Raises
+    ConfigurationError.
+    """
     try:
         service = manager.find(name)
         if service is None:
@@ -118,7 +125,7 @@ def remove(name: str, *, is_trial: bool = False) -> str:
 
 
 def run(name: str, config: Config) -> None:
-    """For the service manager alone: returns when the service has stopped."""
+    """Run as the service; for the service manager alone. Returns when the service has stopped."""
     _log_to_file(config)
     serving = Serving(lambda: config)
     try:
@@ -142,7 +149,7 @@ def _add(wanted: Installation) -> None:
 
 
 def _equip(service: manager.Service, wanted: Installation) -> None:
-    """What is not in its definition. Raises OSError or ConfigurationError."""
+    """Set up what is not in the service's definition. Raises OSError or ConfigurationError."""
     service.describe(f"Runs builds for {wanted.config.hub}")
     service.restart_on_failure(_RESTARTS_MS, _FORGIVEN_S)
     if wanted.account is None:
@@ -167,7 +174,7 @@ def _command(wanted: Installation) -> list[str]:
 
 
 def _grant(wanted: Installation, account: str) -> None:
-    """Raises ConfigurationError."""
+    """Grant the account its rights. Raises ConfigurationError."""
     config = wanted.config
     config.workdir.mkdir(parents=True, exist_ok=True)
     read, modify = "R", "(OI)(CI)M"
@@ -185,7 +192,7 @@ def _grant(wanted: Installation, account: str) -> None:
 
 
 def _log_to_file(config: Config) -> None:
-    """A service has no console; its log is beside the state that it keeps in its workdir."""
+    """Log to a file beside the state in the workdir, as a service has no console."""
     directory = config.workdir / STATE_DIRECTORY
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     handler = logging.handlers.RotatingFileHandler(

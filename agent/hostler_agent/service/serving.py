@@ -1,6 +1,6 @@
-"""An agent whose end is asked for from another thread: how a service runs it.
+"""An agent that can be ended from another thread, as a service runs it.
 
-To stop it means to drain it: no new commands, and those that run may finish until a deadline.
+Stopping it drains it: it takes no new commands, and those that run may finish until a deadline.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class Serving:
-    """Runs in one thread; `end` may be called in any, also before it runs.
+    """Runs the agent in one thread; `end` may be called in any thread, also before `run`.
 
-    What `prepare` raises, `run` does.
+    `run` raises what `prepare` raises.
     """
 
     def __init__(self, prepare: Callable[[], Config], again_s: float = AGAIN_S) -> None:
@@ -35,8 +35,9 @@ class Serving:
         self._is_ending = threading.Event()
 
     def run(self) -> int:
-        """Until it is asked to end; an instance's agent also until its hub sends it away. Returns
-        its exit code; raises ConfigurationError."""
+        """Run until asked to end; an instance's agent also until its hub orders it away. Returns
+        its exit code. Raises ConfigurationError.
+        """
         from hostler_agent.run import run  # noqa: PLC0415
 
         config = self._prepare()
@@ -49,7 +50,7 @@ class Serving:
             log.info("looking whether the hub wants this worker again")
 
     def end(self, within_s: float) -> None:
-        """Drain it for so long, and then stop it."""
+        """Drain the agent for `within_s` seconds, and then stop it."""
         self._within_s = within_s
         self._is_ending.set()
         loop = self._loop

@@ -1,1 +1,1 @@
-"""Windows' own functions, by ctypes."""
+"""Functions of Windows, called by ctypes."""

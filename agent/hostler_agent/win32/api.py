@@ -1,7 +1,7 @@
-"""The part of the Windows API that the agent uses, typed. Nothing is decided here.
+"""The part of the Windows API that the agent uses, with types. It decides nothing.
 
-ctypes and not pywin32, because agent.pyz cannot carry compiled modules. Whatever fails raises
-OSError with `winerror`. Loads on Windows only.
+It uses ctypes and not pywin32, because agent.pyz cannot carry compiled modules. Every function
+raises OSError with `winerror`. Loads on Windows only.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Handle:
 
     @property
     def value(self) -> int:
-        """Raises ValueError when it is closed: its number may be another object's by now."""
+        """The handle's number. Raises ValueError if it is closed: the number may be another
+        object's by now.
+        """
         if self._value is None:
             raise ValueError("the handle is closed")
         return self._value
@@ -92,19 +94,19 @@ class Handle:
         return self.value
 
     def detach(self) -> int:
-        """Gives it to the caller to close."""
+        """Give the handle to the caller, who must close it."""
         value, self._value = self.value, None
         return value
 
     def close(self) -> None:
-        """Twice does no harm."""
+        """Close the handle. A second call does nothing."""
         value, self._value = self._value, None
         if value is not None:
             _close_handle(value)
 
 
 def function(library: ctypes.WinDLL, name: str, result: Any, *arguments: Any) -> Any:
-    """A function of a library; one that returns BOOL raises OSError for FALSE."""
+    """A function of a library. One that returns BOOL raises OSError for FALSE."""
     found = getattr(library, name)
     found.restype = result
     found.argtypes = arguments
@@ -160,7 +162,7 @@ _set_file_information = function(
 
 
 def inheritable() -> SecurityAttributes:
-    """For a handle that a child is to get."""
+    """Security attributes for a handle that a child process inherits."""
     return SecurityAttributes(ctypes.sizeof(SecurityAttributes), None, True)
 
 
@@ -171,20 +173,20 @@ def create_file(
     flags: int = 0,
     security: Optional[SecurityAttributes] = None,
 ) -> Handle:
-    """Opens what exists already: a file, a directory, a pipe or a device."""
+    """Open what exists already: a file, a directory, a pipe or a device."""
     by_reference = None if security is None else ctypes.byref(security)
     return made(_create_file(path, access, share, by_reference, OPEN_EXISTING, flags, None))
 
 
 def made(value: Optional[int]) -> Handle:
-    """The handle that a function has returned; raises OSError when it has not."""
+    """Take the handle that a function returned. Raises OSError if the function failed."""
     if value is None or value in (0, INVALID_HANDLE_VALUE):
         raise last_error()
     return Handle(value)
 
 
 def is_signaled(handle: Handle, timeout_ms: int = 0) -> bool:
-    """Whether a process has ended; waits for that as long as told."""
+    """Whether a process has ended. Waits for that up to `timeout_ms`."""
     return bool(_wait(handle.value, timeout_ms) == 0)
 
 
@@ -195,7 +197,7 @@ def file_information(handle: Handle) -> FileInformation:
 
 
 def set_attributes(handle: Handle, attributes: int) -> None:
-    """Of an open file: FILE_ATTRIBUTE_*."""
+    """Set the attributes (FILE_ATTRIBUTE_*) of an open file."""
     information = _BasicInformation()
     information.FileAttributes = attributes
     size_bytes = ctypes.sizeof(information)

@@ -1,4 +1,4 @@
-"""Who may touch a file or another object of Windows, as text (SDDL); loads on Windows only."""
+"""Access rights of files and other objects of Windows, written in SDDL. Loads on Windows only."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ _security_of_text = function(
 
 
 def attributes(sddl: str) -> SecurityAttributes:
-    """For something that is to be made. What it points to stays as long as the process."""
+    """Security attributes for a new object. What they point to lives as long as the process."""
     descriptor = ctypes.c_void_p()
     _security_of_text(sddl, _REVISION, ctypes.byref(descriptor), None)
     size_bytes = ctypes.sizeof(SecurityAttributes)
@@ -95,12 +95,16 @@ def attributes(sddl: str) -> SecurityAttributes:
 
 
 def make_directory(path: Path) -> None:
-    """One that is its owner's alone from the beginning. Raises OSError, if it exists as well."""
+    """Create a directory that only its owner, the system and administrators may use. Raises
+    OSError, also if it exists.
+    """
     _create_directory(str(path), ctypes.byref(attributes(OWNER_ONLY)))
 
 
 def make_file(path: Path) -> Handle:
-    """The same for a file, open for writing."""
+    """Create a file with the same rights, and open it for writing. Raises OSError, also if it
+    exists.
+    """
     owner_only = ctypes.byref(attributes(OWNER_ONLY))
     access = GENERIC_READ | GENERIC_WRITE
     return made(_create_file(str(path), access, SHARE_READ, owner_only, _CREATE_NEW, 0x80, None))

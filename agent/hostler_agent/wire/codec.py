@@ -17,7 +17,7 @@ import msgpack
 from hostler_agent.wire.errors import LimitExceeded, ProtocolError
 
 if TYPE_CHECKING:
-    from hostler_agent.wire.limits import Limits
+    from hostler_agent.wire.limits import MessageLimits
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -38,7 +38,7 @@ def joined(head: dict[str, Any], body: bytes) -> bytes:
     return b"".join((bytes((0x80 | keys,)), front[1:], memoryview(body)[1:]))
 
 
-def decode(frame: bytes, limits: Limits) -> dict[str, Any]:
+def decode(frame: bytes, limits: MessageLimits) -> dict[str, Any]:
     """The map in `frame`: LimitExceeded when it is too big, ProtocolError when it is not one."""
     size = len(frame)
     if size > limits.message_size_bytes:
@@ -72,7 +72,7 @@ def _refuse_extension(code: int, data: bytes) -> Any:
     raise ProtocolError(f"message has an extension type ({code}, {len(data)} bytes)")
 
 
-def _unpack(frame: bytes, limits: Limits) -> Any:
+def _unpack(frame: bytes, limits: MessageLimits) -> Any:
     census = _Census(limits.items)
     size = len(frame)
     try:

@@ -206,7 +206,7 @@ class HubSettings(Record):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Limits(Record):
+class CommandLimits(Record):
     """What all processes of a command may use together; null is no limit.
 
     `cpu_percent` is of all the machine's processors. An agent that cannot enforce one that is
@@ -218,7 +218,7 @@ class Limits(Record):
     cpu_percent: Optional[int] = None
 
     @classmethod
-    def parse(cls, where: str, mapping: Mapping[str, Any]) -> Limits:
+    def parse(cls, where: str, mapping: Mapping[str, Any]) -> CommandLimits:
         return cls(**take_map(where, mapping, dict.fromkeys(_LIMITS, optional(POSITIVE))))
 
 
@@ -234,7 +234,7 @@ class CommandTerms(Record):
     lease: str
     epoch: int
     raw: bool = True
-    limits: Optional[Limits] = None
+    limits: Optional[CommandLimits] = None
     batch_files: bool = False
 
     _keys: ClassVar[Keys] = {
@@ -262,7 +262,7 @@ class CommandTerms(Record):
         where = f"start_command.args.{NAME}"
         taken = take_map(where, take("start_command.args", args, NAME, MAP), cls._keys)
         if taken["limits"] is not None:
-            taken["limits"] = Limits.parse(f"{where}.limits", taken["limits"])
+            taken["limits"] = CommandLimits.parse(f"{where}.limits", taken["limits"])
         return cls(**{**taken, "batch_files": bool(taken["batch_files"])})
 
 

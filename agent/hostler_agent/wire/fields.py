@@ -11,7 +11,7 @@ from hostler_agent.wire.errors import ProtocolError
 
 
 @dataclass(frozen=True)
-class Kind:
+class FieldType:
     """A kind of value: its name in error messages, the test for it, and may it be left out?"""
 
     name: str
@@ -39,35 +39,37 @@ def _is_text_list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
 
 
-Keys = Mapping[str, Kind]
+Keys = Mapping[str, FieldType]
 """What a map must hold: the kind of value by key."""
 
-ANY = Kind("anything", lambda _: True)
-BOOLEAN = Kind("a boolean", lambda value: isinstance(value, bool))
-BYTES = Kind("bytes", lambda value: isinstance(value, bytes))
-INTEGER = Kind("an integer", _is_integer)
-LENGTH = Kind("a length", lambda value: _is_integer(value) and value >= 0)
-POSITIVE = Kind("a positive integer", lambda value: _is_integer(value) and value > 0)
-DURATION = Kind("a duration in seconds", lambda value: _is_number(value) and value >= 0)
-NUMBER = Kind("a number", _is_number)
-TEXT = Kind("a string", lambda value: isinstance(value, str))
-MAP = Kind("a map", lambda value: isinstance(value, dict))
-LIST = Kind("a list", lambda value: isinstance(value, (list, tuple)))
-PAIRS = Kind("a list of [name, value] pairs", _is_pair_list)
-TEXTS = Kind("a list of strings", _is_text_list)
+ANY = FieldType("anything", lambda _: True)
+BOOLEAN = FieldType("a boolean", lambda value: isinstance(value, bool))
+BYTES = FieldType("bytes", lambda value: isinstance(value, bytes))
+INTEGER = FieldType("an integer", _is_integer)
+LENGTH = FieldType("a length", lambda value: _is_integer(value) and value >= 0)
+POSITIVE = FieldType("a positive integer", lambda value: _is_integer(value) and value > 0)
+DURATION = FieldType("a duration in seconds", lambda value: _is_number(value) and value >= 0)
+NUMBER = FieldType("a number", _is_number)
+TEXT = FieldType("a string", lambda value: isinstance(value, str))
+MAP = FieldType("a map", lambda value: isinstance(value, dict))
+LIST = FieldType("a list", lambda value: isinstance(value, (list, tuple)))
+PAIRS = FieldType("a list of [name, value] pairs", _is_pair_list)
+TEXTS = FieldType("a list of strings", _is_text_list)
 
 
-def optional(kind: Kind) -> Kind:
+def optional(kind: FieldType) -> FieldType:
     """The same kind, or null, or left out."""
-    return Kind(f"{kind.name} or null", lambda value: value is None or kind.accepts(value), False)
+    return FieldType(
+        f"{kind.name} or null", lambda value: value is None or kind.accepts(value), False
+    )
 
 
-def nullable(kind: Kind) -> Kind:
+def nullable(kind: FieldType) -> FieldType:
     """The same kind or null, but it must be there."""
     return replace(optional(kind), required=True)
 
 
-def take(where: str, mapping: Mapping[str, Any], key: str, kind: Kind) -> Any:
+def take(where: str, mapping: Mapping[str, Any], key: str, kind: FieldType) -> Any:
     """`mapping[key]`, which must be there and be of that kind; `where` names the operation."""
     if key not in mapping:
         raise ProtocolError(f"{where}: key {key!r} is missing")

@@ -12,7 +12,7 @@ MEBIBYTE = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Limits:
+class MessageLimits:
     """What the receiver of a direction accepts.
 
     `message_size_bytes` bounds one frame, `depth` the nesting of its containers, `items` the
@@ -25,5 +25,5 @@ class Limits:
     in_flight: int = 64
 
 
-TO_HUB = Limits(message_size_bytes=1 * MEBIBYTE)
-TO_AGENT = Limits(message_size_bytes=8 * MEBIBYTE)
+TO_HUB = MessageLimits(message_size_bytes=1 * MEBIBYTE)
+TO_AGENT = MessageLimits(message_size_bytes=8 * MEBIBYTE)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from hostler_agent.wire import codec
 from hostler_agent.wire.errors import LimitExceeded, ProtocolError, RemoteError, TooManyInFlight
 from hostler_agent.wire.fields import INTEGER, TEXT, take
-from hostler_agent.wire.limits import TO_AGENT, TO_HUB, Limits
+from hostler_agent.wire.limits import TO_AGENT, TO_HUB, MessageLimits
 from hostler_agent.wire.messages import (
     AGENT_OPERATIONS,
     HUB_OPERATIONS,
@@ -97,8 +97,8 @@ class Session:
     def __init__(
         self,
         role: Role,
-        limits: Optional[Limits] = None,
-        peer_limits: Optional[Limits] = None,
+        limits: Optional[MessageLimits] = None,
+        peer_limits: Optional[MessageLimits] = None,
     ) -> None:
         """`limits` is what we accept, `peer_limits` what the peer does; see `limits`."""
         self._operations = OPERATIONS[role]
@@ -149,7 +149,7 @@ class Session:
     def refuse(self, seq_number: int, reason: str) -> bytes:
         """The frame that answers a request with an error."""
         self._unanswered.discard(seq_number)
-        return self._frame(Response(seq_number, _told(reason), is_exception=True).body())
+        return self._frame(Response(seq_number, _transmissible(reason), is_exception=True).body())
 
     def abandon(self, token: object) -> None:
         """Wait no longer for this token's answer (its deadline has passed)."""
@@ -181,7 +181,7 @@ class Session:
             return None
         token = self._tokens.pop(response.seq_number)
         if response.is_exception:
-            return Failed(token, RemoteError(_told(str(response.result))))
+            return Failed(token, RemoteError(_transmissible(str(response.result))))
         return Answered(token, response.result)
 
     def _receive_request(self, op: str, seq_number: int, mapping: dict[str, Any]) -> Event:
@@ -210,6 +210,6 @@ class Session:
         return frame
 
 
-def _told(reason: str) -> str:
+def _transmissible(reason: str) -> str:
     """An error's text as it may travel: short, and without the lone surrogates of file names."""
     return reason[:4096].encode("utf-8", "replace").decode()

@@ -15,7 +15,8 @@ from hostler_agent.wire.errors import ProtocolError
 from hostler_agent.wire.extension import OUTPUT, RECEIPT, Output, Receipt
 from hostler_agent.wire.text import text_bytes
 from hostler_hub.builds import states
-from hostler_hub.builds.artifacts.transfers import Transfer, TransferRefused
+from hostler_hub.builds.artifacts.transfers import Transfer
+from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import LogWriter
 from hostler_hub.builds.states import StepOutcome
 
@@ -51,8 +52,14 @@ class CommandRun:
     receipt: Receipt | None = None
     told: dict[str, Any] = field(default_factory=dict)
     said: dict[str, bytes] = field(default_factory=dict)
+    # The outcome of a command that has ended after the hub interrupted it.
+    interrupted: StepOutcome | None = None
     # The hub's own failure in this command, which counts for more than the agent's account of it.
     trouble: StepOutcome | None = None
+
+    def result(self) -> StepOutcome:
+        """The outcome of a command that is over; of an interrupted one, the hub's account of it."""
+        return self.interrupted or self.outcome.result()
 
     async def update(self, pairs: Sequence[Sequence[Any]]) -> None:
         """Take an update; returns when what it said is durable.

@@ -28,7 +28,7 @@ from hostler_hub.specs.build import BuildSpec
 from hostler_hub.store import builds
 from hostler_hub.store import logs as log_rows
 from hostler_hub.store.errors import LogGap
-from hostler_hub.workers.agents.session import ConnectionLost
+from hostler_hub.workers.errors import ConnectionLost
 
 _log = structlog.get_logger(__name__)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hostler_hub.builds.errors import StepFailed
 from hostler_hub.specs.build import BuildSpec
 from hostler_hub.specs.fields import is_absolute
 from hostler_hub.specs.step import FILE_SIZE_BYTES, PROPERTY_SIZE, StepSpec
@@ -24,10 +25,6 @@ GLOB_FILES = 10_000
 _WILD = re.compile(r"[*?\[]")
 _PROPERTY_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]{0,127})=(.*)", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-
-
-class StepFailed(Exception):
-    """The commands went well, but what they brought is not what the step is for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ from hostler_agent.wire.errors import RemoteError
 from hostler_agent.wire.extension import ENDING, LOST, STOPPING, CommandTerms
 from hostler_hub.builds import states
 from hostler_hub.builds.artifacts.exchange import Exchange
-from hostler_hub.builds.artifacts.transfers import TransferRefused
 from hostler_hub.builds.command import CommandRun, survivors
+from hostler_hub.builds.errors import CommandGone, StepFailed, TransferRefused
 from hostler_hub.builds.logs import Logs, StepKey
 from hostler_hub.builds.states import Interruption, StepOutcome
-from hostler_hub.builds.step_kinds import KINDS, Call, Place, StepFailed, Wanted
+from hostler_hub.builds.step_kinds import KINDS, Call, Place, Wanted
 from hostler_hub.builds.timeouts import Patience
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.waiters import Waiters
@@ -34,9 +34,10 @@ from hostler_hub.specs.build import BuildSpec
 from hostler_hub.specs.step import Limits, effective
 from hostler_hub.store import logs as log_rows
 from hostler_hub.store.engine import Store
-from hostler_hub.workers.agents.session import AgentSession, ConnectionLost
+from hostler_hub.workers.agents.session import AgentSession
 from hostler_hub.workers.agents.sessions import Sessions
 from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.errors import ConnectionLost
 
 # How long an interrupted command may take beyond its own SIGTERM grace before we give up on it.
 INTERRUPT_MARGIN_S = 30.0
@@ -46,10 +47,6 @@ _ENDING_S = 1.0
 _MISSING = b"\n[the rest was lost in an outage of the hub's database]\n"
 # More output than that is no property's value.
 OUTPUT_SIZE_BYTES = 1024 * 1024
-
-
-class CommandGone(Exception):
-    """The agent lives and has lost the build's command: the attempt cannot go on."""
 
 
 class StepRun:
@@ -118,7 +115,7 @@ class StepRun:
             while True:
                 call = script.send(brought)
                 await self._perform(call)
-                outcome = self.command.outcome.result()
+                outcome = self.command.result()
                 if outcome.state != states.SUCCESS:
                     return self._failed(outcome)
                 brought = await self._collect(call)
@@ -148,7 +145,7 @@ class StepRun:
             if not self.command.outcome.done() and self._stop.done():
                 self.command.outcome.set_result(_interrupted(self._stop.result()))
             if self.command.outcome.done():
-                if self.command.outcome.result().state != states.SUCCESS:
+                if self.command.result().state != states.SUCCESS:
                     self._discard()
                 return
             self._discard()
@@ -233,9 +230,7 @@ class StepRun:
             {closed, command.outcome}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED
         )
         if command.outcome.done():
-            ended = command.outcome.result()
-            command.outcome = asyncio.get_running_loop().create_future()
-            command.outcome.set_result(replace(_interrupted(why), rc=ended.rc))
+            command.interrupted = replace(_interrupted(why), rc=command.outcome.result().rc)
         elif not closed.done():
             text = f"{why.text}; the agent did not end it in time"
             command.outcome.set_result(replace(_interrupted(why), text=text, clean=False))
@@ -286,9 +281,9 @@ def workspace(session: AgentSession, lease: Lease) -> str:
     return f"{session.basedir}/builds/{lease.build}.{lease.attempt}"
 
 
-def _on_the_wire(limits: Limits) -> extension.Limits:
+def _on_the_wire(limits: Limits) -> extension.CommandLimits:
     memory_bytes = None if limits.memory_mb is None else limits.memory_mb * 2**20
-    return extension.Limits(memory_bytes, limits.processes, limits.cpu_percent)
+    return extension.CommandLimits(memory_bytes, limits.processes, limits.cpu_percent)
 
 
 def _interrupted(why: Interruption) -> StepOutcome:

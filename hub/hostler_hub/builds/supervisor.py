@@ -14,12 +14,13 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, RowMapping
 
+from hostler_hub.builds.errors import CommandGone
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.runner import Runner
-from hostler_hub.builds.step_runner import CommandGone, Services
+from hostler_hub.builds.step_runner import Services
 from hostler_hub.lifecycle import commands, events
 from hostler_hub.runtime.tasks import Tasks
-from hostler_hub.scheduling.backlog import Backlog, retry_delay_s
+from hostler_hub.scheduling.backlog import RETRY, Backlog
 from hostler_hub.scheduling.lease import Lease
 from hostler_hub.scheduling.planner import Waiting
 from hostler_hub.specs.build import BuildSpec
@@ -201,7 +202,7 @@ class Supervisor:
     def _loss(self, runner: Runner, reason: str) -> _Loss:
         now, lease = self._services.clock.now(), runner.lease
         retry = lease.attempt <= runner.spec.retry.on_loss
-        return _Loss(lease, reason, now, now + retry_delay_s(lease.attempt) if retry else None)
+        return _Loss(lease, reason, now, now + RETRY.delay_s(lease.attempt) if retry else None)
 
     def _given_back(self, runner: Runner, loss: _Loss, state: str | None) -> None:
         """The lease has ended in the store, and the build is in ``state``."""

@@ -1,7 +1,7 @@
-"""The heart: what becomes of a worker, decided without I/O.
+"""The lifecycle core: decides what happens to a worker, without I/O.
 
-``step(worker, event) -> (worker, commands)``. The shell around it (``workers.controller``)
-persists the new worker before it executes a command, and turns each outcome into the next event.
+``step(worker, event) -> (worker, commands)``. The shell around it (``workers.controller``) stores
+the new worker before it executes a command, and turns each outcome into the next event.
 """
 
 from hostler_hub.lifecycle import commands, events

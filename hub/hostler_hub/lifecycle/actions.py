@@ -1,4 +1,4 @@
-"""What each row of the table does. An action edits the draft and returns the next state."""
+"""The actions of the table's rows. An action edits the draft and returns the next state."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LOOK_AGAIN_S = 1.0
 
 
 def stay(draft: Draft, _event: events.Event) -> State:
-    """Nothing changes; the row is there because the event may rightly arrive."""
+    """Change nothing. The row exists because the event can arrive in this state."""
     return draft.worker.state
 
 
@@ -59,7 +59,7 @@ def start(draft: Draft, event: events.Wanted) -> State:
     draft.set(epoch=epoch, instance=Instance(event.instance, epoch), destroy_attempts=0)
     draft.order(commands.Create(event.instance, epoch))
     draft.timer(Timer.ATTACH, draft.worker.policy.missing_timeout_s)
-    draft.look_later()
+    draft.schedule_check()
     return SUBSTANTIATING
 
 
@@ -88,7 +88,7 @@ def attach(draft: Draft, event: events.Attached) -> State:
     if draft.worker.gate is Gate.OPEN:
         draft.set(failed_starts=0)
     limit_uptime(draft)
-    draft.idle(at_least_s=first_lease_s(draft))
+    draft.start_idle_timer(at_least_s=first_lease_s(draft))
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
 
@@ -107,7 +107,9 @@ def attach_permanent(draft: Draft, event: events.Attached) -> State:
 
 
 def reattach(draft: Draft, event: events.Attached) -> State:
-    """The same instance on a new connection replaces the half-open old one at once (A4)."""
+    """Replace the connection at once: the same instance has a new one, and the old one is half-open
+    (A4).
+    """
     old = draft.worker.connection
     if old is not None:
         draft.order(commands.SendAway(old, "replaced by a newer connection of the same agent"))
@@ -118,7 +120,7 @@ def reattach(draft: Draft, event: events.Attached) -> State:
     if (reason := why_over(draft.worker)) is not None:
         return wind_down(draft, reason)
     if not draft.worker.in_use and Timer.IDLE not in draft.worker.timers:
-        draft.idle(at_least_s=first_lease_s(draft))
+        draft.start_idle_timer(at_least_s=first_lease_s(draft))
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
 
@@ -134,9 +136,9 @@ def _connect(draft: Draft, event: events.Attached) -> None:
     draft.set(connection=event.connection, resumable=event.resumable)
     draft.examine()
     if draft.worker.gate is Gate.OPEN or not draft.worker.failed_starts:
-        draft.found()  # else it may have failed again, and people were told so already
+        draft.clear_missing()  # else it may have failed again, and people were told so already
     if Timer.CHECK not in draft.worker.timers and not draft.worker.policy.permanent:
-        draft.look_later()
+        draft.schedule_check()
 
 
 def first_lease_s(draft: Draft) -> float:
@@ -144,7 +146,9 @@ def first_lease_s(draft: Draft) -> float:
 
 
 def limit_uptime(draft: Draft) -> None:
-    """Counted from when the agent attached first: an instance that boots slowly is as good."""
+    """Start the timer for max_uptime, counted from the first attach: a slow boot does not shorten
+    it.
+    """
     draft.cancel(Timer.UPTIME)
     limit, since = draft.worker.policy.max_uptime_s, draft.worker.up_since
     if limit is not None and since is not None and not draft.worker.policy.permanent:
@@ -160,7 +164,9 @@ def _set_handle(draft: Draft, handle: Any) -> None:
 
 
 def lease(draft: Draft, event: events.Leased) -> State:
-    """The dispatcher asks why_not_leasable() under the same lock, so a refusal is its mistake."""
+    """Add the lease. The dispatcher asked why_not_leasable() under the same lock, so a refusal here
+    is a defect of it.
+    """
     refusal = why_not_leasable(draft.worker)
     if refusal is not None:
         raise IllegalTransition(draft.worker.name, draft.worker.state, event, f": {refusal}")
@@ -181,14 +187,16 @@ def release(draft: Draft, event: events.Released) -> State:
 
 
 def _distrust(draft: Draft, cause: str) -> None:
-    """V10: a slot that did not come back clean is not used again on this instance."""
+    """A slot did not come back clean: quarantine the worker and, unless it is permanent, mark its
+    instance as tainted, so that it gets no further build (V10).
+    """
     draft.quarantine(f"a slot did not come back clean: {cause}")
     if not draft.worker.policy.permanent:
         draft.set(tainted=True)
 
 
 def why_over(worker: Worker) -> str | None:
-    """Why an instance that was kept for its leases only has to go now that they are over."""
+    """Why an instance without leases has to go, if it was only kept for them; else None."""
     if worker.in_use:
         return None
     if worker.tainted:
@@ -197,7 +205,7 @@ def why_over(worker: Worker) -> str | None:
 
 
 def after_release(draft: Draft) -> State:
-    """What becomes of an instance when a slot of it, or all of it, was given back."""
+    """Decide about the instance after a lease of a build or an operator has ended."""
     worker = draft.worker
     if worker.leases:
         draft.order(commands.OfferSlots())
@@ -205,12 +213,12 @@ def after_release(draft: Draft) -> State:
     if worker.tainted:
         return fail(draft, "a slot did not come back clean")
     if worker.mode is Mode.DRAINING:
-        return rest_machine(draft, "drained")
+        return stop_in_good_order(draft, "drained")
     if (worn := why_retiring(worker)) is not None:
         return wind_down(draft, worn)
     if worker.policy.build_wait_timeout_s == 0 and not worker.policy.permanent:
-        return rest_machine(draft, "build_wait_timeout is 0")
-    draft.idle()
+        return stop_in_good_order(draft, "build_wait_timeout is 0")
+    draft.start_idle_timer()
     draft.order(commands.OfferSlots())
     return SUBSTANTIATED
 
@@ -219,7 +227,9 @@ def after_release(draft: Draft) -> State:
 
 
 def detach(draft: Draft, event: events.Detached) -> State:
-    """The agent is gone; the instance may not be, and its builds may still be running (A6)."""
+    """Record that the agent is gone. The instance may still exist, and its builds may still run
+    (A6).
+    """
     draft.disconnect()
     draft.order(commands.Resolve("duplicate", "the connection that was contested has ended"))
     if event.leaves:
@@ -235,7 +245,7 @@ def detach(draft: Draft, event: events.Detached) -> State:
     draft.cancel(Timer.IDLE)
     # 30 s more than the agent gives itself, which kills its jobs 30 s early (A7).
     draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
-    draft.expect()
+    draft.await_agent()
     if not draft.worker.policy.permanent:
         assert draft.worker.instance is not None
         draft.order(commands.Inspect(draft.worker.instance.id))
@@ -255,27 +265,29 @@ def give_up_reconnect(draft: Draft, event: events.TimerFired) -> State:
         draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
         return SUBSTANTIATED
     if draft.worker.policy.permanent:
-        draft.missing(reason)
+        draft.report_missing(reason)
         return leave_permanent(draft)
-    draft.missing(reason)
+    draft.report_missing(reason)
     draft.quarantine(reason)
     return fail(draft, reason)
 
 
 def report_missing(draft: Draft, _event: events.TimerFired) -> State:
-    draft.missing(f"not attached for {draft.worker.policy.missing_timeout_s:g} s")
+    draft.report_missing(f"not attached for {draft.worker.policy.missing_timeout_s:g} s")
     return LATENT
 
 
 def miss_agent(draft: Draft, event: events.TimerFired) -> State:
-    """Its builds may still come back until their leases are over; an idle instance is replaced."""
+    """Report the worker as missing. Its builds may resume until their leases end; an idle instance
+    is replaced.
+    """
     if event.keep_s is not None:
         draft.timer(Timer.MISSING, event.keep_s)
         return SUBSTANTIATED
     if draft.worker.in_use and not draft.worker.leases:
         return SUBSTANTIATED  # a person may have good reasons to stop the agent
     reason = f"its agent has been gone for {draft.worker.policy.missing_timeout_s:g} s"
-    draft.missing(reason)
+    draft.report_missing(reason)
     if draft.worker.leases or draft.worker.policy.permanent:
         return SUBSTANTIATED
     draft.quarantine(reason)
@@ -283,14 +295,14 @@ def miss_agent(draft: Draft, event: events.TimerFired) -> State:
 
 
 def leave_permanent(draft: Draft) -> State:
-    """Its agent is gone, and with it all that there was of an instance."""
+    """The agent of a permanent worker is gone, so there is no instance any more."""
     draft.lose_person("its agent is gone")
     draft.cancel(*(timer for timer in draft.worker.timers if timer not in _OUTLIVE_INSTANCES))
     _part_with_instance(draft)
     if draft.worker.removing:
         draft.order(commands.Forget())
     else:
-        draft.expect()
+        draft.await_agent()
     return LATENT
 
 
@@ -303,10 +315,10 @@ def _part_with_instance(draft: Draft) -> None:
 # --- looking -------------------------------------------------------------------------------------
 
 
-def look(draft: Draft, _event: events.TimerFired) -> State:
+def check_instance(draft: Draft, _event: events.TimerFired) -> State:
     assert draft.worker.instance is not None
     draft.order(commands.Inspect(draft.worker.instance.id))
-    draft.look_later()
+    draft.schedule_check()
     return draft.worker.state
 
 
@@ -342,14 +354,16 @@ def inspected_up(draft: Draft, event: events.Inspected) -> State:
 
 
 def fail(draft: Draft, reason: str) -> State:
-    """Leave for good because something went wrong: what can be known of it is kept."""
+    """Stop the instance because something went wrong, and collect evidence of it."""
     return wind_down(draft, reason, failure=reason)
 
 
-def rest_machine(draft: Draft, reason: str) -> State:
-    """Leave in good order, though wanted again some day: the machine may be kept for that.
+def stop_in_good_order(draft: Draft, reason: str) -> State:
+    """Stop the instance in good order, so that the driver may keep its machine for the next
+    instance.
 
-    Not one that is to be renewed, or whose agent is not there to say that all is well with it.
+    The machine is not kept if it is to be renewed, or if no agent is attached that could say it is
+    sound.
     """
     return wind_down(draft, reason, keep=draft.worker.attached and is_sound(draft.worker))
 
@@ -357,7 +371,9 @@ def rest_machine(draft: Draft, reason: str) -> State:
 def wind_down(
     draft: Draft, reason: str, failure: str | None = None, *, keep: bool = False
 ) -> State:
-    """Leave for good: leases lost, agent sent away, instance destroyed until proven gone."""
+    """Stop the instance for good: end its leases, send its agent away, and destroy it until it is
+    proven gone.
+    """
     draft.lose_leases(reason, still_running=True)
     draft.lose_person(reason)
     draft.cancel(*(timer for timer in draft.worker.timers if timer not in _OUTLIVE_INSTANCES))
@@ -377,7 +393,7 @@ def stop_compromised(draft: Draft, event: events.Compromised) -> State:
 def stop_unwanted(draft: Draft, event: events.Unwanted) -> State:
     if draft.worker.in_use:
         return draft.worker.state  # V9: busy is never guessed
-    return rest_machine(draft, event.cause)
+    return stop_in_good_order(draft, event.cause)
 
 
 def stop_idle(draft: Draft, event: events.TimerFired) -> State:
@@ -386,11 +402,11 @@ def stop_idle(draft: Draft, event: events.TimerFired) -> State:
     if event.keep_s is not None:
         draft.timer(Timer.IDLE, event.keep_s)
         return SUBSTANTIATED
-    return rest_machine(draft, "idle for build_wait_timeout")
+    return stop_in_good_order(draft, "idle for build_wait_timeout")
 
 
 def stop_old(draft: Draft, _event: events.TimerFired) -> State:
-    """max_uptime: not under a build, but no new one either (V9)."""
+    """max_uptime has passed: stop an idle instance; one with builds gets no further build (V9)."""
     reason = f"it has been up for its {draft.worker.policy.max_uptime_s:g} s"
     if not draft.worker.in_use:
         return wind_down(draft, reason)
@@ -407,7 +423,7 @@ def note_refused(draft: Draft, event: events.Refused) -> State:
 def stop_for_hub(draft: Draft, _event: events.HubStopping) -> State:
     if draft.worker.in_use or draft.worker.policy.permanent:
         return draft.worker.state
-    return rest_machine(draft, "the hub stops")
+    return stop_in_good_order(draft, "the hub stops")
 
 
 def try_destroy_again(draft: Draft, _event: events.TimerFired) -> State:
@@ -420,8 +436,8 @@ def note_destroy_failed(draft: Draft, event: events.DestroyFailed) -> State:
     return INSUBSTANTIATING
 
 
-def rest(draft: Draft, _event: events.Destroyed | events.Forgotten) -> State:
-    """Proven gone: only now does the row say so (V3)."""
+def become_latent(draft: Draft, _event: events.Destroyed | events.Forgotten) -> State:
+    """The instance is proven gone; only now does the row say so (V3)."""
     if draft.worker.policy.permanent:
         return leave_permanent(draft)
     draft.cancel(Timer.DESTROY)

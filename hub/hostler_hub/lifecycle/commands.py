@@ -1,4 +1,4 @@
-"""What the core orders. Every command is idempotent: after a crash it is simply ordered again."""
+"""The commands that the core orders. Each is idempotent: after a crash it is ordered again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Create(Command):
 
 @dataclass(frozen=True, slots=True)
 class Inspect(Command):
-    """Look whether the instance is there; answered by Inspected."""
+    """Ask the driver whether the instance exists; answered by Inspected."""
 
     instance: str
 
@@ -32,9 +32,9 @@ class Inspect(Command):
 class Destroy(Command):
     """Stop the instance and prove it gone; answered by Destroyed or DestroyFailed.
 
-    ``failure`` says what went wrong, if that is why it is stopped: evidence is gathered first.
-    ``keep``: it ends in good order, so that its machine may be kept, stopped, for the next instance
-    where the driver does that.
+    ``failure`` says what went wrong if the instance is stopped because of it: evidence is collected
+    first. ``keep``: the instance ends in good order, so its machine may be kept, stopped, for the
+    next instance, where the driver can do that.
     """
 
     instance: str
@@ -55,8 +55,9 @@ class CancelTimer(Command):
 
 @dataclass(frozen=True, slots=True)
 class Examine(Command):
-    """Compare the machine of the agent on this connection with what is expected; answered by
-    Examined, or not at all when the connection is lost meanwhile."""
+    """Compare the machine of the agent on this connection with what its worker expects. Answered by
+    Examined, or not at all if the connection is lost meanwhile.
+    """
 
     connection: str
     exam: int
@@ -65,7 +66,7 @@ class Examine(Command):
 
 @dataclass(frozen=True, slots=True)
 class SendAway(Command):
-    """Tell the agent on this connection to go away and not to come back, then close."""
+    """Tell the agent on this connection to end and not to come back; then close the connection."""
 
     connection: str
     reason: str
@@ -75,7 +76,8 @@ class SendAway(Command):
 class LoseLeases(Command):
     """Give the builds of these leases back to the queue.
 
-    ``still_running``: nothing says that the builds have ended on the instance, which is to end.
+    ``still_running``: there is no evidence that the builds have ended on the instance, which is to
+    be stopped.
     """
 
     leases: tuple[str, ...]
@@ -93,12 +95,14 @@ class TellPerson(Command):
 
 @dataclass(frozen=True, slots=True)
 class OfferSlots(Command):
-    """Something became possible: let the dispatcher look."""
+    """A slot may have become free: wake the dispatcher."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notify(Command):
-    """Tell people of an incident; nothing more is said of one that is open already (V16)."""
+    """Open an incident and notify people. Does nothing if one of this kind is open for the worker
+    (V16).
+    """
 
     incident: str
     detail: str
@@ -106,7 +110,7 @@ class Notify(Command):
 
 @dataclass(frozen=True, slots=True)
 class Resolve(Command):
-    """An incident is over, if one of this kind is open."""
+    """Close the worker's incident of this kind, if one is open."""
 
     incident: str
     detail: str
@@ -114,4 +118,4 @@ class Resolve(Command):
 
 @dataclass(frozen=True, slots=True)
 class Forget(Command):
-    """The worker was removed and its last instance is proven gone: delete its row."""
+    """Delete the worker's row: it was removed, and its last instance is proven gone."""

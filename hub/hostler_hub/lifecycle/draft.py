@@ -1,4 +1,4 @@
-"""One transition in the making: the worker as it will be, and the commands that go with it."""
+"""A transition being made: the new worker, and the commands that belong to it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from types import MappingProxyType
 from typing import Any
 
 from hostler_hub.lifecycle import commands
+from hostler_hub.lifecycle.backoff import Backoff
 from hostler_hub.lifecycle.jitter import delay_to_next_s
 from hostler_hub.lifecycle.model import Gate, Mode, Timer, Worker
 
-QUARANTINE_FIRST_S = 10.0
-QUARANTINE_LONGEST_S = 3600.0
-DESTROY_RETRY_FIRST_S = 1.0
-DESTROY_RETRY_LONGEST_S = 300.0
+QUARANTINE = Backoff(first_s=10.0, longest_s=3600.0)
+DESTROY_RETRY = Backoff(first_s=1.0, longest_s=300.0)
 STOP_ALARM_S = 900.0
 TELLING_STARTS = 2
 ATTACHED_INTERVALS = 6
 
 
 class Draft:
-    """Collects what an action does. The state itself is assigned by ``step()`` alone."""
+    """Collects the changes and commands of an action. Only ``step()`` assigns the state."""
 
     def __init__(self, worker: Worker, at: float) -> None:
         self.worker = worker
@@ -45,10 +44,12 @@ class Draft:
                 self.set(timers=MappingProxyType(left))
                 self.order(commands.CancelTimer(timer))
 
-    def look_later(self) -> None:
-        """Within the interval; a thousand that came up together are not looked at together.
+    def schedule_check(self) -> None:
+        """Schedule the next inspection within the worker's interval, at a time that depends on the
+        instance's id: a thousand that started together are not inspected together.
 
-        An agent that is attached says by that that its instance is there.
+        While its agent is attached the interval is longer: the connection shows that the instance
+        exists.
         """
         assert self.worker.instance is not None
         interval_s = self.worker.policy.check_instance_interval_s
@@ -57,16 +58,17 @@ class Draft:
         self.timer(Timer.CHECK, delay_to_next_s(self.worker.instance.id, self.at, interval_s))
 
     def quarantine(self, reason: str) -> None:
-        """10 s, doubling to an hour; the doubling is kept until a build finishes (P7)."""
-        backoff = self.worker.backoff_s * 2 or QUARANTINE_FIRST_S
-        backoff = min(backoff, QUARANTINE_LONGEST_S)
+        """Quarantine the worker: 10 s, doubling to an hour. The doubling is reset when a build
+        finishes (P7).
+        """
+        length_s = QUARANTINE.after_s(self.worker.backoff_s)
         self.set(
-            backoff_s=backoff,
-            quarantine_until=self.at + backoff,
+            backoff_s=length_s,
+            quarantine_until=self.at + length_s,
             quarantine_reason=reason,
             last_error=reason,
         )
-        self.timer(Timer.QUARANTINE, backoff)
+        self.timer(Timer.QUARANTINE, length_s)
 
     def leave_quarantine(self) -> None:
         self.set(quarantine_until=None, quarantine_reason=None)
@@ -75,7 +77,9 @@ class Draft:
             self.examine()  # somebody says that it was mended, or nobody does: look
 
     def examine(self) -> None:
-        """Have the attached agent's machine looked at before anybody gets a slot of it."""
+        """Order an examination of the attached agent's machine. Nobody gets a slot before it is
+        answered.
+        """
         connection, expects = self.worker.connection, self.worker.policy.expects
         if connection is None or expects is None:
             self.set(gate=Gate.OPEN)
@@ -87,34 +91,37 @@ class Draft:
     def disconnect(self) -> None:
         self.set(connection=None, gate=Gate.OPEN)
 
-    def missing(self, reason: str) -> None:
-        """One incident is told once: while it lasts nothing more is said (V16)."""
-        self._miss(reason)
+    def report_missing(self, reason: str) -> None:
+        """Mark the worker as missing and open the incident, once for as long as it lasts (V16)."""
+        self._mark_missing(reason)
         self.order(commands.Notify("missing", reason))
 
     def start_failed(self, reason: str, *, never_attached: bool = False) -> None:
-        """Who never attached is missing at once, who failed otherwise the second time in a row;
-        people are told the second time, of either (P8): the first may be an accident.
+        """Count a failed start. A worker whose agent never attached is missing at once, any other
+        after the second failure in a row. People are notified after the second failure in either
+        case (P8), as the first may be an accident.
         """
         self.set(failed_starts=self.worker.failed_starts + 1)
         if self.worker.failed_starts >= TELLING_STARTS:
             times = self.worker.failed_starts
-            self.missing(f"{times} starts in a row have failed, the last one: {reason}")
+            self.report_missing(f"{times} starts in a row have failed, the last one: {reason}")
         elif never_attached:
-            self._miss(reason)
+            self._mark_missing(reason)
 
-    def _miss(self, reason: str) -> None:
+    def _mark_missing(self, reason: str) -> None:
         if self.worker.missing_since is None:
             self.set(missing_since=self.at, missing_reason=reason)
 
-    def found(self) -> None:
+    def clear_missing(self) -> None:
         if self.worker.missing_since is not None:
             self.order(commands.Resolve("missing", "its agent is attached"))
         self.set(missing_since=None, missing_reason=None)
         self.cancel(Timer.MISSING)
 
-    def expect(self) -> None:
-        """Nobody is attached who should be: gone for missing_timeout, the worker is missing."""
+    def await_agent(self) -> None:
+        """Start the timer after which the worker counts as missing, because no agent is
+        attached.
+        """
         if self.worker.mode is Mode.ACTIVE and self.worker.missing_since is None:
             self.timer(Timer.MISSING, self.worker.policy.missing_timeout_s)
 
@@ -124,7 +131,9 @@ class Draft:
             self.set(leases=())
 
     def lose_person(self, reason: str) -> None:
-        """A person loses the worker; who only waits for it goes on waiting."""
+        """End the lease of an operator who has the worker. One who only waits for it goes on
+        waiting.
+        """
         person = self.worker.person
         if person is not None and person.granted:
             self.end_person(reason)
@@ -135,16 +144,16 @@ class Draft:
         self.set(person=None)
         self.cancel(Timer.PERSON)
 
-    def idle(self, at_least_s: float = 0.0) -> None:
-        """Nobody holds a lease: count down, unless the owner keeps the instance."""
+    def start_idle_timer(self, at_least_s: float = 0.0) -> None:
+        """No lease is left: start the idle timer, unless the owner keeps idle instances."""
         wait = self.worker.policy.build_wait_timeout_s
         if wait >= 0 and not self.worker.policy.permanent:
             self.timer(Timer.IDLE, max(wait, at_least_s))
 
     def destroy(self, failure: str | None = None, *, keep: bool = False) -> None:
-        """Order the destroy; until it is answered no second one goes out (P10).
+        """Order the destroy. Until it is answered, no second one is ordered (P10).
 
-        One that is ordered again never keeps the machine: nobody knows any more how it ended.
+        A repeated destroy never keeps the machine, since it is unknown how far the first one came.
         """
         assert self.worker.instance is not None
         self.cancel(Timer.DESTROY)
@@ -152,10 +161,11 @@ class Draft:
         self.order(commands.Destroy(self.worker.instance.id, failure, keep))
 
     def retry_destroy(self, error: str) -> None:
-        """Try again for ever, 1 s to 5 min apart: the row is kept and shows the error (P13, V3)."""
+        """Schedule the next try, 1 s to 5 min later, without end: the row stays and shows the error
+        (P13, V3).
+        """
         attempts = self.worker.destroy_attempts + 1
-        wait = min(DESTROY_RETRY_FIRST_S * 2 ** min(attempts - 1, 20), DESTROY_RETRY_LONGEST_S)
         self.set(destroying=False, destroy_attempts=attempts, last_error=error)
-        self.timer(Timer.DESTROY, wait)
+        self.timer(Timer.DESTROY, DESTROY_RETRY.delay_s(attempts))
         if self.at - self.worker.state_since >= STOP_ALARM_S:
             self.order(commands.Notify("stop_failed", error))

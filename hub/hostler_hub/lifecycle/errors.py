@@ -1,14 +1,21 @@
-"""LifecycleError > IllegalTransition (a row the table does not have), InvariantViolated."""
+"""What the lifecycle core raises; each is a defect of the hub.
+
+LifecycleError
+├── IllegalTransition    the table has no row for the event, or the row not this next state
+└── InvariantViolated    a worker breaks one of the invariants V1 to V18
+"""
 
 from __future__ import annotations
 
 
 class LifecycleError(Exception):
-    """The lifecycle core was asked for, or arrived at, something that must not be."""
+    """Base of the errors of the lifecycle core."""
 
 
 class IllegalTransition(LifecycleError):
-    """An event that the table has no row for, or whose row was left by a door it does not have."""
+    """The table has no row for this state and event, or its row does not allow the state that the
+    action returned.
+    """
 
     def __init__(self, worker: str, state: str, event: object, detail: str = "") -> None:
         self.worker = worker

@@ -1,4 +1,4 @@
-"""What can happen to a worker. Every event says when (``at``, seconds since the epoch)."""
+"""What can happen to a worker. ``at`` is when, in seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hostler_hub.lifecycle.model import Mode, OperatorLease, Policy, Presence, T
 
 @dataclass(frozen=True, slots=True)
 class Because:
-    """By which rule, and on which numbers, somebody decided; for the log of decisions."""
+    """The rule and the numbers of a decision, for the decision log."""
 
     rule: str
     build: str | None = None
@@ -28,7 +28,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted(Event):
-    """A build, or an operator, wants the worker up. ``instance`` is a fresh ULID to start it as."""
+    """A build or an operator wants the worker to be up. ``instance`` is a fresh ULID for its
+    instance.
+    """
 
     instance: str
     cause: str
@@ -37,7 +39,7 @@ class Wanted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unwanted(Event):
-    """Nobody needs the instance any more: stop it if no lease holds it."""
+    """Nobody needs the instance any more: it is stopped unless it has a lease."""
 
     cause: str
     because: Because | None = None
@@ -53,7 +55,7 @@ class Created(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateFailed(Event):
-    """The driver's create raised. The instance may exist all the same (P1)."""
+    """The driver's create raised. The instance may exist nevertheless (P1)."""
 
     instance: str
     error: str
@@ -61,9 +63,9 @@ class CreateFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attached(Event):
-    """An agent that proved instance, epoch and token is connected and answered its settings.
+    """An agent with the right instance, epoch and token has connected and answered its settings.
 
-    A permanent worker's agent arrives with a fresh ULID and without an epoch.
+    A permanent worker's agent brings a fresh ULID and no epoch.
     """
 
     instance: str
@@ -75,7 +77,9 @@ class Attached(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detached(Event):
-    """``leaves``: the agent has said that it does not come back, and has ended its commands."""
+    """The agent's connection has ended. ``leaves``: the agent said that it will not come back, and
+    has ended its commands.
+    """
 
     connection: str
     cause: str
@@ -84,8 +88,9 @@ class Detached(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined(Event):
-    """The attached agent's machine was compared with what is expected of it; ``cause``: with what
-    outcome. ``exam`` says which Examine this answers."""
+    """The attached agent's machine was compared with what its worker expects. ``cause`` is the
+    result in words, ``exam`` the number of the Examine that this answers.
+    """
 
     exam: int
     met: bool
@@ -96,7 +101,7 @@ class Examined(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compromised(Event):
-    """The instance's one-time token was used by somebody else too: neither can be trusted."""
+    """A second party has used the instance's one-time token, so neither can be trusted."""
 
     instance: str
     cause: str
@@ -104,7 +109,7 @@ class Compromised(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused(Event):
-    """Somebody tried to attach as this worker and was sent away; ``alarm``: people should look."""
+    """An attempt to attach as this worker was refused. ``alarm``: people should be notified."""
 
     cause: str
     alarm: bool = False
@@ -120,7 +125,9 @@ class Leased(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released(Event):
-    """A lease ended. ``finished``: the build has a result; ``clean``: V10's condition holds."""
+    """A lease has ended. ``finished``: the build has a result. ``clean``: the slot may be used
+    again (V10).
+    """
 
     lease: str
     finished: bool
@@ -130,7 +137,7 @@ class Released(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonAsked(Event):
-    """A person asks for the whole worker; they get it once it is up and no build is on it."""
+    """An operator asks for the whole worker, and gets it once it is up and no build is on it."""
 
     lease: OperatorLease
 
@@ -142,7 +149,7 @@ class PersonAsked(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonRenewed(Event):
-    """The person's lease, or their wait for it, lasts until another instant."""
+    """The operator's lease, or their wait for it, lasts until another instant."""
 
     lease: str
     until: float
@@ -153,7 +160,9 @@ class PersonRenewed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonLeft(Event):
-    """A person's lease ends, or their wait for it. ``keep``: None is what they asked for first."""
+    """An operator's lease, or their wait for it, ends. ``keep`` overrides what they asked for; None
+    does not.
+    """
 
     lease: str
     cause: str
@@ -170,7 +179,9 @@ class ModeSet(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimerFired(Event):
-    """``keep_s``: what the timer would end is needed, or must be kept; ask again after so long."""
+    """A timer is due. ``keep_s``: the instance that it would stop is needed; set the timer again
+    for so long.
+    """
 
     timer: Timer
     keep_s: float | None = None
@@ -188,7 +199,7 @@ class Inspected(Event):
 class Destroyed(Event):
     """The driver has positive evidence that the instance is gone (V3).
 
-    ``kept``: its machine is there, stopped, for the worker's next instance.
+    ``kept``: its machine still exists, stopped, for the worker's next instance.
     """
 
     instance: str
@@ -203,7 +214,7 @@ class DestroyFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgotten(Event):
-    """Somebody has looked and says that the instance, whose destroy keeps failing, is gone."""
+    """An operator has checked that the instance, whose destroy keeps failing, is gone."""
 
     instance: str
     cause: str
@@ -211,7 +222,9 @@ class Forgotten(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redefined(Event):
-    """The owner changed the definition; ``restart``: a running instance no longer fits it."""
+    """The owner changed the definition. ``restart``: a running instance does not fit it any
+    more.
+    """
 
     policy: Policy
     restart: bool
@@ -224,9 +237,11 @@ class Removed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered(Event):
-    """The hub started and found this worker in its store: pick up what was under way."""
+    """The hub has started and found this worker in its store: it resumes what was in progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubStopping(Event):
-    """The hub stops: idle instances go, leased ones stay to be taken up at the next start."""
+    """The hub stops. Idle instances are stopped; leased ones stay, and are resumed at the next
+    start.
+    """

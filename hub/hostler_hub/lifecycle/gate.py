@@ -1,9 +1,9 @@
-"""The gate: whether the machine that has attached is the one its worker's definition promises.
+"""The gate: whether the attached agent's machine is as the worker's definition expects.
 
-Every attach shuts it until the machine was looked at (``Draft.examine()``); builds that run go on
-meanwhile. What differs is no accident that waiting mends, so an instance of ours is replaced, and
-counts as a start that failed; a permanent worker stays attached, and is looked at again when its
-quarantine ends or somebody resumes it: nobody's word is taken for it.
+Each attach closes the gate until the machine was examined (``Draft.examine()``); running builds go
+on meanwhile. A difference does not go away by waiting, so an instance of the hub is replaced, and
+counts as a failed start. A permanent worker stays attached, and is examined again when its
+quarantine ends or an operator resumes it: it is not trusted before it was examined.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def pass_or_shut(draft: Draft, event: events.Examined) -> State:
 
 def _pass(draft: Draft) -> State:
     draft.set(gate=Gate.OPEN, failed_starts=0)
-    draft.found()
+    draft.clear_missing()
     draft.order(commands.Resolve(actions.UNFIT, "it has all that is expected of it"))
     if Timer.IDLE in draft.worker.timers:
-        draft.idle(at_least_s=actions.FIRST_LEASE_S)
+        draft.start_idle_timer(at_least_s=actions.FIRST_LEASE_S)
     draft.order(commands.OfferSlots())
     return State.SUBSTANTIATED
 

@@ -1,4 +1,6 @@
-"""The invariants V1 to V18 as far as one worker shows them; checked after every step."""
+"""The invariants V1 to V18, as far as they show in one worker. They are checked after every
+step.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ _UP = {State.SUBSTANTIATING, State.SUBSTANTIATED}
 
 
 def check(worker: Worker) -> None:
-    """Raise InvariantViolated if ``worker`` is what no worker may be."""
+    """Raise InvariantViolated if ``worker`` breaks an invariant."""
     for rule in _RULES:
         complaint = rule(worker)
         if complaint is not None:
@@ -19,8 +21,9 @@ def check(worker: Worker) -> None:
 
 
 def check_transition(before: Worker, after: Worker) -> None:
-    """V4 and V3 over one step: a new instance means a new epoch, and none is skipped over. V11: no
-    lease of a machine that was not looked at."""
+    """Check the invariants that compare a worker before and after a step. V4 and V3: a new instance
+    has the next epoch. V11: a machine that was not examined gets no lease.
+    """
     if before.gate is not Gate.OPEN and set(after.leases) - set(before.leases):
         raise InvariantViolated(f"V11 worker {after.name}: leased before it was looked at")
     if after.epoch < before.epoch:
@@ -85,7 +88,7 @@ def _orders_are_obeyed(worker: Worker) -> str | None:
 
 
 def _something_will_happen(worker: Worker) -> str | None:
-    """V17: no state waits for an event that need not come."""
+    """V17: every state has a timer or an answer to wait for."""
     state, timers, policy = worker.state, worker.timers, worker.policy
     waits = {
         "starts without a deadline": state is State.SUBSTANTIATING and Timer.ATTACH not in timers,

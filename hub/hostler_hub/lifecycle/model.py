@@ -1,8 +1,8 @@
-"""What is known of a worker: five facts kept apart, never multiplied into product states.
+"""The model of a worker: five facts that are kept apart, and not multiplied into one state.
 
-*mode* is what the operator wants, *state* what became of the instance, *connection* whether its
-agent is attached, *leases* who uses it, *quarantine* whether it may be used. Instants are seconds
-since the epoch, durations seconds.
+*mode* is what the operator wants, *state* is what became of the instance, *connection* says whether
+its agent is attached, *leases* who uses it, and *quarantine* whether it may be used. Instants are
+seconds since the epoch, durations are seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Mode(StrEnum):
 
 
 class State(StrEnum):
-    """What became of the worker's instance, in Buildbot's terms."""
+    """The state of the worker's instance, in Buildbot's terms."""
 
     LATENT = "latent"
     SUBSTANTIATING = "substantiating"
@@ -42,7 +42,7 @@ class Gate(StrEnum):
 
 
 class Presence(StrEnum):
-    """What a driver saw of an instance. UNKNOWN is never taken for GONE (P3, V3)."""
+    """What a driver reports of an instance. UNKNOWN never counts as GONE (P3, V3)."""
 
     RUNNING = "running"
     GONE = "gone"
@@ -50,7 +50,7 @@ class Presence(StrEnum):
 
 
 class Timer(StrEnum):
-    """What a worker waits for."""
+    """The timers of a worker."""
 
     ATTACH = "attach"  # the agent of a new instance
     CHECK = "check"  # the next look at the instance
@@ -81,7 +81,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One incarnation of a worker. ``handle`` is what the driver returned, once it has."""
+    """One incarnation of a worker. ``handle`` is what the driver returned; None before that."""
 
     id: str
     epoch: int
@@ -109,7 +109,7 @@ class OperatorLease:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker as the core sees it; replaced, never changed."""
+    """A worker as the core sees it. Immutable: a step returns a new one."""
 
     name: str
     policy: Policy
@@ -150,7 +150,9 @@ class Worker:
 
     @property
     def in_use(self) -> bool:
-        """Whether a build or a person holds it: then it is not stopped unasked (V9)."""
+        """Whether a build or an operator has a lease: then the instance is not stopped without an
+        order (V9).
+        """
         return bool(self.leases) or (self.person is not None and self.person.granted)
 
     @property
@@ -159,7 +161,9 @@ class Worker:
 
     @property
     def uses_left(self) -> int:
-        """How many more leases its instance is good for; never more than it could ever give."""
+        """How many more leases the instance is good for; without `max_uses`, the number of its
+        slots.
+        """
         most = self.policy.max_builds if self.policy.max_uses is None else self.policy.max_uses
         return most if self.policy.max_uses is None else max(0, most - self.uses)
 
@@ -170,7 +174,7 @@ def why_not_startable(worker: Worker) -> str | None:
 
 
 def why_no_instance(worker: Worker) -> str | None:
-    """Why no instance may be started for anybody now, or None if one may (V11)."""
+    """Why no instance may be started for an operator or a build now, or None if one may (V11)."""
     if worker.policy.permanent:
         return "it is started by its owner and is not attached"
     if worker.state is State.INSUBSTANTIATING:
@@ -179,7 +183,7 @@ def why_no_instance(worker: Worker) -> str | None:
 
 
 def why_not_leasable(worker: Worker) -> str | None:
-    """Why a build may not get a slot of it now, or None if it may (V4, V10, V11)."""
+    """Why no build may get a slot of the worker now, or None if one may (V4, V10, V11)."""
     refusal = why_reserved(worker) or why_not_up(worker)
     if refusal is None and (reason := why_retiring(worker)) is not None:
         refusal = f"its instance is to be replaced: {reason}"
@@ -189,12 +193,14 @@ def why_not_leasable(worker: Worker) -> str | None:
 
 
 def why_not_askable(worker: Worker) -> str | None:
-    """Why a person may not even wait for it, or None if they may (V11)."""
+    """Why an operator may not even wait for the worker, or None if they may (V11)."""
     return why_reserved(worker) or why_not_usable(replace(worker, tainted=False, retiring=None))
 
 
 def why_not_grantable(worker: Worker) -> str | None:
-    """Why the person who waits for it does not get it now, or None if they do (V5, V11)."""
+    """Why the operator who waits for the worker does not get it now, or None if they do
+    (V5, V11).
+    """
     refusal = why_not_up(worker)
     if refusal is None and worker.leases:
         count = len(worker.leases)
@@ -203,7 +209,7 @@ def why_not_grantable(worker: Worker) -> str | None:
 
 
 def why_not_up(worker: Worker) -> str | None:
-    """Why nobody could use it now, or None if somebody could."""
+    """Why nobody could use the worker now, or None if somebody could."""
     refusal = why_not_usable(worker)
     if refusal is None and worker.state is not State.SUBSTANTIATED:
         refusal = f"it is {worker.state}"
@@ -215,21 +221,25 @@ def why_not_up(worker: Worker) -> str | None:
 
 
 def why_retiring(worker: Worker) -> str | None:
-    """Why its instance, clean as it is, gets no new lease and goes with its last one, or None."""
+    """Why the instance gets no new lease and goes with its last one, although it is clean;
+    or None.
+    """
     if worker.retiring is not None or worker.uses_left:
         return worker.retiring
     return f"it has had its {worker.policy.max_uses} builds"
 
 
 def is_sound(worker: Worker) -> bool:
-    """Whether its instance, at rest, could be used again: nothing is known against its machine."""
+    """Whether the instance's machine could be used again: nothing is known against it."""
     at_rest = not worker.in_use and not worker.removing
     clean = not worker.tainted and worker.quarantine_until is None and worker.gate is Gate.OPEN
     return at_rest and clean and why_retiring(worker) is None
 
 
 def why_reserved(worker: Worker) -> str | None:
-    """Which person has it, or waits for it, or None: no build gets a slot meanwhile."""
+    """The operator who has the worker or waits for it, in words; or None. No build gets a slot
+    meanwhile.
+    """
     person = worker.person
     if person is None:
         return None

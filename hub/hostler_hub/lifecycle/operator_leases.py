@@ -1,10 +1,11 @@
-"""Leases of people: a person has the whole worker, or waits for it, and no build gets it meanwhile.
+"""Leases of operators: an operator has the whole worker or waits for it, and no build gets a slot
+meanwhile.
 
-``settle()`` runs after every step, so that no way into a state can forget who waits: a lease is
-granted in the step after which the worker is up, allowed and free of builds. It ends when it is
-given back, expires, or its instance goes; the instance is then replaced, since a person leaves
-behind what no receipt tells of (V10), unless they asked to keep it. A permanent worker's machine
-is its owner's to put in order.
+``settle()`` runs after every step, so that no way into a state can forget an operator who waits. A
+lease is granted in the step after which the worker is up, allowed and free of builds. It ends when
+it is given back, expires, or the instance goes. The instance is then replaced, since no receipt
+lists what an operator left behind (V10), unless they asked to keep it. A permanent worker's machine
+is its owner's to clean.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ RENEW_GRACE_S = 60.0
 
 
 def ask(draft: Draft, event: events.PersonAsked) -> State:
-    """The use case asks the same under the same lock, so a refusal is a race lost."""
+    """Reserve the worker. The use case checks the same under the same lock, so a refusal here means
+    that a race was lost.
+    """
     worker = draft.worker
     refusal = why_not_askable(worker)
     if refusal is not None:
@@ -64,7 +67,7 @@ def expire(draft: Draft, _event: events.TimerFired) -> State:
 
 
 def settle(draft: Draft, event: events.Event) -> None:
-    """What a step means for the person who has, or waits for, the worker."""
+    """Grant, keep or end the operator's lease after a step."""
     person = draft.worker.person
     if person is None:
         return
@@ -84,7 +87,7 @@ def settle(draft: Draft, event: events.Event) -> None:
 
 
 def _give_back(draft: Draft, cause: str, keep: bool) -> State:
-    """The lease is over. The worker is the builds' again, with another instance or this one."""
+    """End the lease. Builds get the worker again, with this instance or a new one."""
     worker = draft.worker
     person = worker.person
     assert person is not None

@@ -1,4 +1,4 @@
-"""What people order: modes, with or without an end, definitions, and removal."""
+"""Orders of operators and owners: modes, with or without an end, definitions, and removal."""
 
 from __future__ import annotations
 
@@ -33,15 +33,17 @@ def set_mode_latent(draft: Draft, event: events.ModeSet) -> State:
 
 
 def _expect_again(draft: Draft) -> None:
-    """An agent that was not expected while its worker was not active is, from now on."""
+    """The worker is active again: start the timer for a missing agent, if none is attached."""
     worker = draft.worker
     awaited = worker.policy.permanent if worker.state is LATENT else worker.state is SUBSTANTIATED
     if awaited and not worker.attached and Timer.MISSING not in worker.timers:
-        draft.expect()
+        draft.await_agent()
 
 
 def end_mode(draft: Draft, event: events.TimerFired) -> State:
-    """The time that the order was given for is over. A quarantine is no order: it stays."""
+    """The time of the order is over: the worker is active again. A quarantine is not an order, and
+    stays.
+    """
     was, by = draft.worker.mode, draft.worker.mode_by
     draft.set(mode=Mode.ACTIVE, mode_reason=f"{was} by {by} until now", mode_by="hub")
     draft.set(mode_at=event.at, mode_until=None)
@@ -56,7 +58,7 @@ def set_mode_up(draft: Draft, event: events.ModeSet) -> State:
     stop_now = event.mode is Mode.STOPPED
     drained = event.mode is Mode.DRAINING and not draft.worker.in_use
     if stop_now or drained:
-        return actions.rest_machine(
+        return actions.stop_in_good_order(
             draft, f"{event.mode} by {event.by}: {event.reason or 'no reason given'}"
         )
     return draft.worker.state
@@ -88,7 +90,7 @@ def redefine(draft: Draft, event: events.Redefined) -> State:
     if worker.state is SUBSTANTIATED and worker.attached and not worker.in_use:
         # Also where no countdown was under way: it was to be kept until the hub stops (V17).
         draft.cancel(Timer.IDLE)
-        draft.idle()
+        draft.start_idle_timer()
     return worker.state
 
 

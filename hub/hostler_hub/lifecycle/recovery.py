@@ -1,4 +1,6 @@
-"""The hub's start: what was under way is taken up, and stored deadlines are measured anew."""
+"""Recovery at the hub's start: what was in progress is resumed, and stored deadlines are measured
+anew.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from hostler_hub.lifecycle.model import State, Timer
 
 
 def _recover_deadlines(draft: Draft) -> None:
-    """What was stored as an instant goes on from now. A clock that was set back meanwhile makes
-    nothing longer than it was to be in all (A9); set forward, it is as if the hub had been away.
+    """Measure stored instants from now. If the clock was set back meanwhile, no wait becomes longer
+    than its full length (A9); if it was set forward, it is as if the hub had been down.
     """
     worker = draft.worker
     if worker.quarantine_until is not None:
@@ -37,34 +39,35 @@ def recover_latent(draft: Draft, _event: events.Recovered) -> State:
     if worker.removing:
         draft.order(commands.Forget())
     elif worker.policy.permanent:
-        draft.expect()
+        draft.await_agent()
     return LATENT
 
 
 def recover_starting(draft: Draft, _event: events.Recovered) -> State:
-    """K2 to K4: whether the create happened is for the driver to see. The wait starts anew, so
-    that the time the hub was down is not the worker's (V12)."""
+    """K2 to K4: the driver finds out whether the create took place. The wait begins anew, so that
+    the hub's downtime does not count against the worker (V12).
+    """
     _recover_deadlines(draft)
     assert draft.worker.instance is not None
     draft.timer(Timer.ATTACH, draft.worker.policy.missing_timeout_s)
-    draft.look_later()
+    draft.schedule_check()
     draft.order(commands.Inspect(draft.worker.instance.id))
     return SUBSTANTIATING
 
 
 def recover_up(draft: Draft, _event: events.Recovered) -> State:
-    """K5 to K9: the agent reconnects by itself; its leases wait for it."""
+    """K5 to K9: the agent reconnects by itself; its leases stay open for it."""
     _recover_deadlines(draft)
     draft.disconnect()
     draft.set(resumable=True)
     if (reason := actions.why_over(draft.worker)) is not None:
         return actions.wind_down(draft, reason)
     draft.timer(Timer.RECONNECT, draft.worker.policy.lease_ttl_s + 30)
-    draft.expect()
+    draft.await_agent()
     actions.limit_uptime(draft)
     if not draft.worker.policy.permanent:
         assert draft.worker.instance is not None
-        draft.look_later()
+        draft.schedule_check()
         draft.order(commands.Inspect(draft.worker.instance.id))
     return SUBSTANTIATED
 

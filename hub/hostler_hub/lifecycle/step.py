@@ -1,4 +1,4 @@
-"""``step()``: one event in, the next worker and the commands out."""
+"""``step()``: takes one event, and returns the new worker and the commands to execute."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _OF_AN_INSTANCE = (
 
 
 def step(worker: Worker, event: events.Event) -> tuple[Worker, list[Command]]:
-    """The worker after ``event``, and what has to be done about it.
+    """The worker after ``event``, and the commands to execute.
 
-    Events that speak of an instance, a connection or a timer which is no longer the worker's are
-    dropped (P11, A3): the worker returned is then the one given. Raises IllegalTransition for a
-    pair the table does not have.
+    An event about an instance, connection or timer that is no longer the worker's is dropped (P11,
+    A3): the worker is then returned as it was. Raises IllegalTransition if the table has no row for
+    the pair.
     """
     if _is_stale(worker, event):
         return worker, _answer_stale(worker, event)

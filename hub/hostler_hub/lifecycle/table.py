@@ -1,6 +1,6 @@
-"""The one table of transitions: (state, event[, timer]) -> what is done and where it may lead.
+"""The table of transitions: (state, event[, timer]) -> the action, and the states it may lead to.
 
-A row whose outcome surprises says why. The diagram in docs/architecture.md is generated from it.
+A row with a surprising outcome says why. The diagram in docs/architecture.md is generated from it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ Key = tuple[State, type[ev.Event], Timer | None]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: in ``state``, ``event`` does ``action`` and leads to one of ``to``."""
+    """One row: in ``state``, ``event`` runs ``action``, which returns one of the states in
+    ``to``.
+    """
 
     state: State
     event: type[ev.Event]
@@ -77,7 +79,7 @@ ROWS: tuple[Row, ...] = (
     Row(SUBSTANTIATING, ev.Recovered, recovery.recover_starting, (SUBSTANTIATING,)),
     Row(SUBSTANTIATING, ev.HubStopping, do.stop_for_hub, (INSUBSTANTIATING,)),
     Row(SUBSTANTIATING, ev.TimerFired, do.give_up_attach, (INSUBSTANTIATING,), Timer.ATTACH),
-    Row(SUBSTANTIATING, ev.TimerFired, do.look, (SUBSTANTIATING,), Timer.CHECK),
+    Row(SUBSTANTIATING, ev.TimerFired, do.check_instance, (SUBSTANTIATING,), Timer.CHECK),
     Row(SUBSTANTIATING, ev.TimerFired, do.end_quarantine, (SUBSTANTIATING,), Timer.QUARANTINE),
     Row(SUBSTANTIATING, ev.PersonAsked, operator_leases.ask, (SUBSTANTIATING,)),
     Row(SUBSTANTIATING, ev.PersonRenewed, operator_leases.renew, (SUBSTANTIATING,)),
@@ -152,7 +154,7 @@ ROWS: tuple[Row, ...] = (
         Timer.IDLE,
         "stays when a lease won the race, or queued work needs it (P20, V9)",
     ),
-    Row(SUBSTANTIATED, ev.TimerFired, do.look, (SUBSTANTIATED,), Timer.CHECK),
+    Row(SUBSTANTIATED, ev.TimerFired, do.check_instance, (SUBSTANTIATED,), Timer.CHECK),
     Row(
         SUBSTANTIATED,
         ev.TimerFired,
@@ -225,11 +227,11 @@ ROWS: tuple[Row, ...] = (
     Row(INSUBSTANTIATING, ev.Released, do.stay, (INSUBSTANTIATING,), why="lost before (A13)"),
     Row(INSUBSTANTIATING, ev.Compromised, do.stay, (INSUBSTANTIATING,)),
     Row(INSUBSTANTIATING, ev.Inspected, do.stay, (INSUBSTANTIATING,)),
-    Row(INSUBSTANTIATING, ev.Destroyed, do.rest, (LATENT,)),
+    Row(INSUBSTANTIATING, ev.Destroyed, do.become_latent, (LATENT,)),
     Row(
         INSUBSTANTIATING,
         ev.Forgotten,
-        do.rest,
+        do.become_latent,
         (LATENT,),
         why="a person's word is the only other proof (P13)",
     ),

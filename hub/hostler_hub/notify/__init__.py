@@ -1,1 +1,3 @@
-"""Telling people: an outbox in the store, and the channels that its messages go by."""
+"""Notifications: an outbox in the store, and the channels (mail, webhook) that deliver its
+messages.
+"""

@@ -1,7 +1,8 @@
-"""Where the hub may call out to: an address that was looked at is the one that is called (SSRF).
+"""Which addresses the hub may call, so that a webhook's URL cannot reach private services (SSRF).
 
-A webhook's host is resolved once, each of its addresses is held against the rules, and the
-connection goes to such an address, not to the name again, which may lead elsewhere by then.
+A webhook's host is resolved once, each of its addresses is checked against the rules, and the
+connection goes to a checked address. The name is not resolved again, as it may lead elsewhere by
+then.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+
+from hostler_hub.notify.errors import EgressForbidden
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -21,12 +24,10 @@ _TRANSLATED = tuple(
 )
 
 
-class Forbidden(Exception):
-    """The host leads to an address that may not be called."""
-
-
 class Egress:
-    """The rules. ``allow``: hosts and networks that may be called though they are private."""
+    """The rules for outgoing calls. ``allow``: hosts and networks that may be called although they
+    are private.
+    """
 
     def __init__(self, allow: Sequence[str], resolve: Resolve | None = None) -> None:
         networks = [(each, _network(each)) for each in allow]
@@ -35,9 +36,11 @@ class Egress:
         self._resolve = resolve or _system
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """What to connect to. Raises Forbidden if any address is, and OSError as resolving does.
+        """Resolve a host to its addresses. Raises EgressForbidden if any of them is forbidden,
+        OSError if resolving fails.
 
-        One forbidden address is enough: a name that leads both ways is an attempt.
+        One forbidden address refuses the host: a name with public and private addresses is an
+        attack.
         """
         found = list(dict.fromkeys(await self._resolve(host, port)))
         if host.lower() not in self._hosts:
@@ -49,13 +52,13 @@ class Egress:
         ip = ipaddress.ip_address(address.partition("%")[0])
         if any(ip in network for network in self._networks) or is_public(ip):
             return
-        raise Forbidden(
+        raise EgressForbidden(
             f"{host} leads to {ip}, which is not public; allow it by notify_webhook_allow"
         )
 
 
 def is_public(ip: IPAddress) -> bool:
-    """Whether it is a machine's address on the Internet."""
+    """Whether the address is a public unicast address."""
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             return is_public(ip.ipv4_mapped)

@@ -1,4 +1,4 @@
-"""Mail by SMTP, with TLS and a login; text and HTML in one message."""
+"""Mail over SMTP with TLS and a login. Each mail has a text and an HTML part."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from email.utils import format_datetime
 
 import aiosmtplib
 
-from hostler_hub.notify.message import Message, NotSent
+from hostler_hub.notify.errors import NotSent
+from hostler_hub.notify.message import Message
 from hostler_hub.notify.templates import Templates
 from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.notify_settings import ADDRESS, Smtp
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.secrets import Secrets
 
 DEADLINE_S = 10.0
 _SUBJECT_SIZE = 200
@@ -40,7 +42,9 @@ class Mail:
         self._clock = clock
 
     async def send(self, message: Message) -> None:
-        """Hand it to the mail server. Raises NotSent, also when that takes longer than 10 s."""
+        """Hand the message to the mail server. Raises NotSent if that fails or takes longer than 10
+        s.
+        """
         if not self._smtp.host:
             raise NotSent("no mail server is configured (smtp_host)", unreachable=True)
         mail = self.compose(message)
@@ -53,11 +57,11 @@ class Mail:
             raise NotSent(reason, unreachable=True) from None
         except (aiosmtplib.SMTPException, OSError, SecretRefused) as error:
             of_the_message = isinstance(error, _OF_THE_MESSAGE)
-            reason = f"{self._smtp.host}: {_words(error)}"
+            reason = f"{self._smtp.host}: {_error_text(error)}"
             raise NotSent(reason, unreachable=not of_the_message) from error
 
     def compose(self, message: Message) -> EmailMessage:
-        """The mail itself; headers take no line ends, whoever chose the words."""
+        """Compose the mail. Line ends are removed from headers, whatever text they are made of."""
         if not ADDRESS.fullmatch(message.recipient):
             raise NotSent(f"{message.recipient!r} is no mail address", unreachable=False)
         words = self._templates.render(message)
@@ -76,7 +80,9 @@ class Mail:
         return mail
 
     def _message_id(self, message: str) -> str:
-        """The same however often a message is sent: mail programs show a duplicate once."""
+        """The Message-ID: the same for each sending of a message, so that mail programs show a
+        duplicate once.
+        """
         return f"<{message}@{self._smtp.sender.partition('@')[2]}>"
 
     async def _hand_over(self, mail: EmailMessage) -> None:
@@ -100,23 +106,25 @@ class Mail:
 
 
 def _tls(ca_file: str) -> ssl.SSLContext:
-    """Read anew for each mail, so that a renewed CA needs no restart."""
+    """The TLS context. It is made for each mail, so that a renewed CA file needs no restart."""
     return ssl.create_default_context(cafile=ca_file or None)
 
 
 def _header(text: str) -> str:
-    """One line of printable characters."""
+    """The text as one line of printable characters."""
     line = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(line.split())[:_SUBJECT_SIZE]
 
 
 def _body(text: str) -> str:
-    """Without lone surrogates, which UTF-8 lacks, and without what only terminals understand."""
+    """The text without lone surrogates, which UTF-8 cannot encode, and without control
+    characters.
+    """
     kept = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
     return kept.encode("utf-8", "replace").decode()
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     text = getattr(error, "message", None) or str(error) or type(error).__name__
     code = getattr(error, "code", None)
     line = "".join(c if c.isprintable() else " " for c in str(text))

@@ -1,4 +1,6 @@
-"""What is sent: one message to one recipient about one incident, or about several at once."""
+"""Messages: one message goes to one recipient and is about one incident or, as a digest,
+several.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +11,9 @@ from typing import Any, Protocol
 Incident = Mapping[str, Any]
 
 
-class NotSent(Exception):
-    """A message did not arrive, as far as one knows. The text is for people, without secrets.
-
-    `unreachable`: nothing else will arrive there either for now.
-    """
-
-    def __init__(self, reason: str, *, unreachable: bool) -> None:
-        super().__init__(" ".join(reason.split())[:500])
-        self.unreachable = unreachable
-
-
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One thing that is told. An `opened` one whose incident is over by now says both."""
+    """One entry of a message. An `opened` one whose incident has ended says both."""
 
     about: str
     incident: Incident | None
@@ -30,10 +21,11 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`id` stays the same however often it is sent, so that a duplicate can be told.
+    """One message. `id` is the same each time it is sent, so that the recipient can recognise
+    duplicates.
 
-    `about` is opened, evidence, closed, test or digest; `answers` is the id of the message that it
-    follows.
+    `about` is opened, evidence, closed, test or digest. `answers` is the id of the earlier message
+    that this one follows.
     """
 
     id: str
@@ -44,7 +36,7 @@ class Message:
 
 
 class Channel(Protocol):
-    """A way to people."""
+    """A way to deliver messages to people."""
 
     async def send(self, message: Message) -> None:
-        """Hand the message over for good, or raise NotSent; within seconds, whatever happens."""
+        """Deliver the message or raise NotSent. Returns within seconds in either case."""

@@ -1,4 +1,4 @@
-"""Who is told, and the outbox with its channels: one hub's notifications, put together."""
+"""One hub's notifications: the recipients of incidents, and the outbox with its channels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from hostler_hub.workers.registry import Entry
 
 
 class Notifier:
-    """``defaults`` are told of every incident; a worker's definition may name more."""
+    """Decides who is notified. ``defaults`` receive every incident; a worker's definition may add
+    recipients.
+    """
 
     def __init__(
         self, settings: Settings, store: Store, clock: Clock, hub_id: str, secrets: Secrets
@@ -39,7 +41,7 @@ class Notifier:
         )
 
     def recipients(self, entry: Entry) -> Sequence[Recipient]:
-        """Everybody who is told of this worker's incidents, each once."""
+        """The recipients of this worker's incidents, each once."""
         named = entry.definition.notify_on_missing
         own = [Recipient("mail", address) for address in named]
         return tuple(dict.fromkeys((*own, *self.defaults)))

@@ -1,12 +1,13 @@
-"""The outbox: what is to be told stands in the store until it is sent, or visibly given up (D7).
+"""The outbox: a message is in the store until it is sent or visibly given up (D7).
 
-Theory of operation. Each recipient on a channel is a lane of its own, so that a dead server or one
-slow webhook keeps nobody else waiting. A lane's due messages go out one after the other; one that
-fails waits 30 s, doubling to an hour, and is given up after 48 hours. What was handed over is
-recorded afterwards: a hub that dies in between sends it again with the same id (at least once).
+Theory of operation. Each recipient on a channel is a lane of its own, so that a dead server or a
+slow webhook delays nobody else. A lane's due messages are sent one after the other. One that fails
+is sent again after 30 s, doubling to an hour, and is given up after 48 hours. A message is recorded
+as sent after it was handed over: a hub that dies in between sends it again with the same id (at
+least once).
 
-A person gets so many mails per hour; what comes beyond waits until the hour allows one more, and
-goes as one digest.
+A person gets a limited number of mails per hour; further ones wait until the limit allows one more,
+and are sent as one digest.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, RowMapping
 
-from hostler_hub.notify.message import Channel, Message, Notice, NotSent
+from hostler_hub.lifecycle.backoff import Backoff
+from hostler_hub.notify.errors import NotSent
+from hostler_hub.notify.message import Channel, Message, Notice
 from hostler_hub.runtime.clock import Clock, Timer
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.store import deliveries, incidents
@@ -29,8 +32,7 @@ from hostler_hub.workers.incidents import Recipient, delivery
 
 _log = structlog.get_logger(__name__)
 
-FIRST_WAIT_S = 30.0
-LONGEST_WAIT_S = 3600.0
+RESEND = Backoff(first_s=30.0, longest_s=3600.0)
 HOUR_S = 3600.0
 _AT_ONCE = 4  # lanes: a hundred dead recipients open no hundred connections
 _BATCH = 200
@@ -40,7 +42,7 @@ Lane = tuple[str, str]
 
 
 class Outbox:
-    """Sends what is pending for as long as the hub runs."""
+    """Sends pending messages for as long as the hub runs."""
 
     def __init__(
         self,
@@ -65,29 +67,31 @@ class Outbox:
         self._woken.set()
 
     async def run(self) -> None:
-        """Look, send, wait."""
+        """Send due deliveries until cancelled: start the lanes that are due, then sleep until the
+        next is due or wake() is called.
+        """
         while True:
             await self._woken.wait()
             self._woken.clear()
             try:
-                await self.look()
+                await self.start_due_lanes()
             except Exception as error:  # noqa: BLE001 - one bad look must not end notifications
                 _log.error("outbox failed", exc_info=error)
                 self._wake_at(self._clock.now() + _STORE_RETRY_S)
 
     async def aclose(self) -> None:
-        """End what is being sent; the next hub sends it again."""
+        """Cancel what is being sent; the next hub sends it again."""
         if self._timer is not None:
             self._timer.cancel()
         await self._tasks.aclose()
 
     async def settle(self, deadline_s: float) -> bool:
-        """Wait until nothing is being sent; whether it came to that."""
+        """Wait until nothing is being sent. Returns False if the deadline passed first."""
         return await self._tasks.settle(deadline_s)
 
-    async def look(self) -> None:
-        """Start sending in every lane where something is due."""
-        lanes, next_at = await self._store.read(_look, self._clock.now())
+    async def start_due_lanes(self) -> None:
+        """Start sending in every lane with a delivery that is due."""
+        lanes, next_at = await self._store.read(_due_lanes, self._clock.now())
         if next_at is not None:
             self._wake_at(next_at)
         for lane in lanes:
@@ -130,8 +134,10 @@ class Outbox:
     async def _send(
         self, lane: Lane, rows: Sequence[RowMapping], others: Sequence[RowMapping] = ()
     ) -> bool:
-        """Send rows as one message; False when the lane's `others` need not be tried now."""
-        known, answers = await self._store.read(_contents, rows)
+        """Send rows as one message. Returns False if the lane's `others` need not be tried now, as
+        the recipient is unreachable.
+        """
+        known, answers = await self._store.read(_incidents_of, rows)
         message = self._message(rows, known, answers)
         try:
             await self._channel(lane).send(message)
@@ -172,21 +178,18 @@ class Outbox:
         )
 
 
-def wait_s(attempts: int) -> float:
-    """How long a message waits after so many failures (V13)."""
-    return float(min(FIRST_WAIT_S * 2 ** min(attempts - 1, 20), LONGEST_WAIT_S))
-
-
 def after_failure(row: Row, now: float, error: str) -> dict[str, Any]:
-    """A delivery's columns after one more failure; the last try is when the time is up."""
+    """The columns of a delivery after one more failure. The last try is at the instant
+    `give_up_at`.
+    """
     attempts = row["attempts"] + 1
     values: dict[str, Any] = {"attempts": attempts, "last_error": error}
     if now >= row["give_up_at"]:
         return {**values, "state": deliveries.FAILED}
-    return {**values, "next_at": min(now + wait_s(attempts), row["give_up_at"])}
+    return {**values, "next_at": min(now + RESEND.delay_s(attempts), row["give_up_at"])}
 
 
-def _look(c: Connection, now: float) -> tuple[list[Lane], float | None]:
+def _due_lanes(c: Connection, now: float) -> tuple[list[Lane], float | None]:
     return deliveries.due_lanes(c, now), deliveries.next_at(c, now)
 
 
@@ -200,18 +203,20 @@ def _hold(c: Connection, ids: Sequence[str], until: float) -> None:
         deliveries.update(c, each, {"held": True, "next_at": until})
 
 
-def _contents(
+def _incidents_of(
     c: Connection, rows: Sequence[RowMapping]
 ) -> tuple[dict[str, RowMapping], str | None]:
-    """The incidents that rows are about, and the message that the first of them follows."""
+    """The incidents of the rows by id, and the id of the message that the first row's message
+    follows.
+    """
     known = incidents.by_ids(c, {row["incident"] for row in rows if row["incident"]})
     first = rows[0]
     if first["about"] not in {"evidence", "closed"}:
         return known, None
     to = (first["channel"], first["recipient"])
-    for told in deliveries.told(c, first["incident"]):
-        if (told["channel"], told["recipient"]) == to:
-            return known, told["message_id"]
+    for earlier in deliveries.sent(c, first["incident"]):
+        if (earlier["channel"], earlier["recipient"]) == to:
+            return known, earlier["message_id"]
     return known, None
 
 
@@ -223,7 +228,9 @@ def _note_failure(c: Connection, rows: Sequence[RowMapping], now: float, error: 
 def _note_sent(
     c: Connection, rows: Sequence[RowMapping], now: float, message_id: str, said_open: set[str]
 ) -> None:
-    """It is out. Who just read that an incident is open is told if it ended in that moment."""
+    """Record the rows as sent. If an incident that the message called open was closed meanwhile,
+    queue a message that says so.
+    """
     for row in rows:
         sent = {"state": deliveries.SENT, "sent_at": now, "message_id": message_id}
         done = deliveries.update(

@@ -1,4 +1,6 @@
-"""Mails in words: Jinja2 templates of ours, or an operator's of the same names in their place."""
+"""The texts of mails: Jinja2 templates of the hub's own, or an operator's files of the same
+names.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ _TEXT_SIZE = 8000
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """A mail's three parts."""
+class RenderedMessage:
+    """The subject, the text and the HTML of a mail."""
 
     subject: str
     text: str
@@ -29,16 +31,17 @@ class Words:
 
 
 class Templates:
-    """Renders messages. ``directory``: an operator's templates, or empty."""
+    """Renders messages. ``directory``: where the operator's templates are; empty for none."""
 
     def __init__(self, directory: str, hub: Mapping[str, str]) -> None:
         self._hub = dict(hub)
         self._ours = _environment([_OURS])
         self._theirs = _environment([Path(directory), _OURS]) if directory else None
 
-    def render(self, message: Message) -> Words:
-        """The mail's words. An operator's template that fails gives way to ours: better a plain
-        alarm than none."""
+    def render(self, message: Message) -> RenderedMessage:
+        """Render the mail. If an operator's template fails, the hub's own is used: a plain alarm is
+        better than none.
+        """
         if self._theirs is not None:
             try:
                 return self._render(self._theirs, message)
@@ -46,7 +49,7 @@ class Templates:
                 _log.error("template failed, using the shipped ones", error=str(error))
         return self._render(self._ours, message)
 
-    def _render(self, environment: Environment, message: Message) -> Words:
+    def _render(self, environment: Environment, message: Message) -> RenderedMessage:
         known = {
             "about": message.about,
             "hub": self._hub,
@@ -55,7 +58,7 @@ class Templates:
             ],
         }
         names = ("subject.txt", "mail.txt", "mail.html")
-        return Words(*(environment.get_template(name).render(known) for name in names))
+        return RenderedMessage(*(environment.get_template(name).render(known) for name in names))
 
 
 def _environment(directories: list[Path]) -> Environment:
@@ -66,12 +69,12 @@ def _environment(directories: list[Path]) -> Environment:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"facts": _facts, "texts": _texts, "words": _in_words}
+    environment.filters |= {"facts": _facts, "texts": _texts, "words": _spaced}
     return environment
 
 
 def _facts(evidence: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What is short: numbers, words, lines."""
+    """The short values of the evidence: numbers, words, single lines."""
     return [
         (key.replace("_", " "), value)
         for key, value in evidence.items()
@@ -80,7 +83,9 @@ def _facts(evidence: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _texts(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is long: a console's or a log's last lines; their end matters most."""
+    """The long values of the evidence, such as the last lines of a console or log; their end is
+    kept.
+    """
     return [
         (key.replace("_", " "), value[-_TEXT_SIZE:])
         for key, value in evidence.items()
@@ -92,7 +97,7 @@ def _is_long(value: Any) -> bool:
     return isinstance(value, str) and (len(value) > _FACT_SIZE or "\n" in value)
 
 
-def _in_words(kind: str) -> str:
+def _spaced(kind: str) -> str:
     return {
         "missing": "missing",
         "stop_failed": "its instance cannot be stopped",

@@ -1,8 +1,8 @@
-"""Webhooks: a signed POST of JSON over https, to where it was meant to go and nowhere else.
+"""Webhooks: a signed POST of JSON over https, to the configured URL only.
 
-`Hostler-Signature: t=SECONDS,v1=HEX` holds HMAC-SHA256 of `SECONDS.BODY` by the shared secret, so
-that a receiver can refuse strangers' calls and old ones. Redirects are not followed. Of an answer
-only the status is read.
+`Hostler-Signature: t=SECONDS,v1=HEX` holds HMAC-SHA256 of `SECONDS.BODY` with the shared secret, so
+that a receiver can refuse calls that are forged or old. Redirects are not followed. Only the status
+of the answer is read.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from urllib.parse import SplitResult, urlsplit
 import h11
 
 from hostler_hub import __version__
-from hostler_hub.notify.egress import Egress, Forbidden
-from hostler_hub.notify.message import Message, Notice, NotSent
+from hostler_hub.notify.egress import Egress
+from hostler_hub.notify.errors import EgressForbidden, NotSent
+from hostler_hub.notify.message import Message, Notice
 from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.notify_settings import Webhooks
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.secrets import Secrets
 
 DEADLINE_S = 5.0
 _ANSWER_SIZE_BYTES = 16 * 1024  # its head; the body is left unread
 
 
 class Webhook:
-    """The channel `webhook`."""
+    """Delivers messages by POST to one URL."""
 
     def __init__(
         self,
@@ -47,7 +49,7 @@ class Webhook:
         self._egress = egress or Egress(settings.allow)
 
     async def send(self, message: Message) -> None:
-        """POST it. Raises NotSent unless the answer is 2xx within 5 s."""
+        """POST the message. Raises NotSent unless the answer is 2xx within 5 s."""
         url = self._settings.urls.get(message.recipient)
         if url is None:
             raise NotSent("this webhook is no longer in notify_webhooks", unreachable=True)
@@ -57,7 +59,7 @@ class Webhook:
         except TimeoutError:
             reason = f"it took longer than {DEADLINE_S:g} s"
             raise NotSent(reason, unreachable=True) from None
-        except (OSError, Forbidden, SecretRefused, h11.ProtocolError, UnicodeError) as error:
+        except (OSError, EgressForbidden, SecretRefused, h11.ProtocolError, UnicodeError) as error:
             raise NotSent(str(error) or type(error).__name__, unreachable=True) from error
         if 300 <= status < 400:
             raise NotSent(f"it answered {status}; redirects are not followed", unreachable=False)

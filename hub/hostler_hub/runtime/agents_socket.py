@@ -26,7 +26,9 @@ _BACKLOG = 2048
 
 @contextlib.contextmanager
 def listen(path: Path) -> Iterator[socket.socket]:
-    """A listening socket; the caller holds the state directory, so an old one has no listener."""
+    """Listen on the socket, and close it in the end. The caller holds the state directory's lock,
+    so a socket file that exists has no listener.
+    """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     path.parent.chmod(0o755)  # a container's user is another one than ours, or none we know
     path.unlink(missing_ok=True)
@@ -44,7 +46,7 @@ def listen(path: Path) -> Iterator[socket.socket]:
 
 
 class AgentsOnly:
-    """An ASGI application that shows nothing but the agents' route to who comes by the socket."""
+    """An ASGI application that serves the agents' route alone to clients of the socket."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

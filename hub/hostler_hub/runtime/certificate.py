@@ -1,8 +1,8 @@
-"""TLS at the hub's own door: its certificate, renewed while it runs, and one to begin with.
+"""The certificate that the hub shows its clients; it is renewed while the hub runs.
 
-A certificate that is replaced on disk is taken up by new connections within a minute; one that
-cannot be read is reported and the old one kept (D8). ``make()`` is for those who have no authority
-of their own: a private one that signs nothing but this hub, so that clients can trust just it.
+When the files are replaced on disk, new connections use the new certificate within a minute. One
+that cannot be read is reported and the old one kept (D8). For users without a certificate
+authority, ``certificate_authority.make()`` creates one that signs for this hub alone.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LOOK_EVERY_S = 60.0
 
 
 class Certificate:
-    """The hub's certificate and key, and the context that shows them."""
+    """The hub's certificate and key, and the TLS context that uses them."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
-        """Raises SettingsError for files that cannot be used."""
+        """Raises SettingsError if the files cannot be used."""
         self._certificate = certificate
         self._key = key
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -37,23 +37,23 @@ class Certificate:
         try:
             self._load()
         except (OSError, ssl.SSLError) as error:
-            raise SettingsError(f"tls_certificate {certificate}: {_words(error)}") from error
+            raise SettingsError(f"tls_certificate {certificate}: {_reason(error)}") from error
 
     @classmethod
     def of(cls, settings: Settings) -> Certificate | None:
-        """The one the settings name, if they do."""
+        """The certificate that the settings name; None without TLS."""
         if not settings.tls_certificate:
             return None
         return cls(Path(settings.tls_certificate), Path(settings.tls_key))
 
     async def watch(self, every_s: float = LOOK_EVERY_S) -> None:
-        """Take up what replaces it, for as long as the hub runs."""
+        """Call renew() every ``every_s`` seconds for as long as the hub runs."""
         while True:
             await asyncio.sleep(every_s)
             self.renew()
 
     def renew(self) -> bool:
-        """Load the files again if they have changed; whether new ones are in use."""
+        """Load the files again if they have changed. Returns whether new ones are in use."""
         stamp = self._stamp()
         if stamp == self._seen:
             return False
@@ -61,7 +61,9 @@ class Certificate:
         try:
             self._load()
         except (OSError, ssl.SSLError) as error:
-            _log.error("certificate not renewed", file=str(self._certificate), reason=_words(error))
+            _log.error(
+                "certificate not renewed", file=str(self._certificate), reason=_reason(error)
+            )
             return False
         _log.info("certificate renewed", file=str(self._certificate))
         return True
@@ -78,5 +80,5 @@ class Certificate:
         )
 
 
-def _words(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     return getattr(error, "strerror", None) or str(error)

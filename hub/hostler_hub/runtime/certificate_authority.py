@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from hostler_hub.runtime import private_files
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 397  # what browsers accept
@@ -27,17 +34,11 @@ def make(directory: Path, names: Sequence[str]) -> None:
     key = _key()
     builder = _builder(names[0], authority.subject, key, CERTIFICATE_DAYS, is_authority=False)
     signed = _with_names(builder, names, authority).sign(authority_key, _sha256())
-    _write(directory / "hub.key", _key_pem(key))
-    _write(directory / "hub.pem", _pem(signed) + _pem(authority), 0o644)
+    private_files.write(directory / "hub.key", _key_pem(key))
+    private_files.write(directory / "hub.pem", _pem(signed) + _pem(authority), 0o644)
 
 
 def _authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    from cryptography import x509  # noqa: PLC0415 - only who makes a certificate needs it
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
-        load_pem_private_key,
-    )
-
     certificate_file, key_file = directory / "ca.pem", directory / "ca.key"
     if certificate_file.exists() and key_file.exists():
         known = load_pem_private_key(key_file.read_bytes(), None)
@@ -47,8 +48,8 @@ def _authority(directory: Path) -> tuple[x509.Certificate, ec.EllipticCurvePriva
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Hostler hub authority")])
     builder = _builder("Hostler hub authority", name, key, AUTHORITY_DAYS, is_authority=True)
     certificate = builder.sign(key, _sha256())
-    _write(key_file, _key_pem(key))
-    _write(certificate_file, _pem(certificate), 0o644)
+    private_files.write(key_file, _key_pem(key))
+    private_files.write(certificate_file, _pem(certificate), 0o644)
     return certificate, key
 
 
@@ -60,8 +61,6 @@ def _builder(
     *,
     is_authority: bool,
 ) -> x509.CertificateBuilder:
-    from cryptography import x509  # noqa: PLC0415
-
     now = dt.datetime.now(dt.UTC)
     # Yesterday: a machine that has just started may have a clock that is behind.
     begins = now - dt.timedelta(days=1)
@@ -93,8 +92,6 @@ def _builder(
 def _with_names(
     builder: x509.CertificateBuilder, names: Sequence[str], authority: x509.Certificate
 ) -> x509.CertificateBuilder:
-    from cryptography import x509  # noqa: PLC0415
-
     entries = [_general_name(name) for name in names]
     known = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     # Strict verifiers (Python 3.13's default) want to be told which key signed.
@@ -106,8 +103,6 @@ def _with_names(
 
 
 def _general_name(name: str) -> x509.GeneralName:
-    from cryptography import x509  # noqa: PLC0415
-
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
@@ -115,36 +110,20 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def _key() -> ec.EllipticCurvePrivateKey:
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def _sha256() -> hashes.SHA256:
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
-
     return hashes.SHA256()
 
 
 def _pem(certificate: x509.Certificate) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
-
     return certificate.public_bytes(Encoding.PEM)
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
-
     return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        Encoding.PEM,
+        PrivateFormat.PKCS8,
+        NoEncryption(),
     )
-
-
-def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replaces it in one step: somebody may be reading it."""
-    fresh = path.with_name(f".{path.name}.new")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(data)
-    fresh.replace(path)

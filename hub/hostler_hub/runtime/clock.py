@@ -1,4 +1,4 @@
-"""Time as the hub sees it: the system's, or one that tests move by hand."""
+"""The hub's clock: the system's, or one that tests advance."""
 
 from __future__ import annotations
 
@@ -15,33 +15,37 @@ _RECHECK_S = 30.0
 
 
 class Timer(Protocol):
-    """A callback that is still to come."""
+    """A call that is scheduled."""
 
     def cancel(self) -> None:
-        """Do not call. After the call, or twice, is fine."""
+        """Cancel the call. After the call, or a second time, it does nothing."""
 
 
 class Clock(Protocol):
-    """What the hub asks of time."""
+    """The time, and calls at a time."""
 
     def now(self) -> float:
-        """Seconds since the epoch, UTC. May jump."""
+        """Seconds since the epoch (UTC). May jump when the clock is set."""
 
     def monotonic(self) -> float:
-        """Seconds since some start; never goes back, and grows in a suspended machine too (A8)."""
+        """Seconds since some start. Never goes back, and counts the time a machine is suspended
+        (A8).
+        """
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
-        """Call once, when now() has reached `when` (epoch seconds); at the next turn if it has.
+        """Call once when now() reaches `when` (seconds since the epoch), or at the next turn of the
+        loop if it has.
 
-        For instants that people name. It follows a clock that is set; durations must not (A9).
+        For instants that people name: it follows a clock that is set, which a duration must not
+        (A9).
         """
 
     def call_after(self, seconds: float, callback: Callable[[], object]) -> Timer:
-        """Call once, when monotonic() has grown by so much, wherever now() is set meanwhile."""
+        """Call once after `seconds` of monotonic(), however now() is set meanwhile."""
 
 
 class SystemClock:
-    """The machine's clock, its timers on an asyncio loop (the running one by default)."""
+    """The machine's clock. Its timers run on an asyncio loop, by default the running one."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._loop = loop or asyncio.get_running_loop()
@@ -63,8 +67,8 @@ class SystemClock:
 
 
 class _SystemTimer:
-    """A loop's timers count time that stands still in a suspended machine and does not follow a
-    clock that is set; so long waits are cut, and the clock meant (`now`) is looked at in between.
+    """A timer that follows `now`. A loop's own timers stop while a machine is suspended and do not
+    follow a clock that is set, so a long wait is cut into short ones, and `now` is read after each.
     """
 
     def __init__(
@@ -97,7 +101,7 @@ class _SystemTimer:
 
 
 def instant(at: float | None) -> str | None:
-    """ISO 8601 in UTC, with milliseconds."""
+    """The instant in ISO 8601, UTC, with milliseconds; None for None."""
     if at is None:
         return None
     text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

@@ -1,6 +1,8 @@
-"""SQLite's URLs: `sqlite:///` and a file's path, percent-encoded, so that any path can be one.
+"""URLs of SQLite files: `sqlite:///` and the file's path, percent-encoded, so that any path can be
+one.
 
-Written and read here alone: whether SQLAlchemy decodes the path differs between its releases.
+Only this module writes and reads them: releases of SQLAlchemy differ in whether they decode the
+path.
 """
 
 from __future__ import annotations

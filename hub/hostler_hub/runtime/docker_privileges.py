@@ -1,4 +1,4 @@
-"""Docker privileges that the hub's owner allows."""
+"""The Docker privileges that the hub's owner allows to workers' containers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DOCKER = (
 
 
 def parse(text: str) -> frozenset[str]:
-    """The words, separated by commas. Raises SettingsError for one that means nothing."""
+    """Parse names separated by commas. Raises SettingsError for a name that is unknown."""
     words = frozenset(word.strip() for word in text.split(",") if word.strip())
     for word in sorted(words):
         path = word.removeprefix(BIND)

@@ -1,11 +1,12 @@
-"""One more generation for Python's garbage collector: what stays is left alone.
+"""One more generation for Python's garbage collector: objects that survive a full collection are
+frozen.
 
 A hub of thousands of workers has hundreds of thousands of objects, and nearly all of them stay. A
-full collection looks at each, which holds everything up for a third of a second, and whatever makes
-many objects (a provider's long list, a fleet that comes back) causes one after the other. So what
-has survived a full collection is frozen: later ones look only at what came since. Garbage in cycles
-among the frozen, such as a connection that has ended, is found when there are twice as many of them
-as when all were looked at the last time: there is never more of it than of the rest.
+full collection visits each, which stops the hub for a third of a second, and whatever makes many
+objects (a provider's long list, a fleet that reconnects) causes several in a row. So objects that
+survive a full collection are frozen, and later collections visit only newer ones. Cyclic garbage
+among the frozen objects, such as a closed connection, is found when their number has doubled since
+they were all visited last: there is never more garbage than live objects.
 """
 
 from __future__ import annotations
@@ -23,21 +24,23 @@ def rest() -> None:
 
 
 def watch() -> None:
-    """From now on, in this process: it has what it starts with. Returns after a full collection."""
+    """Switch the collector on and start freezing, in this process. The objects that exist now are
+    collected and frozen first.
+    """
     gc.enable()
     gc.callbacks.append(_Generation().collected)
     gc.collect()
 
 
 class _Generation:
-    """Those who have survived a full collection."""
+    """The frozen objects, counted."""
 
     def __init__(self) -> None:
         self._stayed = 0
         self._next_looks_at_all = True
 
     def collected(self, phase: str, info: dict[str, Any]) -> None:
-        """Called by the collector, in whichever thread it runs."""
+        """Callback of the garbage collector; runs in whichever thread it runs in."""
         if phase != "stop" or info["generation"] != _FULL:
             return
         gc.freeze()

@@ -1,4 +1,6 @@
-"""Names and ids: what may be called what, and ULIDs that sort by the time they were made."""
+"""Names and ids: which names a worker may have, and ULIDs, which sort by the time they were
+made.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ _MAX_MS = (1 << 48) - 1
 
 
 def check_worker_name(name: str) -> str:
-    """The name itself, if a worker may have it; else ValueError saying what is allowed."""
+    """Return the name if a worker may have it; else raise ValueError, which says what is
+    allowed.
+    """
     if not WORKER_NAME.fullmatch(name):
         raise ValueError(
             f"{name[:80]!r} is no worker name: 1 to 63 of a-z, 0-9 and '-', not at either end"
@@ -35,10 +39,11 @@ def is_ulid(text: str) -> bool:
 
 
 class _Ulids:
-    """Within one millisecond the random part counts up, so that ids keep the order of the calls.
+    """Makes ULIDs. Within one millisecond the random part counts up, so that ids keep the order of
+    the calls.
 
-    See https://github.com/ulid/spec#monotonicity; here an id is never a secret, so that a
-    neighbour's id can be guessed does not matter.
+    See https://github.com/ulid/spec#monotonicity. No id is a secret here, so it does not matter
+    that a neighbour's id can be guessed.
     """
 
     def __init__(self) -> None:
@@ -74,13 +79,13 @@ def new_ulid(now_ms: int | None = None) -> str:
 
 
 def earliest_ulid(at_ms: int) -> str:
-    """The least ULID of that millisecond: ids before it in order were made earlier."""
+    """The least ULID of that millisecond: every id that sorts before it was made earlier."""
     value = max(0, min(at_ms, _MAX_MS)) << _RANDOM_BITS
     return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
 
 
 def ulid_ms(id: str) -> int:
-    """When a ULID was made, in milliseconds since the epoch; 0 for what is none."""
+    """When a ULID was made, in milliseconds since the epoch; 0 if the text is not a ULID."""
     value = 0
     for character in id[:10]:
         value = value << 5 | max(0, _ALPHABET.find(character))

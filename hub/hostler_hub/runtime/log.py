@@ -1,7 +1,8 @@
-"""The hub's log: JSON lines with constant messages and fields, on stderr.
+"""The hub's log: JSON lines on stderr, each a constant message with fields.
 
-`serve` writes to the terminal's stderr; a background hub's stderr is `hub.log`. What looks like a
-token or sits in a field of such a name is masked; that is a courtesy, not the boundary (V14).
+`serve` writes to the terminal's stderr; a background hub's stderr is `hub.log`. Values that look
+like tokens, or whose field is named like one, are masked. That is a second line of defence: the
+code must not log secrets in the first place (V14).
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _SECRET_TEXT = re.compile(
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Masks token-like fields and texts at any depth (structlog's processor signature)."""
+    """Mask token-like fields and texts at any depth (a structlog processor)."""
     return {key: _masked(key, value) for key, value in event.items()}
 
 
 def configure(level: str) -> None:
-    """Sends structlog's and the standard library's records through one chain to stderr."""
+    """Send the records of structlog and of the standard library through one chain to stderr."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -74,10 +75,10 @@ def configure(level: str) -> None:
 
 
 def _is_no_noise(record: logging.LogRecord) -> bool:
-    """Whether a record of the server's says more than ours do.
+    """Whether to keep a record of the web server.
 
-    It takes a refused handshake for a handler's fault, and each request that it cancels at its
-    own end for an error.
+    The server reports a refused handshake as a handler's fault, and each request that it cancels at
+    its own end as an error; the hub logs both itself.
     """
     error = record.exc_info[1] if record.exc_info else None
     refused = record.msg == "ASGI callable returned without completing handshake."

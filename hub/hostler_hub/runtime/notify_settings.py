@@ -1,7 +1,9 @@
-"""Who is told of incidents, and how: what `HOSTLER_SMTP_*` and `HOSTLER_NOTIFY_*` say.
+"""The settings of notifications: recipients, mail server and webhooks, from `HOSTLER_SMTP_*` and
+`HOSTLER_NOTIFY_*`.
 
-Passwords and secrets stand here by reference only, `env:HOSTLER_SECRET_X` or `file:NAME` (see
-secrets.py). No message repeats a webhook's URL beyond its host: its path may be a secret (V14).
+Passwords and secrets are given by reference only, `env:HOSTLER_SECRET_X` or `file:NAME` (see
+secrets.py). No message repeats more of a webhook's URL than its host: the path may be a secret
+(V14).
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class Smtp:
 
 @dataclass(frozen=True, slots=True)
 class Webhooks:
-    """URLs by name, what signs the calls, and which private places they may lead to."""
+    """URLs by name, the secret that signs the calls, and the private hosts and networks that they
+    may call.
+    """
 
     urls: Mapping[str, str]
     secret: SecretRef | None = None
@@ -54,7 +58,9 @@ class Webhooks:
 
 @dataclass(frozen=True, slots=True)
 class NotifySettings:
-    """All of it. `mail`: who is told of every incident, beside those whom a worker names."""
+    """All settings of notifications. `mail`: addresses that receive every incident, beside those
+    that a worker names.
+    """
 
     mail: tuple[str, ...] = ()
     smtp: Smtp = Smtp()
@@ -65,7 +71,7 @@ class NotifySettings:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
         """Raises SettingsError with one clear line."""
-        mail = _words(environ, "NOTIFY_MAIL")
+        mail = _split(environ, "NOTIFY_MAIL")
         for address in mail:
             if not ADDRESS.fullmatch(address):
                 raise SettingsError(f"notify_mail: {address!r} is no mail address")
@@ -85,7 +91,9 @@ class NotifySettings:
 
 
 def webhook_name(url: str) -> str:
-    """What a webhook is called wherever people look: its host, and which of the host's it is."""
+    """The name of a webhook in logs and views: its host, and a digest to tell several of one host
+    apart.
+    """
     return f"{urlsplit(url).hostname}#{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
@@ -115,13 +123,13 @@ def _smtp(environ: Mapping[str, str]) -> Smtp:
 
 def _webhooks(environ: Mapping[str, str]) -> Webhooks:
     urls = {}
-    for number, url in enumerate(_words(environ, "NOTIFY_WEBHOOKS"), start=1):
+    for number, url in enumerate(_split(environ, "NOTIFY_WEBHOOKS"), start=1):
         _check_url(url, number)
         urls[webhook_name(url)] = url
     secret = _secret(environ, "NOTIFY_WEBHOOK_SECRET")
     if urls and secret is None:
         raise SettingsError("notify_webhook_secret: is needed to sign the calls of notify_webhooks")
-    allow = _words(environ, "NOTIFY_WEBHOOK_ALLOW")
+    allow = _split(environ, "NOTIFY_WEBHOOK_ALLOW")
     for each in allow:
         if not _HOST.fullmatch(each) and not _is_network(each):
             raise SettingsError(f"notify_webhook_allow: {each!r} is neither a host nor a network")
@@ -160,7 +168,7 @@ def _secret(environ: Mapping[str, str], name: str) -> SecretRef | None:
         ) from None
 
 
-def _words(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+def _split(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
     text = environ.get(f"HOSTLER_{name}", "")
     return tuple(dict.fromkeys(text.replace(",", " ").split()))
 

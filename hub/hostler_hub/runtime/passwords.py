@@ -1,4 +1,4 @@
-"""How tokens and passwords are stored: as hashes that are compared in constant time."""
+"""Hashes of tokens and passwords, compared in constant time."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ NO_SECRET = "0" * 64
 
 
 def hash_of(secret: str) -> str:
-    """SHA-256 suffices for 256 random bits; the secret itself is stored nowhere.
+    """The SHA-256 of a token. That suffices for 256 random bits; the token itself is stored
+    nowhere.
 
-    Whatever somebody sends instead of one has a hash as well.
+    Any text has a hash, also one that is no token.
     """
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def hash_password(password: str) -> str:
-    """scrypt with a salt of its own: ``salt$hash`` in hex."""
+    """The scrypt hash of a password with a random salt, as ``salt$hash`` in hex."""
     salt = os.urandom(16)
     return f"{salt.hex()}${_scrypt(password, salt).hex()}"
 
 
 def verify_password(password: str, stored: str | None) -> bool:
-    """Whether the password is the stored one; takes as long when nothing is stored."""
+    """Whether the password matches the stored hash. Takes as long if there is none."""
     salt, _, expected = (stored or f"{'0' * 32}${NO_SECRET}").partition("$")
     right = hmac.compare_digest(_scrypt(password, bytes.fromhex(salt)).hex(), expected)
     return right and stored is not None

@@ -1,9 +1,9 @@
-"""The hub as a process: whether one runs on a state directory, starting and stopping it.
+"""The hub as a process: find, start and stop the one that runs on a state directory.
 
-The truth is the lock: `hub.lock` is held with flock from before the database is opened until after
-it is closed, and the kernel frees it however the process ends. The pid in it counts only while the
-lock is held, and is signalled through a pidfd of a process that is seen to hold the file open: a
-number that was given to a stranger is never signalled (E6).
+A hub runs if the lock is held: `hub.lock` is locked with flock from before the database is opened
+until after it is closed, and the kernel frees it however the process ends. The pid in the file
+counts only while the lock is held, and is signalled through a pidfd of a process that has the file
+open: a process that was given a reused pid is never signalled (E6).
 
 Standard library only: `status` and `stop` must not wait for a web framework to be imported.
 """
@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from hostler_hub.errors import SettingsError
+from hostler_hub.runtime import private_files
+from hostler_hub.runtime.errors import HubRuns, HubUnresponsive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,19 +39,13 @@ _START_S = 60.0
 _PROBE_S = 1.0
 
 
-class HubRuns(SettingsError):
-    """A hub holds this state directory's lock already."""
-
-
-class HubUnresponsive(Exception):
-    """A hub holds the lock, but does not do what it should within its deadline."""
-
-
 @dataclass(frozen=True)
 class Running:
-    """A hub that holds the lock. `url` is None until it listens; `pid` None for a moment before.
+    """A hub that holds the lock. `url` is None until it listens; `pid` is None for a moment before
+    that.
 
-    `url` is for clients, `local_url` for this machine, where `certificate` is the one to expect.
+    `url` is for clients. `local_url` is for this machine, where the hub shows the certificate in
+    the file `certificate`.
     """
 
     pid: int | None
@@ -61,8 +57,8 @@ class Running:
 
 @contextlib.contextmanager
 def hold_lock(settings: Settings) -> Iterator[None]:
-    """Holds the state directory's lock. Raises HubRuns."""
-    with open(settings.lock_file, "a+", opener=_private) as file:
+    """Hold the state directory's lock for the context. Raises HubRuns."""
+    with open(settings.lock_file, "a+", opener=private_files.open_or_create) as file:
         _lock_or_refuse(file, settings)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
@@ -74,7 +70,7 @@ def hold_lock(settings: Settings) -> Iterator[None]:
             file.truncate(0)
 
 
-def look(settings: Settings) -> Running | None:
+def find_running(settings: Settings) -> Running | None:
     """The hub that runs on this state directory, if one does."""
     try:
         with open(settings.lock_file) as file:
@@ -86,7 +82,7 @@ def look(settings: Settings) -> Running | None:
     except OSError as error:
         raise SettingsError(f"{settings.lock_file} cannot be read: {error.strerror}") from error
     pid = int(text) if text.isdecimal() else None
-    run = read_json(settings.run_file)
+    run = private_files.read_json(settings.run_file)
     if run.get("pid") != pid:  # left by an earlier hub that was killed
         run = {}
     return Running(
@@ -99,13 +95,13 @@ def look(settings: Settings) -> Running | None:
 
 
 def start(settings: Settings) -> Running:
-    """Starts a hub in the background and waits until it answers.
+    """Start a hub in the background and wait until it answers.
 
-    Raises HubRuns when one runs already, SettingsError with the reason the new one gave, or
-    HubUnresponsive when it takes longer than a minute.
+    Raises HubRuns if one runs already, SettingsError with the reason that the new hub gave, or
+    HubUnresponsive if it takes longer than a minute.
     """
     settings.prepare_state_dir()
-    if look(settings) is not None:
+    if find_running(settings) is not None:
         raise HubRuns(f"a hub runs already on {settings.state_dir}")
     ready, theirs = os.pipe()
     try:
@@ -127,10 +123,10 @@ def start(settings: Settings) -> Running:
 
 
 def await_health(settings: Settings) -> Running:
-    """The running hub once it answers on /healthz. Raises HubUnresponsive after a minute."""
+    """Wait until the running hub answers on /healthz. Raises HubUnresponsive after a minute."""
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
-        running = look(settings)
+        running = find_running(settings)
         if running is None:
             break
         if running.url and call(running, "/healthz") is not None:
@@ -140,17 +136,17 @@ def await_health(settings: Settings) -> Running:
 
 
 def stop(settings: Settings, timeout_s: float) -> bool:
-    """Asks the hub to end and waits until its lock is free; False when none runs.
+    """Ask the hub to end and wait until its lock is free. Returns False if none runs.
 
-    Raises HubUnresponsive when it is still there after `timeout_s`.
+    Raises HubUnresponsive if the hub is still there after `timeout_s`.
     """
-    running = look(settings)
+    running = find_running(settings)
     if running is None:
         return False
     deadline = time.monotonic() + timeout_s
     asked = False
     while time.monotonic() < deadline:
-        running = look(settings)
+        running = find_running(settings)
         if running is None:
             return True
         if not asked and running.pid is not None:
@@ -163,9 +159,10 @@ def stop(settings: Settings, timeout_s: float) -> bool:
 def call(
     running: Running, path: str, *, token: str | None = None, method: str = "GET", body: Any = None
 ) -> Any:
-    """One request to the hub on this machine: its JSON, or None when nobody answers in 5 s.
+    """Send one request to the hub on this machine. Returns its JSON, or None if nobody answers
+    within 5 s.
 
-    A refusal raises SettingsError with the problem's detail.
+    If the hub refuses, raises SettingsError with the problem's detail.
     """
     url = running.local_url or ""
     request = urllib.request.Request(url + path, method=method)  # noqa: S310  # hub.json's own URL
@@ -190,8 +187,8 @@ def call(
 
 
 def _pinned(certificate: str | None) -> list[urllib.request.HTTPSHandler]:
-    """Trusts the hub's own certificate and no other, whatever names it bears: this machine's
-    loopback is none of them.
+    """Handlers that trust the hub's own certificate and no other, for any host name: the loopback
+    address is not among the certificate's names.
     """
     if certificate is None:
         return []
@@ -204,28 +201,13 @@ def _pinned(certificate: str | None) -> list[urllib.request.HTTPSHandler]:
 
 
 def announce(said: str) -> None:
-    """Tells whoever started this process in the background, if somebody did: "ready" or why not."""
+    """Report "ready", or the reason why not, to the process that started this one in the
+    background, if any.
+    """
     descriptor = os.environ.pop(READY_FD, "")
     if descriptor.isdecimal():
         with contextlib.suppress(OSError), os.fdopen(int(descriptor), "w") as pipe:
             pipe.write(said.replace("\n", " ") + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a file of ours; empty when there is none or it is half of one."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Replaces a file of ours in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", opener=_private) as file:
-        json.dump(value, file)
-    temporary.replace(path)
 
 
 def _held(file: IO[str]) -> bool:
@@ -259,7 +241,7 @@ def _spawn(settings: Settings, ready_fd: int) -> subprocess.Popen[bytes]:
     }
     arguments = ["--state-dir", str(settings.state_dir)]
     arguments += ["--host", settings.host, "--port", str(settings.port)]
-    with open(settings.log_file, "ab", opener=_private) as log:
+    with open(settings.log_file, "ab", opener=private_files.open_or_create) as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "hostler_hub", "serve", *arguments],
             cwd=settings.state_dir,
@@ -273,7 +255,7 @@ def _spawn(settings: Settings, ready_fd: int) -> subprocess.Popen[bytes]:
 
 
 def _read_line(pipe: IO[bytes], deadline: float) -> str | None:
-    """What the child announces; "" when it ended without a word, None when it took too long."""
+    """The line that the child announces; "" if it ended without one, None after the deadline."""
     left_s = max(0.0, deadline - time.monotonic())
     if not select.select([pipe], [], [], left_s)[0]:
         return None
@@ -281,7 +263,9 @@ def _read_line(pipe: IO[bytes], deadline: float) -> str | None:
 
 
 def _terminate(pid: int, lock_file: Path, deadline: float) -> bool:
-    """SIGTERM to `pid` if it holds the lock file open, then waits for its end until `deadline`."""
+    """Send SIGTERM to `pid` if it has the lock file open, and wait for its end until `deadline`.
+    Returns False if it has not, or is gone.
+    """
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -312,7 +296,3 @@ def _detail(error: urllib.error.HTTPError) -> str:
         return str(json.load(error)["detail"])
     except (ValueError, KeyError, TypeError):
         return f"the hub answered {error.code}"
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)

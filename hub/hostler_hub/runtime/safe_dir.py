@@ -1,7 +1,7 @@
-"""Files beneath one directory, reached from its descriptor and name by name.
+"""Files below one directory, opened from its descriptor, name by name.
 
-No path is ever given to the system that it could resolve elsewhere: each part is opened relative
-to the one before with O_NOFOLLOW, so that neither a link nor a race leads out (U2).
+The kernel never resolves a path that could lead elsewhere: each part is opened relative to the one
+before with O_NOFOLLOW, so that neither a link nor a race leads out of the directory (U2).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-class Beneath:
-    """A directory held open. Blocking; every method raises OSError."""
+class SafeDirectory:
+    """A directory that is held open. Its methods block, and raise OSError."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The directory at ``path``, which is the hub's own; made if it is not there."""
+        """Open the hub's own directory at ``path``; create it if it is missing."""
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(os.open(path, _DIRECTORY))
 
@@ -55,31 +55,31 @@ class Beneath:
             os.close(descriptor)
 
     def make(self, parts: Sequence[str]) -> None:
-        """A directory, and those above it."""
+        """Create a directory and those above it."""
         with self.directory(parts, make=True):
             pass
 
     def create(self, parts: Sequence[str]) -> int:
-        """A descriptor of a new file; FileExistsError when anything has that name."""
+        """Create a file and return its descriptor. Raises FileExistsError if the name is taken."""
         with self.directory(parts[:-1], make=True) as parent:
             return os.open(parts[-1], _NEW, 0o600, dir_fd=parent)
 
     def read(self, parts: Sequence[str]) -> int:
-        """A descriptor of an existing file, to read."""
+        """Open an existing file to read it, and return its descriptor."""
         with self.directory(parts[:-1]) as parent:
             return os.open(parts[-1], _OLD, dir_fd=parent)
 
-    def take_in(self, source: Beneath, name: str, parts: Sequence[str]) -> None:
-        """Rename ``name`` of another directory to ``parts`` here, over a file of that name.
+    def move_in(self, source: SafeDirectory, name: str, parts: Sequence[str]) -> None:
+        """Rename ``name`` of another directory to ``parts`` here, replacing a file of that name.
 
-        Durable on return. What is in the way and no file is refused by the system.
+        Durable on return. Raises OSError if ``parts`` exists and is not a file.
         """
         with self.directory(parts[:-1], make=True) as parent:
             os.rename(name, parts[-1], src_dir_fd=source._descriptor, dst_dir_fd=parent)
             os.fsync(parent)
 
     def remove(self, name: str) -> None:
-        """A file or a whole tree, at once; what is not there is removed already."""
+        """Remove a file or a whole tree. What does not exist is ignored."""
         with contextlib.suppress(FileNotFoundError):
             try:
                 os.unlink(name, dir_fd=self._descriptor)

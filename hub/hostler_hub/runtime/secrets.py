@@ -12,16 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.specs.secret_ref import ENV_PREFIX, SecretRef
 
 __all__ = ["ENV_PREFIX", "NO_SECRETS", "SecretRef", "SecretRefused", "Secrets"]
 
 SIZE_BYTES = 64 * 1024
-
-
-class SecretRefused(Exception):
-    """A reference leads to no secret. The message names the reference, never a value."""
 
 
 @dataclass(frozen=True, slots=True)

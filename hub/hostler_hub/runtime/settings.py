@@ -1,8 +1,8 @@
-"""The hub's settings: where it keeps its state, where it listens, how patient it is.
+"""The hub's settings: its state directory, its address, its deadlines.
 
-Every field can come from the environment as `HOSTLER_<FIELD>` in capitals; what the command line
-gives wins. A wrong value is one SettingsError with one clear line; no message ever repeats a
-database URL, which may hold a password (V14).
+Every field can come from the environment as `HOSTLER_<FIELD>` in capitals; the command line wins. A
+wrong value raises SettingsError with one clear line. No message ever repeats a database URL, which
+may hold a password (V14).
 """
 
 import dataclasses
@@ -119,9 +119,9 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], **overrides: Any) -> Self:
-        """Settings of HOSTLER_* variables; an override that is not None wins over them.
+        """Settings from HOSTLER_* variables; an override that is not None wins.
 
-        Raises SettingsError for a value that cannot be one.
+        Raises SettingsError for a value that is not valid.
         """
         values: dict[str, Any] = {"state_dir": default_state_dir(environ)}
         values["notify"] = NotifySettings.from_environment(environ)
@@ -138,7 +138,7 @@ class Settings:
 
     @property
     def url(self) -> str:
-        """Where this machine reaches the hub, once `port` is the one it listens on."""
+        """The URL of the hub on this machine, once `port` is the one that it listens on."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
         scheme = "https" if self.tls_certificate else "http"
         where = f"[{host}]" if ":" in host else host
@@ -146,17 +146,17 @@ class Settings:
 
     @property
     def client_url(self) -> str:
-        """The URL to give to clients: with TLS it must bear the certificate's name."""
+        """The URL to give to clients; with TLS its host is a name of the certificate."""
         return self.public_url.rstrip("/") if self.tls_certificate and self.public_url else self.url
 
     @property
     def connect_url(self) -> str:
-        """Where agents reach the hub: ws:// or wss://, without a path."""
+        """The URL for agents: ws:// or wss://, without a path."""
         return (self.public_url.rstrip("/") or self.url).replace("http", "ws", 1)
 
     @property
     def lock_file(self) -> Path:
-        """Held with flock while a hub runs: the one truth about whether one does."""
+        """The file that is locked with flock while a hub runs."""
         return self.state_dir / "hub.lock"
 
     @property
@@ -166,7 +166,7 @@ class Settings:
 
     @property
     def log_file(self) -> Path:
-        """What a background hub writes to."""
+        """The log of a background hub."""
         return self.state_dir / "hub.log"
 
     @property
@@ -181,16 +181,18 @@ class Settings:
 
     @property
     def archive_dir(self) -> Path:
-        """The agent as one file, by its digest."""
+        """The directory of the agent's archives, named by their digests."""
         return self.state_dir / "agent"
 
     @property
     def stop_file(self) -> Path:
-        """JSON {"at", "instances", "unclosed"}: what the last stop left behind (V18)."""
+        """JSON {"at", "instances", "unclosed"}: what the last stop did not end (V18)."""
         return self.state_dir / "last-stop.json"
 
     def prepare_state_dir(self) -> None:
-        """Makes the state directory (mode 0700) and proves that it can be written."""
+        """Create the state directory (mode 0700) and check that it can be written. Raises
+        SettingsError.
+        """
         try:
             self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Permission bits lie to root and on read-only mounts; making a file does not.
@@ -204,7 +206,7 @@ class Settings:
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
-    """HOSTLER_STATE_DIR, or the XDG place for state."""
+    """HOSTLER_STATE_DIR, or else a directory in the XDG state home."""
     if environ.get("HOSTLER_STATE_DIR"):
         return Path(environ["HOSTLER_STATE_DIR"])
     base = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME", "~")) / ".local" / "state"

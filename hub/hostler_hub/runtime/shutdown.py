@@ -1,4 +1,6 @@
-"""The hub's end: part by part, within a deadline, and with a word about what is left (V18)."""
+"""Shutdown: parts of the hub are closed one by one, within a deadline, and what is left is named
+(V18).
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ _LEAST_S = 1.0
 
 
 class Closing:
-    """Closes parts one after the other; all of them together get `deadline_s`, from the first on.
+    """Closes parts one after the other, all of them within `deadline_s` from the first close on.
 
-    `unclosed` names those that did not end in time. They were cancelled, not waited for.
+    `unclosed` names the parts that did not close in time. They were cancelled, and not waited for.
     """
 
     def __init__(self, deadline_s: float) -> None:
@@ -25,7 +27,7 @@ class Closing:
         self.unclosed: list[str] = []
 
     async def within(self, part: str, aclose: Callable[[], Awaitable[object]]) -> None:
-        """Closes one part; what it raises besides its time running out reaches the caller."""
+        """Close one part. Its exceptions reach the caller, but for the time-out."""
         now = asyncio.get_running_loop().time()
         if self._until is None:
             self._until = now + self._deadline_s

@@ -1,7 +1,8 @@
-"""How long the hub itself stood still: stopped, suspended, starved, or waiting for its store.
+"""How long the hub itself stood still: stopped, suspended, starved of CPU, or waiting for its
+store.
 
-What waits for agents asks here before it gives one up: an agent that could not be heard is not a
-silent one (V12, A10).
+Timeouts of agents subtract this: while the hub stood still it could not hear an agent, so the agent
+is not at fault (V12, A10).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ TOLERATED_S = 2.0
 
 
 class Stalls:
-    """Counts the seconds. ``elapsed`` never goes back, and counts suspension too."""
+    """Counts the seconds. The clock ``elapsed`` never goes back, and counts suspension."""
 
     def __init__(self, elapsed: Callable[[], float]) -> None:
         self._elapsed = elapsed
@@ -25,7 +26,9 @@ class Stalls:
         self._waits: dict[object, float] = {}
 
     def total_s(self) -> float:
-        """All of it so far, also of what still lasts; two calls say what was between them."""
+        """The seconds stalled so far, including a stall that still lasts. The difference of two
+        calls is the stall between them.
+        """
         now = self._elapsed()
         since = min(self._waits.values(), default=now)
         lasting = now - max(since, self._until) if now - since > TOLERATED_S else 0.0
@@ -33,7 +36,9 @@ class Stalls:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what should take no time worth mention: a transaction of the store."""
+        """Count the time within the context as a stall if it exceeds TOLERATED_S. For transactions
+        of the store.
+        """
         wait, since = object(), self._elapsed()
         self._waits[wait] = since
         try:
@@ -43,7 +48,9 @@ class Stalls:
             self._count(since, self._elapsed())
 
     async def watch(self) -> None:
-        """For as long as the hub runs: a sleep that took longer was the loop's standing still."""
+        """Count stalls of the event loop for as long as the hub runs: a sleep that took too long
+        was one.
+        """
         while True:
             due = self._elapsed() + BEAT_S
             await asyncio.sleep(BEAT_S)

@@ -1,4 +1,4 @@
-"""What the hub tells systemd, where that started it: ready, alive, stopping (sd_notify(3))."""
+"""Notifications to systemd, if it started the hub: ready, alive, stopping (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHARE = 0.5
 
 
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Sends `READY=1` and its like; nothing where nobody listens."""
+    """Send a state such as `READY=1`. Does nothing if systemd did not start the hub."""
     address = environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -24,7 +24,9 @@ def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
 
 
 async def keep_alive(environ: Mapping[str, str] = os.environ) -> None:
-    """Says that the event loop turns, as often as the unit's WatchdogSec asks for."""
+    """Send the watchdog's keep-alive from the event loop, as often as the unit's WatchdogSec
+    demands.
+    """
     text = environ.get("WATCHDOG_USEC", "")
     if not text.isdecimal() or environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return

@@ -1,7 +1,7 @@
-"""Named background tasks of a long-lived part: supervised, and ended with it.
+"""Named background tasks that belong to one part of the hub, and end with it.
 
-A TaskGroup ends all its tasks when one fails; a hub must go on. So each task here is a boundary
-of its own: what it did not handle itself is logged with the task's name, once.
+A TaskGroup cancels all its tasks when one fails, but the hub must go on. So an exception that a
+task does not handle is logged once with the task's name, and affects no other task.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ class Tasks:
         self._closed = False
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-        """Run ``coroutine`` as a task of that name; after aclose() nothing starts any more."""
+        """Run ``coroutine`` as a task of that name. After aclose() nothing is started."""
         task = self._start(coroutine, name)
         task.add_done_callback(_report)
         return task
 
     async def unbroken(self, coroutine: Coroutine[Any, Any, T], name: str) -> T:
-        """Run it to its end, even if who waits for it is cancelled; its errors are the waiter's."""
+        """Run ``coroutine`` to its end even if the caller is cancelled. Its exceptions reach the
+        caller.
+        """
         return await asyncio.shield(self._start(coroutine, name))
 
     def _start(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
@@ -48,7 +50,9 @@ class Tasks:
         self._running.pop(task, None)
 
     async def settle(self, deadline_s: float) -> bool:
-        """Wait until nothing runs any more, also nothing started meanwhile; whether it is so."""
+        """Wait until no task runs, including those started meanwhile. Returns False if the deadline
+        passed first.
+        """
         try:
             async with asyncio.timeout(deadline_s):
                 while self._running:
@@ -58,7 +62,7 @@ class Tasks:
         return True
 
     async def aclose(self) -> None:
-        """Cancel what runs and wait until it has ended."""
+        """Cancel the running tasks and wait until they have ended."""
         self._closed = True
         tasks = list(self._running)
         for task in tasks:

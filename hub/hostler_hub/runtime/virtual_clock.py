@@ -10,11 +10,11 @@ from hostler_hub.runtime.clock import Timer
 
 
 class VirtualClock:
-    """A clock that stands still until it is advanced; the same calls give the same history.
+    """A clock that stands still until it is advanced. The same calls give the same history.
 
-    Timers run inside advance(), in the order of their instants and, at one instant, of their
-    call_at(); each sees now() at its own instant and may set further timers, which run in the same
-    advance() if they are due. What a callback raises leaves advance() there.
+    Timers run inside advance(), ordered by their instants and then by their call_at(). Each sees
+    its own instant as now() and may set further timers, which run in the same advance() if they are
+    due. Exceptions of a callback leave advance().
     """
 
     def __init__(self, start: float = 1_000_000_000.0) -> None:
@@ -40,13 +40,15 @@ class VirtualClock:
         return timer
 
     def next_due(self) -> float | None:
-        """The instant of the next timer, None when there is none."""
+        """The instant of the next timer; None if there is none."""
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and call what falls due, up to and including the instant reached."""
+        """Let `seconds` pass and run the timers that become due, up to and including the instant
+        reached.
+        """
         if seconds < 0:
             raise ValueError("time passes forward; jump() sets the clock back")
         until = self._now + seconds
@@ -59,7 +61,7 @@ class VirtualClock:
         self._move(max(until, self._now))
 
     def jump(self, seconds: float) -> None:
-        """Set the wall clock forward or back, as an administrator or NTP does; calls nothing."""
+        """Set the wall clock forward or back, as an administrator or NTP does. Runs no timer."""
         self._now += seconds
         moved = [
             (when + seconds if timer.counts_seconds else when, order, timer)

@@ -1,6 +1,6 @@
-"""Those who wait for something of a name to happen: each with an event of its own.
+"""Waiters for a named thing to happen; each has an event of its own.
 
-An event shared by all who wait for a name would be lost to the others when the first one gives up.
+If all waiters of a name shared one event, it would be lost to the others when the first gives up.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Waiters(Generic[K]):
-    """Who waits for what; nothing is kept of a name that nobody waits for."""
+    """The waiters by key. Nothing is kept for a key that nobody waits for."""
 
     def __init__(self) -> None:
         # In the order of their coming, in which they are woken: the same history each time.
@@ -22,7 +22,7 @@ class Waiters(Generic[K]):
 
     @contextlib.contextmanager
     def waiting(self, key: K) -> Iterator[asyncio.Event]:
-        """An event that wake(key) sets, from now until the context ends."""
+        """An event that wake(key) sets, for the time of the context."""
         event = asyncio.Event()
         self._events.setdefault(key, {})[event] = None
         try:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, RowMapping
 
+from hostler_hub.lifecycle.backoff import Backoff
 from hostler_hub.scheduling.matching import Roster
 from hostler_hub.scheduling.planner import Waiting
 from hostler_hub.specs.build import BuildSpec
@@ -19,9 +20,8 @@ from hostler_hub.store import builds
 from hostler_hub.store.engine import Store
 from hostler_hub.store.rows import Row
 
-# How long a build waits after it lost its worker: doubled with every attempt, up to the longest.
-RETRY_FIRST_S = 1.0
-RETRY_LONGEST_S = 60.0
+# How long a build waits after so many attempts that lost their worker.
+RETRY = Backoff(first_s=1.0, longest_s=60.0)
 
 
 class Backlog:
@@ -91,14 +91,9 @@ class Backlog:
         return len(self._waiting)
 
 
-def retry_delay_s(attempt: int) -> float:
-    """How long a build waits after its ``attempt``-th attempt, from 1, lost its worker."""
-    return float(min(RETRY_FIRST_S * 2 ** (attempt - 1), RETRY_LONGEST_S))
-
-
 def _rests(build: Waiting, now: float) -> bool:
     """Whether the build waits after a loss. A longer wait means the clock was set back (A9)."""
-    return 0 < build.not_before - now <= RETRY_LONGEST_S
+    return 0 < build.not_before - now <= RETRY.longest_s
 
 
 def _waiting(row: Row) -> Waiting:

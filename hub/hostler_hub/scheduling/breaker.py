@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-PAUSE_FIRST_S = 30.0
-PAUSE_LONGEST_S = 3600.0
+from hostler_hub.lifecycle.backoff import Backoff
+
+PAUSES = Backoff(first_s=30.0, longest_s=3600.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Breaker:
             opens = not self._pauses(at)  # the probe; not what was under way when it opened
         if not opens:
             return made
-        pause_s = min(self.pause_s * 2 or PAUSE_FIRST_S, PAUSE_LONGEST_S)
+        pause_s = PAUSES.after_s(self.pause_s)
         return replace(made, open_until=at + pause_s, pause_s=pause_s)
 
     def succeeded(self) -> Breaker:

@@ -102,7 +102,9 @@ class Dispatcher:
             self._alarm.cancel()
             self._alarm = None
         if at is not None:
-            wait_s = min(max(0.0, at - self._clock.now()), WAKE_AGAIN_S)
+            wait_s = min(at - self._clock.now(), WAKE_AGAIN_S)
+            if wait_s <= 0:  # it has come, and this run has found nothing to do about it
+                wait_s = RETRY_S
             self._alarm = self._clock.call_after(wait_s, self._wake.set)
 
     def _snapshot(self, now: float) -> Snapshot:

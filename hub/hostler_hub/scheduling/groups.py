@@ -10,6 +10,7 @@ import structlog
 
 from hostler_hub.errors import InvalidRequest, NotFound
 from hostler_hub.runtime.clock import Clock, instant
+from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.scheduling.pool_policy import PoolPolicy
 from hostler_hub.scheduling.pools import Census, Pool
 from hostler_hub.specs.group import GroupDefinition
@@ -76,16 +77,15 @@ class Groups:
         """Every group by name: those defined, and those that only workers name."""
         now = self._clock.now()
         pools = self._policy.pools()
-        return {
-            "items": [group_view(*pools[name], now) for name in sorted(pools) if " " not in name]
-        }
+        return {"items": [group_view(*pools[key], now) for key in sorted(pools) if key.is_group]}
 
     def view(self, name: str) -> dict[str, Any]:
         """One group; NotFound when neither it is defined nor a worker names it."""
         pools = self._policy.pools()
-        if name not in pools or " " in name:
+        key = PoolKey(name)
+        if key not in pools:
             raise NotFound(f"there is no group {name}")
-        return group_view(*pools[name], self._clock.now())
+        return group_view(*pools[key], self._clock.now())
 
     def _compare(self, definition: GroupDefinition) -> dict[str, Any]:
         known = self._known.get(definition.name)
@@ -117,7 +117,7 @@ def group_view(pool: Pool, counted: Census, now: float) -> dict[str, Any]:
     holds, budget, breaker = pool.numbers(now), pool.budget(counted, now), pool.breaker
     held = pool.held(counted, now)
     return {
-        "name": pool.name,
+        "name": pool.key.name,
         "definition": pool.group and pool.group.public(),
         "now": {
             "min_idle": holds.min_idle,

@@ -53,7 +53,7 @@ class IdlePool:
             elif missing := pool.missing_idle(counted, now):
                 later.extend(await self._start(pool, counted, missing, shares))
             else:
-                self._decision_log.done(("min_idle", pool.name))
+                self._decision_log.done(("min_idle", pool.key.name))
         return min(later, default=None)
 
     async def _start(
@@ -69,7 +69,7 @@ class IdlePool:
         cause = f"{pool.title} keeps {least} idle"
         await asyncio.gather(*(self._want(entry, cause, numbers) for entry in chosen))
         if len(chosen) == missing:
-            self._decision_log.done(("min_idle", pool.name))
+            self._decision_log.done(("min_idle", pool.key.name))
             return []
         short = len(chosen) < may
         rule = "no_startable_worker" if short else budget.rule
@@ -79,17 +79,17 @@ class IdlePool:
             kind=DecisionKind.SKIP,
             rule=rule,
             text=f"not kept idle: {missing - len(chosen)} of {least}: {why}",
-            group=pool.name,
+            group=pool.key.name,
             numbers=numbers,
         )
-        self._decision_log.skipped(("min_idle", pool.name), skipped)
+        self._decision_log.skipped(("min_idle", pool.key.name), skipped)
         return [] if budget.until is None or short else [budget.until]
 
     def _startable(self, pool: Pool, shares: Shares) -> list[Entry]:
         entries = [
             entry
             for entry in self._registry
-            if pool_of(entry) == pool.name
+            if pool_of(entry) == pool.key
             and entry.life.state is State.LATENT
             and why_not_startable(entry.life) is None
         ]

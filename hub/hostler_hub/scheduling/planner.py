@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from hostler_hub.lifecycle.model import State, Worker, why_not_leasable, why_not_startable
 from hostler_hub.runtime.ids import earliest_ulid, ulid_ms
 from hostler_hub.scheduling.matching import Matcher, Traits
+from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.specs.build import BuildSpec
 
 # Of so many slots one goes to the longest waiting.
@@ -54,7 +55,7 @@ class Candidate:
 
     life: Worker
     traits: Traits
-    pool: str = ""
+    pool: PoolKey | None = None
     priority: int = 0
     weight: float = 1.0
 
@@ -105,7 +106,7 @@ class Snapshot:
 
     candidates: Sequence[Candidate]
     matcher: Matcher
-    budgets: Mapping[str, Budget] = field(default_factory=dict)
+    budgets: Mapping[PoolKey, Budget] = field(default_factory=dict)
     shares: Shares = field(default_factory=Shares)
     turn: int = 0  # slots given so far
 
@@ -163,7 +164,7 @@ class _Room:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._matcher = snapshot.matcher
-        self._starts = {
+        self._starts: dict[PoolKey | None, int] = {
             pool: budget.starts
             for pool, budget in snapshot.budgets.items()
             if budget.starts is not None

@@ -17,6 +17,7 @@ from hostler_hub.scheduling.backlog import Backlog
 from hostler_hub.scheduling.breaker import Breaker
 from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.planner import Budget
+from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.scheduling.pools import FORCED_EVERY_S, MINUTE_S, Census, Pool, census
 from hostler_hub.specs.group import GroupDefinition
 from hostler_hub.store import decisions as decision_rows
@@ -42,9 +43,9 @@ class PoolPolicy:
         self._registry = registry
         self._backlog = backlog
         self._decision_log = decision_log
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[PoolKey, Pool] = {}
         self._groups: dict[str, GroupDefinition] = {}
-        self._counted: dict[str, Census] | None = None
+        self._counted: dict[PoolKey, Census] | None = None
 
     async def load(self, store: Store, groups: Sequence[GroupDefinition]) -> None:
         """Take up the groups, the open breakers and the starts of the last minute."""
@@ -52,7 +53,7 @@ class PoolPolicy:
         for row in await store.read(decision_rows.last_of_groups, DecisionKind.BREAKER.value):
             known = row["numbers"]
             if known.get("open_until") is not None:
-                pool = self._pool(row["group"])
+                pool = self._pool(PoolKey.parse(row["group"]))
                 pool.breaker = Breaker(
                     failures=known["failures"],
                     workers=frozenset(known["workers"]),
@@ -68,7 +69,7 @@ class PoolPolicy:
         """Replace the defined groups by ``groups``."""
         self._groups = {group.name: group for group in groups}
         for pool in self._pools.values():
-            pool.define(self._groups.get(pool.name))
+            pool.define(self._group_of_pool(pool.key))
         self.changed()
 
     def changed(self) -> None:
@@ -77,14 +78,14 @@ class PoolPolicy:
 
     # --- for the dispatcher and for whoever looks -----------------------------------------------
 
-    def pools(self) -> dict[str, tuple[Pool, Census]]:
+    def pools(self) -> dict[PoolKey, tuple[Pool, Census]]:
         """Every pool with its count: those of workers, and groups without any."""
         counted = self._census()
-        names = {**dict.fromkeys(counted), **dict.fromkeys(self._groups)}
-        return {name: (self._pool(name), counted.get(name) or Census()) for name in names}
+        keys = dict.fromkeys([*counted, *map(PoolKey, self._groups)])
+        return {key: (self._pool(key), counted.get(key) or Census()) for key in keys}
 
-    def budgets(self, now: float) -> Mapping[str, Budget]:
-        return {name: pool.budget(counted, now) for name, (pool, counted) in self.pools().items()}
+    def budgets(self, now: float) -> Mapping[PoolKey, Budget]:
+        return {key: pool.budget(counted, now) for key, (pool, counted) in self.pools().items()}
 
     def budget_of(self, entry: Entry, now: float) -> Budget:
         pool, counted = self._of(entry)
@@ -164,7 +165,7 @@ class PoolPolicy:
                     rule=GROUP_LOST,
                     text=text,
                     worker=entry.life.name,
-                    group=pool.name,
+                    group=pool.key.label,
                     numbers=numbers,
                 )
             )
@@ -222,23 +223,26 @@ class PoolPolicy:
         )
 
     def _of(self, entry: Entry) -> tuple[Pool, Census]:
-        name = pool_of(entry)
-        return self._pool(name), self._census().setdefault(name, Census())
+        key = pool_of(entry)
+        return self._pool(key), self._census().setdefault(key, Census())
 
-    def _pool(self, name: str) -> Pool:
-        if name not in self._pools:
-            self._pools[name] = Pool(name, self._groups.get(name))
-        return self._pools[name]
+    def _pool(self, key: PoolKey) -> Pool:
+        if key not in self._pools:
+            self._pools[key] = Pool(key, self._group_of_pool(key))
+        return self._pools[key]
 
-    def _census(self) -> dict[str, Census]:
+    def _group_of_pool(self, key: PoolKey) -> GroupDefinition | None:
+        return self._groups.get(key.name) if key.is_group else None
+
+    def _census(self) -> dict[PoolKey, Census]:
         if self._counted is None:
             self._counted = census((pool_of(entry), entry.life) for entry in self._registry)
         return self._counted
 
 
-def pool_of(entry: Entry) -> str:
-    """Whose starts are counted together. No group's name has a space in it."""
-    return entry.definition.group or f"driver {entry.definition.driver}"
+def pool_of(entry: Entry) -> PoolKey:
+    """The pool that the worker's starts, losses and idle instances count in."""
+    return PoolKey.of(entry.definition.group, entry.definition.driver)
 
 
 def _is_lost(transition: Transition) -> bool:
@@ -280,7 +284,7 @@ def _breaker_decision(pool: Pool, breaker: Breaker, transition: Transition) -> D
         rule=rule,
         text=text,
         worker=transition.after.name,
-        group=pool.name,
+        group=pool.key.label,
         numbers={
             "failures": breaker.failures,
             "workers": sorted(breaker.workers),

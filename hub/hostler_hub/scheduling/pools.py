@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from hostler_hub.lifecycle.model import State, Worker, why_not_leasable
 from hostler_hub.scheduling.breaker import Breaker
 from hostler_hub.scheduling.planner import Budget
+from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.specs.group import GroupDefinition
 from hostler_hub.specs.schedules import InForce, in_force
 
@@ -63,9 +64,9 @@ class Census:
 
 @dataclass(slots=True)
 class Pool:
-    """What is remembered of a pool. ``name`` is the group's, or says the driver."""
+    """A pool's memory: its group's definition, its breaker, recent starts and losses."""
 
-    name: str
+    key: PoolKey
     group: GroupDefinition | None = None
     breaker: Breaker = field(default_factory=Breaker)
     starts: deque[float] = field(default_factory=deque)
@@ -79,7 +80,7 @@ class Pool:
 
     @property
     def title(self) -> str:
-        return f"group {self.name}" if self.group or " " not in self.name else self.name
+        return self.key.title
 
     def numbers(self, now: float) -> InForce:
         """min_idle and max_instances as they are now; kept until the next window begins or ends."""
@@ -198,9 +199,9 @@ def _within(at: float, seconds: float, now: float) -> bool:
     return 0 <= now - at < seconds
 
 
-def census(lives: Iterable[tuple[str, Worker]]) -> dict[str, Census]:
-    """Every pool's count, of (pool, life)."""
-    counted: dict[str, Census] = {}
+def census(lives: Iterable[tuple[PoolKey, Worker]]) -> dict[PoolKey, Census]:
+    """Count instances per pool. Input: pairs of pool and worker."""
+    counted: dict[PoolKey, Census] = {}
     for pool, life in lives:
         if pool not in counted:
             counted[pool] = Census()

@@ -1,7 +1,7 @@
-"""Names of artifacts: relative paths that mean the same, and no harm, wherever they are written.
+"""Names of artifacts: relative paths that are valid and harmless on every system.
 
-A worker chooses them (U2): no way up, no root, no drive, nothing that a terminal or a
-header would take for more than text.
+A worker chooses them (U2), so they may not lead upwards, be absolute, name a drive, or contain
+characters that a terminal or an HTTP header would interpret.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _DRIVE = re.compile(r"[A-Za-z]:$")
 
 
 def parts_of(path: str) -> tuple[str, ...]:
-    """The names in ``path``; raises ValueError with a sentence about what is wrong with it."""
+    """The names in ``path``. Raises ValueError, whose text says what is wrong."""
     parts = tuple(path.split("/"))
     shown = ascii(path[:200])
     if len(path.encode("utf-8", "replace")) > PATH_SIZE_BYTES:

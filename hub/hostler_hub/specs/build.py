@@ -1,8 +1,8 @@
 """A build as its submitter specifies it.
 
-The border (U4): whatever passes here is bounded in size and typed strictly, so that
-"yes" is no number and an unknown key is an error, not a silence. Values that only another part can
-judge (a driver's options, whether any worker fits) are judged there.
+The border (U4): whatever passes is bounded in size and typed strictly, so that "yes" is not a
+number and an unknown key is an error. Values that only another part can judge (a driver's options,
+whether any worker fits) are judged there.
 """
 
 from typing import Annotated, Self
@@ -55,7 +55,9 @@ class _Spec(BaseModel):
 
 
 class Requirements(_Spec):
-    """What a build asks of its worker; every condition must hold, none means any worker."""
+    """What a build requires of its worker. Every condition must hold; without any, every worker
+    fits.
+    """
 
     worker: WorkerName | None = None
     driver: DriverName | None = None
@@ -65,13 +67,15 @@ class Requirements(_Spec):
 
 
 class Retry(_Spec):
-    """How often a build that lost its worker is run again: twice makes three attempts; 0 never."""
+    """How often a build that lost its worker is run again: 2 makes three attempts, 0 one."""
 
     on_loss: Annotated[StrictInt, Field(ge=0, le=100)] = 2
 
 
 class BuildSpec(_Spec):
-    """A build as it is submitted: steps in order, what it requires, and how patient it is."""
+    """A build as it is submitted: its steps in order, its requirements, its deadlines and its
+    retries.
+    """
 
     name: Title | None = None
     requires: Requirements = Requirements()

@@ -1,4 +1,4 @@
-"""Who asks: the name and the role of a token."""
+"""The caller of the API: the name and the role of a token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Role(enum.StrEnum):
-    """What a token may do; each role includes those before it."""
+    """What a token permits; each role includes those before it."""
 
     VIEWER = "viewer"
     SUBMITTER = "submitter"
@@ -15,14 +15,14 @@ class Role(enum.StrEnum):
     ADMIN = "admin"
 
     def covers(self, needed: Role) -> bool:
-        """Whether a token of this role may do what `needed` may."""
+        """Whether a token of this role permits what `needed` permits."""
         order = list(Role)
         return order.index(self) >= order.index(needed)
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom a token belongs to."""
+    """The owner of a token."""
 
     name: str
     role: Role

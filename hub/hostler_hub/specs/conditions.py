@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hostler_hub.specs.errors import ConditionError
+
 Value = bool | int | float | str | None
 
 LONGEST = 1024
@@ -42,17 +44,9 @@ ORDER: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-class ConditionError(ValueError):
-    """A text that is no condition; ``position`` counts its characters from 1."""
-
-    def __init__(self, message: str, position: int) -> None:
-        super().__init__(f"at character {position}: {message}")
-        self.position = position
-
-
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition. ``values`` has more than one member only for ``in``."""
+    """One condition. Only ``in`` has more than one of ``values``."""
 
     fact: str
     operator: str
@@ -83,7 +77,9 @@ class Condition:
         return str(self).removeprefix(self.fact).lstrip()
 
     def _hint(self, has: Any) -> str:
-        """For the likeliest slip: os_version_id == 12, where the fact is the text "12"."""
+        """A hint for the likeliest mistake: os_version_id == 12, where the fact is the text
+        "12".
+        """
         if isinstance(has, str) and any(has == f"{value}" for value in self.values):
             return f' (it is a text: write {self.fact} {self.operator} "{has}")'
         return ""
@@ -91,7 +87,7 @@ class Condition:
 
 @functools.lru_cache(maxsize=4096)
 def parse(text: str) -> Condition:
-    """The condition that ``text`` says; raises ConditionError."""
+    """Parse a condition. Raises ConditionError."""
     if len(text) > LONGEST:
         raise ConditionError(f"a condition has at most {LONGEST} characters", LONGEST + 1)
     return _Parser(text).condition()
@@ -174,7 +170,7 @@ class _Parser:
 
 
 def tokens(text: str) -> list[Token]:
-    """What a condition is made of; the last one is the end. Raises ConditionError."""
+    """The tokens of a condition; the last one marks the end. Raises ConditionError."""
     made: list[Token] = []
     at = 0
     end = len(text.rstrip())
@@ -202,7 +198,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _equal(has: Any, value: Value) -> bool:
-    """Typed: Python's True is no 1 here, but 8 is 8.0."""
+    """Whether two values are equal by type and value: True is not 1 here, but 8 is 8.0."""
     if _is_number(has) and _is_number(value):
         return bool(has == value)
     return type(has) is type(value) and bool(has == value)

@@ -1,7 +1,8 @@
-"""What a worker's owner expects of the machine its agent runs on, and how a machine differs. Pure.
+"""What a worker's owner expects of the machine that its agent runs on, and how a machine differs.
+Pure.
 
-Declared in the worker's definition, compared by the gate before anybody gets a slot. Facts are the
-machine's own word: what the definition sets as properties is no evidence.
+Declared in the worker's definition, and compared by the gate before anybody gets a slot. Only facts
+that the machine reports count: what the definition sets as properties is no evidence.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pydantic import (
 from pydantic import StringConstraints as Constraints
 
 from hostler_hub.specs import conditions, version_range
+from hostler_hub.specs.errors import ConditionError
 from hostler_hub.specs.fields import MONTH_S, STRICT, Conditions, Number, refuse
 
 TOOLS = 32
@@ -37,7 +39,7 @@ def _text(value: object) -> object:
 def _range(text: str) -> str:
     try:
         version_range.parse(text)
-    except conditions.ConditionError as error:
+    except ConditionError as error:
         raise refuse("versions", f"is no range of versions: {error}") from None
     return text
 
@@ -49,10 +51,10 @@ VersionRange = Annotated[
 
 
 class Expectations(BaseModel):
-    """At most so far from the hub's clock, at least so much disk, these tools, these facts.
+    """The most that the clock may differ from the hub's, the least free disk, tools, and facts.
 
     `tools` are names of executables with ranges of versions, "*" for any. `long_paths`: paths of
-    more than 260 characters work, which Windows has to be told; elsewhere they always do.
+    more than 260 characters work, which Windows must be configured for and others always have.
     """
 
     model_config = STRICT
@@ -70,7 +72,9 @@ class Expectations(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """What an agent found of a tool: where, of which version, or what kept it from asking."""
+    """What an agent found of a tool: its path, its version, or the problem that kept it from
+    finding out.
+    """
 
     path: str | None = None
     version: str | None = None
@@ -79,8 +83,9 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What an agent told. ``clock_skew_s`` and ``tools`` are None where it cannot tell; ``agent``
-    is what it calls itself."""
+    """What an agent reported. ``clock_skew_s`` and ``tools`` are None if it cannot report them;
+    ``agent`` is its name and version.
+    """
 
     facts: Mapping[str, Any]
     agent: str
@@ -90,7 +95,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as it should be."""
+    """One expectation that the machine does not meet."""
 
     what: str
     expected: str
@@ -122,7 +127,7 @@ class MachineCheck:
 
 
 def differences(expects: Expectations, found: Findings) -> tuple[Difference, ...]:
-    """All that is not as it should be, what nobody could tell among it."""
+    """The expectations that the machine does not meet, or that could not be checked."""
     return (
         *_clock(expects, found),
         *_facts(expects, found),

@@ -1,7 +1,7 @@
-"""The kinds of value that people hand to the hub: bounded in size, typed strictly.
+"""Types of the values that users write: bounded in size, typed strictly.
 
-U4: "yes" is no number, a name of a file holds no escape sequence, and what execve would
-refuse (E13) is refused here. `specs` and `step_spec` make models of them.
+U4: "yes" is not a number, a file's name holds no escape sequence, and what execve would refuse
+(E13) is refused here. The modules beside this one make models of these types.
 """
 
 import json
@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from hostler_hub.specs import conditions
+from hostler_hub.specs.errors import ConditionError
 
 # Linux's MAX_ARG_STRLEN and a total that execve takes on every platform we run on (E13).
 STRING_SIZE_BYTES = 128 * 1024
@@ -137,7 +138,7 @@ def _command(command: tuple[str, ...] | str) -> tuple[str, ...] | str:
 def _condition(text: str) -> str:
     try:
         conditions.parse(text)
-    except conditions.ConditionError as error:
+    except ConditionError as error:
         raise refuse("condition", f"is no condition on a fact: {error}") from None
     return text
 
@@ -192,7 +193,7 @@ Password = Annotated[SecretStr, Field(strict=True, min_length=1, max_length=1024
 
 
 def is_absolute(path: str) -> bool:
-    """Whether any system takes it for absolute: /x, \\\\x, C:x."""
+    r"""Whether the path is absolute on any system: /x, \\x, C:x."""
     return path.startswith(("/", "\\")) or path[1:2] == ":"
 
 
@@ -201,7 +202,7 @@ STRICT = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
 
 def exec_size_bytes(argv: Sequence[str], env: Mapping[str, str | None]) -> int:
-    """What execve copies for them: every string with its closing NUL."""
+    """The size of what execve copies: every string with its closing NUL."""
     strings = len(argv) + len(env)
     arguments = sum(len(each.encode()) for each in argv)
     variables = sum(len(name.encode()) + 1 + len((env[name] or "").encode()) for name in env)

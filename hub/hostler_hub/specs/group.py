@@ -1,7 +1,7 @@
-"""What workers of a group have in common, as its owner defines it.
+"""A group as its owner defines it: limits that its workers have in common.
 
-A worker is of the group that its own definition names; the group need not be defined for that. Then
-it has no limits, as if all of these were left out.
+A worker belongs to the group that its own definition names. The group need not be defined; then it
+has no limits.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Spec(BaseModel):
 
 
 class Schedule(_Spec):
-    """A window in which other numbers hold: from each instant of `cron`, for `duration_s`."""
+    """A window in which other numbers hold: from each instant of `cron` on, for `duration_s`."""
 
     name: Title | None = None
     cron: Cron
@@ -65,10 +65,10 @@ class Schedule(_Spec):
 class GroupDefinition(_Spec):
     """A group as its owner defines it.
 
-    `min_idle` instances are kept up and idle; `max_instances` (null: any number) is a bound on all
-    that are not proven gone. `max_starting` at once and `max_starts_per_minute` throttle starts.
-    After `failures_allowed` failed starts in a row, of more than one worker, none is started for a
-    while.
+    `min_idle` instances are kept up and idle. `max_instances` (null: any number) bounds all
+    instances that are not proven gone. `max_starting` at once and `max_starts_per_minute` throttle
+    starts. After `failures_allowed` failed starts in a row, of more than one worker, starts are
+    suspended for a while.
     """
 
     name: WorkerName

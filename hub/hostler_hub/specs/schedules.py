@@ -22,7 +22,7 @@ _BACK_S = 3 * 3600.0
 
 
 class Window(Protocol):
-    """What is asked of ``group_spec.Schedule``."""
+    """The fields of ``specs.group.Schedule`` that are used here."""
 
     @property
     def name(self) -> str | None: ...
@@ -40,7 +40,9 @@ class Window(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """The numbers that hold, by which schedule (None: the group's own), and until when at least."""
+    """The numbers that hold, the schedule that sets them (None: the group's own), and until when at
+    least.
+    """
 
     min_idle: int = 0
     max_instances: int | None = None
@@ -51,7 +53,7 @@ class InForce:
 def in_force(
     min_idle: int, max_instances: int | None, schedules: Sequence[Window], now: float
 ) -> InForce:
-    """What holds at ``now`` (seconds since the epoch)."""
+    """The numbers that hold at ``now`` (seconds since the epoch)."""
     changes: list[float] = []
     by = None
     for window in schedules:
@@ -66,7 +68,7 @@ def in_force(
 
 
 def _around(window: Window, now: float) -> tuple[float | None, float | None]:
-    """When the window begins next, and when it ends if it is open now (None: it is not)."""
+    """When the window begins next, and when it ends if it is open now (None: it is closed)."""
     begun, coming = _begins_around(window, now)
     ends = None if begun is None else begun + window.duration_s
     return coming, None if ends is None or ends <= now else ends

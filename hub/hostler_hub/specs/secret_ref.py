@@ -1,4 +1,6 @@
-"""How a definition names a secret; `secrets` finds it. Pure, so that definitions stay pure."""
+"""A reference to a secret in a definition; `runtime.secrets` resolves it. Pure, so that definitions
+stay pure.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 class SecretRef(BaseModel):
-    """Which secret is meant: exactly one of ``env`` and ``file``."""
+    """A reference to a secret: exactly one of ``env`` and ``file``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

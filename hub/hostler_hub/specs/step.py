@@ -1,7 +1,7 @@
-"""One step of a build as it is submitted: a command, or one of the kinds beside it.
+"""A step of a build as it is submitted: a command, or one of the other kinds.
 
-Every kind is one key of the step, and exactly one of them is there. Paths on the worker are
-relative to the build's own workspace, or absolute. What a kind does stands in `kinds`.
+Each kind is a key of the step, and a step has exactly one of them. Paths on the worker are relative
+to the build's workspace, or absolute. `builds.step_kinds` carries out each kind.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class _Uploaded(_Spec):
 
     @property
     def artifact(self) -> str:
-        """What it is called among the artifacts."""
+        """The artifact's name."""
         return self.name or re.split(r"[/\\]", self.from_.rstrip("/\\"))[-1]
 
     @model_validator(mode="after")
@@ -232,18 +232,18 @@ class StepSpec(_Spec):
 
     @property
     def kind(self) -> str:
-        """Which of KINDS it is."""
+        """The step's kind, one of KINDS."""
         if self.command is not None:
             return "command"
         return next(kind for kind in KINDS if self.detail(kind) is not None)
 
     def detail(self, kind: str) -> Any:
-        """What the step says of that kind; None for all kinds but its own."""
+        """The value of the key ``kind``; None for every kind but the step's own."""
         return getattr(self, _FIELDS.get(kind, kind))
 
     @property
     def argv(self) -> Sequence[str]:
-        """What is to be executed, if anything is; a string for a shell is one argument."""
+        """The command to execute, if the step has one; a string for a shell is one argument."""
         command = self.set_property.command if self.set_property else self.command
         return (command,) if isinstance(command, str) else command or ()
 
@@ -278,10 +278,10 @@ MOST_MEMORY_MB = 2**24
 
 
 class Limits(BaseModel):
-    """For all processes of a command together; null is no limit of one's own.
+    """Limits of all processes of a command together; null sets no limit.
 
-    ``memory_mb`` in MiB, ``cpu_percent`` of all the worker's processors. An agent that cannot
-    enforce one of them does not start the command.
+    ``memory_mb`` is in MiB, ``cpu_percent`` of all the worker's processors. An agent that cannot
+    enforce a limit does not start the command.
     """
 
     model_config = STRICT
@@ -292,12 +292,12 @@ class Limits(BaseModel):
 
     @property
     def words(self) -> str:
-        """The names of those that are set."""
+        """The names of the limits that are set, separated by commas."""
         return ", ".join(name for name, value in self if value is not None)
 
 
 def effective(build: Limits | None, step: Limits | None) -> Limits | None:
-    """The step's own win over the build's; None when nothing is limited."""
+    """The limits of a step: its own win over the build's. None if nothing is limited."""
     merged: dict[str, int] = {}
     for limits in (build, step):
         merged |= {name: value for name, value in limits or () if value is not None}

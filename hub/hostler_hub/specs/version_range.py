@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hostler_hub.specs.conditions import ORDER, ConditionError, Token, tokens
+from hostler_hub.specs.conditions import ORDER, Token, tokens
+from hostler_hub.specs.errors import ConditionError
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     **ORDER,
@@ -42,7 +43,9 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """All of its bounds must hold; without any, every version does, and also none that is known."""
+    """A range of versions. All of its bounds must hold; without bounds every version is in it, also
+    an unknown one.
+    """
 
     bounds: tuple[Bound, ...]
 
@@ -50,7 +53,9 @@ class Range:
         return ", ".join(map(str, self.bounds)) or "any version"
 
     def holds(self, version: str | None) -> bool:
-        """``version`` is digits with points between them, or None where nothing is known."""
+        """Whether ``version`` is in the range: digits with points between them, or None if it is
+        unknown.
+        """
         if version is None or not _VERSION.fullmatch(version):
             return not self.bounds
         return all(bound.holds(version) for bound in self.bounds)
@@ -58,7 +63,7 @@ class Range:
 
 @functools.lru_cache(maxsize=1024)
 def parse(text: str) -> Range:
-    """The range that ``text`` says; raises ConditionError."""
+    """Parse a range. Raises ConditionError."""
     if text.strip() == "*":
         return Range(())
     rest = iter(tokens(text))

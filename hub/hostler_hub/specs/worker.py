@@ -38,15 +38,16 @@ PasswordOrRef = Annotated[
 
 
 class WorkerDefinition(BaseModel):
-    """One worker as its owner defines it. Buildbot's own names where it has them, in seconds.
+    """One worker as its owner defines it. Names are Buildbot's where it has them; durations are
+    seconds.
 
     `default_properties` lose against the facts an agent reports, `properties` win over them.
     `build_wait_timeout`: idle time until the instance is stopped; 0 at once, below 0 only when the
     hub stops. `expects` is compared with the machine at each attach, before the first lease.
-    `missing_timeout` and `keepalive_interval`: null is the driver's, and the hub's.
-    `max_uses` builds and `max_uptime` seconds are what one instance is good for. `password` is
-    write-only and belongs to workers that run without the hub's doing: itself, or where the hub
-    finds it; null keeps the one that is stored.
+    `missing_timeout` and `keepalive_interval`: null means the driver's value, and the hub's. One
+    instance serves `max_uses` builds and `max_uptime` seconds. `password` is write-only and for
+    workers that the hub does not start: the password itself, or a reference to it; null keeps the
+    one that is stored.
     """
 
     model_config = STRICT
@@ -74,7 +75,7 @@ class WorkerDefinition(BaseModel):
 
     @property
     def password_ref(self) -> SecretRef | None:
-        """Where the password is found, if the definition says so."""
+        """The reference to the password, if the definition has one."""
         return self.password if isinstance(self.password, SecretRef) else None
 
     def public(self) -> dict[str, Any]:
@@ -85,7 +86,7 @@ class WorkerDefinition(BaseModel):
 
     @classmethod
     def stored(cls, public: Mapping[str, Any]) -> Self:
-        """The inverse of public(), for what was valid when it was stored."""
+        """The inverse of public(), for a definition that was valid when it was stored."""
         plain = dict(public)
         plain["password"] = plain.pop("password_ref", None)
         return cls.model_validate(plain)

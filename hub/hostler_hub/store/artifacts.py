@@ -1,4 +1,4 @@
-"""The list of artifacts: which files a build's attempt gave to the hub, and what is in them."""
+"""Artifacts: the files that an attempt of a build gave to the hub, with their sizes and digests."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def get(c: Connection, build: str, attempt: int, path: str) -> RowMapping | None
 
 
 def page(c: Connection, build: str, attempt: int, limit: int, after: str) -> Sequence[RowMapping]:
-    """An attempt's artifacts by path, at most ``limit`` of them, from beyond ``after`` on."""
+    """At most ``limit`` artifacts of an attempt, ordered by path, starting after the path
+    ``after``.
+    """
     wanted = {"b_build": build, "b_attempt": attempt, "b_limit": limit, "b_after": after}
     return c.execute(_PAGE, wanted).mappings().all()
 

@@ -1,4 +1,6 @@
-"""What differs between the two databases, behind one contract: see sqlite.py and postgresql.py."""
+"""The contract between the store and its two databases, implemented in sqlite.py and
+postgresql.py.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,15 @@ class Backend(Protocol):
     """What the driver raises where SQLAlchemy does not wrap it."""
 
     def writer(self) -> Engine:
-        """An engine for the one writing connection; its transactions begin as writers."""
+        """An engine for the one connection that writes; every transaction of it takes the write
+        lock.
+        """
 
     def readers(self) -> Engine:
         """A pooled engine whose transactions read one snapshot and cannot write."""
 
     def lock(self) -> HubLock:
-        """The one-hub-per-database lock, not yet taken (P18)."""
+        """The lock that admits one hub per database (P18), not yet taken."""
 
     def check(self) -> None:
         """Raise StoreLost if what is written now would not be found again under the URL. Cheap:
@@ -37,21 +41,25 @@ class Backend(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the database, when both engines are disposed of. Twice is fine."""
+        """Release the database after both engines are disposed of. A second call does nothing."""
 
     def failure(self, error: Exception) -> StoreError:
-        """What a driver's error means, whether SQLAlchemy wrapped it or not."""
+        """Translate a driver's error, wrapped by SQLAlchemy or not, into a StoreError."""
 
     def run(self, connection: Connection, statement: str) -> None:
-        """Run a plain statement straight in the driver: a group needs two or three per function,
-        and they need none of SQLAlchemy's care.
+        """Run a plain statement directly in the driver. A group of writes needs two or three per
+        function, and SQLAlchemy's overhead counts there.
         """
 
     def stamp(self, connection: Connection) -> str | None:
-        """The first statement of a transaction: its mark, for `committed` to find it by (D4)."""
+        """The first statement of a transaction. Returns the transaction's id for `committed` (D4);
+        None where a commit's answer cannot be lost.
+        """
 
     def committed(self, connection: Connection, stamp: str) -> bool:
-        """Whether the transaction of that mark took place; StoreUnavailable while undecided."""
+        """Whether the transaction with that id was committed. Raises StoreUnavailable while it is
+        undecided.
+        """
 
 
 def backend_for(url: str, tuning: Tuning) -> Backend:

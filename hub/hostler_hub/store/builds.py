@@ -76,7 +76,7 @@ _UPDATE_STEP = sa.update(step_rows).where(_OF_ATTEMPT, step_rows.c.index == sa.b
 
 
 def insert(c: Connection, row: dict[str, Any]) -> None:
-    """Add a build; its id or idempotency key seen before is RowRefused."""
+    """Add a build. Raises RowRefused if its id or idempotency key exists already."""
     c.execute(_INSERT, row)
 
 
@@ -115,16 +115,18 @@ def queued(c: Connection, now: float, limit: int) -> Sequence[RowMapping]:
 
 
 def count_by_state(c: Connection) -> dict[str, int]:
-    """How many builds are queued and running; finished ones are history, and many."""
+    """The number of builds that are queued and running. Finished builds are not counted: there are
+    too many.
+    """
     counts = {str(state): int(count) for state, count in c.execute(_COUNT)}
     return {state: counts.get(state, 0) for state in OPEN_STATES}
 
 
 def start(c: Connection, build_id: str, worker: str, lease_row: dict[str, Any]) -> None:
-    """queued → running as attempt `lease_row["epoch"]`, and its lease.
+    """Change a build from queued to running, as attempt `lease_row["epoch"]`, and add its lease.
 
-    Raises StaleRow when the build is not queued or had another number of attempts; an unexpired
-    lease on it is RowRefused by the database (V5). `attempts`, `worker` and `started_at` follow.
+    Raises StaleRow if the build is not queued or had another number of attempts, and RowRefused if
+    the build has an unexpired lease (V5). Sets `attempts`, `worker` and `started_at`.
     """
     attempt = lease_row["epoch"]
     started = {"state": "running", "worker": worker, "attempts": attempt, "not_before": None}
@@ -143,9 +145,10 @@ def finish(
     *,
     attempt: int | None = None,
 ) -> bool:
-    """queued or running → a terminal state; False when another result came first (V8).
+    """Change a build from queued or running to a terminal state. Returns False if another result
+    was stored first (V8).
 
-    With `attempt`, a report of an attempt since given up is refused likewise (V5).
+    With `attempt`, the report of an earlier attempt is refused in the same way (V5).
     """
     finished = {"state": state, "result_text": result_text, "finished_at": at, "b_id": build_id}
     if attempt is None:
@@ -161,9 +164,10 @@ def requeue(
     *,
     attempt: int | None = None,
 ) -> bool:
-    """running → queued, not to start before an instant (V6); False when it is not running.
+    """Change a running build back to queued, not to start before the instant `not_before` (V6).
+    Returns False if it is not running.
 
-    With `attempt`, only if that is still the running one.
+    With `attempt`, only if that is the running attempt.
     """
     queued_again = {"state": "queued", "not_before": not_before, "result_text": result_text}
     queued_again |= {"worker": None, "started_at": None, "b_id": build_id}
@@ -173,7 +177,9 @@ def requeue(
 
 
 def request_cancel(c: Connection, build_id: str, reason: str) -> bool:
-    """Record that somebody wants the build cancelled; False when it ended or was asked before."""
+    """Record a request to cancel the build. Returns False if the build has ended or the request
+    exists.
+    """
     return c.execute(_CANCEL, {"b_id": build_id, "cancel_reason": reason}).rowcount == 1
 
 
@@ -183,16 +189,16 @@ def open_leases(c: Connection) -> Sequence[RowMapping]:
 
 
 def are_leases_stranded(c: Connection, instance_id: str, process_id: str) -> bool:
-    """Whether an instance has an unexpired lease that began with another agent process.
+    """Whether an instance has an unexpired lease that began under another process of its agent.
 
-    It stays so until the lease has ended, whatever attaches or dies meanwhile (E9, K7).
+    The answer stays True until that lease ends, whatever attaches or is lost meanwhile (E9, K7).
     """
     key = {"b_instance": instance_id, "b_process": process_id}
     return c.execute(_STRANDED, key).first() is not None
 
 
 def end_lease(c: Connection, lease_id: str, at: float, reason: str) -> bool:
-    """Expire a lease; False when it had ended before."""
+    """Expire a lease. Returns False if it had ended before."""
     ended = {"b_id": lease_id, "ended_at": at, "end_reason": reason}
     return c.execute(_END_LEASE, ended).rowcount == 1
 
@@ -211,7 +217,7 @@ def steps(c: Connection, build_id: str, attempt: int) -> Sequence[RowMapping]:
 def update_step(
     c: Connection, build_id: str, attempt: int, index: int, values: dict[str, Any]
 ) -> None:
-    """Set columns of a step; StaleRow when there is none such."""
+    """Set columns of a step. Raises StaleRow if there is no such step."""
     key = {"b_id": build_id, "b_attempt": attempt, "b_index": index}
     if c.execute(_UPDATE_STEP, {**values, **key}).rowcount != 1:
         raise StaleRow("step", f"{build_id}/{attempt}/{index}", "known")

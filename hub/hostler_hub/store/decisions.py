@@ -1,4 +1,6 @@
-"""The decision log: written with the transitions that it explains; bounded by age and number."""
+"""The decision log: each decision is written in the transaction of the transition that it explains.
+Old decisions are pruned by age and number.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ _PRUNE = sa.delete(decisions).where(
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which decisions; what is None does not matter. ``since`` is an instant, inclusive."""
+    """Selects decisions; a field that is None selects any. ``since`` is an instant, inclusive."""
 
     worker: str | None = None
     build: str | None = None
@@ -62,6 +64,8 @@ def last_of_groups(c: Connection, kind: str) -> Sequence[RowMapping]:
 
 
 def prune(c: Connection, *, before: float, rows: int) -> int:
-    """Forget what is older than an instant, and all but the newest ``rows``; how many went."""
+    """Delete decisions made before an instant, and all but the newest ``rows``. Returns how
+    many.
+    """
     newest = c.execute(_NEWEST).scalar_one() or 0
     return c.execute(_PRUNE, {"b_last": newest - rows, "b_before": before}).rowcount

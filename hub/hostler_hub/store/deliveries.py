@@ -1,4 +1,6 @@
-"""The outbox's rows: one message to one recipient each, until it is sent or given up (D7)."""
+"""The rows of the outbox: one delivery is one message to one recipient, pending until it is sent or
+given up (D7).
+"""
 
 from __future__ import annotations
 
@@ -73,40 +75,42 @@ def get(c: Connection, delivery_id: str) -> RowMapping | None:
 
 
 def due_lanes(c: Connection, now: float) -> list[tuple[str, str]]:
-    """(channel, recipient) of whom something is to be sent to now."""
+    """The lanes, as (channel, recipient), with a delivery that is due now."""
     return [(channel, recipient) for channel, recipient in c.execute(_LANES, {"b_now": now})]
 
 
 def due(c: Connection, lane: tuple[str, str], now: float, limit: int) -> Sequence[RowMapping]:
-    """What is to be sent to one recipient now, oldest first."""
+    """The deliveries to one recipient that are due now, oldest first."""
     bound = {"b_now": now, "b_limit": limit, **_lane(lane)}
     return c.execute(_DUE, bound).mappings().all()
 
 
 def next_at(c: Connection, now: float) -> float | None:
-    """When something becomes due that is not yet, or None."""
+    """The next instant after ``now`` at which a delivery becomes due, or None."""
     at: float | None = c.execute(_NEXT_AT, {"b_now": now}).scalar_one()
     return at
 
 
 def update(c: Connection, delivery_id: str, values: dict[str, Any]) -> bool:
-    """Set columns of a pending delivery; False when it is none any more."""
+    """Set columns of a pending delivery. Returns False if it is no longer pending."""
     return c.execute(_UPDATE, {**values, "b_id": delivery_id}).rowcount == 1
 
 
 def sent_since(c: Connection, lane: tuple[str, str], since: float) -> list[float]:
-    """When each message went to a recipient, oldest first; a digest is one message."""
+    """The instants at which messages were sent to a recipient, oldest first; a digest counts as
+    one.
+    """
     rows = c.execute(_SENT_TO, {"b_since": since, **_lane(lane)})
     return sorted(sent_at for _, sent_at in rows)
 
 
-def told(c: Connection, incident_id: str) -> Sequence[RowMapping]:
-    """Those deliveries by which people know that the incident is open."""
+def sent(c: Connection, incident_id: str) -> Sequence[RowMapping]:
+    """The deliveries of an incident that were sent and say that it is open."""
     return c.execute(_TOLD, {"b_incident": incident_id}).mappings().all()
 
 
 def retry(c: Connection, delivery_id: str, now: float, give_up_at: float) -> bool:
-    """Try again from now on; False for one that is unknown or was sent."""
+    """Make a delivery pending again from now on. Returns False if it is unknown or was sent."""
     values = {"state": PENDING, "next_at": now, "give_up_at": give_up_at}
     return c.execute(_RETRY, {**values, "b_id": delivery_id}).rowcount == 1
 
@@ -144,7 +148,7 @@ def states_of(c: Connection, incident_ids: Sequence[str]) -> dict[str, dict[str,
 
 
 def count_undelivered(c: Connection) -> int:
-    """Those given up, and those that failed at least once and are still tried."""
+    """The number of deliveries that were given up, or failed at least once and are still tried."""
     return c.execute(_UNDELIVERED).scalar_one()
 
 

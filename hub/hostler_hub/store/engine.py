@@ -1,14 +1,16 @@
-"""The store: functions on a connection, run in threads, writes committed in groups.
+"""The store: runs functions on a connection in threads and commits writes in groups.
 
-Theory of operation. All writes go through one thread. It takes whatever functions are waiting,
-runs them in one transaction, each behind a SAVEPOINT so that one that fails leaves the others be,
-commits once, and only then lets any caller know. While it waits for the disk, the next group
-gathers; so the cost of a durable commit is shared by as many as there are, and nobody lingers.
+Theory of operation. All writes go through one thread. It takes the functions that are waiting, runs
+them in one transaction, each behind a SAVEPOINT so that one that fails does not affect the others,
+commits once, and only then resolves the callers' futures. While the commit waits for the disk, the
+next group gathers: many writes share the cost of one durable commit, and a single write is not
+delayed to wait for others.
 
-A write is run again, as a whole group, when the transaction could not take place: the database
-locked (D1), a deadlock or serialization failure, a session lost (D3). A commit whose answer was
-lost is looked up by its transaction id before anything is run again (D4). Hence the one rule for
-written functions: **they may run more than once**, so they touch nothing but the connection.
+The whole group is run again when the transaction could not take place: the database is locked (D1),
+there is a deadlock or a serialization failure, or the session is lost (D3). If the answer of a
+commit was lost, the transaction is looked up by its id before anything is run again (D4). Therefore
+one rule holds for written functions: **they may run more than once**, so they touch nothing but the
+connection.
 """
 
 from __future__ import annotations
@@ -80,9 +82,10 @@ class Store:
         self._on_trouble = on_trouble
 
     async def open(self) -> None:
-        """Connect; take the lock and upgrade (exclusive), or check the schema (others).
+        """Connect; take the lock and upgrade the schema (exclusive), or check the schema (others).
 
-        Raises StoreHeld, SchemaTooNew, SchemaOutdated, or StoreUnavailable after the patience.
+        Raises StoreHeld, SchemaTooNew, SchemaOutdated, or StoreUnavailable after
+        `Tuning.patience_s`.
         """
         await self.write(schema.migrate if self._exclusive else schema.check)
 
@@ -106,16 +109,17 @@ class Store:
     async def insist(
         self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """write(), again and again through an outage of any length (D3).
+        """Repeat write() through an outage of any length until the write is stored (D3).
 
-        For what has happened and cannot be refused; who asks for something new is told instead.
+        For events that have happened and cannot be refused. A new request is refused instead: use
+        write().
         """
         while True:
             try:
                 return await self.write(fn, *args, **kwargs)
             except StoreUnavailable as error:  # noqa: PERF203 - once a minute
                 self._on_trouble(error)
-                await asyncio.sleep(self._tuning.retry_max_s)
+                await asyncio.sleep(self._tuning.retry.longest_s)
 
     async def read(
         self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -131,7 +135,7 @@ class Store:
 
     def _read(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         deadline = time.monotonic() + self._tuning.patience_s
-        pause_s = self._tuning.retry_min_s
+        pause_s = self._tuning.retry.first_s
         # Lost sessions come by the pool: each may be found dead once before new ones are made.
         while True:
             try:
@@ -145,10 +149,12 @@ class Store:
                     raise failure from error
             if self._closing.wait(pause_s):
                 raise StoreClosed("the store was closed during an outage")
-            pause_s = min(pause_s * 2, self._tuning.retry_max_s)
+            pause_s = self._tuning.retry.after_s(pause_s)
 
     async def watch(self) -> StoreLost:
-        """Look at the database's files every second; what happened to them, once something has."""
+        """Check the database's files once a second. Returns what happened to them, once something
+        has.
+        """
         while True:
             try:
                 self._backend.check()
@@ -168,7 +174,7 @@ class Store:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Finish the writes handed in before, close every connection, let go of the lock."""
+        """Finish the writes that were handed in, close every connection, and release the lock."""
         self._closing.set()
         await asyncio.to_thread(self._close)
 

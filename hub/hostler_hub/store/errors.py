@@ -61,7 +61,7 @@ class StoreHeld(StoreError):
 
 
 class StoreClosed(StoreError):
-    """The store was closed."""
+    """The store was used after aclose()."""
 
 
 class StoreUnavailable(StoreError):

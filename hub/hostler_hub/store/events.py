@@ -1,4 +1,6 @@
-"""The transition log (V16): append-only, written in the transaction of the transition itself."""
+"""The transition log (V16): append-only; an event is written in the transaction of its
+transition.
+"""
 
 from __future__ import annotations
 

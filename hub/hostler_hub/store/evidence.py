@@ -1,4 +1,4 @@
-"""Evidence of failed instances; a bounded number of the latest."""
+"""Evidence of failed instances; the store keeps a limited number of the latest."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _EXPIRE = sa.delete(evidence).where(evidence.c.id <= _LATEST - KEPT)
 
 
 def put(c: Connection, row: dict[str, Any]) -> None:
-    """Keep one more; the oldest beyond KEPT go."""
+    """Add evidence, and delete the oldest beyond KEPT."""
     c.execute(_PUT, row)
     c.execute(_EXPIRE)
 
 
 def of_worker(c: Connection, worker: str) -> Sequence[RowMapping]:
-    """The last twenty of a worker, the latest first."""
+    """The last twenty pieces of evidence of a worker, latest first."""
     return c.execute(_OF_WORKER, {"worker": worker}).mappings().all()

@@ -50,7 +50,9 @@ class OpenFiles:
         self._known = {path: known for path in paths if (known := _identity(path)) is not None}
 
     def difference(self) -> str | None:
-        """What another program has done to one of the files since then, None for nothing."""
+        """What another program has done to one of the files since this object was made; None if
+        nothing.
+        """
         for path, known in self._known.items():
             try:
                 now = _identity(path)

@@ -1,4 +1,4 @@
-"""Groups, as their owners define them."""
+"""Group definitions."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def put(c: Connection, rows: list[dict[str, Any]]) -> None:
 
 
 def delete(c: Connection, names: list[str]) -> None:
-    """Drop groups; those that are not there are no matter."""
+    """Delete groups; names that do not exist are ignored."""
     if names:
         c.execute(_DELETE, {"b_names": names})

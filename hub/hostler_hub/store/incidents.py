@@ -1,4 +1,6 @@
-"""Incidents: opened and closed in the transaction of the transition that they tell of (V16)."""
+"""Incidents: an incident is opened and closed in the transaction of the transition that causes it
+(V16).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ _COUNT_OPEN = sa.select(sa.func.count()).select_from(incidents).where(_STILL_OPE
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which incidents; what is None does not matter."""
+    """Selects incidents; a field that is None selects any."""
 
     open: bool | None = None
     worker: str | None = None
@@ -35,18 +37,18 @@ class Filter:
 
 
 def insert(c: Connection, row: dict[str, Any]) -> None:
-    """Open an incident; a second open one of its kind on the worker is RowRefused."""
+    """Open an incident. Raises RowRefused if one of this kind is open for the worker."""
     c.execute(_INSERT, row)
 
 
 def close(c: Connection, incident_id: str, at: float, reason: str) -> bool:
-    """Record that it is over; False when that was recorded before."""
+    """Close an incident. Returns False if it was closed before."""
     closed = {"b_id": incident_id, "closed_at": at, "close_reason": reason}
     return c.execute(_CLOSE, closed).rowcount == 1
 
 
 def set_evidence(c: Connection, incident_id: str, evidence: dict[str, Any]) -> None:
-    """Replace what is known of an incident."""
+    """Replace the evidence of an incident."""
     c.execute(_EVIDENCE, {"b_id": incident_id, "evidence": evidence})
 
 
@@ -56,13 +58,13 @@ def get(c: Connection, incident_id: str) -> RowMapping | None:
 
 
 def by_ids(c: Connection, ids: Iterable[str]) -> dict[str, RowMapping]:
-    """Those of the incidents that there are, by id."""
+    """The incidents with these ids, by id; ids that do not exist are left out."""
     query = sa.select(incidents).where(incidents.c.id.in_(list(ids)))
     return {row["id"]: row for row in c.execute(query).mappings()}
 
 
 def load_open(c: Connection) -> Sequence[RowMapping]:
-    """Every incident that is not over, oldest first."""
+    """Every open incident, oldest first."""
     return c.execute(_OPEN).mappings().all()
 
 

@@ -1,7 +1,7 @@
-"""One hub per database (P18).
+"""The lock that admits one hub per database (P18).
 
-The lock is taken on the writer's own connection, each time it connects: so whoever writes holds
-it, and a hub that lost its session cannot write again unless it gets the lock again.
+The lock is taken on the writer's own connection, each time it connects. So whoever writes holds it,
+and a hub that lost its session cannot write again before it has the lock again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import sqlalchemy as sa
 
+from hostler_hub.runtime import private_files
 from hostler_hub.store.errors import StoreHeld, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -40,13 +41,15 @@ _END_SESSION = sa.text("SELECT pg_terminate_backend(:pid)")
 
 
 class HubLock(Protocol):
-    """Taken by the writer at each connect; let go when the store closes or the process dies."""
+    """The writer takes it at each connect; it is released when the store closes or the process
+    dies.
+    """
 
     def take(self, connection: Connection) -> None:
-        """Take or confirm the lock; StoreHeld names the other hub."""
+        """Take or confirm the lock. Raises StoreHeld, which names the other hub."""
 
     def release(self) -> None:
-        """Let go. Twice is fine."""
+        """Release the lock. A second call does nothing."""
 
 
 class FileLock:
@@ -63,7 +66,7 @@ class FileLock:
     def take(self, connection: Connection | None = None) -> None:  # noqa: ARG002
         if self._descriptor is not None:
             return
-        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = private_files.open_or_create(self._path, os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -101,7 +104,7 @@ class AdvisoryLock:
         raise StoreHeld(self._database, described.format(**holder))
 
     def release(self) -> None:
-        """Nothing to do: closing the writer's connection lets go."""
+        """Do nothing: the lock is released when the writer's connection closes."""
 
 
 def _now_text() -> str:
@@ -109,7 +112,9 @@ def _now_text() -> str:
 
 
 def _described(content: bytes) -> str:
-    """Who wrote the lock file; it may be empty for the instant between locking and writing."""
+    """A description of the process that wrote the lock file, which is empty for an instant between
+    locking and writing.
+    """
     try:
         holding = json.loads(content)
         return f"process {holding['pid']} on {holding['host']}, since {holding['since']}"

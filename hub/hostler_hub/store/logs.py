@@ -82,7 +82,7 @@ def append(
 
 
 def require(c: Connection, build: str, attempt: int, index: int, end: int) -> None:
-    """Raise LogGap where the log does not reach to `end`."""
+    """Raise LogGap if the log is shorter than `end`."""
     step = {"b_build": build, "b_attempt": attempt, "b_index": index}
     durable = c.execute(_END, step).scalar_one_or_none() or 0
     if durable < end:
@@ -90,7 +90,9 @@ def require(c: Connection, build: str, attempt: int, index: int, end: int) -> No
 
 
 def _extend(c: Connection, step: dict[str, object], offset: int, size_bytes: int) -> bool:
-    """Move the durable end from `offset`; False when the log does not end there."""
+    """Move the durable end from `offset` on by `size_bytes`. Returns False if the log does not end
+    at `offset`.
+    """
     moved = {**step, "b_offset": offset, "log_size_bytes": offset + size_bytes}
     return c.execute(_EXTEND, moved).rowcount == 1
 
@@ -98,7 +100,7 @@ def _extend(c: Connection, step: dict[str, object], offset: int, size_bytes: int
 def chunks(
     c: Connection, build: str, attempt: int, index: int, offset: int, limit: int
 ) -> list[Chunk]:
-    """The log's bytes from `offset`, at most `limit` of them, by stream."""
+    """At most `limit` bytes of the log from `offset`, as chunks of one stream each."""
     wanted = {"b_build": build, "b_attempt": attempt, "b_index": index}
     rows = c.execute(_CHUNKS, {**wanted, "b_offset": offset, "b_limit": offset + limit})
     return [
@@ -117,10 +119,10 @@ def _clip(chunk: Chunk, offset: int, limit: int) -> Chunk:
 def read(
     c: Connection, build: str, attempt: int, index: int, offset: int, limit: int
 ) -> tuple[bytes, int]:
-    """At most `limit` bytes of the log from `offset`, and the offset just after them.
+    """At most `limit` bytes of the log from `offset`, and the offset after the last of them.
 
-    Past the end: no bytes, and `offset` again. Whether more may come is the step row's to say
-    (its state and log_size_bytes).
+    At or past the end: no bytes, and `offset` again. The step's row (state, log_size_bytes) says
+    whether more bytes may come.
     """
     data = b"".join(chunk.data for chunk in chunks(c, build, attempt, index, offset, limit))
     return data, offset + len(data)

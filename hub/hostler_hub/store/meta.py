@@ -1,4 +1,4 @@
-"""Single values: the hub's identity, its incarnation, marks of work done once."""
+"""Single values: the hub's identity, its incarnation, and flags of work that is done once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store as a hub opens it, its refusals in the operator's words."""
+"""Opens the hub's store and explains errors in terms of the operator's settings."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _OPEN_S = 15.0
 
 @contextlib.asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """The store of these settings, held for one hub and at the current schema.
+    """The store that the settings name, exclusive to this hub and with the current schema.
 
-    Raises SettingsError when it cannot be had. The URL is never repeated: it may hold a password.
+    Raises SettingsError if it cannot be opened. Messages never repeat the URL, which may hold a
+    password.
     """
     file = database_url.file_of(settings.database_url)
     if file is not None and not file.parent.is_dir():

@@ -1,4 +1,6 @@
-"""The leases that people had. Written in the transaction that ended them, and never changed."""
+"""Operators' leases that have ended. A row is written in the transaction that ends the lease, and
+never changed.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +21,17 @@ _RECENT = sa.select(past_leases).order_by(past_leases.c.id.desc()).limit(sa.bind
 
 
 def append(c: Connection, rows: list[dict[str, Any]]) -> None:
-    """Add leases that are over."""
+    """Add leases that have ended."""
     if rows:
         c.execute(_APPEND, rows)
 
 
 def get(c: Connection, lease: str) -> RowMapping | None:
-    """One lease that is over, or None."""
+    """One lease that has ended, or None."""
     return c.execute(_GET, {"b_id": lease}).mappings().one_or_none()
 
 
 def recent(c: Connection, worker: str | None, limit: int) -> Sequence[RowMapping]:
-    """The last `limit` leases that are over, of one worker or of all, newest first."""
+    """The last `limit` leases that have ended, of one worker or of all, newest first."""
     query = _RECENT if worker is None else _RECENT.where(past_leases.c.worker == worker)
     return c.execute(query, {"b_limit": limit}).mappings().all()

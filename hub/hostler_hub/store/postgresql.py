@@ -76,10 +76,10 @@ class Postgresql:
         return AdvisoryLock(self._url.render_as_string(hide_password=True))
 
     def check(self) -> None:
-        """Nothing to do: a server keeps its files itself."""
+        """Do nothing: the server looks after its files."""
 
     def close(self) -> None:
-        """Nothing to do: there are no sessions but the engines'."""
+        """Do nothing: there are no sessions beside the engines' own."""
 
     def failure(self, error: Exception) -> StoreError:
         cause = getattr(error, "orig", None) or error

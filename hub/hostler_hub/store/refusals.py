@@ -1,4 +1,4 @@
-"""Who tried to attach and was not let in: one row for each name, origin and reason."""
+"""Refused attempts to attach: one row for each name, origin and reason."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def load_all(c: Connection) -> Sequence[RowMapping]:
 
 
 def replace(c: Connection, gone: Sequence[Key], rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows, in the place of those with the same name, client and reason; forget `gone`."""
+    """Write rows, replacing those with the same name, client and reason, and delete the rows of
+    `gone`.
+    """
     stale = [*gone, *((row["name"], row["client"], row["reason"]) for row in rows)]
     if stale:
         keys = [{"b_name": name, "b_client": client, "b_reason": r} for name, client, r in stale]

@@ -1,4 +1,4 @@
-"""Rows as the store returns them."""
+"""The type of a row as the store returns it."""
 
 from __future__ import annotations
 

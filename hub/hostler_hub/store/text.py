@@ -1,4 +1,4 @@
-"""A column type for text that somebody else wrote."""
+"""A column type for text from workers, providers and users."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class AnyText(sa.types.TypeDecorator[str]):
-    """Text from a worker, a provider or a user: whatever it holds, the row can be stored.
+    """Text of any content that can always be stored.
 
-    PostgreSQL refuses NUL in text and neither driver encodes lone surrogates; both become U+FFFD,
-    so that no message of a worker's can stop the transition that records it.
+    PostgreSQL refuses NUL in text and neither driver encodes lone surrogates. Both become U+FFFD,
+    so that no text from a worker can prevent the transition that records it.
     """
 
     impl = sa.Text

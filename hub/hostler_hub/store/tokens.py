@@ -20,7 +20,7 @@ _DELETE = sa.delete(tokens).where(tokens.c.name == sa.bindparam("name"))
 
 
 def insert(c: Connection, row: dict[str, Any]) -> None:
-    """Add a token; a taken name or lookup id is RowRefused."""
+    """Add a token. Raises RowRefused if its name or lookup id is taken."""
     c.execute(_INSERT, row)
 
 
@@ -35,5 +35,5 @@ def list_all(c: Connection) -> Sequence[RowMapping]:
 
 
 def delete(c: Connection, name: str) -> bool:
-    """Revoke a token; False when there is none of that name."""
+    """Revoke a token. Returns False if there is no token of that name."""
     return c.execute(_DELETE, {"name": name}).rowcount == 1

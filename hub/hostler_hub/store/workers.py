@@ -1,4 +1,4 @@
-"""Workers, and the ledger of all instances ever intended."""
+"""Workers, and the ledger of instances: one row for every instance that was ever to be started."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _LAST_EPOCH = sa.select(sa.func.max(instances.c.epoch)).where(instances.c.worker
 
 
 def insert(c: Connection, row: dict[str, Any]) -> None:
-    """Add a worker; a taken name is RowRefused."""
+    """Add a worker. Raises RowRefused if the name is taken."""
     c.execute(_INSERT, row)
 
 
@@ -64,10 +64,10 @@ def load_all(c: Connection) -> Sequence[RowMapping]:
 
 
 def update(c: Connection, name: str, expected_revision: int, values: dict[str, Any]) -> int:
-    """Set columns if the row is still at `expected_revision`; returns the new revision.
+    """Set columns if the row is still at `expected_revision`. Returns the new revision.
 
-    Raises StaleRow when the row has moved on or is gone: then nothing of the caller's transaction
-    may stand, which letting the exception out of the written function sees to.
+    Raises StaleRow if the row has changed or is gone. The written function must let the exception
+    out, so that nothing of the caller's transaction is stored.
     """
     revision = expected_revision + 1
     keyed = {**values, "revision": revision, "b_name": name, "b_revision": expected_revision}
@@ -77,9 +77,9 @@ def update(c: Connection, name: str, expected_revision: int, values: dict[str, A
 
 
 def set_facts(c: Connection, name: str, facts: dict[str, Any]) -> bool:
-    """Record what the agent told of its machine; False when the worker is gone.
+    """Store the facts that the agent reported of its machine. Returns False if the worker is gone.
 
-    Facts are nobody's decision, so they take no part in the row's revision.
+    Facts are not part of a transition, so they leave the row's revision unchanged.
     """
     return c.execute(_SET_FACTS, {"b_name": name, "facts": facts}).rowcount == 1
 
@@ -87,7 +87,7 @@ def set_facts(c: Connection, name: str, facts: dict[str, Any]) -> bool:
 def redefine(
     c: Connection, name: str, definition: dict[str, Any], password_hash: str | None
 ) -> None:
-    """Replace a worker's definition; the stored password stays where none is given."""
+    """Replace a worker's definition. The stored password stays if none is given."""
     values: dict[str, Any] = {"b_name": name, "definition": definition}
     if password_hash is not None:
         values["password_hash"] = password_hash
@@ -96,37 +96,42 @@ def redefine(
 
 
 def delete(c: Connection, name: str) -> bool:
-    """Drop a worker's row; False when it is gone already. The ledger keeps its instances."""
+    """Delete a worker's row. Returns False if it does not exist. The ledger keeps the worker's
+    instances.
+    """
     return c.execute(_DELETE, {"b_name": name}).rowcount == 1
 
 
 def open_instance(c: Connection, row: dict[str, Any]) -> None:
-    """Record the intent to start an instance (V1); a second live one is RowRefused (V4)."""
+    """Record the intent to start an instance (V1). Raises RowRefused if the worker has a live one
+    (V4).
+    """
     c.execute(_OPEN, row)
 
 
 def end_instance(
     c: Connection, instance_id: str, at: float, reason: str, *, kept: bool = False
 ) -> bool:
-    """Record that an instance is proven gone; False when that was recorded before.
+    """Record that an instance is proven gone. Returns False if that was recorded before.
 
-    ``kept``: its machine is there all the same, and stopped.
+    ``kept``: the instance's machine still exists, stopped.
     """
     ended = {"b_id": instance_id, "ended_at": at, "end_reason": reason, "kept": kept}
     return c.execute(_END, ended).rowcount == 1
 
 
 def bind_session(c: Connection, instance_id: str, session_hash: str) -> bool:
-    """Bind a live instance to the first session that attaches; True for that session ever after.
+    """Bind a live instance to the first session that attaches. Returns True for that session, now
+    and later.
 
-    False means: the token was used by another session, or the instance has ended.
+    False: another session used the token, or the instance has ended.
     """
     bound = {"b_id": instance_id, "session_hash": session_hash, "b_session_hash": session_hash}
     return c.execute(_BIND, bound).rowcount == 1
 
 
 def note_process(c: Connection, instance_id: str, process_id: str) -> None:
-    """Record which agent process is attached."""
+    """Record which process of the agent is attached."""
     c.execute(_NOTE_PROCESS, {"b_id": instance_id, "process": process_id})
 
 
@@ -141,7 +146,9 @@ def live_instances(c: Connection) -> Sequence[RowMapping]:
 
 
 def ended_at(c: Connection, ids: Sequence[str]) -> dict[str, float | None]:
-    """When instances ended, None for living ones; those the ledger does not know are left out."""
+    """When each of the instances ended; None for live ones. Ids that the ledger does not contain
+    are left out.
+    """
     found: dict[str, float | None] = {}
     for start in range(0, len(ids), _IN_ONE_QUERY):
         some = ids[start : start + _IN_ONE_QUERY]
@@ -151,19 +158,19 @@ def ended_at(c: Connection, ids: Sequence[str]) -> dict[str, float | None]:
 
 
 def kept(c: Connection, driver: str) -> Sequence[RowMapping]:
-    """Ended instances whose machines were kept and have not been seen to be gone since."""
+    """Ended instances whose machines were kept, and are not known to be gone."""
     return c.execute(_KEPT, {"b_driver": driver}).mappings().all()
 
 
 def note_not_kept(c: Connection, ids: Sequence[str]) -> None:
-    """Their machines are gone, or other instances' by now."""
+    """Record that the machines of these instances are gone, or used by other instances."""
     for start in range(0, len(ids), _IN_ONE_QUERY):
         some = ids[start : start + _IN_ONE_QUERY]
         c.execute(sa.update(instances).where(instances.c.id.in_(some)).values(kept=False))
 
 
 def intended_since(c: Connection, at: float) -> Sequence[RowMapping]:
-    """Every instance that was to be started at that instant or later, oldest first."""
+    """Every instance whose start was intended at that instant or later, oldest first."""
     return c.execute(_SINCE, {"b_at": at}).mappings().all()
 
 

@@ -1,4 +1,6 @@
-"""The writer's thread: groups of waiting functions, one transaction each. See engine.py."""
+"""The thread that writes: it runs waiting functions in groups, one transaction each. See
+engine.py.
+"""
 
 from __future__ import annotations
 
@@ -39,22 +41,22 @@ class Job(NamedTuple):
     future: asyncio.Future[Any]
 
 
-class Outcome(NamedTuple):
-    """What a job came to: a result, or the error it raised."""
+class JobResult(NamedTuple):
+    """What a job returned, or the error that it raised."""
 
-    result: Any
+    value: Any
     error: BaseException | None = None
 
 
-class Unsettled(NamedTuple):
-    """A commit that was sent and not answered, and what it would mean if it took place."""
+class UnansweredCommit(NamedTuple):
+    """A commit that was sent but not answered, and the results of its jobs if it took place."""
 
     stamp: str
-    outcomes: list[Outcome]
+    results: list[JobResult]
 
 
 class Writer:
-    """One connection, one thread, any number of waiting functions."""
+    """One connection and one thread that run the functions of any number of callers."""
 
     def __init__(
         self,
@@ -70,14 +72,16 @@ class Writer:
         self._errors: tuple[type[Exception], ...] = (DBAPIError, *backend.driver_errors)
         self._engine = backend.writer()
         self._connection: Connection | None = None
-        self._unsettled: Unsettled | None = None
+        self._unanswered: UnansweredCommit | None = None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._start()
 
     def _start(self) -> None:
-        """From here on somebody takes jobs; a simulation has its own way, without a thread."""
+        """Start the thread that takes jobs. A simulation overrides this, to work without a
+        thread.
+        """
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -88,11 +92,15 @@ class Writer:
         kwargs: dict[str, Any],
         future: asyncio.Future[Any],
     ) -> None:
-        """Queue a function. From any thread; the future is settled on its own loop."""
+        """Queue a function. May be called from any thread; the future is resolved in its own event
+        loop.
+        """
         self._jobs.put(Job(fn, args, kwargs, future))
 
     def close(self) -> None:
-        """Finish what is queued, then end the thread. During an outage each gets one more try."""
+        """Finish the queued jobs, then end the thread. During an outage each job is tried once
+        more.
+        """
         self._closing.set()
         self._jobs.put(None)
         if self._thread is not None:
@@ -103,7 +111,7 @@ class Writer:
         while not closing:
             batch, closing = self._gather()
             if batch:
-                self._settle(batch, self._outcomes(batch))
+                self._hand_out(batch, self._run_until_stored(batch))
         self._release()
         self._engine.dispose()
         if self._lock is not None:
@@ -111,7 +119,9 @@ class Writer:
         self._refuse_the_rest()
 
     def _gather(self) -> tuple[list[Job], bool]:
-        """Wait for one job and take those that wait with it; and whether to stop afterwards."""
+        """Wait for one job and take those that are queued behind it. Returns them, and whether to
+        stop afterwards.
+        """
         batch: list[Job] = []
         job = self._jobs.get()
         try:
@@ -124,45 +134,48 @@ class Writer:
             return batch, False
         return batch, True
 
-    def _outcomes(self, batch: list[Job]) -> list[Outcome]:
-        """Run the batch until it took place, or patience ran out."""
+    def _run_until_stored(self, batch: list[Job]) -> list[JobResult]:
+        """Run the batch until its transaction took place or `Tuning.patience_s` passed."""
         deadline = time.monotonic() + self._tuning.patience_s
-        pause_s = self._tuning.retry_min_s
+        pause_s = self._tuning.retry.first_s
         while True:
             try:
                 return self._attempt(batch)
             except StoreUnavailable as failure:
-                if self._gives_up(failure, deadline):
-                    return [Outcome(None, self._last_word(failure))] * len(batch)
+                if self._is_hopeless(failure, deadline):
+                    return [JobResult(None, self._give_up(failure))] * len(batch)
                 self._on_trouble(failure)
             # The thread's boundary: whatever went wrong, the callers hear of it and it lives on.
             except BaseException as error:  # noqa: BLE001
                 self._release(lost=True)
-                return [Outcome(None, self._last_word(error))] * len(batch)
+                return [JobResult(None, self._give_up(error))] * len(batch)
             self._closing.wait(pause_s)
-            pause_s = min(pause_s * 2, self._tuning.retry_max_s)
+            pause_s = self._tuning.retry.after_s(pause_s)
 
-    def _gives_up(self, failure: StoreUnavailable, deadline: float) -> bool:
+    def _is_hopeless(self, failure: StoreUnavailable, deadline: float) -> bool:
         # A full disk is not waited for: the hub refuses new work at once, and agents keep theirs.
         # Lost files do not come back.
         hopeless = isinstance(failure, StoreFull | StoreLost)
         return hopeless or self._closing.is_set() or time.monotonic() > deadline
 
-    def _last_word(self, failure: BaseException) -> BaseException:
-        """Give the batch up; the next must not be taken for this one's unsettled commit."""
-        unsettled, self._unsettled = self._unsettled, None
-        if unsettled is None:
+    def _give_up(self, failure: BaseException) -> BaseException:
+        """The error for a batch that is given up. Forgets its unanswered commit, which is not the
+        next batch's.
+        """
+        unanswered, self._unanswered = self._unanswered, None
+        if unanswered is None:
             return failure
         unknown = StoreUnavailable(f"the outcome of a commit is unknown: {failure}")
         unknown.__cause__ = failure
         return unknown
 
-    def _attempt(self, batch: list[Job]) -> list[Outcome]:
+    def _attempt(self, batch: list[Job]) -> list[JobResult]:
         try:
             connection = self._connected()
             self._backend.check()
-            settled = self._settled(connection)
-            outcomes = self._transact(connection, batch) if settled is None else settled
+            results = self._results_of_unanswered(connection)
+            if results is None:
+                results = self._transact(connection, batch)
             # Also after the commit: nobody is told of what went into a deleted file (V22).
             self._backend.check()
         except self._errors as error:
@@ -173,56 +186,56 @@ class Writer:
             self._release()
             raise
         else:
-            return outcomes
+            return results
 
-    def _settled(self, connection: Connection) -> list[Outcome] | None:
-        """The outcomes of a commit whose answer was lost, if it took place after all (D4)."""
-        if self._unsettled is None:
+    def _results_of_unanswered(self, connection: Connection) -> list[JobResult] | None:
+        """The results of the commit whose answer was lost, if it took place (D4); else None."""
+        if self._unanswered is None:
             return None
-        committed = self._backend.committed(connection, self._unsettled.stamp)
+        committed = self._backend.committed(connection, self._unanswered.stamp)
         connection.rollback()
-        outcomes = self._unsettled.outcomes
-        self._unsettled = None
-        return outcomes if committed else None
+        results = self._unanswered.results
+        self._unanswered = None
+        return results if committed else None
 
-    def _transact(self, connection: Connection, batch: list[Job]) -> list[Outcome]:
+    def _transact(self, connection: Connection, batch: list[Job]) -> list[JobResult]:
         transaction = connection.begin()
         stamp = self._backend.stamp(connection)
         if len(batch) == 1:
-            outcomes = [self._call(connection, batch[0])]
-            if outcomes[0].error is not None:
+            results = [self._call(connection, batch[0])]
+            if results[0].error is not None:
                 transaction.rollback()
-                return outcomes
+                return results
         else:
-            outcomes = [self._guarded(connection, job) for job in batch]
+            results = [self._guarded(connection, job) for job in batch]
         if stamp is not None:
-            self._unsettled = Unsettled(stamp, outcomes)
+            self._unanswered = UnansweredCommit(stamp, results)
         transaction.commit()
-        self._unsettled = None
-        return outcomes
+        self._unanswered = None
+        return results
 
-    def _guarded(self, connection: Connection, job: Job) -> Outcome:
+    def _guarded(self, connection: Connection, job: Job) -> JobResult:
         run = self._backend.run
         run(connection, "SAVEPOINT job")
-        outcome = self._call(connection, job)
-        if outcome.error is not None:
+        result = self._call(connection, job)
+        if result.error is not None:
             run(connection, "ROLLBACK TO SAVEPOINT job")
         run(connection, "RELEASE SAVEPOINT job")
-        return outcome
+        return result
 
-    def _call(self, connection: Connection, job: Job) -> Outcome:
-        """Run one job; raises only for what spoils the whole transaction."""
+    def _call(self, connection: Connection, job: Job) -> JobResult:
+        """Run one job. Raises only for errors that make the whole transaction fail."""
         try:
-            return Outcome(job.fn(connection, *job.args, **job.kwargs))
+            return JobResult(job.fn(connection, *job.args, **job.kwargs))
         except self._errors as error:
             failure = self._backend.failure(error)
             if isinstance(failure, StoreUnavailable):
                 raise
             failure.__cause__ = error
-            return Outcome(None, failure)
+            return JobResult(None, failure)
         # The job's boundary: its error belongs to whoever handed it in, not to its neighbours.
         except BaseException as error:  # noqa: BLE001
-            return Outcome(None, error)
+            return JobResult(None, error)
 
     def _connected(self) -> Connection:
         if self._connection is None:
@@ -233,7 +246,7 @@ class Writer:
         return self._connection
 
     def _release(self, *, lost: bool = False) -> None:
-        """Give the connection back to its pool, or away for good when it is `lost`."""
+        """Return the connection to its pool, or close it if it is `lost`."""
         connection, self._connection = self._connection, None
         if connection is not None:
             # A session that is gone cannot even say goodbye; that must not hide why it is gone.
@@ -245,31 +258,33 @@ class Writer:
     def _refuse_the_rest(self) -> None:
         with contextlib.suppress(queue.Empty):
             while (job := self._jobs.get_nowait()) is not None:
-                self._settle([job], [Outcome(None, StoreClosed("the store is closed"))])
+                self._hand_out([job], [JobResult(None, StoreClosed("the store is closed"))])
 
     @staticmethod
-    def _settle(batch: list[Job], outcomes: list[Outcome]) -> None:
-        """Let the callers know, waking each event loop once."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Outcome]]] = {}
-        for job, outcome in zip(batch, outcomes, strict=True):
-            by_loop.setdefault(job.future.get_loop(), []).append((job.future, outcome))
-        for loop, settled in by_loop.items():
+    def _hand_out(batch: list[Job], results: list[JobResult]) -> None:
+        """Resolve the callers' futures, waking each event loop once."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], JobResult]]] = {}
+        for job, result in zip(batch, results, strict=True):
+            by_loop.setdefault(job.future.get_loop(), []).append((job.future, result))
+        for loop, resolved in by_loop.items():
             with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits there
-                loop.call_soon_threadsafe(_deliver, settled)
+                loop.call_soon_threadsafe(_deliver, resolved)
 
 
-def _deliver(settled: list[tuple[asyncio.Future[Any], Outcome]]) -> None:
-    for future, outcome in settled:
+def _deliver(resolved: list[tuple[asyncio.Future[Any], JobResult]]) -> None:
+    for future, result in resolved:
         if future.done():  # its waiter was cancelled
             continue
-        if outcome.error is None:
-            future.set_result(outcome.result)
+        if result.error is None:
+            future.set_result(result.value)
         else:
-            future.set_exception(_bearable(outcome.error))
+            future.set_exception(_settable(result.error))
 
 
-def _bearable(error: BaseException) -> Exception:
-    """No future can hold a StopIteration, and a SystemExit would end its waiter's loop."""
+def _settable(error: BaseException) -> Exception:
+    """The error as a future can hold it: a StopIteration cannot be set, and a SystemExit would end
+    the waiter's event loop.
+    """
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     told = StoreError(f"the function given to the store raised {type(error).__name__}")

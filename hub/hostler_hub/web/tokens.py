@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hmac
 import math
-import os
 import re
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound, TooManyAttempts, Unauthenticated
+from hostler_hub.runtime import private_files
 from hostler_hub.runtime.passwords import hash_of
 from hostler_hub.specs.caller import Caller, Role
 from hostler_hub.store import tokens as rows
@@ -131,7 +131,7 @@ class Tokens:
         row = self._row(ADMIN_NAME, Role.ADMIN, token, by="hub", expires_in_s=None)
         # The file comes first: a token that is known but was never written down helps nobody,
         # and a file whose token is not known is replaced at the next start.
-        _write_private(path, token + "\n")
+        private_files.write(path, token + "\n")
         await self._store.write(_replace, row)
         self._forget(ADMIN_NAME)
 
@@ -233,18 +233,3 @@ def _read_token(path: Path) -> str:
         return path.read_text().strip()
     except (OSError, ValueError):
         return ""
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replaces the file in one step; it is never readable by others, and never half written."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

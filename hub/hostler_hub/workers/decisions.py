@@ -18,6 +18,19 @@ from hostler_hub.lifecycle.model import Mode, State, Timer, Worker, why_retiring
 
 _UP = {State.SUBSTANTIATING, State.SUBSTANTIATED}
 _TEXT_SIZE = 1000
+_DECIDED = (events.Wanted, events.Unwanted, events.Leased)
+_WITH_CAUSE = (
+    events.Wanted,
+    events.Unwanted,
+    events.Detached,
+    events.Examined,
+    events.Compromised,
+    events.Refused,
+    events.Released,
+    events.PersonAsked,
+    events.PersonLeft,
+    events.Forgotten,
+)
 
 
 class DecisionKind(StrEnum):
@@ -70,7 +83,7 @@ class Transition:
     group: str | None = None
 
     def decision(self, kind: DecisionKind, rule: str, text: str, **numbers: Any) -> Decision:
-        because = getattr(self.event, "because", None)
+        because = _because_of(self.event)
         known = dict(because.numbers) if because else {}
         return Decision(
             at=self.event.at,
@@ -109,12 +122,22 @@ def of_transition(transition: Transition) -> list[Decision]:
 
 
 def cause_of(event: events.Event) -> str:
-    """The words of an event that say why; each event has at most one such field."""
-    for name in ("cause", "error", "evidence", "reason", "by", "timer"):
-        value = getattr(event, name, None)
-        if value:
-            return str(value)
-    return type(event).__name__
+    """Why an event happened, in words; the event's own name where nobody gave a reason."""
+    return _words_of(event) or type(event).__name__
+
+
+def _words_of(event: events.Event) -> str | None:
+    if isinstance(event, _WITH_CAUSE):
+        return event.cause
+    if isinstance(event, events.CreateFailed | events.DestroyFailed):
+        return event.error
+    if isinstance(event, events.ModeSet | events.PersonRenewed):
+        return event.reason or event.by
+    if isinstance(event, events.Inspected):
+        return event.evidence
+    if isinstance(event, events.Removed):
+        return event.by
+    return str(event.timer) if isinstance(event, events.TimerFired) else None
 
 
 def _stop(transition: Transition) -> Decision:
@@ -196,6 +219,10 @@ def _why_over(before: Worker) -> str | None:
     return "worn_out" if why_retiring(before) is not None else None
 
 
+def _because_of(event: events.Event) -> events.Because | None:
+    return event.because if isinstance(event, _DECIDED) else None
+
+
 def _rule_of(event: events.Event, default: str) -> str:
-    because = getattr(event, "because", None)
+    because = _because_of(event)
     return default if because is None else str(because.rule)

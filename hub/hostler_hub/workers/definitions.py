@@ -16,8 +16,9 @@ from hostler_hub.drivers.errors import OptionsRefused
 from hostler_hub.errors import Conflict, InvalidRequest
 from hostler_hub.lifecycle import State, Worker, events
 from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.passwords import hash_password
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.secrets import Secrets
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store

@@ -183,7 +183,7 @@ def delivery(about: str, to: Recipient, at: float, incident: str | None) -> dict
 
 def tell_evidence(c: Connection, incident: str, at: float) -> None:
     """Whoever was told of the beginning is told what was found, or tried, since."""
-    told = [Recipient(row["channel"], row["recipient"]) for row in deliveries.told(c, incident)]
+    told = [Recipient(row["channel"], row["recipient"]) for row in deliveries.sent(c, incident)]
     deliveries.insert(c, [delivery("evidence", each, at, incident) for each in told])
 
 
@@ -192,5 +192,5 @@ def tell_recovery(c: Connection, incident: str, at: float) -> None:
 
     Who was not yet will read of both at once: messages are written when they are sent.
     """
-    told = [Recipient(row["channel"], row["recipient"]) for row in deliveries.told(c, incident)]
+    told = [Recipient(row["channel"], row["recipient"]) for row in deliveries.sent(c, incident)]
     deliveries.insert(c, [delivery("closed", each, at, incident) for each in told])

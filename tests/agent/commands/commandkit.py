@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Callable, Optional
 
+from hostler_agent.clock import Timer
 from hostler_agent.commands import COMMANDS, Settings
 from hostler_agent.jobs import Containment
-from hostler_agent.jobs.clock import Timer
 from hostler_agent.wire import codec, limits, messages
 from hostler_agent.wire.errors import RemoteError
 from hostler_agent.wire.extension import CommandTerms
@@ -110,18 +110,24 @@ class RecordingContext:
 
 
 class StandingClock:
-    """No limit of a command runs out unless a test says so; see jobs.clock.Clock."""
+    """No limit of a command runs out unless a test says so; see clock.Clock."""
 
     def __init__(self) -> None:
         self._ends: list[Callable[[], None]] = []
 
-    def monotonic(self) -> float:
+    def now(self) -> float:
         return 1000.0
 
-    def now(self) -> float:
+    def awake(self) -> float:
+        return 1000.0
+
+    def wall(self) -> float:
         return 1.7e9
 
-    def call_at(self, _when: float, callback: Callable[[], None]) -> Timer:
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("commands wait by timers")
+
+    def call_later(self, _seconds: float, callback: Callable[[], None]) -> Timer:
         self._ends.append(callback)
         return _StandingTimer(self._ends, callback)
 

@@ -12,8 +12,8 @@ from hostler_agent.commands.ending import limits_text, oom_sentence
 from hostler_agent.jobs import choose_containment
 from hostler_agent.jobs.plan import Resources
 from hostler_agent.jobs.posix import mounts
-from hostler_agent.jobs.receipt import Ended, Receipt, Usage
-from hostler_agent.wire.extension import CommandTerms, Limits
+from hostler_agent.jobs.receipt import Ended, KillReceipt, Usage
+from hostler_agent.wire.extension import CommandLimits, CommandTerms
 
 MEBIBYTE = 2**20
 HOG = [sys.executable, "-S", "-c", "x = bytearray(b'x' * 2**28)"]
@@ -25,7 +25,7 @@ needs_memory_limits = pytest.mark.skipif(
 
 
 def limit(context: RecordingContext, **limits: int) -> RecordingContext:
-    context.terms = CommandTerms("lease", 1, limits=Limits(**limits))
+    context.terms = CommandTerms("lease", 1, limits=CommandLimits(**limits))
     return context
 
 
@@ -89,12 +89,12 @@ async def test_a_stock_masters_command_asks_for_nothing_of_this(context):
 
 def test_whose_memory_it_was_is_told_apart():
     usage = Usage(3 * MEBIBYTE // 2, oom_kills=2)
-    receipt = Receipt(Ended.EXITED, 137, "cgroup2", usage=usage)
+    receipt = KillReceipt(Ended.EXITED, 137, "cgroup2", usage=usage)
     assert oom_sentence(receipt, Resources()) == (
         "the kernel's OOM killer took 2 of its processes: no limit of its own, so the machine or a "
         "cgroup above was out of memory, peak 1.5 MiB"
     )
-    assert oom_sentence(Receipt(Ended.EXITED, 137, "cgroup2"), Resources(1)) is None
+    assert oom_sentence(KillReceipt(Ended.EXITED, 137, "cgroup2"), Resources(1)) is None
 
 
 def test_the_header_names_all_limits():

@@ -14,7 +14,7 @@ import pytest
 from commandkit import RecordingContext, StandingClock, run
 
 from hostler_agent.commands import BadArguments
-from hostler_agent.commands.tool_versions import HEARD_BYTES, version_in
+from hostler_agent.commands.tool_versions import OUTPUT_BYTES, version_in
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ async def test_a_tool_that_hangs_is_ended_with_all_it_started(context, tools):
 
 
 async def test_a_tool_that_floods_takes_no_memory(context, tools):
-    make(tools, "frob", f"echo 3.1; head -c {HEARD_BYTES * 50} /dev/zero; echo 9.9")
+    make(tools, "frob", f"echo 3.1; head -c {OUTPUT_BYTES * 50} /dev/zero; echo 9.9")
     assert (await ask(context, "frob"))["frob"]["version"] == "3.1"
 
 

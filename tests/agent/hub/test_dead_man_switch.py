@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hostler_agent.hub.dead_man_switch import DeadMan
+from hostler_agent.hub.dead_man_switch import DeadManSwitch
 
 
 class Watched:
@@ -12,14 +12,14 @@ class Watched:
 
     def __init__(self, clock: object, timeout_s: float) -> None:
         self.idle = True
-        self.deadman = DeadMan(clock, timeout_s, lambda: self.idle)
-        self.task = asyncio.create_task(self.deadman.watch())
+        self.switch = DeadManSwitch(clock, timeout_s, lambda: self.idle)
+        self.task = asyncio.create_task(self.switch.watch())
 
 
 async def test_P17_it_goes_off_when_the_hub_was_silent_for_too_long(clock) -> None:
     watched = Watched(clock, 1800)
     await clock.advance(1700)
-    watched.deadman.contacted(clock.now() - 10)
+    watched.switch.contacted(clock.now() - 10)
     await clock.advance(1700)
     assert not watched.task.done()
     await clock.advance(91)

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from hostler_agent.hub.lease import Lease
+from hostler_agent.hub.lease import LeaseTimer
 
 
 class Watched:
     def __init__(self, clock: object) -> None:
         self.ends = 0
-        self.lease = Lease(clock, self.end)
+        self.lease = LeaseTimer(clock, self.end)
 
     def end(self) -> None:
         self.ends += 1

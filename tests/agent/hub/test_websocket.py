@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from hostler_agent.hub.websocket import HubSocket
+from hostler_agent.hub.websocket import HubWebSocket
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ async def received() -> asyncio.Queue[bytes]:
 
 
 @pytest.fixture
-async def socket(received: asyncio.Queue[bytes]) -> AsyncIterator[HubSocket]:
+async def socket(received: asyncio.Queue[bytes]) -> AsyncIterator[HubWebSocket]:
     async def keep(server: ServerConnection) -> None:
         async for frame in server:
             assert isinstance(frame, bytes)
@@ -28,8 +28,8 @@ async def socket(received: asyncio.Queue[bytes]) -> AsyncIterator[HubSocket]:
     async with serve(keep, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         url = f"ws://127.0.0.1:{port}/"
-        async with connect(url, create_connection=HubSocket, compression=None) as made:
-            assert isinstance(made, HubSocket)
+        async with connect(url, create_connection=HubWebSocket, compression=None) as made:
+            assert isinstance(made, HubWebSocket)
             yield made
 
 

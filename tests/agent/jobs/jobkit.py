@@ -32,21 +32,27 @@ _PF_EXITING = 0x4
 
 
 class VirtualClock:
-    """Goes only when told; see jobs.clock.Clock."""
+    """A Clock that goes only when it is advanced."""
 
     def __init__(self) -> None:
         self._now = 1000.0
         self._calls: list[tuple[float, Callable[[], None]]] = []
         self._changed = asyncio.Event()
 
-    def monotonic(self) -> float:
+    def now(self) -> float:
         return self._now
 
-    def now(self) -> float:
+    def awake(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
         return 1.7e9 + self._now
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> _Timer:
-        entry = (when, callback)
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("jobs wait by timers")
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> _Timer:
+        entry = (self._now + seconds, callback)
         self._calls.append(entry)
         self._changed.set()
         return _Timer(self._calls, entry)
@@ -118,15 +124,15 @@ class RecordingSink:
         return [int(line.split()[1]) for line in lines if line.startswith("pid ")]
 
 
-class Looks:
-    """In the place of procfs.Patience: it ends after so many looks, however long they take, so that
-    a machine that stalls does not pass for a process that cannot be killed."""
+class Polls:
+    """In the place of procfs.PollDeadline: it passes after so many polls, however long they
+    take, so that a machine that stalls does not pass for a process that cannot be killed."""
 
     def __init__(self, _deadline_s: float) -> None:
         self._left = 30
 
     @property
-    def over(self) -> bool:
+    def passed(self) -> bool:
         return self._left <= 0
 
     def next_pause_s(self) -> float:
@@ -213,7 +219,7 @@ def _is_exiting(pid: int) -> bool:
     return bool(int(stat.rpartition(b")")[2].split()[6]) & _PF_EXITING)
 
 
-def marked(root_name: str) -> list[procfs.Stat]:
+def marked(root_name: str) -> list[procfs.ProcessStat]:
     """Processes of any job of that containment that are alive (not the spawner, it is ours)."""
     return [
         one

@@ -181,21 +181,23 @@ def version_2(tmp_path: Path, *files: str) -> Path:
 def test_version_2_gets_its_limits_in_the_jobs_own_cgroup(tmp_path):
     job = version_2(tmp_path, "memory.max", "memory.swap.max", "cpu.max", "pids.max")
     resources = Resources(100 * MEBIBYTE, 7, 50)
-    places = Limiter(tmp_path / "own", {}).places(resources, str(job))
-    assert {(place.path, place.version, place.home) for place in places} == {(str(job), 2, None)}
-    limits.impose(places, resources)
+    cgroups = Limiter(tmp_path / "own", {}).cgroups(resources, str(job))
+    assert {(cgroup.path, cgroup.version, cgroup.home) for cgroup in cgroups} == {
+        (str(job), 2, None)
+    }
+    limits.impose(cgroups, resources)
     assert (job / "memory.max").read_text() == str(100 * MEBIBYTE)
     assert (job / "memory.swap.max").read_text() == "0"
     assert (job / "cpu.max").read_text() == f"{50_000 * (os.cpu_count() or 1)} 100000"
     # While the spawner is inside.
     assert (job / "pids.max").read_text() == "8"
-    assert limits.seals(places, resources) == [(str(job / "pids.max"), "7")]
+    assert limits.seals(cgroups, resources) == [(str(job / "pids.max"), "7")]
 
 
 def test_version_2_without_swap_is_limited_all_the_same(tmp_path):
     job = version_2(tmp_path, "memory.max")
-    places = Limiter(tmp_path / "own", {}).places(Resources(MEBIBYTE), str(job))
-    limits.impose(places, Resources(MEBIBYTE))
+    cgroups = Limiter(tmp_path / "own", {}).cgroups(Resources(MEBIBYTE), str(job))
+    limits.impose(cgroups, Resources(MEBIBYTE))
     assert [path.name for path in job.iterdir()] == ["memory.max"]
 
 
@@ -203,7 +205,7 @@ def test_a_controller_in_version_1_is_taken_where_version_2_lacks_it(tmp_path):
     job = version_2(tmp_path, "cpu.max")
     elsewhere = Hierarchy(tmp_path / "memory", tmp_path / "memory" / "hostler" / "worker")
     limiter = Limiter(tmp_path / "own", {"memory": elsewhere})
-    cpu, memory = limiter.places(Resources(MEBIBYTE, cpu_percent=1), str(job))
+    cpu, memory = limiter.cgroups(Resources(MEBIBYTE, cpu_percent=1), str(job))
     assert (cpu.controller, cpu.path) == ("cpu", str(job))
     assert (memory.version, memory.path) == (1, str(elsewhere.root / "c1"))
     assert memory.home == str(elsewhere.home)

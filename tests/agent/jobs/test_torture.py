@@ -18,7 +18,7 @@ import pytest
 from jobkit import RecordingSink, Runner, cgroups, living, marked
 from test_sweep import gone, start_agent
 
-from hostler_agent.jobs.receipt import Ended, Receipt
+from hostler_agent.jobs.receipt import Ended, KillReceipt
 
 LANES = 8
 
@@ -26,8 +26,8 @@ LANES = 8
 ESCAPE = "(setsid sleep 1000 </dev/null >/dev/null 2>&1 &)"
 
 
-async def torture(runner: Runner, count: int) -> list[Receipt]:
-    async def lane(turns: int) -> list[Receipt]:
+async def torture(runner: Runner, count: int) -> list[KillReceipt]:
+    async def lane(turns: int) -> list[KillReceipt]:
         receipts = []
         for _ in range(turns):
             plan = runner.plan(["/bin/sh", "-c", ESCAPE])
@@ -103,12 +103,13 @@ async def test_v10_processes_of_another_user_die_with_the_command(runner, sink, 
 UNPRIVILEGED = """
 import asyncio, json, os, sys
 sys.path.insert(0, {tests!r})
-from jobkit import Looks, RecordingSink, Runner
-from hostler_agent.jobs import choose_containment, procfs
+from jobkit import Polls, RecordingSink, Runner
+from hostler_agent.jobs import choose_containment
+from hostler_agent.jobs.posix import procfs
 from hostler_agent.jobs.receipt import Ended
 from pathlib import Path
 
-procfs.Patience = Looks
+procfs.PollDeadline = Polls
 
 async def main():
     containment = choose_containment({name!r}, {root!r})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from jobkit import Looks, RecordingSink, living, marked
+from jobkit import Polls, RecordingSink, living, marked
 from peers import hanging_disk
 from peers.hanging_disk import HangingDisk
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not hanging_disk.is_available(), reason=hanging_
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch):
-    monkeypatch.setattr("hostler_agent.jobs.posix.procfs.Patience", Looks)
+    monkeypatch.setattr("hostler_agent.jobs.posix.procfs.PollDeadline", Polls)
 
 
 @pytest.fixture

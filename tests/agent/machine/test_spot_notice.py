@@ -12,11 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from hostler_agent.machine.spot_notice import (
-    LOOK_EVERY_S,
     NOTICE_S,
-    Interruption,
+    POLL_EVERY_S,
     Notice,
-    look,
+    SpotNoticeWatcher,
+    query,
 )
 
 
@@ -64,8 +64,8 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_no_notice_and_no_service_are_nothing(metadata: str) -> None:
-    assert look(metadata) is None
-    assert look("http://127.0.0.1:9") is None
+    assert query(metadata) is None
+    assert query("http://127.0.0.1:9") is None
 
 
 def in_s(seconds: float) -> str:
@@ -90,7 +90,7 @@ def test_a_notice_is_read(
 ) -> None:
     """Where it does not say when, or a wrong clock makes it hours, it has the usual time left."""
     monkeypatch.setattr(Metadata, "notice", notice)
-    assert look(metadata) == Notice(action, NOTICE_S - LOOK_EVERY_S)
+    assert query(metadata) == Notice(action, NOTICE_S - POLL_EVERY_S)
 
 
 def test_a_notice_that_says_when_is_taken_at_its_word(
@@ -99,7 +99,7 @@ def test_a_notice_that_says_when_is_taken_at_its_word(
     for given_s, left_s in ((60, 60), (-60, 0)):
         notice = f'{{"action": "terminate", "time": "{in_s(given_s)}"}}'
         monkeypatch.setattr(Metadata, "notice", notice)
-        seen = look(metadata)
+        seen = query(metadata)
         assert seen is not None
         assert seen.left_s == pytest.approx(left_s, abs=40)
 
@@ -110,14 +110,14 @@ async def test_P16_first_no_more_work_then_what_runs_is_given_up(
 ) -> None:
     answers: list[object] = [None, None, Notice("terminate", left_s)]
     said: list[str] = []
-    interruption = Interruption(clock, lambda: answers.pop(0))
+    watcher = SpotNoticeWatcher(clock, lambda: answers.pop(0))
     watching = asyncio.create_task(
-        interruption.watch(lambda: said.append("noticed"), lambda: said.append("late"))
+        watcher.watch(lambda: said.append("noticed"), lambda: said.append("late"))
     )
     for _ in range(2):
-        await clock.waiting(LOOK_EVERY_S)
+        await clock.waiting(POLL_EVERY_S)
         assert said == []
-        await clock.advance(LOOK_EVERY_S)
+        await clock.advance(POLL_EVERY_S)
     if patience_s:
         await clock.waiting(patience_s)
         assert said == ["noticed"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hostler_hub.builds import step_kinds
+from hostler_hub.builds.errors import StepFailed
 from hostler_hub.builds.step_kinds import (
     KINDS,
     Call,
@@ -191,10 +191,10 @@ def test_results_are_what_the_agent_told_and_nothing_else() -> None:
     assert play({"glob": "a"}, {"files": ["b", "a"]})[1] == {"files": ["a", "b"]}
     assert play({"mkdir": ["a"]}, {"files": ["b"]})[1] is None
     for wrong in (None, "ab", [1], [None] * 10, {"a": 1}):
-        with pytest.raises(step_kinds.StepFailed):
+        with pytest.raises(StepFailed):
             play({"stat": "a"}, {"stat": wrong})
     for wrong in (None, "ab", [1], {"a": 1}):
-        with pytest.raises(step_kinds.StepFailed):
+        with pytest.raises(StepFailed):
             play({"listdir": "a"}, {"files": wrong})
 
 
@@ -229,9 +229,9 @@ def test_I09_a_pattern_names_its_artifacts_from_the_first_wildcard_on() -> None:
     told = [call.transfer for call in calls if call.transfer]
     assert [wanted.name for wanted in told] == ["n/x/1", "n/x/2", "n/x/sub"]  # type: ignore[union-attr]
     assert result == {"files": 4, "size_bytes": 13}
-    with pytest.raises(step_kinds.StepFailed, match=r"0 files match out/\*"):
+    with pytest.raises(StepFailed, match=r"0 files match out/\*"):
         play({"upload_glob": {"pattern": "out/*"}}, {"files": []})
-    with pytest.raises(step_kinds.StepFailed, match="10001 files"):
+    with pytest.raises(StepFailed, match="10001 files"):
         play({"upload_glob": {"pattern": "*"}}, {"files": ["x"] * 10_001})
 
 
@@ -262,6 +262,6 @@ def test_I06_properties() -> None:
         (b"no line of that form", {"lines": True}),
         (b"1A=b", {"lines": True}),
     ]:
-        with pytest.raises(step_kinds.StepFailed):
+        with pytest.raises(StepFailed):
             properties(output, **options)
     assert properties(b"A=1\nB= 2 \n", lines=True) == {"A": "1", "B": "2"}

@@ -16,6 +16,7 @@ from hostler_hub.drivers import agent_archive
 from hostler_hub.drivers.contract import AgentArchive, Environment
 from hostler_hub.drivers.docker import labels
 from hostler_hub.drivers.ec2 import cloud, launch, spare, terminate
+from hostler_hub.lifecycle.backoff import Backoff
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.secrets import Secrets
 
@@ -104,7 +105,7 @@ def ec2(one_ec2: Ec2, monkeypatch: pytest.MonkeyPatch) -> Ec2:
     one_ec2.spent.clear()
     for module in (launch, terminate, spare):
         monkeypatch.setattr(module, "_POLL_INTERVAL_S", 0.01)
-    monkeypatch.setattr(cloud, "_PAUSE_FIRST_S", 0.01)
+    monkeypatch.setattr(cloud, "THROTTLED", Backoff(first_s=0.01, longest_s=20.0))
     return one_ec2
 
 

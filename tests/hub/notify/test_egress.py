@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from hostler_hub.notify.egress import Egress, Forbidden, is_public
+from hostler_hub.notify.egress import Egress, is_public
+from hostler_hub.notify.errors import EgressForbidden
 
 
 def resolving(*addresses: str) -> Egress:
@@ -47,7 +48,7 @@ def resolving(*addresses: str) -> Egress:
     ],
 )
 async def test_SSRF_what_is_not_on_the_internet_is_forbidden(address: str) -> None:
-    with pytest.raises(Forbidden):
+    with pytest.raises(EgressForbidden):
         await resolving(address).addresses("h", 443)
 
 
@@ -58,7 +59,7 @@ async def test_what_is_on_the_internet_is_not(address: str) -> None:
 
 
 async def test_SSRF_one_forbidden_address_among_others_is_enough() -> None:
-    with pytest.raises(Forbidden):
+    with pytest.raises(EgressForbidden):
         await resolving("1.1.1.1", "169.254.169.254").addresses("h", 443)
 
 
@@ -75,7 +76,7 @@ async def test_an_allowed_network_allows_no_other() -> None:
     async def resolve(_host: str, _port: int) -> Sequence[str]:
         return ["169.254.169.254"]
 
-    with pytest.raises(Forbidden):
+    with pytest.raises(EgressForbidden):
         await Egress(("10.0.0.0/8", "other.example.org"), resolve).addresses("h", 443)
 
 

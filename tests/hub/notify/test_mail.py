@@ -13,8 +13,9 @@ from hub.notify.conftest import message
 from hub.notify.servers import USER, MailServer, mail_server, serving
 
 from hostler_hub.notify import mail as mail_module
+from hostler_hub.notify.errors import NotSent
 from hostler_hub.notify.mail import Mail
-from hostler_hub.notify.message import Message, NotSent
+from hostler_hub.notify.message import Message
 from hostler_hub.notify.templates import Templates
 from hostler_hub.runtime.notify_settings import Smtp
 from hostler_hub.runtime.secrets import SecretRef, Secrets

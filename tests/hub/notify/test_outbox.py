@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from hostler_hub.notify.message import Message, NotSent
-from hostler_hub.notify.outbox import LONGEST_WAIT_S, Outbox, after_failure, wait_s
+from hostler_hub.notify.errors import NotSent
+from hostler_hub.notify.message import Message
+from hostler_hub.notify.outbox import RESEND, Outbox, after_failure
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.store import deliveries, incidents
@@ -67,7 +68,7 @@ class Rig:
     async def _rest(self) -> None:
         while self.outbox._woken.is_set():
             self.outbox._woken.clear()
-            await self.outbox.look()
+            await self.outbox.start_due_lanes()
             assert await self.outbox.settle(60)
 
     async def tell(
@@ -136,7 +137,7 @@ async def test_D7_it_arrives_once_the_server_is_back(rig: Rig) -> None:
     await rig.tell(ANN)
     await rig.go(5 * HOUR)
     rig.mail.down.clear()
-    await rig.go(LONGEST_WAIT_S)
+    await rig.go(RESEND.longest_s)
     (row,) = await rig.rows()
     assert (row["state"], row["last_error"]) == ("sent", None)
     assert {each[1] for each in rig.mail.tried} == {row["id"]}  # the same id each time
@@ -228,7 +229,7 @@ async def test_an_incident_that_ends_while_its_beginning_is_being_sent_is_told_t
 ) -> None:
     rig.mail.gate = asyncio.Event()
     incident = await rig.tell(ANN)
-    await rig.outbox.look()
+    await rig.outbox.start_due_lanes()
     await asyncio.wait_for(rig.mail.entered.wait(), 60)
     await rig.close(incident)
     assert len(await rig.rows()) == 1
@@ -243,7 +244,7 @@ async def test_K12_a_hub_that_died_while_sending_sends_again_with_the_same_id(
 ) -> None:
     rig.mail.gate = asyncio.Event()
     await rig.tell(ANN)
-    await rig.outbox.look()
+    await rig.outbox.start_due_lanes()
     await asyncio.wait_for(rig.mail.entered.wait(), 60)
     await rig.outbox.aclose()
     second = Rig(store, rig.clock, per_hour=20)
@@ -279,7 +280,7 @@ async def test_a_channel_that_breaks_its_contract_stops_no_other_lane(rig: Rig) 
 
 
 def test_V13_waits_double_up_to_an_hour() -> None:
-    assert [wait_s(n) for n in (1, 2, 3, 8, 100)] == [30, 60, 120, 3600, 3600]
+    assert [RESEND.delay_s(n) for n in (1, 2, 3, 8, 100)] == [30, 60, 120, 3600, 3600]
 
 
 def test_the_last_try_is_when_the_time_is_up() -> None:

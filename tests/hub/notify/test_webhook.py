@@ -17,7 +17,8 @@ from hub.notify.servers import serving
 
 from hostler_hub.notify import webhook as webhook_module
 from hostler_hub.notify.egress import Egress
-from hostler_hub.notify.message import Message, NotSent
+from hostler_hub.notify.errors import NotSent
+from hostler_hub.notify.message import Message
 from hostler_hub.notify.webhook import Webhook
 from hostler_hub.runtime.notify_settings import Webhooks
 from hostler_hub.runtime.secrets import SecretRef, Secrets

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hostler_hub.errors import SettingsError
-from hostler_hub.runtime import process
+from hostler_hub.runtime import private_files, process
+from hostler_hub.runtime.errors import HubRuns, HubUnresponsive
 from hostler_hub.runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,22 +39,22 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_nothing_runs_where_nothing_ran(settings: Settings) -> None:
-    assert process.look(settings) is None
+    assert process.find_running(settings) is None
     assert process.stop(settings, timeout_s=1) is False
 
 
 def test_the_lock_tells_who_runs(settings: Settings) -> None:
     with process.hold_lock(settings):
-        assert process.look(settings) == process.Running(os.getpid(), None, None)
+        assert process.find_running(settings) == process.Running(os.getpid(), None, None)
         run = {"url": "http://x", "pid": os.getpid(), "started_at": "now"}
-        process.write_json(settings.run_file, run)
-        assert process.look(settings) == process.Running(
+        private_files.write_json(settings.run_file, run)
+        assert process.find_running(settings) == process.Running(
             os.getpid(), "http://x", "now", local_url="http://x"
         )
-        with pytest.raises(process.HubRuns), process.hold_lock(settings):
+        with pytest.raises(HubRuns), process.hold_lock(settings):
             pass
-        assert process.look(settings) is not None
-    assert process.look(settings) is None
+        assert process.find_running(settings) is not None
+    assert process.find_running(settings) is None
     assert not settings.run_file.exists()
 
 
@@ -71,11 +72,11 @@ def test_looking_does_not_keep_a_hub_from_starting(
 
 def test_what_a_killed_hub_left_is_not_believed(settings: Settings) -> None:
     run = {"url": "http://old", "pid": 1, "started_at": "then"}
-    process.write_json(settings.run_file, run)
+    private_files.write_json(settings.run_file, run)
     settings.lock_file.write_text("1\n")
-    assert process.look(settings) is None
+    assert process.find_running(settings) is None
     with process.hold_lock(settings):
-        running = process.look(settings)
+        running = process.find_running(settings)
     assert running == process.Running(os.getpid(), None, None)
 
 
@@ -85,7 +86,7 @@ def test_a_stranger_with_the_pid_is_not_signalled(
     """The lock is held by us, but the file names a process that does not hold it."""
     with process.hold_lock(settings):
         settings.lock_file.write_text(f"{stranger.pid}\n")
-        with pytest.raises(process.HubUnresponsive, match="still there after 0 s"):
+        with pytest.raises(HubUnresponsive, match="still there after 0 s"):
             process.stop(settings, timeout_s=0.1)
     assert stranger.poll() is None
 
@@ -101,23 +102,7 @@ def test_a_stale_pid_in_a_free_lock_is_not_signalled(
 def test_a_lock_file_that_cannot_be_read_is_one_line(settings: Settings) -> None:
     settings.lock_file.mkdir()
     with pytest.raises(SettingsError, match="cannot be read"):
-        process.look(settings)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "\ud800"])
-def test_half_a_file_is_an_empty_one(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "hub.json"
-    path.write_text(content, errors="surrogatepass")
-    assert process.read_json(path) == {}
-
-
-def test_written_files_are_private_and_whole(tmp_path: Path) -> None:
-    path = tmp_path / "hub.json"
-    process.write_json(path, {"a": 1})
-    process.write_json(path, {"a": 2})
-    assert process.read_json(path) == {"a": 2}
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert list(tmp_path.iterdir()) == [path]
+        process.find_running(settings)
 
 
 def test_announcing_tells_the_starter_once(monkeypatch: pytest.MonkeyPatch) -> None:

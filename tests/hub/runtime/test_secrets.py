@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from hostler_hub.runtime.secrets import SIZE_BYTES, SecretRef, SecretRefused, Secrets
+from hostler_hub.runtime.errors import SecretRefused
+from hostler_hub.runtime.secrets import SIZE_BYTES, SecretRef, Secrets
 
 
 def test_a_variable_and_a_file_lead_to_their_secret(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from hostler_hub.lifecycle import Policy, Worker
 from hostler_hub.runtime.ids import new_ulid
-from hostler_hub.scheduling.backlog import Backlog, retry_delay_s
+from hostler_hub.scheduling.backlog import RETRY, Backlog
 from hostler_hub.scheduling.matching import Roster
 from hostler_hub.scheduling.planner import Waiting
 from hostler_hub.specs.build import BuildSpec
@@ -93,7 +93,7 @@ def test_A9_a_clock_that_is_set_back_does_not_prolong_the_rest(backlog: Backlog)
 
 
 def test_V13_the_rest_doubles_up_to_a_minute() -> None:
-    assert [retry_delay_s(attempt) for attempt in (1, 2, 3, 7, 100)] == [1, 2, 4, 60, 60]
+    assert [RETRY.delay_s(attempt) for attempt in (1, 2, 3, 7, 100)] == [1, 2, 4, 60, 60]
 
 
 def test_P20_a_worker_is_needed_by_the_oldest_build_that_fits_it(backlog: Backlog) -> None:

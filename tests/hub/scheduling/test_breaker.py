@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler_hub.scheduling.breaker import PAUSE_FIRST_S, PAUSE_LONGEST_S, Breaker
+from hostler_hub.scheduling.breaker import PAUSES, Breaker
 
 NOW = 1_000_000.0
 
@@ -49,7 +49,7 @@ def test_P9_the_number_of_starts_in_an_outage_is_bounded(outcomes: list[bool]) -
     for works in outcomes:
         if breaker.starts(now, 0) == 0:
             assert breaker.open_until is not None
-            assert 0 < breaker.open_until - now <= PAUSE_LONGEST_S
+            assert 0 < breaker.open_until - now <= PAUSES.longest_s
             now = breaker.open_until
         name = f"w{len(outcomes)}{now}"
         breaker = breaker.succeeded() if works else breaker.failed(now, name, "", 3)
@@ -79,7 +79,7 @@ def test_its_pause_doubles_to_an_hour() -> None:
         pauses.append(breaker.pause_s)
         assert breaker.open_until is not None
         breaker = breaker.failed(breaker.open_until, "a", "no quota", 3)
-    assert pauses == [PAUSE_FIRST_S * 2**n for n in range(7)] + [PAUSE_LONGEST_S] * 2
+    assert pauses == [PAUSES.first_s * 2**n for n in range(7)] + [PAUSES.longest_s] * 2
 
 
 def test_a_success_closes_it_and_the_next_pause_is_the_first_again() -> None:
@@ -87,7 +87,7 @@ def test_a_success_closes_it_and_the_next_pause_is_the_first_again() -> None:
     assert breaker == Breaker()
     for name in ("a", "b", "c"):
         breaker = breaker.failed(NOW, name, "no quota", 3)
-    assert breaker.pause_s == PAUSE_FIRST_S
+    assert breaker.pause_s == PAUSES.first_s
 
 
 def test_it_tells_the_last_error_and_counts_also_while_it_is_open() -> None:
@@ -99,8 +99,8 @@ def test_it_tells_the_last_error_and_counts_also_while_it_is_open() -> None:
     ("now", "state"),
     [
         (NOW, "open"),
-        (NOW + PAUSE_FIRST_S - 1, "open"),
-        (NOW + PAUSE_FIRST_S, "half-open"),
+        (NOW + PAUSES.first_s - 1, "open"),
+        (NOW + PAUSES.first_s, "half-open"),
         (NOW + 86400, "half-open"),
         (NOW - 86400, "half-open"),
     ],

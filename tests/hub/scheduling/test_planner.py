@@ -22,6 +22,7 @@ from hostler_hub.scheduling.planner import (
     plan,
     starving,
 )
+from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.specs.build import BuildSpec
 
 
@@ -157,17 +158,19 @@ def test_a_worker_that_was_away_is_not_owed_what_it_missed() -> None:
 
 # --- pools ---------------------------------------------------------------------------------------
 
+P, Q = PoolKey("p"), PoolKey("q", is_group=False)
+
 
 def test_no_more_is_started_than_the_pool_may() -> None:
-    workers = [latent(f"w{n}", pool="p") for n in range(4)] + [latent("x1", pool="q")]
+    workers = [latent(f"w{n}", pool=P) for n in range(4)] + [latent("x1", pool=Q)]
     queue = [build(f"b{n}") for n in range(5)]
-    made = planned(queue, workers, budgets={"p": Budget(2, "max_instances"), "q": Budget()})
+    made = planned(queue, workers, budgets={P: Budget(2, "max_instances"), Q: Budget()})
     assert wanted(made) == [("w0", "b0"), ("w1", "b1"), ("x1", "b2")]
 
 
 def test_what_a_pool_may_not_start_it_may_still_use() -> None:
-    workers = [up("w1", pool="p"), latent("w2", pool="p")]
-    made = planned([build("b1"), build("b2")], workers, budgets={"p": Budget(0, "breaker")})
+    workers = [up("w1", pool=P), latent("w2", pool=P)]
+    made = planned([build("b1"), build("b2")], workers, budgets={P: Budget(0, "breaker")})
     assert [worker for _, worker in made.leases] == ["w1"]
     assert made.wanted == []
 
@@ -226,7 +229,7 @@ def fleets(draw: st.DrawFn) -> list[Candidate]:
             slots=slots,
             labels=draw(LABELS),
             properties={"memory_mb": draw(st.sampled_from([4000, 8000]))},
-            pool=draw(st.sampled_from(["p", "q"])),
+            pool=draw(st.sampled_from([P, Q])),
             priority=draw(st.integers(-1, 1)),
             weight=draw(st.sampled_from([0.5, 1.0, 3.0])),
         )
@@ -253,13 +256,13 @@ def queues(draw: st.DrawFn) -> list[Waiting]:
 
 
 BUDGETS = st.fixed_dictionaries(
-    {pool: st.sampled_from([Budget(), Budget(0), Budget(1), Budget(2)]) for pool in ("p", "q")}
+    {pool: st.sampled_from([Budget(), Budget(0), Budget(1), Budget(2)]) for pool in (P, Q)}
 )
 
 
 @given(workers=fleets(), queue=queues(), budgets=BUDGETS, turn=st.integers(0, 3))
 def test_whatever_the_fleet_the_plan_may_be_carried_out(
-    workers: list[Candidate], queue: list[Waiting], budgets: dict[str, Budget], turn: int
+    workers: list[Candidate], queue: list[Waiting], budgets: dict[PoolKey, Budget], turn: int
 ) -> None:
     by_name = {each.life.name: each for each in workers}
     made = plan(queue, look(workers, budgets=budgets, turn=turn), queue[:2])

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler_hub.lifecycle import Instance, Policy, State, Worker
+from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.scheduling.pools import BACK_S, HOLD_LONGEST_S, LOST_LEAST, Census, Pool, census
 from hostler_hub.specs.group import GroupDefinition
 
@@ -28,7 +29,7 @@ def counted(*lives: Worker) -> Census:
 
 
 def pool(**group: Any) -> Pool:
-    return Pool("g", GroupDefinition.model_validate({"name": "g", **group}))
+    return Pool(PoolKey("g"), GroupDefinition.model_validate({"name": "g", **group}))
 
 
 UP = [life(f"u{n}", State.SUBSTANTIATED) for n in range(3)]

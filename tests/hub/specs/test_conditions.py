@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler_hub.specs.conditions import Condition, ConditionError, parse
+from hostler_hub.specs.conditions import Condition, parse
+from hostler_hub.specs.errors import ConditionError
 
 FACTS: dict[str, Any] = {
     "memory_mb": 8192,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler_hub.specs.conditions import ConditionError
+from hostler_hub.specs.errors import ConditionError
 from hostler_hub.specs.version_range import parse
 
 VERSIONS = st.lists(st.integers(0, 99), min_size=1, max_size=4)

@@ -15,12 +15,13 @@ import time
 import pytest
 import sqlalchemy as sa
 
+from hostler_hub.lifecycle.backoff import Backoff
 from hostler_hub.store import meta
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreBusy, StoreFull, StoreHeld, StoreUnavailable
 from hostler_hub.store.tuning import Tuning
 
-QUICK = Tuning(busy_timeout_s=0.01, patience_s=60, retry_min_s=0.001, retry_max_s=0.01)
+QUICK = Tuning(busy_timeout_s=0.01, patience_s=60, retry=Backoff(0.001, 0.01))
 
 WRITER = """
 import asyncio, sys

@@ -1,4 +1,6 @@
-"""Removes trees, never through a link: the same function for each platform, chosen here."""
+"""Removal of trees, never through a link: the platform's function of the same name is
+chosen here.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Removes a tree, through descriptors, and so never through a link.
+"""Removes a tree through descriptors, and so never through a link.
 
-Whatever changes underneath (a directory replaced by a link to elsewhere in the middle of it), only
-what is really below the path is removed: every step is relative to an open directory, and no
-directory is opened through a link.
+Whatever changes meanwhile (a directory is replaced by a link to elsewhere), only what is really
+below the path is removed: every step is relative to an open directory, and no directory is opened
+through a link.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def remove(path: str, progress: Progress) -> list[OSError]:
-    """Removes a file, a link or a tree; what is not there is no failure. Returns the failures.
+    """Remove a file, a link or a tree. Returns the failures; a path that does not exist is none.
 
     Raises WorkStopped.
     """
@@ -107,7 +107,7 @@ class _Removal:
 
 
 def _open(parent: int, name: str) -> int:
-    """Opens a directory to list it; gives us permission first where that is missing."""
+    """Open a directory to list it; add the permission first if it is missing."""
     try:
         return os.open(name, _FLAGS, dir_fd=parent)
     except PermissionError:
@@ -121,7 +121,7 @@ def _open(parent: int, name: str) -> int:
 
 
 def _writable(directory: int, remove_entry: object) -> None:
-    """Tries again with permission to write to the directory."""
+    """Repeat the removal with permission to write to the directory."""
     assert callable(remove_entry)
     try:
         remove_entry()

@@ -30,7 +30,7 @@ _LINK_FLAGS = api.FILE_FLAG_BACKUP_SEMANTICS | api.FILE_FLAG_OPEN_REPARSE_POINT
 
 
 def remove(path: str, progress: Progress) -> list[OSError]:
-    """Removes a file, a link or a tree; what is not there is no failure. Returns the failures.
+    """Remove a file, a link or a tree. Returns the failures; a path that does not exist is none.
 
     Raises WorkStopped.
     """
@@ -67,7 +67,7 @@ class _Removal:
         return self._failures
 
     def _open_directory(self, path: str) -> api.Handle | None:
-        """None for whatever is no real directory; that is removed at once."""
+        """Open a real directory. Anything else is removed at once, and None returned."""
         try:
             # Asks for nothing but the attributes, so that it works whatever the permissions.
             handle = api.create_file(path, api.FILE_READ_ATTRIBUTES, _SHARE, _LINK_FLAGS)

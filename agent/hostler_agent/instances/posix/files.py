@@ -27,11 +27,6 @@ def make_private(path: Path) -> None:
         )
 
 
-def create_private(path: Path) -> int:
-    """Create a file that only its owner may read. Returns a descriptor. Raises OSError."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-
-
 def open_own(path: Path) -> int:
     """A descriptor to read a file of ours alone: no link, and no second name of another. Raises
     OSError.

@@ -18,13 +18,14 @@ from typing import Any, Optional
 
 assert sys.platform != "win32"
 
-from hostler_agent.instances.directories import Directories, read_json, write_private
+from hostler_agent.instances.directories import Directories, read_json
 from hostler_agent.instances.errors import NOT_PERMITTED, SURVIVES, HostError, of_system
 from hostler_agent.instances.launch import DETACHED, LOG, RECORD, Ending, Program, Start
 from hostler_agent.instances.mark import OPTION, Mark
 from hostler_agent.instances.posix import systemd
 from hostler_agent.jobs.posix import procfs
-from hostler_agent.jobs.posix.procfs import Patience
+from hostler_agent.jobs.posix.procfs import PollDeadline
+from hostler_agent.private_files import write_private
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
@@ -159,7 +160,7 @@ def start(wanted: Start) -> Identity:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
         raise ChildProcessError(0, "it ended at once", str(launch.log))
-    write_private(wanted.directory / RECORD, json.dumps(identity.record()))
+    write_private(wanted.directory / RECORD, json.dumps(identity.record()), sync=False)
     return identity
 
 
@@ -209,10 +210,10 @@ def end(agents: Sequence[Identity], grace_s: float) -> tuple[list[Identity], boo
 
 def await_end(agents: Sequence[Identity], deadline_s: float) -> list[Identity]:
     """Wait until the agents have exited. Returns those that have not by the deadline."""
-    patience = Patience(deadline_s)
+    deadline = PollDeadline(deadline_s)
     alive = [agent for agent in agents if agent.lives()]
-    while alive and not patience.over:
-        time.sleep(patience.next_pause_s())
+    while alive and not deadline.passed:
+        time.sleep(deadline.next_pause_s())
         alive = [agent for agent in alive if agent.lives()]
     return alive
 

@@ -35,12 +35,6 @@ def make_private(path: Path) -> None:
         raise HostError(NOT_PERMITTED, str(error)) from error
 
 
-def create_private(path: Path) -> int:
-    """Create a file that only its owner may read. Returns a descriptor. Raises OSError."""
-    handle = security.make_file(path)
-    return msvcrt.open_osfhandle(handle.detach(), os.O_WRONLY | os.O_BINARY | os.O_NOINHERIT)
-
-
 def open_own(path: Path) -> int:
     """A descriptor to read a file. Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT)

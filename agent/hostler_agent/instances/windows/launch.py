@@ -21,12 +21,13 @@ assert sys.platform == "win32"
 
 from hostler_agent.config import Config, load
 from hostler_agent.errors import ConfigurationError
-from hostler_agent.instances.directories import Directories, read_json, write_private
+from hostler_agent.instances.directories import Directories, read_json
 from hostler_agent.instances.launch import LOG, RECORD
 from hostler_agent.instances.mark import Mark
 from hostler_agent.instances.windows import services
 from hostler_agent.instances.windows.processes import ENVIRONMENT, job_name
 from hostler_agent.jobs.windows.job_object import JobObject
+from hostler_agent.private_files import write_private
 from hostler_agent.run import LOG_FORMAT, guarded, run
 
 EXIT_REFUSED = 3
@@ -83,7 +84,7 @@ def _enter(directory: Path, mark: Mark) -> bool:
     if job is None:  # another is quicker
         return False
     record = {"pid": os.getpid(), "started": time.time_ns() // 1_000_000, "boot": ""}
-    write_private(directory / RECORD, json.dumps(record))
+    write_private(directory / RECORD, json.dumps(record), sync=False)
     job.enter()
     if Directories(str(directory.parents[1])).is_gone(mark.instance):
         return False

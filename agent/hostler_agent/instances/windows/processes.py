@@ -22,7 +22,7 @@ from typing import Any, Callable, Optional
 
 assert sys.platform == "win32"
 
-from hostler_agent.instances.directories import Directories, read_json, write_private
+from hostler_agent.instances.directories import Directories, read_json
 from hostler_agent.instances.errors import (
     NOT_PERMITTED,
     REQUEST,
@@ -35,6 +35,7 @@ from hostler_agent.instances.launch import DETACHED, LOG, RECORD, Ending, Start
 from hostler_agent.instances.mark import Mark
 from hostler_agent.instances.windows import programs, services, tasks
 from hostler_agent.jobs.windows.job_object import JobObject
+from hostler_agent.private_files import write_private
 from hostler_agent.win32 import api
 
 ENVIRONMENT = "environment.json"
@@ -93,7 +94,7 @@ def marked(directories: Directories, hub: str) -> Iterator[tuple[Mark, Identity]
 
 def start(wanted: Start) -> Identity:
     """Start an agent that outlives the login. Raises OSError or HostError."""
-    write_private(wanted.directory / ENVIRONMENT, json.dumps(dict(wanted.environment)))
+    write_private(wanted.directory / ENVIRONMENT, json.dumps(dict(wanted.environment)), sync=False)
     way = wanted.way or WAYS[0]
     if way not in WAYS:
         raise HostError(REQUEST, f"option 'start' must be one of {', '.join(WAYS)}")

@@ -1,13 +1,13 @@
-"""Jobs in cgroups of their own: version 2 where it can be had, version 1 else.
+"""Jobs in cgroups of their own: version 2 where it can be used, else version 1.
 
-Version 2 kills a whole tree with one write (`cgroup.kill`) and says so when nothing is left
-(`populated 0`); before Linux 5.14, and in version 1, the tree is frozen, killed and thawed until
-nothing is left, so that nothing forks ahead of the kill. On a machine that has both (systemd's
-hybrid layout), version 2 keeps the processes together, and the pids controller of version 1, which
-is mounted apart, bounds their number (E3). What a job is limited to otherwise stands in `limits`.
+Version 2 kills a whole tree with one write (`cgroup.kill`) and reports when nothing is left
+(`populated 0`). Before Linux 5.14, and in version 1, the tree is frozen, killed and thawed until
+nothing is left, so that nothing forks faster than it is killed. On a machine that has both
+(systemd's hybrid layout), version 2 keeps the processes together, and the pids controller of
+version 1, which is mounted apart, bounds their number (E3). The other limits are in `limits`.
 
 The tree is `<the agent's own cgroup>/hostler/<instance>/<command>`, in each hierarchy in use.
-Version 2 gives controllers only to the children of a cgroup that has no processes itself; an agent
+Version 2 gives controllers only to the children of a cgroup that has no processes itself. An agent
 that is alone in its own, as a service with Delegate=yes, therefore moves into a leaf, `agent`.
 """
 
@@ -30,8 +30,8 @@ assert sys.platform != "win32"
 from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.plan import JobPlan
 from hostler_agent.jobs.posix import containment, limits, mounts, procfs
-from hostler_agent.jobs.posix.limits import Hierarchy, Limiter, Place
-from hostler_agent.jobs.posix.spawn import Placement, Spawner
+from hostler_agent.jobs.posix.limits import Hierarchy, LimitCgroup, Limiter
+from hostler_agent.jobs.posix.spawn import Placement, SpawnerClient
 from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
 
 MAX_PIDS = 4096
@@ -42,7 +42,9 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def establish(preference: str, root_name: str) -> CgroupContainment:
-    """`preference` is cgroup2, cgroup1 or auto (2 before 1). Raises ContainmentUnavailable."""
+    """Make the containment. `preference` is cgroup2, cgroup1 or auto (2 before 1). Raises
+    ContainmentUnavailable.
+    """
     hierarchies = mounts.own_cgroups()
     missing = []
     for name in ("cgroup2", "cgroup1") if preference == "auto" else (preference,):
@@ -58,7 +60,7 @@ def establish(preference: str, root_name: str) -> CgroupContainment:
 
 
 def _homes(name: str, hierarchies: dict[str, Path]) -> tuple[Path, ...]:
-    """The agent's own cgroup in each hierarchy to use; the first is the one that kills."""
+    """The agent's own cgroup in each hierarchy to use; the first is used to kill."""
     version_2, pids = hierarchies.get("cgroup2"), hierarchies.get("pids")
     if name == "cgroup2":
         if version_2 is None:
@@ -71,13 +73,14 @@ def _homes(name: str, hierarchies: dict[str, Path]) -> tuple[Path, ...]:
 
 
 class CgroupContainment:
-    """See containment.Containment."""
+    """The containment by cgroups; see containment.Containment."""
 
     def __init__(
         self, name: str, root_name: str, homes: tuple[Path, ...], hierarchies: dict[str, Path]
     ) -> None:
-        """Raises OSError when one of `homes` is not ours to write; what else is of `hierarchies`
-        serves for limits."""
+        """Raises OSError if one of `homes` cannot be written. The rest of `hierarchies` is used for
+        limits.
+        """
         self.name = name
         self.root_name = root_name
         for home in homes:
@@ -92,7 +95,7 @@ class CgroupContainment:
         }
         self.limiter = Limiter(homes[0] if name == "cgroup2" else None, version_1)
         self._all_roots = tuple(dict.fromkeys((*self.roots, *self.limiter.roots)))
-        self.spawner = Spawner(root_name, [str(root) for root in self._all_roots])
+        self.spawner = SpawnerClient(root_name, [str(root) for root in self._all_roots])
         self._make_roots()
         self._open: list[CgroupEnclosure] = []
         self._bounded: Optional[list[bool]] = None
@@ -138,13 +141,13 @@ class CgroupContainment:
         raise FileExistsError(errno.EEXIST, "too many jobs of one name are left", name)
 
     def bounded(self, paths: tuple[str, ...]) -> list[str]:
-        """Those of a job's cgroups that can bound the number of its processes."""
+        """Those of a job's cgroups that can limit the number of its processes."""
         if self._bounded is None:
             self._bounded = [os.path.exists(f"{path}/pids.max") for path in paths]  # noqa: PTH110
         return [path for path, bounded in zip(paths, self._bounded) if bounded]
 
     def memory_usage(self, path: str) -> Usage:
-        """Of a job's first cgroup, where version 2 accounts for its memory."""
+        """The usage of a job's first cgroup, if version 2 accounts for its memory."""
         if self._accounts_memory is None:
             self._accounts_memory = os.path.exists(f"{path}/memory.events")  # noqa: PTH110
         return limits.memory_usage(path, 2) if self._accounts_memory else Usage()
@@ -181,16 +184,16 @@ class CgroupContainment:
 
 
 class CgroupEnclosure:
-    """One job's cgroups, in as many hierarchies as are in use; see containment.Enclosure."""
+    """The cgroups of one job, in each hierarchy in use; see containment.Enclosure."""
 
     def __init__(self, containment: CgroupContainment, paths: tuple[str, ...]) -> None:
         self._containment = containment
         self.paths = paths
         self._group = paths[0]
-        self._memory: Optional[Place] = None
+        self._memory: Optional[LimitCgroup] = None
 
     async def start(self, plan: JobPlan) -> containment.SpawnedProcess:
-        """Raises LimitUnavailable, too."""
+        """Start the main process. Also raises LimitUnavailable."""
         for path in self._containment.bounded(self.paths):
             limits.write(f"{path}/pids.max", str(MAX_PIDS))
         entries = [
@@ -199,16 +202,16 @@ class CgroupEnclosure:
         ]
         if not plan.resources.are_limited:
             return await containment.spawn(self._containment.spawner, plan, Placement(entries))
-        places = self._containment.limiter.places(plan.resources, self.paths[0])
-        for place in places:
-            if place.path not in self.paths:
+        cgroups = self._containment.limiter.cgroups(plan.resources, self.paths[0])
+        for cgroup in cgroups:
+            if cgroup.path not in self.paths:
                 # Known before it is made, so that whatever goes wrong it is removed.
-                self.paths = (*self.paths, place.path)
-                entries.append((f"{place.path}/cgroup.procs", f"{place.home}/cgroup.procs"))
-            if place.controller == "memory":
-                self._memory = place
-        limits.impose(places, plan.resources)
-        placement = Placement(entries, limits.seals(places, plan.resources))
+                self.paths = (*self.paths, cgroup.path)
+                entries.append((f"{cgroup.path}/cgroup.procs", f"{cgroup.home}/cgroup.procs"))
+            if cgroup.controller == "memory":
+                self._memory = cgroup
+        limits.impose(cgroups, plan.resources)
+        placement = Placement(entries, limits.seals(cgroups, plan.resources))
         return await containment.spawn(self._containment.spawner, plan, placement)
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
@@ -228,13 +231,13 @@ class CgroupEnclosure:
         if self._removed():
             return Leftovers()
         found: dict[int, ProcessName] = {}
-        patience = procfs.Patience(deadline_s)
-        while not self._removed() and not patience.over:
+        deadline = procfs.PollDeadline(deadline_s)
+        while not self._removed() and not deadline.passed:
             found.update((one.pid, one) for one in procfs.names(self._members()))
             self._kill()
             if self._removed():
                 break
-            await asyncio.sleep(patience.next_pause_s())
+            await asyncio.sleep(deadline.next_pause_s())
         return Leftovers(tuple(found.values()), procfs.names(self._members()))
 
     def _kill(self) -> None:
@@ -255,7 +258,7 @@ class CgroupEnclosure:
                 limits.write(f"{self._group}/{name}", word)
 
     def _members(self) -> set[int]:
-        """Pids in this cgroup and all below it (a job may make some of its own)."""
+        """The pids in this cgroup and all below it (a job may create some of its own)."""
         members: set[int] = set()
         for path, _directories, _files in os.walk(self._group):
             with contextlib.suppress(OSError):
@@ -263,7 +266,9 @@ class CgroupEnclosure:
         return members
 
     def _removed(self) -> bool:
-        """Removes it, which the kernel allows only when nothing is alive in it: the proof (V3)."""
+        """Remove the cgroup. The kernel permits that only if nothing in it is alive: that is the
+        proof (V3).
+        """
         results = [_remove(path) for path in self.paths]
         if not all(results):
             return False
@@ -272,7 +277,9 @@ class CgroupEnclosure:
 
 
 def _directory_name(text: str) -> str:
-    """As it is where it can be a directory's name, else a digest of it: ids are the peers' own."""
+    """The text itself if it can be a directory's name, else a digest of it: peers choose
+    the ids.
+    """
     if _PLAIN_NAME.fullmatch(text):
         return text
     return "id-" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -283,8 +290,10 @@ def _is_ours(home: Path) -> bool:
 
 
 def _delegate(root: Path) -> str:
-    """Hands version 2's controllers down to the jobs below `root`, as far as we have them; where
-    the agent itself then is. Without permission there are no limits, but kills."""
+    """Enable version 2's controllers for the jobs below `root`, as far as the agent has them.
+    Returns the cgroup in which the agent then is. Without permission there are no limits, but jobs
+    can be killed.
+    """
     home = root.parent.parent
     leaf = home / "agent"
     words = _text(home / "cgroup.controllers").split()
@@ -301,7 +310,7 @@ def _delegate(root: Path) -> str:
 
 
 def _enable(path: Path, controller: str) -> Optional[int]:
-    """The number of the error, or None."""
+    """Enable a controller. Returns the error's number, or None."""
     try:
         limits.write(str(path / "cgroup.subtree_control"), f"+{controller}")
     except OSError as error:
@@ -334,7 +343,9 @@ def _remove(path: str) -> bool:
 
 
 def _cpu_us(path: str) -> Optional[int]:
-    """From the first line of cpu.stat, `usage_usec N`; version 1's says something else."""
+    """The CPU time in µs, from the first line of cpu.stat, `usage_usec N`; version 1's file
+    differs.
+    """
     try:
         descriptor = os.open(f"{path}/cpu.stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

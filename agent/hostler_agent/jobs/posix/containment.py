@@ -30,14 +30,14 @@ from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.plan import COMMAND_VARIABLE, INSTANCE_VARIABLE, JobPlan
 from hostler_agent.jobs.posix import limits, procfs
 from hostler_agent.jobs.posix.pipes import PipeReader, PipeWriter, Stdio, open_stdio
-from hostler_agent.jobs.posix.spawn import Child, Placement, Spawner
+from hostler_agent.jobs.posix.spawn import Child, Placement, SpawnerClient
 from hostler_agent.jobs.receipt import Exit, Leftovers, ProcessName, Usage
 
 _SWEEP_DEADLINE_S = 10.0
 
 
 def establish(preference: str, root_name: str) -> SubreaperContainment:
-    """Raises ContainmentUnavailable."""
+    """Make the containment. Raises ContainmentUnavailable."""
     if preference not in ("auto", "subreaper"):
         raise ContainmentUnavailable(f"this platform has no containment {preference!r}")
     if procfs.stat(os.getpid()) is None:
@@ -50,7 +50,7 @@ class SubreaperContainment:
 
     def __init__(self, root_name: str) -> None:
         self.root_name = root_name
-        self.spawner = Spawner(root_name)
+        self.spawner = SpawnerClient(root_name)
         self.open_enclosures: list[SubreaperEnclosure] = []
         # Not those of an agent that runs in one of our jobs, or we in one of its.
         self._marks = range(first := secrets.randbits(30) << 32, first + 2**32)
@@ -63,7 +63,7 @@ class SubreaperContainment:
         return enclosure
 
     def mark_of(self, pid: int) -> Optional[int]:
-        """None of a process that bears no mark of ours."""
+        """The mark of a process; None if it has none of this agent."""
         mark = procfs.lock_limit(pid)
         return mark if mark is not None and mark in self._marks else None
 
@@ -79,7 +79,7 @@ class SubreaperContainment:
 
 
 class SubreaperEnclosure:
-    """One job among the spawner's descendants; see containment.Enclosure."""
+    """The processes of one job among the spawner's descendants; see containment.Enclosure."""
 
     def __init__(self, containment: SubreaperContainment, command_id: str, mark: int) -> None:
         self._containment = containment
@@ -102,23 +102,23 @@ class SubreaperEnclosure:
 
     async def empty(self, deadline_s: float) -> Leftovers:
         found: dict[int, ProcessName] = {}
-        patience = procfs.Patience(deadline_s)
+        deadline = procfs.PollDeadline(deadline_s)
         while True:
             members = self._members() | _dying(found)
-            if not members or patience.over:
+            if not members or deadline.passed:
                 break
             found.update((one.pid, one) for one in procfs.names(members))
             # Stopped first, so that none forks ahead of the kill.
             procfs.signal_members(self._members, signal.SIGSTOP)
             procfs.signal_members(self._members, signal.SIGKILL)
-            await asyncio.sleep(patience.next_pause_s())
+            await asyncio.sleep(deadline.next_pause_s())
         survivors = procfs.names(members)
         if not survivors and self in self._containment.open_enclosures:
             self._containment.open_enclosures.remove(self)
         return Leftovers(tuple(found.values()), survivors)
 
     def _members(self) -> set[int]:
-        """Pids of this job that are alive, at this moment."""
+        """The pids of this job's processes that are alive now."""
         while True:
             roots = self._roots()
             if not roots:
@@ -146,7 +146,7 @@ class SubreaperEnclosure:
         return members & alive
 
     def _roots(self) -> list[int]:
-        """Those below which all of this job is."""
+        """The processes below which all processes of this job are."""
         spawner = self._containment.spawner.pid
         if spawner is None:
             # It was killed and its children are init's: only their marks tell.
@@ -170,8 +170,10 @@ class SubreaperEnclosure:
             pid, COMMAND_VARIABLE, self.command_id
         ) and procfs.environment_has(pid, INSTANCE_VARIABLE, self._containment.root_name)
 
-    def _owns(self, orphan: procfs.Stat) -> bool:
-        """Whether a child of the spawner that is no other job's main process is of this job."""
+    def _owns(self, orphan: procfs.ProcessStat) -> bool:
+        """Whether a child of the spawner, which is no other job's main process, belongs to this
+        job.
+        """
         main = self.main
         if main is not None and orphan.pid == main.pid and not main.has_ended:
             return True
@@ -189,14 +191,14 @@ class SubreaperEnclosure:
             one.may_own(orphan) for one in self._containment.open_enclosures if one is not self
         )
 
-    def may_own(self, orphan: procfs.Stat) -> bool:
+    def may_own(self, orphan: procfs.ProcessStat) -> bool:
         return self._opened_ticks <= orphan.started
 
 
 class SpawnedProcess:
-    """A main process; see containment.Process."""
+    """A main process that the spawner started; see containment.Process."""
 
-    def __init__(self, spawner: Spawner, child: Child, stdio: Stdio) -> None:
+    def __init__(self, spawner: SpawnerClient, child: Child, stdio: Stdio) -> None:
         self._spawner = spawner
         self._child = child
         self.pid = child.pid
@@ -217,8 +219,8 @@ class SpawnedProcess:
         await self._spawner.signal(self._child, signal.SIGCONT)
 
 
-async def spawn(spawner: Spawner, plan: JobPlan, placement: Placement) -> SpawnedProcess:
-    """Starts the main process; raises StartFailed, SpawnerLost or OSError."""
+async def spawn(spawner: SpawnerClient, plan: JobPlan, placement: Placement) -> SpawnedProcess:
+    """Start the main process. Raises StartFailed, SpawnerLost or OSError."""
     stdio = open_stdio(plan.use_pty, plan.stdin is not None)
     try:
         child = await spawner.start(plan, stdio, placement)
@@ -235,7 +237,9 @@ def holders(members: Collection[int], readers: Collection[object]) -> tuple[Proc
 
 
 async def sweep_marked(root_name: str, spare: Collection[int]) -> tuple[ProcessName, ...]:
-    """Kills the processes that were started for `root_name`, but for `spare` and our ancestors."""
+    """Kill the processes that were started for `root_name`, but for `spare` and this process's
+    ancestors. Returns what was found.
+    """
     spared = {*spare, *_lineage()}
     if any(procfs.environment_has(pid, INSTANCE_VARIABLE, root_name) for pid in _lineage()):
         # We run inside a job of an agent of that name: its processes are our own surroundings.
@@ -251,25 +255,26 @@ async def sweep_marked(root_name: str, spare: Collection[int]) -> tuple[ProcessN
         }
 
     found: dict[int, ProcessName] = {}
-    patience = procfs.Patience(_SWEEP_DEADLINE_S)
-    while not patience.over:
+    deadline = procfs.PollDeadline(_SWEEP_DEADLINE_S)
+    while not deadline.passed:
         pids = marked()
         if not pids and not _dying(found):
             break
         found.update((one.pid, one) for one in procfs.names(pids))
         procfs.signal_members(marked, signal.SIGKILL)
-        await asyncio.sleep(patience.next_pause_s())
+        await asyncio.sleep(deadline.next_pause_s())
     return tuple(found.values())
 
 
 def _dying(found: Mapping[int, ProcessName]) -> set[int]:
-    """Those that are no zombies yet: who is being killed loses its environment first, by which it
-    was found, and its files and locks a moment later."""
+    """Those of `found` that are not zombies yet. A process that is being killed first loses its
+    environment, by which it was found, and a moment later its files and locks.
+    """
     return {one.pid for one in procfs.names(found) if one == found[one.pid]}
 
 
 def _lineage() -> set[int]:
-    """Our own pid and those of our ancestors."""
+    """The pids of this process and of its ancestors."""
     lineage: set[int] = set()
     pid = os.getpid()
     while pid > 0:

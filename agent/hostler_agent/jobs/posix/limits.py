@@ -1,10 +1,11 @@
-"""What a job may use, held by the kernel's controllers: memory, processors, number of processes.
+"""Limits of what a job may use, enforced by the kernel's controllers: memory, CPU time, number of
+processes.
 
-A controller is looked for in the job's own cgroup of version 2, where it was delegated to us, and
-else in a hierarchy of version 1. There the job gets one cgroup more, made for those only that ask:
-a memory cgroup costs the kernel more than the start of a small program.
+A controller is looked for in the job's own cgroup of version 2, if it is delegated to the agent,
+and else in a hierarchy of version 1. There the job gets a second cgroup, made only for jobs with a
+limit: a memory cgroup costs the kernel more than the start of a small program.
 
-A limit that was asked for and cannot be had is an error, never a silence.
+A limit that cannot be enforced is an error, and never ignored.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _WORDS = {"memory": "memory", "cpu": "CPU time", "pids": "the number of processe
 
 @dataclass(frozen=True)
 class Setting:
-    """A file of a cgroup, and what is written to it. One that is `optional` may be missing."""
+    """A file of a cgroup and the value to write to it. An `optional` one may be missing."""
 
     file: str
     value: str
@@ -41,17 +42,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """One controller of version 1: the agent's own cgroup, and that above all of its jobs."""
+    """One controller of version 1: the agent's own cgroup, and the one above all of its jobs."""
 
     home: Path
     root: Path
 
 
 @dataclass(frozen=True)
-class Place:
+class LimitCgroup:
     """The cgroup that holds one controller's limit of one job.
 
-    `home` is where the agent itself is, of a cgroup that is made for the limit.
+    `home` is the agent's own cgroup in that hierarchy, if the cgroup was made for the limit.
     """
 
     controller: str
@@ -61,31 +62,35 @@ class Place:
 
 
 class Limiter:
-    """Finds the place of each limit of a job; one per containment."""
+    """Finds the cgroups for a job's limits; one per containment."""
 
     def __init__(self, version_2: Optional[Path], version_1: Mapping[str, Hierarchy]) -> None:
-        """`version_2`: the agent's own cgroup there; `version_1`: hierarchies by controller."""
+        """`version_2`: the agent's own cgroup of version 2. `version_1`: hierarchies by
+        controller.
+        """
         self._version_2 = version_2
         self._version_1 = version_1
 
     @property
     def roots(self) -> tuple[Path, ...]:
-        """What is above the cgroups that are made for limits."""
+        """The cgroups above those that are made for limits."""
         found = (self._version_1.get(name) for name in LAZY)
         return tuple(dict.fromkeys(one.root for one in found if one is not None))
 
-    def places(self, resources: Resources, own: str) -> list[Place]:
-        """For a job whose first cgroup is `own`. Raises LimitUnavailable."""
-        return [self._place(name, own) for name in sorted(settings(resources, 2))]
+    def cgroups(self, resources: Resources, own: str) -> list[LimitCgroup]:
+        """The cgroups for the limits of a job whose first cgroup is `own`. Raises
+        LimitUnavailable.
+        """
+        return [self._cgroup(name, own) for name in sorted(settings(resources, 2))]
 
-    def _place(self, controller: str, own: str) -> Place:
+    def _cgroup(self, controller: str, own: str) -> LimitCgroup:
         if self._version_2 is not None and Path(own, _PROOF[controller]).exists():
-            return Place(controller, 2, own)
+            return LimitCgroup(controller, 2, own)
         hierarchy = self._version_1.get(controller)
         if hierarchy is None:
             raise LimitUnavailable(_WORDS[controller], controller, self._why_not())
         path = hierarchy.root / Path(own).name
-        return Place(controller, 1, str(path), str(hierarchy.home))
+        return LimitCgroup(controller, 1, str(path), str(hierarchy.home))
 
     def _why_not(self) -> str:
         elsewhere = "in no hierarchy of version 1 that the agent may write to"
@@ -99,7 +104,7 @@ _PROOF = {"memory": "memory.max", "cpu": "cpu.max", "pids": "pids.max"}
 
 
 def settings(resources: Resources, version: int) -> dict[str, list[Setting]]:
-    """What is to be written, by controller."""
+    """The settings to write, by controller."""
     found: dict[str, list[Setting]] = {}
     if resources.memory_bytes is not None:
         size = str(resources.memory_bytes)
@@ -129,41 +134,43 @@ def settings(resources: Resources, version: int) -> dict[str, list[Setting]]:
 
 
 def refuse(resources: Resources, why: str) -> None:
-    """Raises LimitUnavailable for the first of the limits, if there is one."""
+    """Raise LimitUnavailable for the first limit that is set, if there is one."""
     for controller in sorted(settings(resources, 2)):
         raise LimitUnavailable(_WORDS[controller], controller, why)
 
 
-def impose(places: list[Place], resources: Resources) -> None:
-    """Before the job starts. Raises LimitUnavailable."""
-    for place in places:
+def impose(cgroups: list[LimitCgroup], resources: Resources) -> None:
+    """Write the limits, before the job starts. Raises LimitUnavailable."""
+    for cgroup in cgroups:
         try:
-            _impose(place, settings(resources, place.version)[place.controller])
+            _impose(cgroup, settings(resources, cgroup.version)[cgroup.controller])
         except OSError as error:  # noqa: PERF203 - each is named
             why = f"is refused by the kernel: {error.filename}: {error.strerror}"
-            raise LimitUnavailable(_WORDS[place.controller], place.controller, why) from error
+            raise LimitUnavailable(_WORDS[cgroup.controller], cgroup.controller, why) from error
 
 
-def _impose(place: Place, wanted: list[Setting]) -> None:
-    if place.home is not None:
-        Path(place.path).mkdir(parents=True, exist_ok=True)
+def _impose(cgroup: LimitCgroup, wanted: list[Setting]) -> None:
+    if cgroup.home is not None:
+        Path(cgroup.path).mkdir(parents=True, exist_ok=True)
     for setting in wanted:
-        path = f"{place.path}/{setting.file}"
+        path = f"{cgroup.path}/{setting.file}"
         if not setting.optional or Path(path).exists():
             write(path, setting.value)
 
 
-def seals(places: list[Place], resources: Resources) -> list[tuple[str, str]]:
-    """Files, and what is to be written to them when the spawner is out again."""
+def seals(cgroups: list[LimitCgroup], resources: Resources) -> list[tuple[str, str]]:
+    """Files, and the values to write to them once the spawner has left the job's cgroups."""
     return [
-        (f"{place.path}/pids.max", str(resources.processes))
-        for place in places
-        if place.controller == "pids"
+        (f"{cgroup.path}/pids.max", str(resources.processes))
+        for cgroup in cgroups
+        if cgroup.controller == "pids"
     ]
 
 
 def memory_usage(path: str, version: int) -> Usage:
-    """Of a cgroup of the memory controller; what this kernel does not tell is None, or 0."""
+    """The usage of a cgroup of the memory controller; what the kernel does not report is None, or
+    0.
+    """
     peak, events = (
         ("memory.peak", "memory.events")
         if version == 2
@@ -182,7 +189,9 @@ def _counters(text: str) -> Iterator[tuple[str, int]]:
 
 
 def write(path: str, text: str) -> None:
-    """To a file of a cgroup, which takes it whole. Raises OSError, with the name of the file."""
+    """Write to a file of a cgroup in one call, as the kernel requires. Raises OSError with the
+    file's name.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, text.encode())

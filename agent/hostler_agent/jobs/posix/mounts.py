@@ -13,7 +13,7 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 def own_cgroups(
     mountinfo: Optional[str] = None, membership: Optional[str] = None
 ) -> dict[str, Path]:
-    """Directory of our own cgroup by hierarchy: "cgroup2", or the name of a version 1 controller.
+    """The directory of this process's cgroup by hierarchy: "cgroup2", or a controller of version 1.
 
     The arguments are the texts of the two files, by default this process's own.
     """
@@ -32,7 +32,9 @@ def own_cgroups(
 
 
 def _memberships(text: str) -> Iterator[tuple[str, str]]:
-    """Lines are `8:pids:/path`, `4:cpu,cpuacct:/path`, and `0::/path` for version 2."""
+    """The cgroups in a text with lines `8:pids:/path`, `4:cpu,cpuacct:/path`, and `0::/path` for
+    version 2.
+    """
     for line in text.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -41,7 +43,9 @@ def _memberships(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _cgroup_mounts(text: str) -> Iterator[tuple[str, list[str], str, str]]:
-    """Type, super options, root within the hierarchy and mount point; see proc(5)."""
+    """The type, super options, root within the hierarchy and mount point of each mount; see
+    proc(5).
+    """
     for line in text.splitlines():
         fields, _, rest = line.partition(" - ")
         kind, _, rest = rest.partition(" ")
@@ -52,7 +56,9 @@ def _cgroup_mounts(text: str) -> Iterator[tuple[str, list[str], str, str]]:
 
 
 def _below(point: str, root: str, path: str) -> Optional[Path]:
-    """None when our cgroup is not under what is mounted (a bind mount of another part of it)."""
+    """The directory of this process's cgroup; None if it is not below what is mounted (a bind mount
+    of another part of the hierarchy).
+    """
     if root != "/":
         if path != root and not path.startswith(root + "/"):
             return None

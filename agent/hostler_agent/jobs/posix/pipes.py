@@ -1,6 +1,6 @@
-"""Pipes and terminals between the agent and a job, read without blocking the loop.
+"""Pipes and terminals between the agent and a job, read without blocking the event loop.
 
-Nothing is read ahead: who does not call read() lets the pipe fill, and the job waits (E11).
+Nothing is read ahead: if read() is not called, the pipe fills and the job waits (E11).
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ class PipeReader:
 
     @property
     def identity(self) -> int:
-        """The pipe's inode, which /proc/PID/fd shows for whoever holds the other end."""
+        """The pipe's inode, as /proc/PID/fd shows it for a process that holds the other end."""
         return os.fstat(self._descriptor).st_ino
 
     async def read(self) -> bytes:
-        """What there is, at most READ_BYTES; empty when nobody holds the other end any more."""
+        """Wait for output and return at most READ_BYTES of it; empty once nobody holds the other
+        end.
+        """
         while self._descriptor >= 0:
             data = self.read_now()
             if data is not None:
@@ -47,7 +49,7 @@ class PipeReader:
         return b""
 
     def read_now(self) -> Optional[bytes]:
-        """None when there is nothing yet."""
+        """Return output without waiting; None if there is none yet."""
         try:
             data = os.read(self._descriptor, READ_BYTES)
         except BlockingIOError:
@@ -76,7 +78,7 @@ class PipeWriter:
         self._descriptor = descriptor
 
     async def write_all(self, data: bytes) -> None:
-        """Writes and closes. A job that does not read its input is none of our concern."""
+        """Write the data and close the pipe. A job that does not read its input is not an error."""
         view = memoryview(data)
         try:
             while view:
@@ -102,7 +104,9 @@ class PipeWriter:
 
 @dataclass(frozen=True)
 class Stdio:
-    """Both ends: `child` goes to the job (input, output, error) and is closed after the start."""
+    """The pipes of a job. The ends in `child` (input, output, error) go to the job and are closed
+    after its start.
+    """
 
     child: tuple[int, int, int]
     readers: dict[str, PipeReader]
@@ -120,7 +124,7 @@ class Stdio:
 
 
 def open_stdio(use_pty: bool, with_stdin: bool) -> Stdio:
-    """Raises OSError when the agent has no descriptors left."""
+    """Open the pipes. Raises OSError if the agent has no descriptors left."""
     opened: list[int] = []
     try:
         return _terminal(opened) if use_pty else _pipes(opened, with_stdin)
@@ -157,7 +161,7 @@ def _pipe(opened: list[int]) -> tuple[int, int]:
 
 
 async def ready(descriptor: int, writing: bool = False) -> None:
-    """Returns when the descriptor can be read (or written) without blocking."""
+    """Return when the descriptor can be read (or written) without blocking."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
     add, remove = (

@@ -1,4 +1,4 @@
-"""What /proc tells about processes, and signals that hit only those that were meant (E6)."""
+"""Processes in /proc, and signals that reach only the processes that they are meant for (E6)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional
 
+from hostler_agent.backoff import Backoff
 from hostler_agent.jobs.receipt import ProcessName
 
 assert sys.platform != "win32"
 
 _PROC = Path("/proc")
+POLL_PAUSES = Backoff(first_s=0.001, longest_s=0.05)
 
 
 @dataclass(frozen=True)
-class Stat:
-    """A few fields of /proc/PID/stat. `started` counts clock ticks since boot: with the pid it
-    names a process for as long as the machine is up."""
+class ProcessStat:
+    """Some fields of /proc/PID/stat. `started` counts clock ticks since boot; together with the pid
+    it identifies a process until the machine restarts.
+    """
 
     pid: int
     name: str
@@ -32,8 +35,8 @@ class Stat:
     started: int
 
 
-def stat(pid: int) -> Optional[Stat]:
-    """None when there is no such process."""
+def stat(pid: int) -> Optional[ProcessStat]:
+    """The fields of a process; None if there is no such process."""
     try:
         text = (_PROC / str(pid) / "stat").read_bytes().decode("utf-8", "replace")
     except OSError:
@@ -41,7 +44,7 @@ def stat(pid: int) -> Optional[Stat]:
     # The name may itself contain parentheses and blanks.
     head, _, tail = text.rpartition(")")
     fields = tail.split()
-    return Stat(
+    return ProcessStat(
         pid=pid,
         name=head.partition("(")[2],
         state=fields[0],
@@ -55,7 +58,7 @@ def all_pids() -> list[int]:
     return [int(name) for name in os.listdir(_PROC) if name.isdigit()]  # noqa: PTH208 - cheaper
 
 
-def all_processes() -> Iterator[Stat]:
+def all_processes() -> Iterator[ProcessStat]:
     for pid in all_pids():
         found = stat(pid)
         if found is not None:
@@ -63,7 +66,7 @@ def all_processes() -> Iterator[Stat]:
 
 
 def children(pid: int) -> list[int]:
-    """Of all its threads; from a file of its own where the kernel offers one."""
+    """The children of all threads of a process; from one file where the kernel offers it."""
     found: list[int] = []
     try:
         for thread in (_PROC / str(pid) / "task").iterdir():
@@ -74,7 +77,7 @@ def children(pid: int) -> list[int]:
 
 
 def names(pids: Iterable[int]) -> tuple[ProcessName, ...]:
-    """Those of `pids` that are alive; zombies are not."""
+    """The names of those of `pids` that are alive; zombies are not."""
     found = (stat(pid) for pid in sorted(pids))
     return tuple(
         ProcessName(one.pid, one.name) for one in found if one is not None and one.state not in "ZX"
@@ -82,7 +85,9 @@ def names(pids: Iterable[int]) -> tuple[ProcessName, ...]:
 
 
 def environment_has(pid: int, name: str, value: str) -> bool:
-    """Whether it was started with that variable; False also where we may not look."""
+    """Whether the process was started with that variable; False also if its environment may not be
+    read.
+    """
     # Every agent asks this of every process at its start: plain calls, a third of a Path's cost.
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
@@ -94,7 +99,9 @@ def environment_has(pid: int, name: str, value: str) -> bool:
 
 
 def lock_limit(pid: int) -> Optional[int]:
-    """Its soft limit of file locks (RLIMIT_LOCKS); None when it is unlimited, or not to be read."""
+    """The process's soft limit of file locks (RLIMIT_LOCKS); None if it is unlimited or may not be
+    read.
+    """
     with contextlib.suppress(OSError), open(f"/proc/{pid}/limits", "rb", buffering=0) as file:
         _, _, rest = file.read().partition(b"\nMax file locks")
         soft = rest.split(maxsplit=1)[:1]
@@ -104,7 +111,7 @@ def lock_limit(pid: int) -> Optional[int]:
 
 
 def holds_any(pid: int, inodes: Collection[int]) -> bool:
-    """Whether it has one of these pipes open."""
+    """Whether the process has one of these pipes open."""
     wanted = {f"pipe:[{inode}]" for inode in inodes}
     with contextlib.suppress(OSError):
         for descriptor in (_PROC / str(pid) / "fd").iterdir():
@@ -115,10 +122,11 @@ def holds_any(pid: int, inodes: Collection[int]) -> bool:
 
 
 def signal_members(members: Callable[[], Collection[int]], number: int) -> set[int]:
-    """Sends a signal to all of a set of processes; returns the pids that were in it.
+    """Send a signal to all processes of a set. Returns the pids that were in it.
 
-    Each is opened as a pidfd first and then looked for in the set again: a pid that was reused
-    between the two is either no member, or the pidfd's own process is dead and the signal void.
+    Each process is opened as a pidfd first and then looked for in the set again. So if a pid was
+    reused in between, either it is no member any more, or the process of the pidfd is dead and the
+    signal has no effect.
     """
     opened: dict[int, int] = {}
     for pid in members():
@@ -134,17 +142,18 @@ def signal_members(members: Callable[[], Collection[int]], number: int) -> set[i
     return still
 
 
-class Patience:
-    """Short sleeps that grow, while waiting for something the kernel does not announce to us."""
+class PollDeadline:
+    """A deadline, and growing pauses until then, to poll for what the kernel does not announce."""
 
     def __init__(self, deadline_s: float) -> None:
         self._ends = time.monotonic() + deadline_s
-        self._pause_s = 0.0005
+        self._polls = 0
 
     @property
-    def over(self) -> bool:
+    def passed(self) -> bool:
         return time.monotonic() >= self._ends
 
     def next_pause_s(self) -> float:
-        self._pause_s = min(self._pause_s * 2, 0.05)
-        return self._pause_s
+        """How long to sleep before the next poll, in seconds."""
+        self._polls += 1
+        return POLL_PAUSES.delay_s(self._polls)

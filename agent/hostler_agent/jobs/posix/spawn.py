@@ -1,4 +1,6 @@
-"""The agent's side of the spawner: starts it, asks it to start jobs, hears how they ended."""
+"""The agent's side of the spawner: starts it, asks it to start jobs, and receives how they
+ended.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ _LOST = "the process that starts jobs has ended"
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a job is born."""
+    """The cgroups that a job is started in."""
 
     entries: Sequence[tuple[str, str]] = ()
     """the `cgroup.procs` of a cgroup for the job, and the one that leads out of it again"""
@@ -55,11 +57,13 @@ class Child:
     """raises SpawnerLost when nobody can tell any more"""
 
 
-class Spawner:
-    """One per agent; started with the first job, and again should it have been killed."""
+class SpawnerClient:
+    """Starts and signals main processes by the spawner, one per agent. It is started with the first
+    job, and again if it was killed.
+    """
 
     def __init__(self, name: str, roots: Sequence[str] = ()) -> None:
-        """`roots`: what is above the jobs' cgroups."""
+        """`roots`: the cgroups above those of the jobs."""
         self._name = name
         self._roots = tuple(roots)
         self._process: Optional[subprocess.Popen[bytes]] = None
@@ -74,11 +78,13 @@ class Spawner:
 
     @property
     def pid(self) -> Optional[int]:
-        """None when none runs."""
+        """The spawner's pid; None if it does not run."""
         return None if self._process is None else self._process.pid
 
     async def start(self, plan: JobPlan, stdio: Stdio, placement: Placement) -> Child:
-        """Raises StartFailed or SpawnerLost. Closes the job's ends of `stdio` in any case."""
+        """Start a main process. Raises StartFailed or SpawnerLost. Closes the job's ends of `stdio`
+        in any case.
+        """
         self._last_token += 1
         token = self._last_token
         loop = asyncio.get_running_loop()
@@ -98,19 +104,19 @@ class Spawner:
             self._starting.pop(token, None)
 
     async def signal(self, child: Child, number: int) -> None:
-        """To the process group of a child that has not ended; else nothing."""
+        """Signal the process group of a child. Does nothing if the child has ended."""
         if child.token in self._running:
             with contextlib.suppress(SpawnerLost):
                 await self._send(("signal", child.token, int(number)))
 
     def warm_up(self) -> None:
-        """Starts the spawner ahead of the first job."""
+        """Start the spawner before the first job."""
         if self._channel is None:
             with contextlib.suppress(OSError):  # the first job tries again, and can tell somebody
                 self._launch()
 
     async def aclose(self) -> None:
-        """Ends the spawner, which kills whatever is left below it."""
+        """End the spawner, which kills every process that is left below it."""
         self._lose()
         while self._ended:
             await asyncio.get_running_loop().run_in_executor(None, self._ended.pop().wait)
@@ -142,7 +148,7 @@ class Spawner:
         self._channel = ours
 
     async def _send(self, frame: tuple[Any, ...], stdio: Optional[Stdio] = None) -> None:
-        """Sends a frame with the job's ends of `stdio`, which are then closed."""
+        """Send a frame with the job's ends of `stdio`, and close them."""
         payload = marshal.dumps(frame)
         data = struct.pack(">I", len(payload)) + payload
         busy = self._sending is not None and self._sending.locked()
@@ -172,7 +178,9 @@ class Spawner:
                     await pipes.ready(self._channel_descriptor(), writing=True)
 
     def _send_some(self, data: bytes, stdio: Optional[Stdio]) -> int:
-        """What could be sent now. The descriptors go with the first byte."""
+        """Send as much as possible now. Returns how much; the descriptors go with the first
+        byte.
+        """
         rights = array.array("i", () if stdio is None else stdio.child)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if stdio else []
         try:

@@ -62,7 +62,7 @@ _DESCRIPTORS = 3
 
 
 def receive(channel: socket.socket) -> Optional[tuple[tuple[Any, ...], list[int]]]:
-    """The next frame and the descriptors that came with it; None when the agent is gone."""
+    """The next frame and the descriptors that came with it; None if the agent is gone."""
     descriptors = array.array("i")
     room = socket.CMSG_SPACE(_DESCRIPTORS * descriptors.itemsize)
     # Close-on-exec, or a job would inherit them twice.
@@ -111,7 +111,7 @@ def file_actions(descriptors: list[int], pty: bool) -> list[tuple[Any, ...]]:
 
 
 def candidates(program: bytes, path: bytes) -> list[bytes]:
-    """Where a program may be, by the PATH of the job itself."""
+    """The paths at which a program may be, by the job's own PATH."""
     if b"/" in program:
         return [program]
     return [os.path.join(directory or b".", program) for directory in path.split(b":")]  # noqa: PTH118
@@ -122,7 +122,7 @@ _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Program:
-    """What a job is to run: its command line, its variables, its three streams."""
+    """What a job runs: its command line, its variables, its three streams."""
 
     def __init__(
         self, argv: list[bytes], environment: dict[bytes, bytes], actions: list[tuple[Any, ...]]
@@ -132,7 +132,7 @@ class Program:
         self._actions = actions
 
     def spawn(self) -> int:
-        """The new process's pid. Raises OSError with the name of the program."""
+        """Start the program. Returns its pid. Raises OSError with the program's name."""
         return self._first_of_path(
             lambda path: os.posix_spawn(
                 path,
@@ -146,7 +146,7 @@ class Program:
         )
 
     def execute(self) -> NoReturn:
-        """The same of this process itself, which is a fork. Raises OSError."""
+        """Replace this process, which is a fork, by the program. Raises OSError."""
         os.setsid()
         for number in _IGNORED:
             signal.signal(number, signal.SIG_DFL)
@@ -177,7 +177,7 @@ class Program:
 
 
 class Held:
-    """A process that has been born, and runs its program when it is told to."""
+    """A process that exists, and runs its program when run() is called."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
@@ -196,7 +196,7 @@ class Held:
             os.close(failure)
 
     def run(self) -> None:
-        """Raises OSError, as if it had been spawned."""
+        """Let the process run its program. Raises OSError as spawn() does."""
         with contextlib.suppress(BrokenPipeError):  # killed, which is for the receipt to tell
             os.write(self._gate, b"\0")
         number = os.read(self._failure, 4)
@@ -243,7 +243,7 @@ class Spawner:
         self._pids: dict[int, int] = {}
 
     def serve(self, child_ended: int) -> None:
-        """Until the agent is gone. `child_ended` becomes readable with each SIGCHLD."""
+        """Serve the agent until it is gone. `child_ended` becomes readable with each SIGCHLD."""
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         poll.register(child_ended, select.POLLIN)
@@ -317,13 +317,13 @@ class Spawner:
         self._send(("started", token, pid))
 
     def _mark(self, mark: int) -> None:
-        """A number that whatever is started from here inherits; 0 of a job means none."""
+        """Set the mark that every process started from here inherits; a job's 0 means none."""
         # Refused where somebody has bounded what bounds nothing: there is no mark then.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(_RLIMIT_LOCKS, (mark, self._most_marks))
 
     def _return(self, entries: tuple[tuple[bytes, bytes], ...]) -> None:
-        """Out of the job's cgroups, through files that stay open."""
+        """Leave the job's cgroups, through files that stay open."""
         for _inside, home in entries:
             if home not in self._homes:
                 self._homes[home] = os.open(home, os.O_WRONLY | os.O_CLOEXEC)
@@ -337,7 +337,7 @@ class Spawner:
 
 
 def descendants(root: int) -> list[int]:
-    """All processes below `root`, from one look at /proc."""
+    """All processes below `root`, from one scan of /proc."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib is not loaded here
         if name.isdigit():
@@ -357,9 +357,9 @@ def descendants(root: int) -> list[int]:
 
 
 def kill_everything(deadline_s: float) -> None:
-    """Kills and reaps all descendants; gives up after `deadline_s` on those that cannot die.
+    """Kill and reap all descendants. Gives up after `deadline_s` on those that cannot die.
 
-    They are stopped before they are killed, so that none can fork ahead of the kill.
+    They are stopped before they are killed, so that none can fork meanwhile.
     """
     deadline = time.monotonic() + deadline_s
     while time.monotonic() < deadline:
@@ -374,7 +374,9 @@ def kill_everything(deadline_s: float) -> None:
 
 
 def signal_descendants(number: int) -> None:
-    """A pid is opened first and then looked for again, so that a reused one is never hit (E6)."""
+    """Signal all descendants. A pid is opened first and then looked for again, so that a reused one
+    is never hit (E6).
+    """
     opened: dict[int, int] = {}
     for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):
@@ -388,7 +390,7 @@ def signal_descendants(number: int) -> None:
 
 
 def remove_cgroups(roots: list[str]) -> None:
-    """Those that are empty; the kernel refuses the others."""
+    """Remove those cgroups that are empty; the kernel refuses the others."""
     for root in roots:
         for path, _directories, _files in os.walk(root, topdown=False):
             with contextlib.suppress(OSError):
@@ -396,7 +398,9 @@ def remove_cgroups(roots: list[str]) -> None:
 
 
 def offer_to_oom() -> None:
-    """Raising it is everybody's right, so it works also where the agent could not guard itself."""
+    """Raise this process's oom_score_adj. Everybody may raise it, so this works also where the
+    agent could not lower its own.
+    """
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as adjustment:
         inherited = int(adjustment.read())
         adjustment.write("0" if inherited < 0 else str(min(inherited + 500, 1000)))

@@ -1,7 +1,9 @@
-"""The completion port to which Job Objects report who joins, who ends, and when all have.
+"""The completion port to which Job Objects report that processes start and end, and that a job is
+empty.
 
-One thread for all jobs waits there, and passes each message on to the event loop. Windows promises
-delivery only of some messages, so they are hints to look, and whoever waits looks by itself too.
+One thread waits there for all jobs, and passes each message on to the event loop. Windows
+guarantees the delivery of only some messages, so they are hints to check, and whoever waits also
+checks at intervals.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ _post = function(
 
 
 class Port:
-    """Must be made inside the running event loop, and closed."""
+    """The port and its thread. Must be made inside the running event loop, and closed."""
 
     def __init__(self) -> None:
         self.handle: Handle = api.made(_create_port(INVALID_HANDLE_VALUE, None, None, 1))
@@ -71,7 +73,7 @@ class Port:
         self._thread.start()
 
     def add(self, listener: Listener) -> int:
-        """The key under which a job is to report to it."""
+        """Register a listener. Returns the key with which its job is to report."""
         key = next(self._keys)
         self._listeners[key] = listener
         return key
@@ -98,11 +100,13 @@ class Port:
             if key.value == _STOP:
                 return
             try:
-                self._loop.call_soon_threadsafe(self._tell, key.value, message.value, pid.value)
+                self._loop.call_soon_threadsafe(
+                    self._notify_listener, key.value, message.value, pid.value
+                )
             except RuntimeError:
                 return  # The loop is closed: nobody listens any more.
 
-    def _tell(self, key: int, message: int, pid: int) -> None:
+    def _notify_listener(self, key: int, message: int, pid: int) -> None:
         listener = self._listeners.get(key)
         if listener is not None:
             listener(message, pid)

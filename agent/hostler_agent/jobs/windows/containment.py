@@ -1,8 +1,8 @@
-"""Jobs on Windows: each in a Job Object of its own; the same names as `posix` and `cgroup`.
+"""Jobs on Windows, each in a Job Object of its own; the functions are those of `posix`.
 
-Nothing of a job outlives it or the agent: the job's only handle is in the agent, and the kernel
-kills all members when that is closed. What Windows starts on somebody's behalf (a scheduled task, a
-service, a COM server) is no child of the job and never in it.
+No process of a job outlives the job or the agent: the job's only handle is in the agent, and the
+kernel kills all members when it is closed. What Windows starts on behalf of a process (a scheduled
+task, a service, a COM server) is not a child of the job, and never in it.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ MAX_PROCESSES = 4096
 _CONSOLE_HOST = "conhost.exe"
 """Serves the others' console, and goes with them."""
 
-_LOOK_S = 0.5
+_POLL_S = 0.5
 """How often to look for what a lost message would have told."""
 _CLOSE_DEADLINE_S = 10.0
 
 
 def establish(preference: str, root_name: str) -> JobObjectContainment:
-    """Raises ContainmentUnavailable."""
+    """Make the containment. Raises ContainmentUnavailable."""
     if preference not in ("auto", "job_object"):
         raise ContainmentUnavailable(f"this platform has no containment {preference!r}")
     return JobObjectContainment(root_name)
@@ -72,10 +72,10 @@ class JobObjectContainment:
             self._open.remove(enclosure)
 
     def warm_up(self) -> None:
-        """Nothing is kept for jobs to come."""
+        """Do nothing: nothing is prepared for later jobs."""
 
     async def sweep(self) -> tuple[ProcessName, ...]:
-        """Nothing: the death of an agent has closed its jobs, and so killed what was in them."""
+        """Do nothing: the death of an agent closes its jobs, which kills their processes."""
         return ()
 
     async def aclose(self) -> None:
@@ -87,7 +87,7 @@ class JobObjectContainment:
 
 
 class JobObjectEnclosure:
-    """One Job Object; see containment.Enclosure."""
+    """The Job Object of one job; see containment.Enclosure."""
 
     def __init__(self, containment: JobObjectContainment, port: Port) -> None:
         self._containment = containment
@@ -99,7 +99,7 @@ class JobObjectEnclosure:
         self._emptied = asyncio.Event()
 
     async def start(self, plan: JobPlan) -> JobProcess:
-        """Raises PlanRefused, LimitUnavailable, StartFailed or OSError."""
+        """Start the main process. Raises PlanRefused, LimitUnavailable, StartFailed or OSError."""
         program, line = command_line(plan)
         block = quoting.environment_block(plan.environment)
         self._job = _job_object(plan.resources)
@@ -110,7 +110,7 @@ class JobObjectEnclosure:
         else:
             stdio = open_stdio(plan.stdin is not None)
         workdir = ntpath.normpath(plan.workdir)
-        start = spawn.Start(program, line, block, workdir, stdio.child)
+        start = spawn.ProcessStart(program, line, block, workdir, stdio.child)
         loop = asyncio.get_running_loop()
         self._spawning = loop.run_in_executor(None, _spawn, start, self._job, stdio, console)
         try:
@@ -127,7 +127,7 @@ class JobObjectEnclosure:
         return self._main
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
-        """All that are alive: Windows does not tell which of them hold a pipe."""
+        """All processes that are alive: Windows does not tell which of them hold a pipe."""
         if self._job is None or not readers:
             return ()
         return tuple(one for one in self._job.members() if one.name != _CONSOLE_HOST)
@@ -150,7 +150,7 @@ class JobObjectEnclosure:
             left_s = ends_at - asyncio.get_running_loop().time()
             if job.account().active == 0 or left_s <= 0:
                 break
-            await self._wait_emptied(min(left_s, _LOOK_S))
+            await self._wait_emptied(min(left_s, _POLL_S))
         survivors = job.members()
         if not survivors:
             self._close()
@@ -166,14 +166,14 @@ class JobObjectEnclosure:
         if message == completion_port.ACTIVE_PROCESS_ZERO:
             self._emptied.set()
         if self._main is not None:
-            self._main.look()
+            self._main.poll()
 
     def _close(self) -> None:
         self._port.remove(self._key)
         if self._job is not None:
             self._job.close()
         if self._main is not None:
-            self._main.look()
+            self._main.poll()
         self._containment.forget(self)
 
 
@@ -191,10 +191,10 @@ class JobProcess:
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[Exit] = self._loop.create_future()
         self._later: Optional[asyncio.TimerHandle] = None
-        self.look()
+        self.poll()
 
-    def look(self) -> None:
-        """Whether it has ended; looks again by itself while it has not."""
+    def poll(self) -> None:
+        """Check whether the process has ended; if not, check again after _POLL_S."""
         if self._later is not None:
             self._later.cancel()
             self._later = None
@@ -206,7 +206,7 @@ class JobProcess:
             if self._console is not None:
                 self._console.close()
         else:
-            self._later = self._loop.call_later(_LOOK_S, self.look)
+            self._later = self._loop.call_later(_POLL_S, self.poll)
 
     async def terminate(self) -> None:
         if not self.exited.done():
@@ -214,7 +214,9 @@ class JobProcess:
 
 
 def command_line(plan: JobPlan) -> tuple[str, str]:
-    """(the program's path, what CreateProcess gets). Raises PlanRefused or StartFailed."""
+    """The program's path, and the command line for CreateProcess. Raises PlanRefused or
+    StartFailed.
+    """
     if plan.is_shell:
         shell, command = plan.argv[0], plan.argv[-1]
         return shell, quoting.shell_line(shell, command)
@@ -245,7 +247,7 @@ def _job_object(resources: Resources) -> JobObject:
 
 
 def _spawn(
-    start: spawn.Start, job: JobObject, stdio: Stdio, console: Optional[PseudoConsole]
+    start: spawn.ProcessStart, job: JobObject, stdio: Stdio, console: Optional[PseudoConsole]
 ) -> spawn.Started:
     try:
         if console is None:

@@ -1,8 +1,10 @@
-"""Asks the programs on a job's console to end: CTRL_BREAK, Windows' nearest to SIGTERM.
+"""Asks the programs on a job's console to end, with CTRL_BREAK, Windows' nearest equivalent of
+SIGTERM.
 
-Only a process of the same console may send it, and a process has one console: the agent would have
-to leave its own. So a short program of ours does it: it joins the job's console, sends the event to
-all who are there, and ends. Run as that program with the pid as its argument; it needs ctypes only.
+Only a process on the same console may send it, and a process has one console: the agent would have
+to leave its own. So a short program does it: it attaches to the job's console, sends the event to
+all processes on it, and ends. This module is that program; its argument is the pid, and it needs
+only ctypes.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ _CTRL_C, _CTRL_BREAK = 0, 1
 
 
 async def ask_to_end(pid: int) -> None:
-    """Returns when it is sent, or cannot be; the process must not have been closed by its holder,
-    so that the pid is still its own."""
+    """Send the event. Returns when it was sent, or cannot be. The caller must hold the process's
+    handle open, so that the pid is not reused.
+    """
     source = pkgutil.get_data(__package__ or "", "ctrl_break.py")
     assert source is not None
     loop = asyncio.get_running_loop()

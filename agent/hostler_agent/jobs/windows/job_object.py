@@ -1,7 +1,7 @@
-"""A Job Object: what Windows keeps a tree of processes in, and ends it by.
+"""A Job Object: holds a tree of processes on Windows, and ends it as a whole.
 
-Nobody leaves one: no job of ours allows breakaway, and whatever a member starts is a member. When
-the last handle is closed, also by the death of the agent, the kernel kills all members
+No process leaves it: the agent's jobs allow no breakaway, and whatever a member starts is a member.
+When the last handle is closed, also by the agent's death, the kernel kills all members
 (KILL_ON_JOB_CLOSE); so the handle is never inherited and never duplicated.
 """
 
@@ -140,14 +140,14 @@ _image_name = function(
 
 @dataclass(frozen=True)
 class Account:
-    """How many processes have ever been in a job, and how many are alive."""
+    """How many processes have been in a job in total, and how many are alive."""
 
     total: int
     active: int
 
 
 class JobObject:
-    """Raises OSError in whatever it does; every method but close() wants it open."""
+    """A Job Object. Every method raises OSError, and all but close() need it open."""
 
     def __init__(self, resources: Resources) -> None:
         self.handle = api.made(_create(None, None))
@@ -155,7 +155,7 @@ class JobObject:
 
     @classmethod
     def named(cls, name: str) -> Optional[JobObject]:
-        """A new one that whoever may can find by its name; None when there is one already."""
+        """A new Job Object that can be found by its name; None if one of that name exists."""
         owner_only = security.attributes(security.OBJECT_OWNER_ONLY)
         ctypes.set_last_error(0)
         handle = api.made(_create(ctypes.byref(owner_only), name))
@@ -168,7 +168,7 @@ class JobObject:
 
     @classmethod
     def find(cls, name: str) -> Optional[JobObject]:
-        """The one of that name: there is one for as long as somebody has it open."""
+        """The Job Object of that name. It exists for as long as somebody has it open."""
         try:
             return cls._of(api.made(_open(_JOB_ALL_ACCESS, False, name)))
         except OSError as error:
@@ -183,7 +183,7 @@ class JobObject:
         return made
 
     def limit(self, resources: Resources) -> None:
-        """What all its members together may use; also that they end with its last handle."""
+        """Set what all members together may use, and that they end with the last handle."""
         try:
             self._set(_EXTENDED_LIMITS, _limits(resources))
             if resources.cpu_percent is not None:
@@ -194,19 +194,19 @@ class JobObject:
             raise
 
     def enter(self) -> None:
-        """This process, and whatever it starts from now on, is a member."""
+        """Make this process, and whatever it starts from now on, a member."""
         _assign(self.handle.value, _THIS_PROCESS)
 
     def report_to(self, port: Handle, key: int) -> None:
-        """Sends the job's messages (JOB_OBJECT_MSG_*) to a completion port, from now on."""
+        """Send the job's messages (JOB_OBJECT_MSG_*) to a completion port from now on."""
         self._set(_COMPLETION_PORT, _CompletionPort(key, port.value))
 
     def attach(self, process: Handle) -> bool:
-        """Takes in a process that exists already; False when it has ended, which is no failure.
+        """Add a process that exists already. Returns False if it has ended, which is no failure.
 
-        Buildbot's worker fails the step when the process is quicker than the assignment: Windows
-        says "access denied" (5) then. It says so also of a process that may not be assigned, so
-        the process must really be ending. Raises OSError for one that lives on.
+        Buildbot's worker fails the step if the process ends before it is assigned: Windows then
+        reports "access denied" (5). It reports the same for a process that may not be assigned, so
+        this checks that the process really is ending. Raises OSError for one that lives on.
         """
         if exit_code(process) != api.STILL_ACTIVE:
             return False
@@ -219,7 +219,7 @@ class JobObject:
         return True
 
     def pids(self) -> list[int]:
-        """Those that are alive."""
+        """The pids of the members that are alive."""
         room = 64
         while True:
 
@@ -241,7 +241,7 @@ class JobObject:
             room = found.assigned + 64
 
     def members(self) -> tuple[ProcessName, ...]:
-        """Those that are alive, with their programs' names."""
+        """The members that are alive, with their programs' names."""
         return tuple(ProcessName(pid, image_name(pid)) for pid in sorted(self.pids()))
 
     def account(self) -> Account:
@@ -249,19 +249,20 @@ class JobObject:
         return Account(found.TotalProcesses, found.ActiveProcesses)
 
     def usage(self) -> Usage:
-        """Of all its processes together, the dead included; None where Windows (or Wine) counts
-        nothing."""
+        """The usage of all its processes together, including those that have ended; None for what
+        Windows (or Wine) does not count.
+        """
         times, limits = self._accounting(), _ExtendedLimits()
         self._query(_EXTENDED_LIMITS, limits)
         ticks = times.TotalUserTime + times.TotalKernelTime
         return Usage(limits.PeakJobMemoryUsed or None, ticks / _TICKS_PER_S if ticks else None)
 
     def terminate(self) -> None:
-        """Kills all that is in it, at once; an empty one does not mind."""
+        """Kill all members at once. Does nothing if there are none."""
         _terminate(self.handle.value, KILL_CODE)
 
     def close(self) -> None:
-        """Kills what is left in it. Twice does no harm."""
+        """Kill the members that are left, and close the handle. A second call does nothing."""
         self.handle.close()
 
     def _accounting(self) -> _Accounting:
@@ -293,19 +294,19 @@ def _limits(resources: Resources) -> _ExtendedLimits:
 
 
 def exit_code(process: Handle) -> int:
-    """STILL_ACTIVE while it runs."""
+    """The exit code of a process; STILL_ACTIVE while it runs."""
     code = wintypes.DWORD()
     _exit_code(process.value, ctypes.byref(code))
     return code.value
 
 
 def open_process(pid: int, access: int = _QUERY_LIMITED_INFORMATION) -> Handle:
-    """Raises OSError when there is none, or it is not for us to open."""
+    """Open a process. Raises OSError if it does not exist or may not be opened."""
     return api.made(_open_process(access, False, pid))
 
 
 def image_name(pid: int) -> str:
-    """The program's file name; `?` when it has ended or hides it."""
+    """The file name of the process's program; `?` if it has ended or hides it."""
     buffer = ctypes.create_unicode_buffer(1024)
     size = wintypes.DWORD(len(buffer))
     try:

@@ -49,7 +49,7 @@ class PipeReader:
         self._transport: Optional[asyncio.ReadTransport] = None
 
     async def open(self) -> None:
-        """To be called once the job has the other end."""
+        """Must be called once the job has the other end."""
         loop = asyncio.get_running_loop()
         self._stream = stream = asyncio.StreamReader(READ_BYTES)
         self._transport, _ = await loop.connect_read_pipe(
@@ -57,11 +57,13 @@ class PipeReader:
         )
 
     def read_now(self) -> Optional[bytes]:
-        """Windows tells by and by."""
+        """Return None: on Windows it cannot be known without waiting."""
         return None
 
     async def read(self) -> bytes:
-        """What there is, at most 64 KiB; empty when nobody holds the other end any more."""
+        """Wait for output and return at most 64 KiB of it; empty once nobody holds the
+        other end.
+        """
         if self._stream is None:
             return b""
         try:
@@ -91,7 +93,7 @@ class PipeWriter(asyncio.BaseProtocol):
         self._transport, _ = await loop.connect_write_pipe(lambda: self, self._handle)
 
     async def write_all(self, data: bytes) -> None:
-        """Writes and closes. A job that does not read its input is none of our concern."""
+        """Write the data and close the pipe. A job that does not read its input is not an error."""
         assert self._transport is not None
         assert self._lost is not None
         self._transport.write(data)
@@ -113,8 +115,9 @@ class PipeWriter(asyncio.BaseProtocol):
 
 @dataclass(frozen=True)
 class Stdio:
-    """Both ends: `child` goes to the job (input, output, error; or to its terminal) and is closed
-    after the start."""
+    """The pipes of a job. The ends in `child` go to the job (input, output, error) or to its
+    terminal, and are closed after its start.
+    """
 
     child: tuple[Handle, ...]
     readers: dict[str, PipeReader]
@@ -136,7 +139,7 @@ class Stdio:
 
 
 def open_stdio(with_stdin: bool) -> Stdio:
-    """Raises OSError when the agent has no handles left."""
+    """Open the pipes. Raises OSError if the agent has no handles left."""
     with contextlib.ExitStack() as undo:
 
         def keep(*handles: Handle) -> tuple[Handle, ...]:
@@ -159,17 +162,17 @@ def open_stdio(with_stdin: bool) -> Stdio:
 
 
 def output_pipe() -> tuple[Handle, Handle]:
-    """(ours to read, the job's to write)"""
+    """A pipe as (the agent's end to read, the job's end to write)."""
     return _pipe(_ACCESS_INBOUND, api.GENERIC_WRITE)
 
 
 def silent_pipe() -> tuple[Handle, Handle]:
-    """(ours, into which nothing is written; the job's to read)"""
+    """A pipe as (the agent's end, into which nothing is written; the job's end to read)."""
     return _pipe(_ACCESS_DUPLEX, api.GENERIC_READ)
 
 
 def _pipe(access: int, child_access: int) -> tuple[Handle, Handle]:
-    """(ours, the job's)"""
+    """A pipe as (the agent's end, the job's end)."""
     name = rf"\\.\pipe\hostler-{secrets.token_hex(16)}"
     mode = access | _FIRST_PIPE_INSTANCE | _OVERLAPPED
     sizes = (READ_BYTES, READ_BYTES)

@@ -33,7 +33,7 @@ _UNQUOTED = frozenset("#$*+-./:?@\\_")
 
 
 def program_line(program: str, arguments: tuple[str, ...]) -> str:
-    """For a program that is no batch file. Raises PlanRefused."""
+    """The command line for a program that is not a batch file. Raises PlanRefused."""
     line = f'"{program}"'
     if arguments:
         # The first word is split by simpler rules than the others, but for them this is right.
@@ -42,7 +42,7 @@ def program_line(program: str, arguments: tuple[str, ...]) -> str:
 
 
 def shell_line(shell: str, command: str) -> str:
-    """For a string. Raises PlanRefused."""
+    """The command line for a string. Raises PlanRefused."""
     if "\n" in command or "\r" in command:
         raise PlanRefused(
             "the command has several lines, and cmd.exe would run the first and succeed; "
@@ -52,7 +52,7 @@ def shell_line(shell: str, command: str) -> str:
 
 
 def batch_line(shell: str, script: str, arguments: tuple[str, ...]) -> str:
-    """For a batch file, the arguments of which reach it as they are. Raises PlanRefused."""
+    """The command line for a batch file, which gets its arguments unchanged. Raises PlanRefused."""
     for index, argument in enumerate(arguments, 1):
         if "\n" in argument or "\r" in argument:
             raise PlanRefused(f"argument {index} of a batch file contains the end of a line")
@@ -83,9 +83,10 @@ def _is_plain(character: str) -> bool:
 
 
 def environment_block(environment: Mapping[str, str]) -> str:
-    """`NAME=value` with NULs after each and at the end, sorted as Windows wants it.
+    """The environment as CreateProcess takes it: `NAME=value`, each with a NUL and one at the end,
+    sorted as Windows requires.
 
-    Raises PlanRefused for a variable that is too long, or two names that are one to Windows.
+    Raises PlanRefused for a variable that is too long, or two names that are the same to Windows.
     """
     entries: dict[str, str] = {}
     for name, value in environment.items():

@@ -140,9 +140,10 @@ _memory_info = function(
 
 
 @dataclass(frozen=True)
-class Start:
-    """What CreateProcess is told. `handles` are the job's input, output and error, inheritable;
-    with a `console`, which is a pseudo console's handle, there are none."""
+class ProcessStart:
+    """The arguments of CreateProcess. `handles` are the job's input, output and error, inheritable;
+    None with a `console`, which is a pseudo console's handle.
+    """
 
     program: str
     command_line: str
@@ -154,14 +155,16 @@ class Start:
 
 @dataclass(frozen=True)
 class Started:
-    """A process; while its handle is open, its pid is nobody else's."""
+    """A process that was started. While its handle is open, its pid is not reused."""
 
     handle: Handle
     pid: int
 
 
-def spawn(start: Start, job: JobObject) -> Started:
-    """Raises OSError. May block for as long as a virus scanner likes."""
+def spawn(start: ProcessStart, job: JobObject) -> Started:
+    """Start the process in the job. Raises OSError. May block while a virus scanner checks the
+    program.
+    """
     try:
         return _born_in(start, job)
     except OSError as error:
@@ -170,8 +173,10 @@ def spawn(start: Start, job: JobObject) -> Started:
     return spawn_suspended(start, job)
 
 
-def spawn_suspended(start: Start, job: JobObject) -> Started:
-    """The way of a Windows that cannot create processes in jobs: it cannot run before it is in."""
+def spawn_suspended(start: ProcessStart, job: JobObject) -> Started:
+    """Start the process suspended, assign it to the job, and resume it: for a Windows that cannot
+    create processes in jobs.
+    """
     started, thread = _create(start, _CREATE_SUSPENDED, None)
     try:
         # One that has been killed meanwhile has never run, so that nothing of it is outside.
@@ -186,14 +191,14 @@ def spawn_suspended(start: Start, job: JobObject) -> Started:
     return started
 
 
-def _born_in(start: Start, job: JobObject) -> Started:
+def _born_in(start: ProcessStart, job: JobObject) -> Started:
     started, thread = _create(start, 0, job)
     thread.close()
     return started
 
 
-def _create(start: Start, flags: int, job: JobObject | None) -> tuple[Started, Handle]:
-    """The process and its first thread."""
+def _create(start: ProcessStart, flags: int, job: JobObject | None) -> tuple[Started, Handle]:
+    """Create the process. Returns its handle and its first thread's."""
     values: _Attributes = {}
     if start.console is None:
         unique = list(dict.fromkeys(handle.value for handle in start.handles))
@@ -236,7 +241,9 @@ _Attributes = dict[int, Union["ctypes.Array[wintypes.HANDLE]", ctypes.c_void_p]]
 
 @contextmanager
 def _attributes(values: _Attributes) -> Iterator[int]:
-    """The address of an attribute list. It only points to the values, which must live as long."""
+    """The address of an attribute list. It points to `values`, which must live as long as
+    the list.
+    """
     size = ctypes.c_size_t()
     with suppress(OSError):  # That is how it tells the size.
         _initialize_attributes(None, len(values), 0, ctypes.byref(size))
@@ -251,7 +258,7 @@ def _attributes(values: _Attributes) -> Iterator[int]:
 
 
 def cpu_s(process: Handle) -> float:
-    """Of that process alone, also after its end."""
+    """The CPU time of that process alone in seconds, also after its end."""
     times = [ctypes.c_int64() for _ in range(4)]
     _process_times(process.value, *(ctypes.byref(time) for time in times))
     _created, _ended, kernel, user = times
@@ -259,7 +266,9 @@ def cpu_s(process: Handle) -> float:
 
 
 def peak_resident_bytes(process: Handle) -> Optional[int]:
-    """Of that process alone; None where it cannot be told any more (Wine, after its end)."""
+    """The peak resident size of that process alone; None if it cannot be known any more (Wine,
+    after its end).
+    """
     counters = _MemoryCounters()
     counters.cb = ctypes.sizeof(counters)
     try:

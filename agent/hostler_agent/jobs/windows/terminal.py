@@ -34,11 +34,14 @@ class _Size(ctypes.Structure):
 
 
 class PseudoConsole:
-    """Made in a thread, since it starts a program; closed in one, since that waits for its end."""
+    """A pseudo console. It is made in a thread, since that starts a program, and closed in one,
+    since that waits for the program's end.
+    """
 
     def __init__(self, theirs: tuple[Handle, Handle], ours: Handle) -> None:
-        """`theirs`: what it reads and writes; `ours`: the other end of what it reads, which stays
-        open and silent as long as the console lives."""
+        """`theirs`: the ends that the console reads and writes. `ours`: the other end of what it
+        reads, which stays open and silent as long as the console lives.
+        """
         self._theirs = theirs
         self._ours = ours
         self._handle: Optional[int] = None
@@ -47,7 +50,9 @@ class PseudoConsole:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
-        """Its handle, to start a process on it; it is not closed meanwhile. Raises OSError."""
+        """The console's handle, to start a process on it; it is not closed meanwhile. Raises
+        OSError.
+        """
         with self._in_use:
             if self._is_closed:
                 raise OSError(errno.ECANCELED, "nobody waits for the start any more")
@@ -59,7 +64,7 @@ class PseudoConsole:
             yield self._handle or 0
 
     def close(self) -> None:
-        """Returns at once. Twice does no harm."""
+        """Close the console in the background. A second call does nothing."""
         if not self._is_closed:
             self._is_closed = True
             # No thread of a pool: before Windows 11 it waits until all its clients have ended, for
@@ -75,7 +80,7 @@ class PseudoConsole:
 
 
 class TerminalReader(PipeReader):
-    """All that a terminal shows."""
+    """Reads everything that the terminal shows."""
 
     def __init__(self, handle: Handle, console: PseudoConsole) -> None:
         super().__init__(handle)
@@ -88,7 +93,9 @@ class TerminalReader(PipeReader):
 
 
 def open_terminal() -> tuple[Stdio, PseudoConsole]:
-    """The console is yet to be opened. Raises OSError when the agent has no handles left."""
+    """Open the pipes of a terminal, whose console is opened later. Raises OSError if the agent has
+    no handles left.
+    """
     ours, source = silent_pipe()
     try:
         shown, target = output_pipe()
@@ -101,7 +108,9 @@ def open_terminal() -> tuple[Stdio, PseudoConsole]:
 
 
 def _functions() -> tuple[ctypes._FuncPointer, ctypes._FuncPointer]:
-    """(create, close), which an older Windows has not."""
+    """The functions to create and to close a pseudo console, which an older Windows does
+    not have.
+    """
     create = function(
         KERNEL32,
         "CreatePseudoConsole",

@@ -17,9 +17,9 @@ from hostler_hub.builds.artifacts.transfers import (
     FileReceiver,
     FileSender,
     Transfer,
-    TransferRefused,
 )
 from hostler_hub.builds.artifacts.unpacker import StoredFile
+from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.step_kinds import ReceiveDirectory, ReceiveFile, SendFile, Wanted
 from hostler_hub.runtime.clock import Clock

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from hostler_hub.builds.artifacts.unpacker import write_all
-from hostler_hub.runtime.safe_dir import Beneath
+from hostler_hub.runtime.safe_dir import SafeDirectory
 
 T = TypeVar("T")
 
@@ -31,9 +31,9 @@ class Files:
 
     def __init__(self, directory: Path, threads: ThreadPoolExecutor) -> None:
         self.threads = threads
-        self._root = Beneath.open(directory)
+        self._root = SafeDirectory.open(directory)
         shutil.rmtree(directory / _STAGING, ignore_errors=True)  # what a killed hub left
-        self._staging = Beneath.open(directory / _STAGING)
+        self._staging = SafeDirectory.open(directory / _STAGING)
 
     def close(self) -> None:
         self._staging.close()
@@ -72,7 +72,7 @@ class Files:
 class _Staged:
     """A file on its way in. Its methods are called in threads, clear() also during another."""
 
-    def __init__(self, directory: Beneath) -> None:
+    def __init__(self, directory: SafeDirectory) -> None:
         self._directory = directory
         self._name = secrets.token_hex(16)
         self._descriptor: int | None = directory.create((self._name,))
@@ -94,8 +94,8 @@ class _Staged:
                 os.fsync(self._descriptor)
             return self._digest.hexdigest()
 
-    def move(self, target: Beneath, place: Sequence[str]) -> None:
-        target.take_in(self._directory, self._name, place)
+    def move(self, target: SafeDirectory, place: Sequence[str]) -> None:
+        target.move_in(self._directory, self._name, place)
 
     def clear(self) -> None:
         with self._guard:

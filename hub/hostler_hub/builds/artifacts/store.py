@@ -20,13 +20,14 @@ from typing import Any, BinaryIO, TypeVar
 
 from sqlalchemy import RowMapping
 
-from hostler_hub.builds.artifacts.transfers import DirectoryReceiver, FileReceiver, TransferRefused
+from hostler_hub.builds.artifacts.transfers import DirectoryReceiver, FileReceiver
 from hostler_hub.builds.artifacts.unpacker import StoredFile
+from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.views import artifact_view
 from hostler_hub.errors import NotFound
 from hostler_hub.runtime.clock import Clock
-from hostler_hub.runtime.safe_dir import Beneath
+from hostler_hub.runtime.safe_dir import SafeDirectory
 from hostler_hub.specs.artifact_path import parts_of
 from hostler_hub.store import artifacts as rows
 from hostler_hub.store import builds
@@ -47,9 +48,9 @@ class Artifacts:
         self._store = store
         self._clock = clock
         self.threads = threads
-        self._root = Beneath.open(directory)
+        self._root = SafeDirectory.open(directory)
         shutil.rmtree(directory / _STAGING, ignore_errors=True)  # what a killed hub left
-        self.directory = Beneath.open(directory / _STAGING)
+        self.directory = SafeDirectory.open(directory / _STAGING)
 
     def close(self) -> None:
         self.directory.close()
@@ -153,9 +154,9 @@ def _parts(path: str) -> tuple[str, ...]:
         raise TransferRefused(str(error)) from None
 
 
-def _install(root: Beneath, staging: Beneath, stage: str, place: Sequence[str]) -> None:
+def _install(root: SafeDirectory, staging: SafeDirectory, stage: str, place: Sequence[str]) -> None:
     try:
-        root.take_in(staging, stage, place)
+        root.move_in(staging, stage, place)
     except (IsADirectoryError, NotADirectoryError, FileExistsError):
         name = "/".join(place[2:])
         text = f"there is an artifact where {name} or a directory of it should be"
@@ -163,21 +164,21 @@ def _install(root: Beneath, staging: Beneath, stage: str, place: Sequence[str]) 
 
 
 def _install_tree(
-    root: Beneath,
-    staging: Beneath,
+    root: SafeDirectory,
+    staging: SafeDirectory,
     stage: str,
     place: Sequence[str],
     paths: Sequence[Sequence[str]],
 ) -> None:
     try:
-        root.take_in(staging, stage, place)  # at once, when nothing is there
+        root.move_in(staging, stage, place)  # at once, when nothing is there
     except OSError:
         for path in paths:
             with staging.directory((stage, *path[:-1])) as source:
-                _install(root, Beneath(source), path[-1], (*place, *path))
+                _install(root, SafeDirectory(source), path[-1], (*place, *path))
 
 
-def _forget(root: Beneath, build: str, before_attempt: int) -> None:
+def _forget(root: SafeDirectory, build: str, before_attempt: int) -> None:
     with contextlib.suppress(FileNotFoundError), root.directory((build,)) as directory:
         for attempt in range(1, before_attempt):
-            Beneath(directory).remove(str(attempt))
+            SafeDirectory(directory).remove(str(attempt))

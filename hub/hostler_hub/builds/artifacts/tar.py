@@ -12,6 +12,8 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from hostler_hub.builds.errors import BadArchive
+
 BLOCK_BYTES = 512
 HEADER_SIZE_BYTES = 64 * 1024
 LAST_INSTANT = 2.0**33
@@ -29,10 +31,6 @@ _KINDS = {
     b"K": "a link with a long name",
     b"S": "a sparse file",
 }
-
-
-class BadArchive(Exception):
-    """The stream is no tar archive, or holds what is not taken; the text says what and where."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,18 +21,15 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError
-from hostler_hub.builds.artifacts.tar import LAST_INSTANT, BadArchive
+from hostler_hub.builds.artifacts.tar import LAST_INSTANT
 from hostler_hub.builds.artifacts.unpacker import StoredFile, Unpacker, write_all
+from hostler_hub.builds.errors import BadArchive, TransferRefused
 from hostler_hub.builds.step_kinds import BLOCK_BYTES
-from hostler_hub.runtime.safe_dir import Beneath
+from hostler_hub.runtime.safe_dir import SafeDirectory
 
 WAITING_BLOCKS = 4
 
 T = TypeVar("T")
-
-
-class TransferRefused(Exception):
-    """What the agent sends is not taken, for a reason that the build is told."""
 
 
 class Staging(Protocol):
@@ -41,7 +38,7 @@ class Staging(Protocol):
     @property
     def threads(self) -> Executor: ...
     @property
-    def directory(self) -> Beneath: ...
+    def directory(self) -> SafeDirectory: ...
 
 
 class Transfer:
@@ -158,7 +155,7 @@ class DirectoryReceiver(Transfer):
         self._directory = staging.directory
         self._compress = compress
         self._unpacker: Unpacker | None = None
-        self._target: Beneath | None = None
+        self._target: SafeDirectory | None = None
         self._files: list[StoredFile] | None = None
 
     def received(self) -> list[StoredFile]:
@@ -187,7 +184,7 @@ class DirectoryReceiver(Transfer):
         if self._unpacker is None:
             self._directory.make((self.stage,))
             with self._directory.directory((self.stage,)) as descriptor:
-                self._target = Beneath(os.dup(descriptor))
+                self._target = SafeDirectory(os.dup(descriptor))
             self._unpacker = Unpacker(self._target, self._compress)
         self._unpacker.feed(data)
         self.size_bytes += len(data)

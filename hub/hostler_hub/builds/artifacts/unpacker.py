@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from hostler_hub.builds.artifacts.tar import BadArchive, Member, TarParser
-from hostler_hub.runtime.safe_dir import Beneath
+from hostler_hub.builds.artifacts.tar import Member, TarParser
+from hostler_hub.builds.errors import BadArchive
+from hostler_hub.runtime.safe_dir import SafeDirectory
 from hostler_hub.specs import artifact_path
 
 SIZE_BYTES = 4 * 1024**3
@@ -48,7 +49,7 @@ class Unpacker:
     ``target`` is the empty directory that gets the members. close() may come at any time.
     """
 
-    def __init__(self, target: Beneath, compress: str | None) -> None:
+    def __init__(self, target: SafeDirectory, compress: str | None) -> None:
         self._target = target
         self._inflate = {None: _plain, "gz": _gunzip(), "bz2": _bunzip()}[compress]
         self._parser = TarParser()

@@ -22,7 +22,9 @@ from hostler_hub.drivers.docker.errors import Conflict, NoAnswer, NotThere
 from hostler_hub.drivers.docker.handle import DockerHandle
 from hostler_hub.drivers.docker.options import DockerOptions, Tls
 from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime import private_files
+from hostler_hub.runtime.errors import SecretRefused
+from hostler_hub.runtime.secrets import Secrets
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -150,8 +152,7 @@ class Daemon:
         paths = {}
         for name in ("ca", "cert", "key"):
             paths[name] = Path(self._files.name, f"{name}.pem")
-            paths[name].touch(mode=0o600)
-            paths[name].write_text(self._secrets.resolve(getattr(tls, name)))
+            private_files.write(paths[name], self._secrets.resolve(getattr(tls, name)))
         return TLSConfig(
             client_cert=(str(paths["cert"]), str(paths["key"])),
             ca_cert=str(paths["ca"]),

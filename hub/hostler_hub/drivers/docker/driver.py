@@ -26,7 +26,7 @@ from hostler_hub.drivers.docker.images import Images
 from hostler_hub.drivers.docker.options import DockerOptions
 from hostler_hub.drivers.errors import DriverError, OptionsRefused, ProviderFailed
 from hostler_hub.lifecycle.model import Presence
-from hostler_hub.runtime.secrets import SecretRefused
+from hostler_hub.runtime.errors import SecretRefused
 
 if TYPE_CHECKING:
     from docker import APIClient

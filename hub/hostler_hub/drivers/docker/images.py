@@ -17,7 +17,8 @@ from hostler_hub.drivers.docker.daemon import Daemon
 from hostler_hub.drivers.docker.errors import NotThere
 from hostler_hub.drivers.docker.options import LABEL_PREFIX, DockerOptions
 from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.errors import SecretRefused
+from hostler_hub.runtime.secrets import Secrets
 
 if TYPE_CHECKING:
     from docker import APIClient

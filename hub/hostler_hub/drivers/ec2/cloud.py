@@ -17,14 +17,15 @@ from hostler_hub.drivers.ec2.errors import CallFailed, Meaning, meaning
 from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.drivers.ec2.throttle import Bucket
 from hostler_hub.drivers.errors import OptionsRefused
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.lifecycle.backoff import Backoff
+from hostler_hub.runtime.errors import SecretRefused
+from hostler_hub.runtime.secrets import Secrets
 
 # AWS refills 2 RunInstances calls a second; describing and ending have more room.
 _RATES = {"run_instances": (2.0, 20)}
 _OTHER_RATE = (10.0, 50)
 _THREADS = 8
-_PAUSE_FIRST_S = 1.0
-_PAUSE_LONGEST_S = 20.0
+THROTTLED = Backoff(first_s=1.0, longest_s=20.0, jitter=0.5)
 
 
 class Cloud:
@@ -42,7 +43,7 @@ class Cloud:
 
         Raises CallFailed, which has boto3's own error and what it means.
         """
-        pause_s = _PAUSE_FIRST_S
+        throttled = 0
         while True:
             bucket = self._bucket(operation)
             await bucket.take()
@@ -52,8 +53,9 @@ class Cloud:
                 if meaning(error) is not Meaning.THROTTLED:
                     raise CallFailed(error, doing) from error
             bucket.penalise()
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
-            pause_s = min(pause_s * 2, _PAUSE_LONGEST_S)
+            throttled += 1
+            jitter = random.random()  # noqa: S311 - a place in time, not a secret
+            await asyncio.sleep(THROTTLED.delay_s(throttled, jitter))
 
     async def pages(self, operation: str, doing: str, **arguments: Any) -> list[Mapping[str, Any]]:
         """Every page of an answer."""

@@ -33,8 +33,9 @@ from hostler_hub.specs.expectations import (
 )
 from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.agents.facts import facts_of
-from hostler_hub.workers.agents.session import AgentSession, ConnectionLost
+from hostler_hub.workers.agents.session import AgentSession
 from hostler_hub.workers.agents.sessions import Sessions
+from hostler_hub.workers.errors import ConnectionLost
 from hostler_hub.workers.registry import Registry
 
 _log = structlog.get_logger(__name__)

@@ -23,15 +23,12 @@ from hostler_agent.wire.extension import LEAVE_CLOSE_CODE, AgentReport
 from hostler_agent.wire.session import Answered, Failed, Rejected, Requested, Role, Session
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.workers.errors import ConnectionLost
 
 _log = structlog.get_logger(__name__)
 
 # What a close frame may take to leave: the peer may not be reading any more.
 CLOSE_S = 2.0
-
-
-class ConnectionLost(Exception):
-    """The agent's connection ended before it answered. It may have done what it was asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from hostler_hub.runtime.waiters import Waiters
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.agents.facts import facts_of
-from hostler_hub.workers.agents.session import AgentSession, CommandSink, ConnectionLost
+from hostler_hub.workers.agents.session import AgentSession, CommandSink
+from hostler_hub.workers.errors import ConnectionLost
 from hostler_hub.workers.registry import Registry
 
 _log = structlog.get_logger(__name__)

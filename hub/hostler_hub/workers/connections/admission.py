@@ -27,9 +27,10 @@ from hostler_agent.wire.extension import Handshake
 from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import events
 from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.passwords import NO_SECRET, hash_of, verify_password
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.secrets import Secrets
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
@@ -37,22 +38,13 @@ from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.agents.session import Admitted
 from hostler_hub.workers.connections.refusals import Refusals
 from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.errors import HandshakeRefused
 from hostler_hub.workers.registry import Entry, Registry
 
 _log = structlog.get_logger(__name__)
 
 # When an agent may ask again that could not be looked up.
 STORE_RETRY_S = 5
-
-
-class Refusal(Exception):
-    """The handshake's HTTP answer."""
-
-    def __init__(self, status: int, text: str, retry_after_s: int | None = None) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
-        self.retry_after_s = retry_after_s
 
 
 class Admission:
@@ -88,10 +80,10 @@ class Admission:
             name = handshake.name
             return await self._identify(handshake)
         except CredentialsError as error:
-            refusal = Refusal(401, str(error))
+            refusal = HandshakeRefused(401, str(error))
         except StoreUnavailable as error:
-            refusal = Refusal(503, f"the hub cannot look it up: {error}", STORE_RETRY_S)
-        except Refusal as caught:
+            refusal = HandshakeRefused(503, f"the hub cannot look it up: {error}", STORE_RETRY_S)
+        except HandshakeRefused as caught:
             refusal = caught
         after_s = refusal.retry_after_s
         headers = {} if after_s is None else {"Retry-After": str(after_s)}
@@ -101,7 +93,7 @@ class Admission:
         self._record(refusal, name, websocket.client.host if websocket.client else "")
         return None
 
-    def _record(self, refusal: Refusal, name: str | None, client: str) -> None:
+    def _record(self, refusal: HandshakeRefused, name: str | None, client: str) -> None:
         _log.warning("agent refused", client=client, status=refusal.status, reason=refusal.text)
         if refusal.retry_after_s is not None:
             return  # let in later: that is no refusal
@@ -124,7 +116,7 @@ class Admission:
         count = count + 1 if now == second else 1
         self._window = (now, count)
         if count > self._rate:
-            raise Refusal(503, "too many agents at once", retry_after_s=1)
+            raise HandshakeRefused(503, "too many agents at once", retry_after_s=1)
 
     async def _identify(self, handshake: Handshake) -> Admitted:
         entry = self._registry.find(handshake.name)
@@ -139,16 +131,18 @@ class Admission:
         expected = row["token_hash"] if row is not None and row["token_hash"] else NO_SECRET
         right = hmac.compare_digest(expected, hash_of(handshake.password))
         if not right or row is None or row["worker"] != handshake.name:
-            raise Refusal(401, "unknown worker or wrong token")
+            raise HandshakeRefused(401, "unknown worker or wrong token")
         life = entry.life if entry is not None else None
         current = life is not None and life.instance is not None and life.instance.id == instance
         if not current or handshake.epoch != row["epoch"]:
-            raise Refusal(410, f"instance {instance} of {handshake.name} is over: do not come back")
+            raise HandshakeRefused(
+                410, f"instance {instance} of {handshake.name} is over: do not come back"
+            )
         if handshake.session is None or not await self._store.write(
             workers.bind_session, instance, hash_of(handshake.session)
         ):
             await self._report_theft(handshake.name, instance)
-            raise Refusal(401, "unknown worker or wrong token")
+            raise HandshakeRefused(401, "unknown worker or wrong token")
         return Admitted(handshake.name, instance, row["epoch"])
 
     async def _report_theft(self, worker: str, instance: str) -> None:
@@ -161,7 +155,7 @@ class Admission:
     async def _identify_permanent(self, entry: Entry | None, handshake: Handshake) -> Admitted:
         right = await self._is_password(entry, handshake.password)
         if not right or entry is None:
-            raise Refusal(401, "unknown worker or wrong token")
+            raise HandshakeRefused(401, "unknown worker or wrong token")
         life = entry.life
         if life.instance is not None and life.policy.permanent:
             return Admitted(handshake.name, life.instance.id, life.epoch)
@@ -184,4 +178,4 @@ class Admission:
 def _refuse_browsers(websocket: WebSocket) -> None:
     """Cross-site WebSockets carry an Origin (CVE-2024-23898); agents have none."""
     if "origin" in websocket.headers:
-        raise Refusal(403, "agents do not come from web pages")
+        raise HandshakeRefused(403, "agents do not come from web pages")

@@ -15,7 +15,8 @@ from hostler_agent.wire import messages
 from hostler_agent.wire.errors import RemoteError
 from hostler_hub.lifecycle.jitter import phase_of
 from hostler_hub.runtime.stalls import Stalls
-from hostler_hub.workers.agents.session import AgentSession, ConnectionLost
+from hostler_hub.workers.agents.session import AgentSession
+from hostler_hub.workers.errors import ConnectionLost
 
 _log = structlog.get_logger(__name__)
 

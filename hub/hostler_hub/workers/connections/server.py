@@ -25,11 +25,12 @@ from hostler_hub.runtime.settings import Settings
 from hostler_hub.store import builds, workers
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
-from hostler_hub.workers.agents.session import AgentSession, ConnectionLost
+from hostler_hub.workers.agents.session import AgentSession
 from hostler_hub.workers.agents.sessions import Sessions
 from hostler_hub.workers.connections.admission import Admission
 from hostler_hub.workers.connections.heartbeat import Heartbeat
 from hostler_hub.workers.controller import Controller
+from hostler_hub.workers.errors import ConnectionLost
 from hostler_hub.workers.registry import Registry
 from hostler_hub.workers.transition import ExtraWrite
 

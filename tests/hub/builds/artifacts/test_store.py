@@ -21,8 +21,8 @@ from hostler_hub.builds.artifacts import transfers
 from hostler_hub.builds.artifacts.exchange import Exchange
 from hostler_hub.builds.artifacts.files import Files
 from hostler_hub.builds.artifacts.store import Artifacts
-from hostler_hub.builds.artifacts.transfers import TransferRefused
 from hostler_hub.builds.command import CommandRun
+from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.step_kinds import ReceiveDirectory, ReceiveFile, SendFile
 from hostler_hub.errors import NotFound

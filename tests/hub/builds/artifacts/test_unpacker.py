@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler_hub.builds.artifacts import unpacker
-from hostler_hub.builds.artifacts.tar import HEADER_SIZE_BYTES, BadArchive, Member, TarParser
+from hostler_hub.builds.artifacts.tar import HEADER_SIZE_BYTES, Member, TarParser
 from hostler_hub.builds.artifacts.unpacker import Unpacker
-from hostler_hub.runtime.safe_dir import Beneath
+from hostler_hub.builds.errors import BadArchive
+from hostler_hub.runtime.safe_dir import SafeDirectory
 from hostler_hub.specs import artifact_path
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Beneath]:
-    with Beneath.open(tmp_path / "place") as made:
+def place(tmp_path: Path) -> Iterator[SafeDirectory]:
+    with SafeDirectory.open(tmp_path / "place") as made:
         yield made
 
 
 def unpack(
-    place: Beneath, data: bytes, compress: str | None = None, step: int = 4096
+    place: SafeDirectory, data: bytes, compress: str | None = None, step: int = 4096
 ) -> list[unpacker.StoredFile]:
     unpacker = Unpacker(place, compress)
     try:
@@ -56,7 +57,9 @@ def tree(root: Path) -> dict[str, bytes | None]:
 
 @pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 @pytest.mark.parametrize("step", [1, 511, 513, 1 << 20])
-def test_files_and_directories(place: Beneath, tmp_path: Path, format: int, step: int) -> None:
+def test_files_and_directories(
+    place: SafeDirectory, tmp_path: Path, format: int, step: int
+) -> None:
     long = "d" * 90 + "/" + "f" * 90
     entries: list[Entry] = [
         ("", None),
@@ -81,7 +84,7 @@ def test_files_and_directories(place: Beneath, tmp_path: Path, format: int, step
 
 @pytest.mark.parametrize(("compress", "squeeze"), [("gz", gzip.compress), ("bz2", bz2.compress)])
 @pytest.mark.parametrize("step", [1000, 1 << 22])
-def test_compressions(place: Beneath, compress: str, squeeze: Any, step: int) -> None:
+def test_compressions(place: SafeDirectory, compress: str, squeeze: Any, step: int) -> None:
     data = os.urandom(600_000) + bytes(3_000_000)
     packed = squeeze(archive(("f", data), ("g", b"")))
     files = unpack(place, packed, compress, step)
@@ -91,7 +94,9 @@ def test_compressions(place: Beneath, compress: str, squeeze: Any, step: int) ->
     ]
 
 
-def test_modes_and_owners_of_the_worker_are_not_taken_over(place: Beneath, tmp_path: Path) -> None:
+def test_modes_and_owners_of_the_worker_are_not_taken_over(
+    place: SafeDirectory, tmp_path: Path
+) -> None:
     unpack(place, archive(("f", b"x"), mode=0o6777, uid=12345))
     stat = (tmp_path / "place" / "f").stat()
     assert (stat.st_mode & 0o7777, stat.st_uid) == (0o600, os.getuid())
@@ -121,14 +126,14 @@ def test_modes_and_owners_of_the_worker_are_not_taken_over(place: Beneath, tmp_p
 )
 @pytest.mark.parametrize("data", [b"x", None], ids=["file", "directory"])
 def test_tar_slip_and_names_that_no_system_likes(
-    place: Beneath, tmp_path: Path, name: str, data: bytes | None
+    place: SafeDirectory, tmp_path: Path, name: str, data: bytes | None
 ) -> None:
     with pytest.raises(BadArchive):
         unpack(place, archive(("ok", b"x"), (name, data)))
     assert set(tree(tmp_path)) <= {"place", "place/ok"}
 
 
-def test_a_name_that_is_not_utf8(place: Beneath) -> None:
+def test_a_name_that_is_not_utf8(place: SafeDirectory) -> None:
     with pytest.raises(BadArchive, match="not UTF-8"):
         unpack(place, archive(("a\udcff", b"x")))
 
@@ -145,7 +150,7 @@ def test_a_name_that_is_not_utf8(place: Beneath) -> None:
     ],
 )
 def test_links_and_devices_are_refused_by_name(
-    place: Beneath, tmp_path: Path, kind: bytes, what: str
+    place: SafeDirectory, tmp_path: Path, kind: bytes, what: str
 ) -> None:
     """CVE-2025-4517 and its kin all begin with a link; here there are none."""
     data = archive(("here", b""), type=kind, linkname="/etc/passwd")
@@ -154,7 +159,7 @@ def test_links_and_devices_are_refused_by_name(
     assert tree(tmp_path / "place") == {}
 
 
-def test_a_link_that_is_there_already_is_not_followed(place: Beneath, tmp_path: Path) -> None:
+def test_a_link_that_is_there_already_is_not_followed(place: SafeDirectory, tmp_path: Path) -> None:
     """The directory is empty and the hub's own; if it were not, still nothing leaves it."""
     (tmp_path / "out").mkdir()
     (tmp_path / "place" / "d").symlink_to(tmp_path / "out")
@@ -165,13 +170,13 @@ def test_a_link_that_is_there_already_is_not_followed(place: Beneath, tmp_path: 
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_member_twice_or_a_file_for_a_directory(place: Beneath) -> None:
+def test_a_member_twice_or_a_file_for_a_directory(place: SafeDirectory) -> None:
     for second in ("a/b", "a", "a/b/c"):
         with pytest.raises(BadArchive, match="twice"):
             unpack(place, archive((f"{second[0]}/b", b"1"), (second, b"2")))
 
 
-def test_a_sparse_file_and_a_global_header(place: Beneath) -> None:
+def test_a_sparse_file_and_a_global_header(place: SafeDirectory) -> None:
     sparse = archive(("f", b"x"), pax_headers={"GNU.sparse.size": "1000000000000"})
     with pytest.raises(BadArchive, match="sparse"):
         unpack(place, sparse)
@@ -183,14 +188,14 @@ def test_a_sparse_file_and_a_global_header(place: Beneath) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 511, 512, 600, 1024, 1535])
-def test_a_cut_archive_is_no_archive(place: Beneath, cut: int) -> None:
+def test_a_cut_archive_is_no_archive(place: SafeDirectory, cut: int) -> None:
     whole = archive(("f", b"x" * 700))
     with pytest.raises(BadArchive, match="cut off"):
         unpack(place, whole[:cut])
 
 
 @pytest.mark.parametrize("compress", ["gz", "bz2"])
-def test_what_is_not_compressed_so(place: Beneath, compress: str) -> None:
+def test_what_is_not_compressed_so(place: SafeDirectory, compress: str) -> None:
     with pytest.raises(BadArchive, match="decompressed"):
         unpack(place, archive(("f", b"x")), compress)
     with pytest.raises(BadArchive, match="cut off"):
@@ -205,7 +210,7 @@ def test_damaged_headers() -> None:
             list(TarParser().feed(data))
 
 
-def test_CVE_2025_8194_a_negative_size(place: Beneath) -> None:
+def test_CVE_2025_8194_a_negative_size(place: SafeDirectory) -> None:
     header = bytearray(archive(("f", b"x"), format=tarfile.USTAR_FORMAT)[:512])
     header[124:136] = b"\xff" * 11 + b"\x00"
     header[148:156] = b" " * 8
@@ -217,14 +222,14 @@ def test_CVE_2025_8194_a_negative_size(place: Beneath) -> None:
 # --- limits, each one past ------------------------------------------------------------------------
 
 
-def test_an_extended_header_is_bounded(place: Beneath) -> None:
+def test_an_extended_header_is_bounded(place: SafeDirectory) -> None:
     """Python's reads one of any size into memory."""
     with pytest.raises(BadArchive, match="extended header"):
         unpack(place, archive(("f", b""), pax_headers={"comment": "x" * HEADER_SIZE_BYTES}))
 
 
 def test_a_bomb_is_refused_while_it_is_small(
-    place: Beneath, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: SafeDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = unpacker.RATIO_FREE_BYTES
     honest = gzip.compress(archive(("zeros", bytes(size - 100_000))))
@@ -243,7 +248,7 @@ def test_a_bomb_is_refused_while_it_is_small(
     ],
 )
 def test_size_and_number(
-    place: Beneath, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, text: str
+    place: SafeDirectory, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, text: str
 ) -> None:
     data = archive(("f", b"x" * 700), ("g", None))
     assert len(data) == 10_240

@@ -11,6 +11,7 @@ from pathlib import Path
 import paramiko
 
 from hostler_hub.drivers.transports.errors import HostKeyUnknown
+from hostler_hub.runtime import private_files
 
 SSH_PORT = 22
 
@@ -37,8 +38,8 @@ class KnownHosts:
             if known is not None:
                 return key in known.values()
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            with open(os.open(self.path, flags, 0o600), "w", encoding="ascii") as file:
+            descriptor = private_files.open_or_create(self.path, os.O_WRONLY | os.O_APPEND)
+            with open(descriptor, "w", encoding="ascii") as file:
                 file.write(f"{name} {key.get_name()} {key.get_base64()}\n")
                 file.flush()
                 os.fsync(file.fileno())

@@ -40,7 +40,8 @@ from hostler_hub.drivers.transports.ssh.known_hosts import (
     name_of,
     parse,
 )
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.errors import SecretRefused
+from hostler_hub.runtime.secrets import Secrets
 
 # paramiko logs, with traces, what it also raises; what it raises is all that is needed.
 _QUIET = "hostler_hub.drivers.transports.protocol"

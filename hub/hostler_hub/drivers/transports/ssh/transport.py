@@ -36,9 +36,10 @@ from hostler_hub.drivers.transports.errors import (
 )
 from hostler_hub.drivers.transports.ssh.access import SshAccess
 from hostler_hub.drivers.transports.ssh.login import Wallet, log_in, log_out, translate
+from hostler_hub.lifecycle.backoff import Backoff
 
 SESSIONS = 6
-SESSION_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)
+SESSION_PAUSES_S = Backoff(first_s=0.05, longest_s=0.8).delays_s(5)
 IDLE_S = 120.0
 LOGIN_TRIES = 3
 _CHUNK_BYTES = 64 * 1024

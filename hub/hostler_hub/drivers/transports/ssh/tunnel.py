@@ -24,6 +24,7 @@ from paramiko.ssh_exception import SSHException
 
 from hostler_hub.drivers.transports.errors import Refused, TransportError, TransportTimeout
 from hostler_hub.drivers.transports.ssh.transport import SshTransport
+from hostler_hub.lifecycle.backoff import Backoff
 
 LOOPBACK = "127.0.0.1"
 # Below what Linux gives to outgoing connections, above what services are registered for.
@@ -31,7 +32,7 @@ PORTS = (20000, 30000)
 TRIES = 5
 REQUEST_DEADLINE_S = 10.0
 LOOK_EVERY_S = 1.0
-MAX_PAUSE_S = 30.0
+REOPEN = Backoff(first_s=2.0, longest_s=30.0)
 _CHUNK_BYTES = 64 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -132,15 +133,15 @@ class Tunnels:
             ) from error
 
     async def _keep(self, forward: _Forward) -> None:
-        pause_s = LOOK_EVERY_S
+        failures = 0
         with forward.transport.hold():
             while True:
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(REOPEN.delay_s(failures) if failures else LOOK_EVERY_S)
                 try:
                     await self._open(forward)
-                    pause_s = LOOK_EVERY_S
+                    failures = 0
                 except TransportError as error:
-                    pause_s = min(pause_s * 2, MAX_PAUSE_S)
+                    failures += 1
                     _log.warning(
                         "tunnel is down", address=forward.transport.address, why=str(error)
                     )

@@ -45,7 +45,8 @@ from hostler_hub.drivers.transports.winrm.http import (
     Trust,
     fingerprint_of,
 )
-from hostler_hub.runtime.secrets import SecretRefused, Secrets
+from hostler_hub.runtime.errors import SecretRefused
+from hostler_hub.runtime.secrets import Secrets
 
 POLL_S = 20
 """How long a Receive may wait for output before WinRM says that there is none yet."""

@@ -1,0 +1,26 @@
+"""What ends a step of a build; each text is for the build's submitter.
+
+Exception
+├── StepFailed        the commands succeeded, their result is not what the step is for (the build)
+├── TransferRefused   the hub does not take files that an agent sends (the agent, or the build)
+├── BadArchive        an archive from an agent is damaged or has forbidden members (the agent)
+└── CommandGone       the agent has lost the build's command: the attempt cannot go on (the worker)
+"""
+
+from __future__ import annotations
+
+
+class StepFailed(Exception):
+    """The commands succeeded, but their result is not what the step is for; the text says why."""
+
+
+class TransferRefused(Exception):
+    """The hub does not take what the agent sends; the text says why, and the build shows it."""
+
+
+class BadArchive(Exception):
+    """The stream is not a tar archive, or has a forbidden member; the text says what and where."""
+
+
+class CommandGone(Exception):
+    """The agent lives and has lost the build's command: the attempt cannot go on."""
