@@ -20,8 +20,8 @@ from hostler_hub.drivers.contract import (
     InstanceRef,
     InstanceSpec,
     Owned,
-    ProviderFailed,
 )
+from hostler_hub.drivers.errors import ProviderFailed
 from hostler_hub.drivers.fake.agent import FakeAgent
 from hostler_hub.lifecycle.model import Presence
 

@@ -154,7 +154,9 @@ class HubProcess:
 
     def instance_of(self, worker: str) -> Path:
         """The directory of the worker's only instance (driver local)."""
-        (directory,) = (self.state_dir / "instances" / "local" / worker).iterdir()
+        local = self.state_dir / "instances" / "local" / "instances"
+        found = [path.parent for path in local.glob("*/mark.json") if _worker(path) == worker]
+        (directory,) = found
         return directory
 
     def agent_of(self, worker: str) -> int:
@@ -260,7 +262,15 @@ class HubProcess:
     def _note_instances(self) -> None:
         """An instance's directory goes with it."""
         local = self.state_dir / "instances" / "local"
-        self._instances |= {path.name for path in local.glob("*/*")}
+        self._instances |= {path.name for path in local.glob("instances/*") if path.is_dir()}
+
+
+def _worker(mark: Path) -> object:
+    """Whose the instance is; None while it is being made or removed."""
+    try:
+        return json.loads(mark.read_text()).get("worker")
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
 
 
 def _mentions(process: psutil.Process, needle: str) -> bool:

@@ -26,5 +26,5 @@ SHOWN_AFTER_S = 6.0
 
 if __name__ == "__main__":
     inventory.VISIBLE_AFTER_S = inventory.TAGGED_AFTER_S = SHOWN_AFTER_S
-    launch._LOOK_EVERY_S = terminate._LOOK_EVERY_S = spare._LOOK_EVERY_S = 0.2
+    launch._POLL_INTERVAL_S = terminate._POLL_INTERVAL_S = spare._POLL_INTERVAL_S = 0.2
     mortal.serve(Ec2Driver, POINTS, ORDERS)

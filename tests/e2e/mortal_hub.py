@@ -12,5 +12,5 @@ from e2e import mortal
 from hostler_hub.drivers.local import LocalDriver
 
 if __name__ == "__main__":
-    # The local driver's create answers for what is there already before it spawns.
-    mortal.serve(LocalDriver, driver_methods={"create": "_spawn"})
+    # The local driver's create answers for what is there already before it starts an agent.
+    mortal.serve(LocalDriver, driver_methods={"create": "_start"})

@@ -20,8 +20,8 @@ POINTS = {
     "after push": (PosixHost, "_push"),
     "before start of it": (SshDriver, "_start"),
     "after start of it": (SshDriver, "_start"),
-    "before end": (PosixHost, "end"),
-    "after end": (PosixHost, "end"),
+    "before end": (PosixHost, "end_unstarted"),
+    "after end": (PosixHost, "end_unstarted"),
 }
 
 

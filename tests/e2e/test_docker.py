@@ -58,7 +58,7 @@ class Fleet:
     def containers(self, worker: str | None = None) -> list[dict[str, Any]]:
         wanted = labels.of_hub(self.id)["label"]
         if worker is not None:
-            wanted.append(f"{labels.WORKER}={worker}")
+            wanted.append(f"{labels.MARK.worker}={worker}")
         with peer.client_of(self.url) as client:
             return list(client.containers(all=True, filters={"label": wanted}))
 
@@ -77,7 +77,7 @@ class Fleet:
     def haunt(self, worker: str, instance: str) -> str:
         """A container that carries an instance's mark, and that the hub did not make; its id."""
         spec = InstanceSpec(worker, instance, 1, "", {})
-        mark = labels.labels(self.id, spec)
+        mark = labels.of(spec.mark(self.id))
         with peer.client_of(self.url) as client:
             made = client.create_container(
                 peer.IMAGE, ["sleep", "1000"], name=labels.name(spec), labels=mark

@@ -41,9 +41,10 @@ class Load:
         self._stopping.set()
 
     async def _chain(self) -> None:
-        # Where it runs tells the worker: .../instances/local/WORKER/INSTANCE/...
+        # The instance's directory, in whose `work` it runs, tells the worker.
         command = (
-            'worker=$(pwd | sed "s|.*/local/||; s|/.*||"); '
+            'own=$(pwd | sed "s|\\(.*/instances/[^/]*\\)/.*|\\1|"); '
+            'worker=$(sed "s/.*\\"worker\\": \\"//; s/\\".*//" "$own/mark.json"); '
             'case "$worker" in p-[0-9][0-9]) ;; *) exit 1 ;; esac; '
             f'mark="{self._busy}/$worker.$$"; touch "$mark"; sleep 0.2; rm "$mark"'
         )

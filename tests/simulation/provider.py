@@ -24,10 +24,9 @@ from hostler_hub.drivers.contract import (
     Inspection,
     InstanceRef,
     InstanceSpec,
-    OptionsRefused,
     Owned,
-    ProviderFailed,
 )
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.lifecycle.model import Presence
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 Theory of operation. A hub that reaches a machine by some transport runs this for every look and
 every act; nothing stays resident but the agents. The request is a JSON object on standard input,
 so that no token stands in an argument list, and the reply is framed (`reply`), because a login
-may print whatever it likes before it. Everything lives in one private directory (`places`):
+may print whatever it likes before it. Everything lives in one private directory (`directories`):
 
     agents/DIGEST/        an agent, unpacked; shared by all instances and hubs of that digest
     instances/ULID/       one instance: its configuration, token, log, process and work

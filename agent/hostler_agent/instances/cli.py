@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hostler_agent.instances.errors import REQUEST, SYSTEM, HostError
+from hostler_agent.instances.errors import HostError
+from hostler_agent.instances.launch import Program
 from hostler_agent.instances.reply import MAX_REQUEST_BYTES, NONCE, frame, parse
 
 EXIT_REFUSED = 3
@@ -33,18 +34,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def answer(action: str, content: bytes) -> dict[str, Any]:
-    """The reply to a request; what was refused is in it as {"error": {"kind", "text"}}."""
+    """The reply to a request as it came in; an error is in it as {"error": {"kind", "text"}}."""
+    from hostler_agent.instances import actions  # noqa: PLC0415 - not for wrong arguments
+
     try:
-        return _act(action, parse(content))
+        request = parse(content)
     except HostError as error:
-        return {"error": {"kind": error.kind, "text": str(error)}}
-    except Exception as error:  # noqa: BLE001 - the outermost boundary: a hub waits for an answer
-        return {"error": {"kind": SYSTEM, "text": f"{type(error).__name__}: {error}"}}
-
-
-def _act(action: str, request: dict[str, Any]) -> dict[str, Any]:
-    from hostler_agent.instances.actions import ACTIONS  # noqa: PLC0415 - not for wrong arguments
-
-    if action not in ACTIONS:
-        raise HostError(REQUEST, f"there is no action {action!r}: {', '.join(ACTIONS)}")
-    return ACTIONS[action](request)
+        return actions.refusal(error)
+    return actions.perform(action, request, Program.running())

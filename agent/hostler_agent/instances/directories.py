@@ -1,4 +1,4 @@
-"""Where things lie in the directory of a machine's agents, and who may touch them when."""
+"""The directories of a machine's agents and instances, and the locks on instances."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from hostler_agent.instances.system_files import files
 LOCK_DEADLINE_S = 30.0
 _LOCK_PAUSE_S = 0.02
 _GONE = b"gone"
-"""Its size alone counts: on a full disk a hole of that size stands for it, which takes no room."""
+"""The content of an ended instance's lock. Its size alone counts: on a full disk a hole of that
+size stands for it, which takes no room."""
 FORGET_AFTER_S = 24 * 3600.0
-"""No start is under way that long: what says `gone` has served its purpose."""
+"""No start is delayed for that long: the lock of an instance that ended is needed no more."""
+FORGET_EVERY_S = 3600.0
+TAIL_BYTES = 4000
 _LEFT = ".left-"
 
 
-class Place:
-    """The directory. Raises HostError when it cannot be ours alone."""
+class Directories:
+    """The directory of a machine's agents and its parts, made if they are missing. Raises HostError
+    if others may write them.
+    """
 
     def __init__(self, directory: str) -> None:
         self.root = Path(directory).expanduser().absolute()
@@ -36,17 +41,18 @@ class Place:
             raise of_system(error, "make the directory") from error
 
     def instance(self, instance: str) -> Path:
-        """An instance's own directory."""
+        """The path of an instance's own directory."""
         return self.instances / instance
 
     def known(self) -> list[str]:
-        """The instances that have a directory here, whoever's they are."""
-        found = (each.name for each in self.instances.iterdir() if each.is_dir())
+        """The instances that have a directory here, of all hubs."""
+        with os.scandir(self.instances) as entries:  # no call for each of many locks
+            found = [each.name for each in entries if each.is_dir()]
         return sorted(name for name in found if not name.startswith("."))
 
     @contextlib.contextmanager
     def locked(self, instance: str, deadline_s: float = LOCK_DEADLINE_S) -> Iterator[Lock]:
-        """Nobody else starts, looks at or ends the instance meanwhile; raises HostError."""
+        """Hold the instance's lock: nobody else starts, inspects or ends it. Raises HostError."""
         number = _open_lock(self.instances / f"{instance}.lock", time.monotonic() + deadline_s)
         try:
             yield Lock(number)
@@ -54,14 +60,14 @@ class Place:
             os.close(number)
 
     def is_gone(self, instance: str) -> bool:
-        """Whether it was ended, for one that does not want to hold the lock."""
+        """Whether the instance was ended, without taking its lock."""
         try:
             return (self.instances / f"{instance}.lock").stat().st_size >= len(_GONE)
         except FileNotFoundError:
             return False
 
     def remove(self, instance: str) -> Optional[str]:
-        """Remove what an instance has left; returns why something of it had to stay."""
+        """Remove an instance's directory. Returns why something of it could not be removed."""
         left = self.instances / f"{_LEFT}{instance}"
         with contextlib.suppress(FileNotFoundError):
             files.rename(self.instance(instance), left)
@@ -72,8 +78,14 @@ class Place:
         return reason
 
     def forget_old(self) -> None:
-        """Remove what says `gone` of instances that ended long ago."""
-        before = time.time() - FORGET_AFTER_S
+        """Remove the locks of instances that ended long ago, at most every FORGET_EVERY_S."""
+        swept, now = self.root / ".swept", time.time()
+        with contextlib.suppress(FileNotFoundError):
+            if swept.stat().st_mtime > now - FORGET_EVERY_S:
+                return
+        with contextlib.suppress(OSError):  # a full disk
+            swept.touch(0o600)
+        before = now - FORGET_AFTER_S
         for path in self.instances.glob("*.lock"):
             with contextlib.suppress(OSError):
                 seen = path.stat()
@@ -82,7 +94,7 @@ class Place:
 
 
 class Lock:
-    """A held lock on one instance; `gone` outlives it."""
+    """A held lock on one instance. That the instance is gone stays written in its file."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -93,7 +105,7 @@ class Lock:
         return os.fstat(self._number).st_size >= len(_GONE)
 
     def mark_gone(self) -> None:
-        """From now on no start has an effect; raises HostError."""
+        """Write that the instance is gone: no later start has an effect. Raises HostError."""
         try:
             try:
                 files.write_at_start(self._number, _GONE)
@@ -106,17 +118,28 @@ class Lock:
             raise of_system(error, "note the instance's end") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty when there is none that can be read."""
+def tail(path: Path, size: int = TAIL_BYTES) -> str:
+    """The end of a text file; empty if it cannot be read."""
     try:
-        content = json.loads(path.read_bytes())
+        with open(files.open_own(path), "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            return file.read(size).decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty if there is none that can be read."""
+    try:
+        with open(files.open_own(path), "rb") as file:
+            content = json.loads(file.read())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _open_lock(path: Path, deadline: float) -> int:
-    """The lock's descriptor, held. A lock that was forgotten meanwhile is opened anew."""
+    """Take a lock and return its descriptor. A lock that `forget_old` removed is opened anew."""
     while True:
         try:
             number = files.open_lock(path)

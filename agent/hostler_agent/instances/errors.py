@@ -1,4 +1,4 @@
-"""What a hub is told when something could not be done; `kind` is for programs."""
+"""Why a request was not carried out, for the hub that sent it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import time
 import zipfile
 from pathlib import Path
 
-from hostler_agent.instances.directories import Place
+from hostler_agent.instances.directories import Directories
 from hostler_agent.instances.errors import REQUEST, HostError, of_system
 from hostler_agent.instances.system import processes
 
@@ -20,16 +20,16 @@ KEEP_S = 24 * 3600.0
 """An older agent that nobody runs stays that long: another hub may still be about to."""
 
 
-def install(archive: Path, sha256: str, place: Place) -> Path:
-    """Where the agent of that digest is, unpacked whole; the archive goes. Raises HostError."""
-    target = place.agents / sha256
+def install(archive: Path, sha256: str, directories: Directories) -> Path:
+    """Unpack an agent's archive and remove it. Returns the agent's directory. Raises HostError."""
+    target = directories.agents / sha256
     try:
         content = archive.read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:
             raise HostError(REQUEST, f"{archive} does not have the digest {sha256}")
         if not target.is_dir():
             _unpack(content, target)
-        _remove_unused(place, sha256)
+        _remove_unused(directories, sha256)
     except OSError as error:
         raise of_system(error, "unpack the agent into", target) from error
     finally:
@@ -39,7 +39,7 @@ def install(archive: Path, sha256: str, place: Place) -> Path:
 
 
 def _unpack(content: bytes, target: Path) -> None:
-    """Whole or not at all; somebody else may be doing the same."""
+    """Unpack whole or not at all, while others may be doing the same."""
     fresh = target.with_name(f".{target.name[:16]}.{os.getpid()}")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
@@ -61,9 +61,9 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _remove_unused(place: Place, current: str) -> None:
+def _remove_unused(directories: Directories, current: str) -> None:
     before = time.time() - KEEP_S
-    for each in place.agents.iterdir():
+    for each in directories.agents.iterdir():
         is_old = each.name != current and each.stat().st_mtime < before
-        if is_old and not processes.uses(place, each):
+        if is_old and not processes.uses(directories, each):
             shutil.rmtree(each, ignore_errors=True)

@@ -1,44 +1,48 @@
-"""What is to be started, in the words that every platform has."""
+"""What it takes to start and to end an agent, in terms that every platform has."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
-MARK_OPTION = "--mark"
+from hostler_agent.instances.mark import Mark
+
 RECORD = "process.json"
 LOG = "agent.log"
+DETACHED = "detached"
+"""The value of `Start.way` for a process of its own session, without a manager of the system's."""
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Whose an instance is; stands in the agent's arguments as HUB:INSTANCE:EPOCH."""
+class Program:
+    """How the agent is run on this machine. `argv` is what comes before the agent's verb; `path` is
+    the archive, or its unpacked directory, that the agent is run from.
+    """
 
-    hub: str
-    instance: str
-    epoch: int
-
-    def __str__(self) -> str:
-        return f"{self.hub}:{self.instance}:{self.epoch}"
+    argv: tuple[str, ...]
+    path: Path
 
     @classmethod
-    def parse(cls, text: str) -> Optional[Mark]:
-        """What `str` made; None for anything else."""
-        hub, _, rest = text.partition(":")
-        instance, _, epoch = rest.partition(":")
-        return cls(hub, instance, int(epoch)) if epoch.isdigit() else None
+    def running(cls) -> Program:
+        """The program that this process is running: an agent's archive, packed or unpacked."""
+        return cls((sys.executable, "-I", "-S", sys.argv[0]), Path(sys.argv[0]).absolute())
+
+    @classmethod
+    def installed(cls, python: str) -> Program:
+        """The agent's package that the interpreter `python` can import."""
+        return cls((python, "-m", "hostler_agent"), Path(__file__).parents[1])
 
 
 @dataclass(frozen=True)
 class Start:
-    """One agent: its instance's directory has all that it needs. `way` is how, where a platform
-    has several; empty is its best.
+    """An agent to be started. `directory` is its instance's own and holds its configuration; `way`
+    names one of the platform's ways to start a process (empty: the platform's best).
     """
 
     mark: Mark
-    program: Path
+    program: Program
     directory: Path
     environment: Mapping[str, str]
     way: str = ""
@@ -46,7 +50,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Ending:
-    """How an instance is to go: what held its jobs together, and how long it may take."""
+    """How an agent is to be ended. `containment` held its jobs together; `grace_s` is how long it
+    may take to end them itself; `program` clears what a killed agent's jobs have left.
+    """
 
+    program: Program
     containment: str
     grace_s: float

@@ -51,7 +51,7 @@ def ulid(request: Mapping[str, Any], key: str) -> str:
 
 
 def frame(nonce: str, reply: Mapping[str, Any]) -> bytes:
-    """The reply as it goes out."""
+    """The reply in its frame."""
     body = json.dumps(reply).encode()
     return f"{_FRAME.format(nonce)}{len(body)}\n".encode() + body + b"\n"
 

@@ -15,10 +15,12 @@ else:
 __all__ = ["create", "write_private"]
 
 
-def write_private(path: Path, content: str) -> None:
+def write_private(path: Path, content: str, *, sync: bool = True) -> None:
     """Replace the file in one step, after its content is on the disk.
 
     Others never can read it, and a crash leaves the old content or the new. Raises OSError.
+    Without `sync` the content need not be on the disk yet: for what no crash of the machine
+    outlives anyway, as syncing takes longer than all the rest of an instance's start.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
@@ -26,8 +28,9 @@ def write_private(path: Path, content: str) -> None:
     try:
         with open(create(fresh), "w", encoding="utf-8") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         fresh.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

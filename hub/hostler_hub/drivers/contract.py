@@ -1,4 +1,4 @@
-"""What a driver is: code that starts, looks at, stops and lists instances of one kind.
+"""The contract of drivers: code that starts, inspects, stops and lists instances of one kind.
 
 Theory of operation. The controller commits an intent (instance, epoch, hash of the token) and then
 calls ``create``; from there on ``(hub, instance, epoch)`` is the *mark* by which everything the
@@ -19,20 +19,9 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
+from hostler_agent.instances.mark import Mark
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.secrets import NO_SECRETS, Secrets
-
-
-class DriverError(Exception):
-    """A driver could not do what it was asked. The message names the driver and the reason."""
-
-
-class OptionsRefused(DriverError):
-    """The owner's doing: these options can never work. Trying again does not help."""
-
-
-class ProviderFailed(DriverError):
-    """The provider's doing: it refused or broke. Trying again later may help."""
 
 
 class DriverOptions(BaseModel):
@@ -44,8 +33,8 @@ class DriverOptions(BaseModel):
     def place(self) -> str:
         """Where instances live: a host, a daemon, a region; empty for this machine.
 
-        While it stays the same a living instance is dealt with under the definition's present
-        options (say, a corrected user name), else under those it was started with.
+        While it stays the same, a living instance is handled with the definition's present options
+        (say, a corrected user name), else with those it was started with.
         """
         return ""
 
@@ -53,7 +42,10 @@ class DriverOptions(BaseModel):
     def in_force(
         cls, present: Mapping[str, Any] | None, started: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """Those a living instance is dealt with under: see ``place``. None: no definition."""
+        """The options that a living instance is handled with: see ``place``.
+
+        ``present`` are the definition's, or None without a definition.
+        """
         if present is None or present == started:
             return started
         same_place = cls.of(present).place == cls.of(started).place
@@ -61,14 +53,14 @@ class DriverOptions(BaseModel):
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
-        """Read as they are stored. Raises ValidationError."""
+        """Read options as they are stored. Raises ValidationError."""
         return cls.model_validate(dict(options))
 
     @property
     def recipe(self) -> str:
-        """What a machine is known by that was made as these options ask for, and may be kept.
+        """A digest of how a machine is made of these options, if it may be kept as a spare.
 
-        Empty where none is to be kept: then instances are destroyed at their end (see ``Keeper``).
+        Empty if none is to be kept: then instances are destroyed at their end (see ``Keeper``).
         """
         return ""
 
@@ -94,24 +86,22 @@ class AgentArchive:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a driver is given once: the hub's mark and a directory of its own."""
+    """What a driver gets when it is made: the hub's id, a directory of its own, and more."""
 
     hub: str  # ULID of this hub; part of every mark
     directory: Path
     connect_url: str  # where agents attach, ws:// or wss://
     archive: AgentArchive | None = None  # for drivers whose machines are elsewhere
-    secrets: Secrets = NO_SECRETS  # what options refer to by name
-    hub_socket: Path | None = None  # leads agents to the hub where its directory is mounted
-    ca_file: Path | None = (
-        None  # what agents elsewhere should trust for wss://, if not the system's
-    )
-    grants: frozenset[str] = frozenset()  # what the hub's owner allows beyond the safe
-    given: Path | None = None  # files that the hub's owner keeps for this driver (known_hosts ...)
+    secrets: Secrets = NO_SECRETS  # resolves the secrets that options name
+    hub_socket: Path | None = None  # a Unix socket of the hub, for agents that can open it
+    ca_file: Path | None = None  # PEM: trusted for wss:// by agents, instead of the system's
+    allowed_privileges: frozenset[str] = frozenset()  # beyond the safe; allowed by the hub's owner
+    config_directory: Path | None = None  # the hub owner's files for this driver (known_hosts ...)
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
-    """What to start. ``token`` is the instance's one-time secret and never stands in a repr."""
+    """The instance to start. ``token`` is its one-time secret, and in no repr."""
 
     worker: str
     instance: str
@@ -119,10 +109,14 @@ class InstanceSpec:
     token: str = field(repr=False)
     options: Mapping[str, Any]
 
+    def mark(self, hub: str) -> Mark:
+        """The mark that the instance carries at its provider."""
+        return Mark(hub, self.instance, self.epoch, self.worker)
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceRef:
-    """Which instance is meant. ``handle`` is None when the answer of create was lost."""
+    """The instance that a call is about. ``handle`` is None if the answer of create was lost."""
 
     worker: str
     instance: str
@@ -133,7 +127,7 @@ class InstanceRef:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What was seen, with words that help a person (an exit code, the last log lines)."""
+    """What inspect has found, with text for people (an exit code, the last log lines)."""
 
     presence: Presence
     evidence: str = ""
@@ -168,10 +162,10 @@ class Driver(Protocol):
     def __init__(self, environment: Environment) -> None: ...
 
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
-        """Start the instance and return its handle (JSON-able, with a ``version``).
+        """Start the instance and return its handle: a JSON object (see ``handle.Handle``).
 
         Called by the controller once per instance; called again with the same instance it returns
-        the handle of what is there. The mark is set in the call that creates. Raises
+        the handle of the one that exists. The mark is set in the call that creates. Raises
         OptionsRefused or ProviderFailed; the instance may exist all the same.
         """
 
@@ -199,12 +193,12 @@ class Driver(Protocol):
         """
 
     async def aclose(self) -> None:
-        """The hub stops: let go of clients, never of instances."""
+        """The hub stops: close clients, and leave instances alone."""
 
 
 @runtime_checkable
 class Witness(Protocol):
-    """The optional power to say what became of an instance, before it is destroyed."""
+    """The optional power to tell what happened to an instance, before it is destroyed."""
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
         """Texts by name (``console``, ``agent log``, ``processes`` ...), at most 64 KiB each.

@@ -23,6 +23,6 @@ def environment_of(
         secrets=secrets,
         hub_socket=settings.agents_socket,
         ca_file=Path(settings.tls_ca) if settings.tls_ca else None,
-        grants=docker_privileges.parse(settings.docker_allow),
-        given=settings.state_dir / "drivers" / driver,
+        allowed_privileges=docker_privileges.parse(settings.docker_allow),
+        config_directory=settings.state_dir / "drivers" / driver,
     )

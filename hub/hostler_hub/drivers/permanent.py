@@ -15,9 +15,9 @@ from hostler_hub.drivers.contract import (
     Inspection,
     InstanceRef,
     InstanceSpec,
-    OptionsRefused,
     Owned,
 )
+from hostler_hub.drivers.errors import OptionsRefused
 from hostler_hub.lifecycle.model import Presence
 
 

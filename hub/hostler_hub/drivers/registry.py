@@ -17,10 +17,9 @@ from hostler_hub.drivers.contract import (
     Inspection,
     InstanceRef,
     InstanceSpec,
-    OptionsRefused,
     Owned,
-    ProviderFailed,
 )
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 
 GROUP = "hostler.drivers"
 
@@ -104,7 +103,7 @@ def check_options(driver: type[Driver], options: Mapping[str, Any]) -> None:
     if issubclass(driver, UnavailableDriver):
         raise OptionsRefused(what_to_install(driver.name))
     try:
-        driver.options_model.model_validate(dict(options))
+        driver.options_model.of(options)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])

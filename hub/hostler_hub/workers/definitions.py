@@ -11,7 +11,8 @@ from pydantic import SecretStr
 from sqlalchemy import Connection
 
 from hostler_hub.drivers import registry as driver_registry
-from hostler_hub.drivers.contract import Driver, OptionsRefused
+from hostler_hub.drivers.contract import Driver
+from hostler_hub.drivers.errors import OptionsRefused
 from hostler_hub.errors import Conflict, InvalidRequest
 from hostler_hub.lifecycle import State, Worker, events
 from hostler_hub.runtime.clock import Clock

@@ -8,7 +8,8 @@ from typing import Any
 
 import structlog
 
-from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, InstanceSpec, Keeper
+from hostler_hub.drivers.contract import Driver, InstanceRef, InstanceSpec, Keeper
+from hostler_hub.drivers.errors import DriverError
 from hostler_hub.lifecycle import commands, events
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.clock import Clock

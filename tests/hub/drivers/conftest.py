@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,16 +55,6 @@ def equip(archive: AgentArchive) -> Callable[[Environment], Environment]:
     return equipped
 
 
-def files_of(directory: Path, instance: str) -> list[Path]:
-    """All below it, once the instance's agent has written its last, the secret of its session:
-    that file has another name before it is whole."""
-    deadline = time.monotonic() + 60
-    while not list(directory.rglob(f"session-{instance}")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return [path for path in directory.rglob("*") if path.is_file()]
-
-
 @pytest.fixture
 def docker_environment(
     environment: Environment, equip: Callable[[Environment], Environment]
@@ -115,7 +104,7 @@ def ec2(one_ec2: Ec2, monkeypatch: pytest.MonkeyPatch) -> Ec2:
     one_ec2.calls.clear()
     one_ec2.spent.clear()
     for module in (launch, terminate, spare):
-        monkeypatch.setattr(module, "_LOOK_EVERY_S", 0.01)
+        monkeypatch.setattr(module, "_POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr(cloud, "THROTTLED", Backoff(first_s=0.01, longest_s=20.0))
     return one_ec2
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from conformance.drivers import Conformance, ref_of, spec_of
 
-from hostler_hub.drivers.contract import Environment, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.contract import Environment
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.fake.driver import FakeDriver
 from hostler_hub.lifecycle.model import Presence
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import shutil
 import signal
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from conformance.drivers import Conformance, ref_of, spec_of
-from hub.drivers.conftest import files_of
+from conformance.drivers import ref_of, spec_of
+from conformance.hosts import HostConformance, Machine
 
-from hostler_hub.drivers.contract import Environment, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.contract import Environment
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.local import LocalDriver
 from hostler_hub.drivers.registry import check_options, load
 from hostler_hub.lifecycle.model import Presence
@@ -26,7 +28,7 @@ async def cleared(driver: LocalDriver) -> AsyncIterator[LocalDriver]:
     yield driver
     for owned in await driver.list_owned([]):
         await driver.destroy(ref_of(spec_of({}), None))
-        psutil.Process(owned.handle["pid"]).kill()
+        psutil.Process(owned.handle["process"]["pid"]).kill()
 
 
 @pytest.fixture
@@ -46,71 +48,78 @@ def options() -> dict[str, Any]:
     return {}
 
 
-class TestLocal(Conformance):
+@pytest.fixture
+def machine(environment: Environment) -> Machine:
+    return Machine(environment.directory)
+
+
+class TestLocal(HostConformance):
     """The contract itself."""
 
 
-async def test_G4_found_again_by_a_new_driver(
-    driver: LocalDriver, environment: Environment
-) -> None:
-    spec = spec_of({})
-    handle = await driver.create(spec)
-    await driver.aclose()
-    reborn = LocalDriver(environment)
-    assert (await reborn.inspect(ref_of(spec, handle))).presence is Presence.RUNNING
-    assert [each.instance for each in await reborn.list_owned([])] == [spec.instance]
-    await reborn.destroy(ref_of(spec, handle))
-
-
-async def test_V14_the_token_is_in_a_private_file_alone(
-    driver: LocalDriver, environment: Environment, monkeypatch: pytest.MonkeyPatch
+async def test_V14_an_agent_gets_no_variables_of_the_hub_s(
+    driver: LocalDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOSTLER_DATABASE_URL", "postgresql://hub:secret@db/hub")
     spec = spec_of({"environment": {"EXTRA": "yes"}})
     handle = await driver.create(spec)
-    process = psutil.Process(handle["pid"])
-    given = process.environ()
-    assert spec.token not in " ".join(process.cmdline())
-    assert spec.token not in " ".join(given.values())
-    assert "HOSTLER_DATABASE_URL" not in given
-    assert given["EXTRA"] == "yes"
-    files = files_of(environment.directory, spec.instance)
-    holding = [path for path in files if spec.token in path.read_text(errors="replace")]
-    assert [path.name for path in holding] == ["token"]
-    assert stat.S_IMODE(holding[0].stat().st_mode) == 0o600
+    given = psutil.Process(handle["process"]["pid"]).environ()
+    assert (given["EXTRA"], given.get("HOSTLER_DATABASE_URL")) == ("yes", None)
     await driver.destroy(ref_of(spec, handle))
-    assert not any(path.exists() for path in files)
 
 
 async def test_E6_a_handle_of_another_process_means_nobody(driver: LocalDriver) -> None:
     spec = spec_of({})
     me = psutil.Process(os.getpid())
-    handle = {"version": 1, "pid": me.pid, "started": me.create_time() - 60, "boot": "x"}
-    seen = await driver.inspect(ref_of(spec, handle))
-    assert seen.presence is Presence.GONE
-    await driver.destroy(ref_of(spec, handle))  # and we are still here to tell
+    process = {"pid": me.pid, "started": 1, "boot": "x"}
+    first = {"version": 1, "pid": me.pid, "started": me.create_time(), "boot": "x"}
+    for handle in (first, {"version": 2, "options": {}, "process": process}):
+        seen = await driver.inspect(ref_of(spec, handle))
+        assert seen.presence is Presence.GONE
+        await driver.destroy(ref_of(spec, handle))  # and we are still here to tell
 
 
-async def test_P7_the_last_words_of_an_agent_that_died_are_evidence(driver: LocalDriver) -> None:
+async def test_an_agent_that_ended_is_reaped(driver: LocalDriver) -> None:
     spec = spec_of({})
     handle = await driver.create(spec)
-    process = psutil.Process(handle["pid"])
-    process.send_signal(signal.SIGKILL)
-    psutil.wait_procs([process], timeout=60)
-    seen = await driver.inspect(ref_of(spec, handle))
-    assert seen.presence is Presence.GONE
-    assert "last words" in seen.evidence
+    pid = handle["process"]["pid"]
+    pidfd, ended = os.pidfd_open(pid), asyncio.Event()
+    asyncio.get_running_loop().add_reader(pidfd, ended.set)
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        await ended.wait()  # the driver hears of it in the same turn of the loop
+    asyncio.get_running_loop().remove_reader(pidfd)
+    os.close(pidfd)
+    assert not psutil.pid_exists(pid)  # as a zombie it still would
     await driver.destroy(ref_of(spec, handle))
 
 
-async def test_the_last_words_are_read_from_no_link(driver: LocalDriver, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lead", [Path.symlink_to, Path.hardlink_to])
+async def test_the_last_words_are_read_from_no_link(
+    driver: LocalDriver, environment: Environment, tmp_path: Path, lead: Callable[..., None]
+) -> None:
     """A build of the same user could lead it to the hub's database; see store/files.py."""
     (tmp_path / "hub.sqlite3").write_text("not for reading")
-    log = driver._directory("w", "i") / "agent.log"
-    log.parent.mkdir(parents=True)
-    log.symlink_to(tmp_path / "hub.sqlite3")
-    assert driver._last_words("w", "i").endswith("last words: none")
-    shutil.rmtree(log.parent.parent)
+    spec = spec_of({})
+    await driver.list_owned([])
+    for directory in ("instances", spec.worker):  # as now, and as before handles of version 2
+        log = environment.directory / directory / spec.instance / "agent.log"
+        log.parent.mkdir(parents=True)
+        lead(log, tmp_path / "hub.sqlite3")
+    seen = await driver.inspect(ref_of(spec, None))
+    assert seen.evidence.endswith("last words: ")
+    assert "not for reading" not in str(await driver.evidence(ref_of(spec, None)))
+    await driver.destroy(ref_of(spec, None))
+
+
+async def test_a_directory_that_the_umask_left_open_is_made_private(
+    driver: LocalDriver, environment: Environment
+) -> None:
+    """As hubs before handles of version 2 made it for many a user."""
+    environment.directory.mkdir()
+    environment.directory.chmod(0o775)
+    assert list(await driver.list_owned([])) == []
+    assert stat.S_IMODE(environment.directory.stat().st_mode) == 0o700
 
 
 async def test_an_interpreter_that_is_not_there_is_the_provider_s_failure(
@@ -120,6 +129,17 @@ async def test_an_interpreter_that_is_not_there_is_the_provider_s_failure(
     with pytest.raises(ProviderFailed, match="cannot start the agent"):
         await driver.create(spec)
     await driver.destroy(ref_of(spec, None))
+
+
+async def test_a_directory_that_cannot_be_made_is_named(
+    environment: Environment, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    driver = LocalDriver(replace(environment, directory=tmp_path / "file" / "local"))
+    spec = spec_of({})
+    with pytest.raises(ProviderFailed, match=r"local: .*/file/local: Not a directory"):
+        await driver.create(spec)
+    await driver.aclose()
 
 
 def test_options_are_refused_with_their_name() -> None:

@@ -75,8 +75,7 @@ async def test_it_is_found_and_destroyed(
     }
     await driver.destroy(refs[known_by])
     assert instance.ended()
-    if known_by != "the list":  # whose mark alone does not tell the worker, nor so the directory
-        assert not instance.directory.exists()
+    assert not instance.directory.exists()
     assert list(await driver.list_owned([options])) == []
     gone = await driver.inspect(ref(instance, stored, options))
     assert gone.presence is Presence.GONE

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from hostler_hub.drivers import registry
-from hostler_hub.drivers.contract import Environment, InstanceRef, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.contract import Environment, InstanceRef
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.errors import SettingsError
 from hostler_hub.runtime import settings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -17,7 +18,7 @@ from hostler_agent.instances.errors import NOT_PERMITTED, HostError
 
 
 def make_private(path: Path) -> None:
-    """It is there, and nobody else may write. Raises OSError or HostError."""
+    """Make a directory that only its owner may write, or check one. Raises OSError, HostError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.stat()
     if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -26,13 +27,28 @@ def make_private(path: Path) -> None:
         )
 
 
+def open_own(path: Path) -> int:
+    """A descriptor to read a file of ours alone: no link, and no second name of another. Raises
+    OSError.
+
+    Builds run as the same user as agents, and could lead a name to a file that must not be opened:
+    SQLite loses its locks when its process opens and closes the database once more.
+    """
+    if path.lstat().st_nlink != 1:
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), str(path))
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def open_lock(path: Path) -> int:
-    """A descriptor of a file that may be locked. Raises OSError."""
+    """Open a lock file, created if need be. Returns a descriptor. Raises OSError."""
+    with suppress(FileNotFoundError):
+        if path.lstat().st_nlink != 1:  # see open_own
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), str(path))
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def take(number: int) -> bool:
-    """Whether the lock is ours now, until it is closed."""
+    """Try to take the lock, until its descriptor is closed. Returns whether it was free."""
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -50,7 +66,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def remove_tree(path: Path) -> Optional[str]:
-    """Also of directories that a build has made read-only; returns why something stays."""
+    """Remove a directory, also what a build has made read-only. Returns why something is left."""
     shutil.rmtree(path, ignore_errors=True)
     if not path.exists():
         return None

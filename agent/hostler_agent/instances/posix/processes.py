@@ -1,4 +1,5 @@
-"""Agents as processes of this machine: started apart from us, known for sure, ended for sure."""
+"""Agents as processes of this machine: started in sessions of their own, and identified by pid,
+start time and boot."""
 
 from __future__ import annotations
 
@@ -17,9 +18,10 @@ from typing import Any, Optional
 
 assert sys.platform != "win32"
 
-from hostler_agent.instances.directories import Place, read_json
+from hostler_agent.instances.directories import Directories, read_json
 from hostler_agent.instances.errors import NOT_PERMITTED, SURVIVES, HostError, of_system
-from hostler_agent.instances.launch import LOG, MARK_OPTION, RECORD, Ending, Mark, Start
+from hostler_agent.instances.launch import DETACHED, LOG, RECORD, Ending, Program, Start
+from hostler_agent.instances.mark import OPTION, Mark
 from hostler_agent.instances.posix import systemd
 from hostler_agent.jobs.posix import procfs
 from hostler_agent.jobs.posix.procfs import PollDeadline
@@ -35,7 +37,7 @@ SWEEP_DEADLINE_S = 30.0
 
 @dataclass(frozen=True)
 class Identity:
-    """A process for as long as the machine is up: no other ever has the same three."""
+    """A process: no other ever has the same pid, start (clock ticks since boot) and boot id."""
 
     pid: int
     started: int
@@ -43,18 +45,18 @@ class Identity:
 
     @classmethod
     def parse(cls, record: Mapping[str, Any]) -> Optional[Identity]:
-        """Of what `record()` made; None for anything else."""
+        """Read what `record` has written. Returns None for anything else."""
         pid, started, boot = (record.get(key) for key in ("pid", "started", "boot"))
         if isinstance(pid, int) and isinstance(started, int) and isinstance(boot, str):
             return cls(pid, started, boot)
         return None
 
     def record(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The process as a JSON object: pid, start time, boot id."""
         return {"pid": self.pid, "started": self.started, "boot": self.boot}
 
     def lives(self) -> bool:
-        """Whether it is there, and neither a zombie nor another of the same number."""
+        """Whether the process runs: not as a zombie, and not another one of the same pid."""
         found = procfs.stat(self.pid)
         return (
             found is not None
@@ -64,7 +66,7 @@ class Identity:
         )
 
     def send(self, number: int) -> None:
-        """A signal to it and to nobody else (E6)."""
+        """Send a signal to this process and never to another one of the same pid (E6)."""
         with contextlib.suppress(ProcessLookupError):
             try:
                 descriptor = os.pidfd_open(self.pid)
@@ -82,7 +84,7 @@ class Identity:
 
 
 def boot_id() -> str:
-    """Another one after each restart of the machine."""
+    """The id of the machine's present boot; empty if the system does not tell."""
     try:
         return BOOT_ID_FILE.read_text("ascii").strip()
     except OSError:
@@ -90,35 +92,35 @@ def boot_id() -> str:
 
 
 def identify(pid: int) -> Optional[Identity]:
-    """None when there is no such process."""
+    """The identity of a running process. Returns None if there is none of that pid."""
     found = procfs.stat(pid)
     if found is None or found.state in "ZX":
         return None
     return Identity(pid, found.started, boot_id())
 
 
-def find(place: Place, hub: str, instance: str) -> Optional[Identity]:
-    """The instance's living agent: the one on record, or whoever carries its mark."""
-    recorded = Identity.parse(read_json(place.instance(instance) / RECORD))
+def find(directories: Directories, hub: str, instance: str) -> Optional[Identity]:
+    """The instance's running agent: the recorded process, or else one that carries its mark."""
+    recorded = Identity.parse(read_json(directories.instance(instance) / RECORD))
     if recorded is not None and recorded.lives():
         return recorded
     found = of_instance(hub, instance)
     return found[0] if found else None
 
 
-def marked(place: Place, hub: str) -> Iterator[tuple[Mark, Identity]]:
-    """Every agent on this machine that carries the hub's mark, whoever's process it is."""
-    del place  # also those whose directory is another's
+def marked(directories: Directories, hub: str) -> Iterator[tuple[Mark, Identity]]:
+    """Every agent on this machine that carries the hub's mark, of any user."""
+    del directories  # also those whose directory is another's
     yield from _marked(hub)
 
 
-def registered(_place: Place, _hub: str) -> tuple[Mark, ...]:
-    """What is set up to start agents, whether it does or not: here, units go with their agents."""
+def registered(_directories: Directories, _hub: str) -> tuple[Mark, ...]:
+    """What would start agents: nothing here, for units go with their agents."""
     return ()
 
 
 def _marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
-    wanted = os.fsencode(f"\0{MARK_OPTION}\0{hub}:")
+    wanted = os.fsencode(f"\0{OPTION}\0{hub}:")
     for pid in procfs.all_pids():
         try:
             with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
@@ -126,40 +128,45 @@ def _marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
         except OSError:
             continue
         if wanted in arguments:
-            mark = _mark_in(arguments.split(b"\0"))
+            mark = Mark.of_arguments(os.fsdecode(arguments).split("\0"))
             identity = identify(pid)
             if mark is not None and identity is not None:
                 yield mark, identity
 
 
 def of_instance(hub: str, instance: str) -> list[Identity]:
-    """The living agents of one instance: one at most, if nothing went wrong."""
+    """The running agents of one instance: one at most, if nothing went wrong."""
     return [identity for mark, identity in _marked(hub) if mark.instance == instance]
 
 
 def start(wanted: Start) -> Identity:
-    """Start an agent that outlives the login, and put it on record. Raises OSError."""
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    argv = [sys.executable, "-I", "-S", str(wanted.program), "run"]
-    argv += ["--config", str(wanted.directory / "agent.json"), MARK_OPTION, str(wanted.mark)]
+    """Start an agent that outlives the caller, and write its record. Raises OSError.
+
+    Without a unit the agent is the caller's child: a caller that lives on must reap it.
+    """
+    config = str(wanted.directory / "agent.json")
+    argv = [*wanted.program.argv, "run", "--config", config, *wanted.mark.arguments()]
     launch = systemd.Launch(
         name=f"hostler-{wanted.mark.instance.lower()}",
         argv=argv,
         directory=wanted.directory,
         log=wanted.directory / LOG,
-        environment={**inherited, **wanted.environment},
+        environment={**_inherited(), **wanted.environment},
     )
-    pid = systemd.start(launch) or _detach(launch)
+    unit = None if wanted.way == DETACHED else systemd.start(launch)
+    pid = unit or _detach(launch)
     identity = identify(pid)
     if identity is None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
         raise ChildProcessError(0, "it ended at once", str(launch.log))
-    write_private(wanted.directory / RECORD, json.dumps(identity.record()))
+    write_private(wanted.directory / RECORD, json.dumps(identity.record()), sync=False)
     return identity
 
 
-def end_instance(place: Place, mark: Mark, ending: Ending) -> None:
-    """Its agent and all that its jobs have started are gone; raises HostError."""
-    del place  # wherever it has its directory
+def end_instance(directories: Directories, mark: Mark, ending: Ending) -> None:
+    """End an instance's agent and all that its jobs have started. Raises HostError."""
+    del directories  # wherever it has its directory
     agents = of_instance(mark.hub, mark.instance)
     _may_signal(agents)
     left, clean = end(agents, ending.grace_s)
@@ -167,19 +174,19 @@ def end_instance(place: Place, mark: Mark, ending: Ending) -> None:
         pids = ", ".join(str(each.pid) for each in left)
         raise HostError(SURVIVES, f"agent {pids} survives SIGKILL")
     if not (agents and clean):  # an agent that ends by itself takes its jobs with it
-        _sweep(mark.instance, ending.containment)
+        _sweep(mark.instance, ending.program, ending.containment)
 
 
 def evidence() -> dict[str, str]:
-    """What the machine can say."""
+    """The machine's processes, as text."""
     found = procfs.all_processes()
     lines = (f"{each.pid} {each.parent} {each.state} {each.name}" for each in found)
     return {"processes": "\n".join(("pid parent state name", *lines))}
 
 
-def uses(place: Place, program: Path) -> bool:
-    """Whether some process has been started with it."""
-    del place
+def uses(directories: Directories, program: Path) -> bool:
+    """Whether a process runs that has `program` among its arguments."""
+    del directories
     wanted = os.fsencode(str(program))
     for pid in procfs.all_pids():
         with contextlib.suppress(OSError):
@@ -189,8 +196,10 @@ def uses(place: Place, program: Path) -> bool:
 
 
 def end(agents: Sequence[Identity], grace_s: float) -> tuple[list[Identity], bool]:
-    """SIGQUIT (kill the jobs, go), then SIGKILL: those that survive both, and whether all of them
-    went by themselves."""
+    """Send SIGQUIT (kill the jobs, then exit), and SIGKILL to those that do not exit in time.
+
+    Returns the agents that survive both, and whether all exited by themselves.
+    """
     for agent in agents:
         agent.send(signal.SIGQUIT)
     stubborn = await_end(agents, grace_s)
@@ -200,7 +209,7 @@ def end(agents: Sequence[Identity], grace_s: float) -> tuple[list[Identity], boo
 
 
 def await_end(agents: Sequence[Identity], deadline_s: float) -> list[Identity]:
-    """Those that are still there after so long."""
+    """Wait until the agents have exited. Returns those that have not by the deadline."""
     deadline = PollDeadline(deadline_s)
     alive = [agent for agent in agents if agent.lives()]
     while alive and not deadline.passed:
@@ -209,16 +218,10 @@ def await_end(agents: Sequence[Identity], deadline_s: float) -> list[Identity]:
     return alive
 
 
-def _mark_in(arguments: Sequence[bytes]) -> Optional[Mark]:
-    text = arguments[arguments.index(MARK_OPTION.encode()) + 1].decode("ascii", "replace")
-    hub, _, rest = text.partition(":")
-    instance, _, epoch = rest.partition(":")
-    return Mark(hub, instance, int(epoch)) if epoch.isdigit() else None
-
-
 def _detach(launch: systemd.Launch) -> int:
-    """A session of its own, nothing of the login's held open; init adopts it when we end."""
-    with open(launch.log, "ab") as log:
+    """Start an agent in a session of its own that holds nothing of the caller's open."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(launch.log, flags, 0o600), "ab") as log:
         process = subprocess.Popen(
             launch.argv,
             stdin=subprocess.DEVNULL,
@@ -234,7 +237,7 @@ def _detach(launch: systemd.Launch) -> int:
     with contextlib.suppress(OSError):
         while process.poll() is None and not cmdline.read_bytes():
             time.sleep(0.0002)
-    # Ours to reap no more: we end now, and init takes it over.
+    # Popen must not wait for it: the caller of `start` reaps it, or init does when we have ended.
     process.returncode = 0 if process.returncode is None else process.returncode
     return process.pid
 
@@ -249,16 +252,20 @@ def _may_signal(agents: list[Identity]) -> None:
             raise HostError(NOT_PERMITTED, f"agent {agent.pid} runs as another user (uid {owner})")
 
 
-def _sweep(instance: str, containment: str) -> None:
-    """Let the agent's own code, with all it imports, clear what a killed agent's jobs left."""
-    argv = [sys.executable, "-I", "-S", sys.argv[0], "sweep", "--name", instance]
-    argv += ["--containment", containment]
+def _inherited() -> dict[str, str]:
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
+def _sweep(instance: str, program: Program, containment: str) -> None:
+    """Run the agent's verb `sweep`, which clears what a killed agent's jobs have left."""
+    argv = [*program.argv, "sweep", "--name", instance, "--containment", containment]
     try:
         done = subprocess.run(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            env=_inherited(),
             timeout=SWEEP_DEADLINE_S,
             check=False,
         )

@@ -35,7 +35,7 @@ _PROPERTIES = (
 
 @dataclass(frozen=True)
 class Launch:
-    """What to start, and where."""
+    """An agent's command line, its unit's name, and where it runs."""
 
     name: str
     argv: Sequence[str]
@@ -45,7 +45,7 @@ class Launch:
 
 
 def start(launch: Launch) -> Optional[int]:
-    """The pid of the agent in a unit of its own; None where no unit can be had."""
+    """Start an agent in a unit of its own. Returns its pid, or None if no unit can be had."""
     scope = _scope()
     if scope is None:
         return None
@@ -66,7 +66,7 @@ def _output(launch: Launch) -> list[str]:
 
 
 def _scope() -> Optional[list[str]]:
-    """Whose manager to ask; None where there is none that would keep the agent."""
+    """The option of the manager to use; None if there is none that would keep the agent."""
     if not RUNNING.is_dir() or shutil.which("systemd-run") is None:
         return None
     if os.geteuid() == 0:
@@ -77,7 +77,7 @@ def _scope() -> Optional[list[str]]:
 
 
 def _run(command: Sequence[str]) -> Optional[str]:
-    """What it printed; None when it failed."""
+    """Run a command and return its output, or None if it fails."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", str(RUN_USER / str(os.geteuid())))
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Private directories, files and locks on Windows; the same names as `posix_files`.
+"""Private directories, files and locks on Windows; the same functions as `posix.files`.
 
 What has just ended may hold its files for a moment longer, and a virus scanner any file: what
 cannot be renamed or removed is tried again for some seconds (E18).
@@ -35,13 +35,18 @@ def make_private(path: Path) -> None:
         raise HostError(NOT_PERMITTED, str(error)) from error
 
 
+def open_own(path: Path) -> int:
+    """A descriptor to read a file. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT)
+
+
 def open_lock(path: Path) -> int:
     """A descriptor of a file that may be locked. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_BINARY | os.O_NOINHERIT)
 
 
 def take(number: int) -> bool:
-    """Whether the lock is ours now, until it is closed."""
+    """Try to take the lock, until its descriptor is closed. Returns whether it was free."""
     os.lseek(number, _LOCKED_BYTE, os.SEEK_SET)
     try:
         msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
@@ -61,7 +66,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def remove_tree(path: Path) -> Optional[str]:
-    """Also of files that a build has made read-only; returns why something stays."""
+    """Remove a directory, also what a build has made read-only. Returns why something is left."""
     longest = f"\\\\?\\{path}"  # builds nest deeper than other paths may be
     try:
         _persist(lambda: shutil.rmtree(longest, onerror=_unlock))

@@ -21,8 +21,9 @@ assert sys.platform == "win32"
 
 from hostler_agent.config import Config, load
 from hostler_agent.errors import ConfigurationError
-from hostler_agent.instances.directories import Place, read_json
-from hostler_agent.instances.launch import LOG, RECORD, Mark
+from hostler_agent.instances.directories import Directories, read_json
+from hostler_agent.instances.launch import LOG, RECORD
+from hostler_agent.instances.mark import Mark
 from hostler_agent.instances.windows import services
 from hostler_agent.instances.windows.processes import ENVIRONMENT, job_name
 from hostler_agent.jobs.windows.job_object import JobObject
@@ -83,9 +84,9 @@ def _enter(directory: Path, mark: Mark) -> bool:
     if job is None:  # another is quicker
         return False
     record = {"pid": os.getpid(), "started": time.time_ns() // 1_000_000, "boot": ""}
-    write_private(directory / RECORD, json.dumps(record))
+    write_private(directory / RECORD, json.dumps(record), sync=False)
     job.enter()
-    if Place(str(directory.parents[1])).is_gone(mark.instance):
+    if Directories(str(directory.parents[1])).is_gone(mark.instance):
         return False
     os.environ.update(read_json(directory / ENVIRONMENT))
     os.chdir(directory)

@@ -22,7 +22,7 @@ from typing import Any, Callable, Optional
 
 assert sys.platform == "win32"
 
-from hostler_agent.instances.directories import Place, read_json
+from hostler_agent.instances.directories import Directories, read_json
 from hostler_agent.instances.errors import (
     NOT_PERMITTED,
     REQUEST,
@@ -31,14 +31,15 @@ from hostler_agent.instances.errors import (
     HostError,
     of_system,
 )
-from hostler_agent.instances.launch import LOG, RECORD, Ending, Mark, Start
+from hostler_agent.instances.launch import DETACHED, LOG, RECORD, Ending, Start
+from hostler_agent.instances.mark import Mark
 from hostler_agent.instances.windows import programs, services, tasks
 from hostler_agent.jobs.windows.job_object import JobObject
 from hostler_agent.private_files import write_private
 from hostler_agent.win32 import api
 
 ENVIRONMENT = "environment.json"
-WAYS = ("task", "service", "detached")
+WAYS = ("task", "service", DETACHED)
 BEGIN_DEADLINE_S = 20.0
 EVENTS_DEADLINE_S = 5.0
 _PAUSE_S = 0.05
@@ -54,46 +55,46 @@ _SNAPSHOT_PROCESSES = 2
 
 @dataclass(frozen=True)
 class Identity:
-    """A process, for people: what counts is the job it is in."""
+    """A process, for people: an instance is identified by its Job Object."""
 
     pid: int
     started: int
 
     def record(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The process as a JSON object: pid, start time in milliseconds, no boot id."""
         return {"pid": self.pid, "started": self.started, "boot": ""}
 
 
 def job_name(hub: str, instance: str) -> str:
-    """The same in every session of the machine."""
+    """The name of an instance's Job Object, which is the same in every session."""
     return f"Global\\hostler-{hub}-{instance}"
 
 
-def find(place: Place, hub: str, instance: str) -> Optional[Identity]:
-    """The instance's living agent."""
+def find(directories: Directories, hub: str, instance: str) -> Optional[Identity]:
+    """The instance's running agent; None if none of its processes runs."""
     job = _job(hub, instance)
     if job is None:
         return None
     with contextlib.closing(job):
         if not job.account().active:
             return None
-    record = read_json(place.instance(instance) / RECORD)
+    record = read_json(directories.instance(instance) / RECORD)
     return Identity(int(record.get("pid", 0)), int(record.get("started", 0)))
 
 
-def marked(place: Place, hub: str) -> Iterator[tuple[Mark, Identity]]:
+def marked(directories: Directories, hub: str) -> Iterator[tuple[Mark, Identity]]:
     """Every agent of the hub that has its directory here."""
-    for instance in place.known():
-        about = read_json(place.instance(instance) / "mark.json")
+    for instance in directories.known():
+        about = read_json(directories.instance(instance) / "mark.json")
         if about.get("hub") == hub:
-            found = find(place, hub, instance)
+            found = find(directories, hub, instance)
             if found is not None:
                 yield Mark(hub, instance, int(about.get("epoch", 0))), found
 
 
 def start(wanted: Start) -> Identity:
     """Start an agent that outlives the login. Raises OSError or HostError."""
-    write_private(wanted.directory / ENVIRONMENT, json.dumps(dict(wanted.environment)))
+    write_private(wanted.directory / ENVIRONMENT, json.dumps(dict(wanted.environment)), sync=False)
     way = wanted.way or WAYS[0]
     if way not in WAYS:
         raise HostError(REQUEST, f"option 'start' must be one of {', '.join(WAYS)}")
@@ -109,10 +110,10 @@ def start(wanted: Start) -> Identity:
     return found
 
 
-def end_instance(place: Place, mark: Mark, ending: Ending) -> None:
-    """Its agent and all that it has started are gone; raises HostError."""
+def end_instance(directories: Directories, mark: Mark, ending: Ending) -> None:
+    """End an instance's agent and all that it has started. Raises HostError."""
     deadline = time.monotonic() + ending.grace_s
-    if (place.instance(mark.instance) / tasks.DEFINITION).exists():
+    if (directories.instance(mark.instance) / tasks.DEFINITION).exists():
         tasks.remove(mark.instance)
     has_service = services.is_there(mark.instance)
     try:
@@ -125,20 +126,20 @@ def end_instance(place: Place, mark: Mark, ending: Ending) -> None:
         raise of_system(error, "end the instance") from error
 
 
-def registered(place: Place, hub: str) -> Iterator[Mark]:
-    """What is set up to start agents of the hub in that place, whether it does or not."""
-    yield from services.marked(place, hub)
+def registered(directories: Directories, hub: str) -> Iterator[Mark]:
+    """What is set up to start agents of the hub in that directories, whether it does or not."""
+    yield from services.marked(directories, hub)
 
 
 def evidence() -> dict[str, str]:
-    """What the machine can say."""
+    """The machine's processes, and the newest entries of its event log, as texts."""
     lines = (f"{pid} {parent} {name}" for pid, parent, name in _all_processes())
     return {"processes": "\n".join(("pid parent name", *lines)), "event log": _events()}
 
 
-def uses(place: Place, program: Path) -> bool:
+def uses(directories: Directories, program: Path) -> bool:
     """Whether some instance was started with it."""
-    abouts = (read_json(place.instance(each) / "mark.json") for each in place.known())
+    abouts = (read_json(directories.instance(each) / "mark.json") for each in directories.known())
     return any(about.get("program") == str(program) for about in abouts)
 
 
@@ -188,12 +189,12 @@ def _detach(wanted: Start) -> subprocess.Popen[bytes]:
 
 
 def _await(wanted: Start, way: str, why_ended: Callable[[], object]) -> Identity:
-    """`why_ended` says so once it is known not to begin any more."""
-    place = Place(str(wanted.directory.parents[1]))
+    """Wait for the agent's process. `why_ended` returns a reason once it cannot begin any more."""
+    directories = Directories(str(wanted.directory.parents[1]))
     deadline = time.monotonic() + BEGIN_DEADLINE_S
     while True:
         why = why_ended()
-        found = find(place, wanted.mark.hub, wanted.mark.instance)
+        found = find(directories, wanted.mark.hub, wanted.mark.instance)
         if found is not None:
             return found
         if why:
@@ -263,7 +264,7 @@ def _all_processes() -> Iterator[tuple[int, int, str]]:
 
 
 def _events() -> str:
-    """The newest of the system's log: a crash, a full disk, a restart."""
+    """The newest entries of the system's event log: crashes, full disks, restarts."""
     asked = ["wevtutil.exe", "qe", "System", "/c:20", "/rd:true", "/f:text"]
     try:
         status, said = programs.ask(asked, EVENTS_DEADLINE_S)

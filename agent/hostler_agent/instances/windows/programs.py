@@ -1,4 +1,4 @@
-"""Windows' own programs, asked for something."""
+"""Runs programs of Windows."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ assert sys.platform == "win32"
 
 
 def ask(argv: Sequence[str], deadline_s: float) -> tuple[int, str]:
-    """(status, what it said). Raises OSError or subprocess.TimeoutExpired.
+    """Run a program; return (status, output). Raises OSError or subprocess.TimeoutExpired.
 
-    It speaks into a file: a service that is started on its behalf may inherit a pipe, whose end
-    would then be waited for without a deadline.
+    Its output goes into a file: a service that is started on its behalf may inherit a pipe, whose
+    end would then be waited for without a deadline.
     """
     with tempfile.TemporaryFile() as said:
         done = subprocess.run(

@@ -21,9 +21,11 @@ from typing import Optional
 
 assert sys.platform == "win32"
 
-from hostler_agent.instances.directories import Place
+from hostler_agent.instances.directories import Directories
 from hostler_agent.instances.errors import NOT_PERMITTED, SURVIVES, SYSTEM, HostError
-from hostler_agent.instances.launch import MARK_OPTION, Mark, Start
+from hostler_agent.instances.launch import Start
+from hostler_agent.instances.mark import OPTION as MARK_OPTION
+from hostler_agent.instances.mark import Mark
 from hostler_agent.instances.windows import programs
 from hostler_agent.service import manager
 from hostler_agent.win32 import api
@@ -55,7 +57,7 @@ def start(wanted: Start, arguments: Sequence[str]) -> None:
 
 
 def ended(instance: str) -> Optional[str]:
-    """Why it does not run, or None while it does."""
+    """Why the service does not run; None while it does."""
     service = manager.find(name_of(instance), to_change=False)
     if service is None:
         return "the service is gone"
@@ -76,7 +78,7 @@ def is_there(instance: str) -> bool:
 
 
 def forbid(instance: str) -> None:
-    """It starts nothing any more. One that is not there is no error. Raises OSError."""
+    """Delete the service, which starts nothing any more. Raises OSError, not for a missing one."""
     service = manager.find(name_of(instance))
     if service is not None:
         with contextlib.closing(service):
@@ -84,7 +86,7 @@ def forbid(instance: str) -> None:
 
 
 def await_gone(instance: str, deadline: float) -> None:
-    """After its processes are. Raises OSError or HostError."""
+    """Wait until the service is deleted. Raises OSError or HostError."""
     while True:
         service = manager.find(name_of(instance), to_change=False)
         if service is None:
@@ -97,26 +99,26 @@ def await_gone(instance: str, deadline: float) -> None:
         time.sleep(_PAUSE_S)
 
 
-def marked(place: Place, hub: str) -> Iterator[Mark]:
-    """Those of the hub whose agents' directories are in that place, with or without one."""
+def marked(directories: Directories, hub: str) -> Iterator[Mark]:
+    """Those of the hub whose agents' directories are in these directories, with or without one."""
     with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _SERVICES) as services:
         for name in _names(services):
             with contextlib.suppress(OSError), winreg.OpenKey(services, name) as service:
                 command = str(winreg.QueryValueEx(service, "ImagePath")[0])
                 found = _MARK.search(command)
                 mark = Mark.parse(found[2]) if found else None
-                if found and mark and mark.hub == hub and _is_in(place, Path(found[1])):
+                if found and mark and mark.hub == hub and _is_in(directories, Path(found[1])):
                     yield mark
 
 
 def _names(services: winreg.HKEYType) -> list[str]:
-    """Of services that may be ours."""
+    """The names of services that may be agents'."""
     names = (winreg.EnumKey(services, number) for number in range(winreg.QueryInfoKey(services)[0]))
     return [name for name in names if _NAME.fullmatch(name)]
 
 
-def _is_in(place: Place, directory: Path) -> bool:
-    return str(directory.parent).lower() == str(place.instances).lower()
+def _is_in(directories: Directories, directory: Path) -> bool:
+    return str(directory.parent).lower() == str(directories.instances).lower()
 
 
 def _definition(wanted: Start, arguments: Sequence[str]) -> manager.Definition:
@@ -154,11 +156,11 @@ def _refused(what: str, error: OSError) -> HostError:
 
 
 def _grant(wanted: Start) -> None:
-    """The account may read the agent, and do what it likes in the instance's directory."""
+    """Let the service's account read the agent, and change the instance's directory."""
     instances = wanted.directory.parent
-    for path in (instances.parent, instances, wanted.program.parent):
+    for path in (instances.parent, instances, wanted.program.path.parent):
         _icacls(path, "(RX)")
-    _icacls(wanted.program, "(OI)(CI)(RX)")
+    _icacls(wanted.program.path, "(OI)(CI)(RX)")
     _icacls(instances / f"{wanted.mark.instance}.lock", "(R)")
     _icacls(wanted.directory, "(OI)(CI)(M)", "/T")
 

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 assert sys.platform == "win32"
 
 from hostler_agent.instances.errors import SYSTEM, HostError
-from hostler_agent.instances.launch import MARK_OPTION, Start
+from hostler_agent.instances.launch import Start
 from hostler_agent.instances.windows import programs
 
 FOLDER = "Hostler"
@@ -28,9 +28,9 @@ _PRIORITY = 5
 
 
 def arguments(wanted: Start) -> list[str]:
-    """What the Python of the machine is given; neither the token nor its place is in it."""
-    launch = ["host", "launch", str(wanted.directory), MARK_OPTION, str(wanted.mark)]
-    return ["-I", "-S", str(wanted.program), *launch]
+    """Python's arguments to launch the agent. They do not contain the token."""
+    launch = ["host", "launch", str(wanted.directory), *wanted.mark.arguments()]
+    return ["-I", "-S", str(wanted.program.path), *launch]
 
 
 def name_of(instance: str) -> str:
@@ -38,7 +38,7 @@ def name_of(instance: str) -> str:
 
 
 def definition(wanted: Start, python: str, user: str) -> str:
-    """The task, as XML; its root says which namespace."""
+    """The definition of the task, as XML."""
     given = escape(subprocess.list2cmdline(arguments(wanted)))
     return f"""<?xml version="1.0" encoding="UTF-16"?>
 <Task version="1.2" xmlns="{_NAMESPACE}">
@@ -82,7 +82,7 @@ def start(wanted: Start, user: str) -> None:
 
 
 def remove(instance: str) -> None:
-    """It starts nothing any more. One that is not there is no error."""
+    """Delete the task, which starts nothing any more. A missing one is no error."""
     for verb in (("/End",), ("/Delete", "/F")):
         _call([verb[0], "/TN", name_of(instance), *verb[1:]])
 

@@ -1,23 +1,25 @@
-"""What the driver asks a daemon about containers. These block: ``Daemon.ask`` runs them."""
+"""The driver's calls about containers. They block: ``Daemon.ask`` runs them in a thread."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hostler_hub.drivers.contract import InstanceRef, OptionsRefused, Owned, ProviderFailed
+from hostler_hub.drivers.contract import Owned
 from hostler_hub.drivers.docker import labels, payload, status
 from hostler_hub.drivers.docker.daemon import Endpoint
+from hostler_hub.drivers.docker.handle import DockerHandle
 from hostler_hub.drivers.docker.plan import Plan
 from hostler_hub.drivers.docker.user import owner_of
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 
 if TYPE_CHECKING:
     from docker import APIClient
 
 
 def make(client: APIClient, plan: Plan) -> str:
-    """The new container's id."""
+    """Make a container and return its id."""
     from docker.errors import DockerException  # noqa: PLC0415 - the SDK comes with the first call
 
     try:
@@ -31,7 +33,7 @@ def adopt(client: APIClient, plan: Plan) -> str:
     """The id of the container that an earlier call made under this name (409, G1)."""
     seen = client.inspect_container(plan.name)
     carried = seen["Config"]["Labels"] or {}
-    if any(carried.get(key) != plan.create["labels"][key] for key in labels.KEYS):
+    if labels.mark_of(carried) != labels.mark_of(plan.create["labels"]):
         raise ProviderFailed(f"docker: the name {plan.name} is taken by another's container")
     return str(seen["Id"])
 
@@ -39,7 +41,7 @@ def adopt(client: APIClient, plan: Plan) -> str:
 def start(
     client: APIClient, seen: Mapping[str, Any], plan: Plan, files: Sequence[payload.File], user: str
 ) -> None:
-    """Join the networks, put the files in, and let it run."""
+    """Connect a container to its networks, copy the files into it, and start it."""
     container = seen["Id"]
     joined = seen["NetworkSettings"]["Networks"]
     for network in plan.further_networks:
@@ -50,11 +52,11 @@ def start(
     client.start(container)
 
 
-def find(client: APIClient, hub: str, ref: InstanceRef) -> str | None:
-    """The id that the handle says, or else of what carries the mark."""
-    if ref.handle is not None and ref.handle.get("container"):
-        return str(ref.handle["container"])
-    found = marked(client, hub, ref.instance)
+def find(client: APIClient, hub: str, instance: str, handle: DockerHandle | None) -> str | None:
+    """The id of the handle's container, or else of one that carries the instance's mark."""
+    if handle is not None and handle.container:
+        return handle.container
+    found = marked(client, hub, instance)
     return found[0] if found else None
 
 
@@ -65,7 +67,7 @@ def marked(client: APIClient, hub: str, instance: str) -> list[str]:
 
 
 def end(client: APIClient, container: str, grace_s: int) -> None:
-    """Ask it to go, kill it after the grace, remove it with its volumes."""
+    """Stop the container, kill it after the grace, and remove it with its volumes."""
     from docker.errors import APIError, NotFound  # noqa: PLC0415 - as above
 
     try:
@@ -84,19 +86,21 @@ def end(client: APIClient, container: str, grace_s: int) -> None:
 
 
 def await_removal(client: APIClient, container: str, deadline_s: int) -> None:
-    """Blocks while the daemon is still removing it."""
+    """Wait until the daemon has removed the container."""
     from docker.errors import NotFound  # noqa: PLC0415 - as above
 
     with contextlib.suppress(NotFound):
         client.wait(container, timeout=deadline_s, condition="removed")
 
 
-def remove_volumes(client: APIClient, hub: str, ref: InstanceRef) -> None:
-    """What a removal that was cut short has left: volumes with our mark, or in the handle."""
+def remove_volumes(client: APIClient, hub: str, instance: str, handle: DockerHandle | None) -> None:
+    """Remove what a removal that was cut short has left: volumes with the instance's mark, and
+    those of the handle.
+    """
     from docker.errors import NotFound  # noqa: PLC0415 - as above
 
-    listed = client.volumes(filters=labels.of_instance(hub, ref.instance))["Volumes"] or []
-    recorded: Iterable[str] = (ref.handle or {}).get("volumes", ())
+    listed = client.volumes(filters=labels.of_instance(hub, instance))["Volumes"] or []
+    recorded = handle.volumes if handle is not None else ()
     for name in {*recorded, *(each["Name"] for each in listed)}:
         with contextlib.suppress(NotFound):
             client.remove_volume(name)
@@ -110,7 +114,7 @@ def owned(client: APIClient, endpoint: Endpoint, hub: str) -> list[Owned]:
     left = [
         _left_behind(endpoint, each)
         for each in listed
-        if each["Labels"].get(labels.INSTANCE, "") not in known
+        if labels.mark_of(each["Labels"]).instance not in known
     ]
     return [*containers, *left]
 
@@ -124,18 +128,18 @@ def _containers(client: APIClient, endpoint: Endpoint, hub: str) -> Iterator[Own
 
 def _left_behind(endpoint: Endpoint, volume: Mapping[str, Any]) -> Owned:
     name = volume["Name"]
-    handle = {
-        "version": status.HANDLE_VERSION,
-        **endpoint.record(),
-        "container": "",
-        "name": name,
-        "volumes": [name],
-    }
+    handle = DockerHandle(
+        docker_host=endpoint.docker_host,
+        tls=endpoint.tls,
+        container="",
+        name=name,
+        volumes=(name,),
+    )
     return _owned(volume["Labels"], handle, f"volume {name[:12]}", status.created_at(volume))
 
 
 def _owned(
-    carried: Mapping[str, str], handle: Mapping[str, Any], name: str, created_at: float | None
+    carried: Mapping[str, str], handle: DockerHandle, name: str, created_at: float | None
 ) -> Owned:
-    instance, worker = carried.get(labels.INSTANCE, ""), carried.get(labels.WORKER, "")
-    return Owned(instance, labels.epoch_of(carried), handle, worker, name, created_at)
+    mark = labels.mark_of(carried)
+    return Owned(mark.instance, mark.epoch, handle.dump(), mark.worker, name, created_at)

@@ -12,14 +12,16 @@ import asyncio
 import contextlib
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.docker import hints
+from hostler_hub.drivers.docker.errors import Conflict, NoAnswer, NotThere
+from hostler_hub.drivers.docker.handle import DockerHandle
 from hostler_hub.drivers.docker.options import DockerOptions, Tls
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.runtime import private_files
 from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.secrets import Secrets
@@ -34,18 +36,6 @@ T = TypeVar("T")
 THREADS = 16
 
 
-class NotThere(ProviderFailed):
-    """The daemon knows no such object: positive evidence, unlike every other failure."""
-
-
-class Conflict(ProviderFailed):
-    """The name is taken, or the object is in the midst of something else."""
-
-
-class NoAnswer(ProviderFailed):
-    """The daemon did not answer; what it was asked may be done all the same."""
-
-
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a daemon listens and how it is trusted; comparable, so that each has one client."""
@@ -54,22 +44,13 @@ class Endpoint:
     tls: Tls | None = None
 
     @classmethod
-    def of(cls, options: DockerOptions) -> Endpoint:
-        return cls(options.docker_host, options.tls)
-
-    @classmethod
-    def recall(cls, handle: Mapping[str, Any]) -> Endpoint:
-        tls = handle.get("tls")
-        return cls(handle["docker_host"], None if tls is None else Tls.model_validate(tls))
-
-    def record(self) -> dict[str, Any]:
-        """For a handle: the references, never the secrets."""
-        tls = None if self.tls is None else self.tls.model_dump(exclude_none=True)
-        return {"docker_host": self.docker_host, "tls": tls}
+    def of(cls, known: DockerOptions | DockerHandle) -> Endpoint:
+        """The daemon that options or a handle name."""
+        return cls(known.docker_host, known.tls)
 
 
 class Daemon:
-    """The client of one endpoint, connected when it is first asked something."""
+    """The client of one endpoint, connected with the first call."""
 
     call_s: ClassVar[float] = 60.0  # a loaded daemon takes its time, a frozen one for ever
 
@@ -97,14 +78,14 @@ class Daemon:
             raise NoAnswer(text) from None
 
     def close(self) -> None:
-        """Let go of the connections; calls under way are on their own."""
-        self._part()
+        """Close the connections. Calls under way go on in their threads."""
+        self._disconnect()
         if self._files is not None:
             self._files.cleanup()
             self._files = None
 
-    def _part(self) -> None:
-        """Those that wait for an answer keep their connection until they have it."""
+    def _disconnect(self) -> None:
+        """Drop the client. Calls under way keep their connection until they are answered."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
@@ -125,7 +106,7 @@ class Daemon:
         def work() -> None:
             result, failure = None, None
             try:
-                with self._translated():
+                with self._translate_errors():
                     result = question(self._connected())
             except Exception as error:  # noqa: BLE001 - the thread's boundary: the asker raises it
                 failure = error
@@ -160,7 +141,7 @@ class Daemon:
         return client
 
     def _tls(self) -> TLSConfig | None:
-        """requests wants files, and opens them again for each connection."""
+        """The TLS settings. requests takes certificates as files, opened for each connection."""
         from docker.tls import TLSConfig  # noqa: PLC0415 - see above
 
         tls = self.endpoint.tls
@@ -179,8 +160,8 @@ class Daemon:
         )
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        """The SDK's errors as ours, in the daemon's own words."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise the SDK's errors as this package's, with the daemon's own words."""
         from docker.errors import APIError, DockerException, TLSParameterError  # noqa: PLC0415
         from requests.exceptions import RequestException  # noqa: PLC0415
 
@@ -192,11 +173,9 @@ class Daemon:
         except (SecretRefused, TLSParameterError) as error:
             raise OptionsRefused(f"docker: driver_options.tls: {error}") from error
         except (RequestException, DockerException, OSError) as error:
-            self._part()  # another daemon, or another version of it, may come back
-            words = _innermost(error)
-            raise NoAnswer(
-                f"docker: no answer from {where}: {words}{_what_to_do(words)}"
-            ) from error
+            self._disconnect()  # another daemon, or another version of it, may come back
+            words = _innermost_words(error)
+            raise NoAnswer(f"docker: no answer from {where}: {words}{_hint(words)}") from error
 
 
 _NOT_REACHED = (
@@ -215,12 +194,14 @@ def _refusal(where: str, error: APIError) -> ProviderFailed | OptionsRefused:
     return kinds.get(error.status_code, ProviderFailed)(text)
 
 
-def _what_to_do(words: str) -> str:
+def _hint(words: str) -> str:
     return _NOT_TRUSTED if "SSL" in words or "certificate" in words else _NOT_REACHED
 
 
-def _innermost(error: BaseException) -> str:
-    """The SDK wraps requests' error, that urllib3's, that the system's: people want the last."""
+def _innermost_words(error: BaseException) -> str:
+    """The text of the innermost error: the SDK wraps requests' error, that urllib3's, that the
+    system's.
+    """
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
     return str(error) or type(error).__name__

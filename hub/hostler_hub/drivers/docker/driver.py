@@ -1,10 +1,12 @@
-"""The driver itself: the contract's calls as questions to a daemon."""
+"""The driver itself: the contract's calls, made of calls to a daemon."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import ValidationError
 
 from hostler_hub.drivers.contract import (
     Capabilities,
@@ -13,15 +15,16 @@ from hostler_hub.drivers.contract import (
     Inspection,
     InstanceRef,
     InstanceSpec,
-    OptionsRefused,
     Owned,
-    ProviderFailed,
 )
 from hostler_hub.drivers.docker import containers, hub_route, payload, privileges, status
 from hostler_hub.drivers.docker import plan as plans
-from hostler_hub.drivers.docker.daemon import Conflict, Daemon, Endpoint, NoAnswer, NotThere
+from hostler_hub.drivers.docker.daemon import Daemon, Endpoint
+from hostler_hub.drivers.docker.errors import Conflict, NoAnswer, NotThere
+from hostler_hub.drivers.docker.handle import DockerHandle
 from hostler_hub.drivers.docker.images import Images
 from hostler_hub.drivers.docker.options import DockerOptions
+from hostler_hub.drivers.errors import DriverError, OptionsRefused, ProviderFailed
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.errors import SecretRefused
 
@@ -50,19 +53,19 @@ class DockerDriver:
         self._images = Images(environment.directory / "contexts", environment.secrets)
         self._daemons: dict[Endpoint, Daemon] = {}
         self._unanswered: set[str] = set()
-        # Instances of which no daemon was told: there is nothing to end, also where nobody answers.
-        # A new process does not know, and asks the daemon.
-        self._untold: set[str] = set()
+        # Instances of which nothing was sent: there is nothing to end, also where nobody answers. A
+        # new process does not know, and asks the daemon.
+        self._unsent: set[str] = set()
 
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
-        options = DockerOptions.model_validate(dict(spec.options))
-        self._untold.add(spec.instance)
-        privileges.check(options, self._environment.grants)
-        way = hub_route.choose(options, self._environment)
-        files = self._files(spec, options, way)
+        options = DockerOptions.of(spec.options)
+        self._unsent.add(spec.instance)
+        privileges.check(options, self._environment.allowed_privileges)
+        route = hub_route.choose(options, self._environment)
+        files = self._files(spec, options, route)
         daemon = self._daemon(Endpoint.of(options))
         image = await self._images.ensure(daemon, options)
-        plan = plans.container(self._environment.hub, spec, options, image.name, way)
+        plan = plans.container(self._environment.hub, spec, options, image.name, route)
         container = await self._made(daemon, spec.instance, plan)
         seen = await daemon.ask(lambda client: client.inspect_container(container))
         if seen["State"]["Status"] == "created":
@@ -70,69 +73,75 @@ class DockerDriver:
             await daemon.ask(
                 lambda client: containers.start(client, seen, plan, files, user), START_S
             )
-        return status.handle(daemon.endpoint, seen)
+        return status.handle(daemon.endpoint, seen).dump()
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
-        if ref.instance in self._untold:
-            return Inspection(Presence.GONE, "docker: no daemon was told of it")
-        daemon = self._daemon_of(ref)
+        if ref.instance in self._unsent:
+            return Inspection(Presence.GONE, "docker: nothing was sent to a daemon")
+        handle = _handle_of(ref)
+        daemon = self._daemon_of(ref, handle)
         try:
-            return await daemon.ask(lambda client: self._look(client, daemon.endpoint, ref))
+            return await daemon.ask(
+                lambda client: self._inspect(client, daemon.endpoint, ref.instance, handle)
+            )
         except NotThere:
             return Inspection(Presence.GONE, "docker: the container is not there any more")
 
     async def destroy(self, ref: InstanceRef) -> None:
-        """SIGQUIT (kill the jobs, go), SIGKILL after ``stop_timeout_s``, then remove."""
-        if ref.instance in self._untold:
-            self._untold.discard(ref.instance)
+        """Stop the container by SIGQUIT, by SIGKILL after ``stop_timeout_s``, and remove it."""
+        if ref.instance in self._unsent:
+            self._unsent.discard(ref.instance)
             return
-        daemon = self._daemon_of(ref)
+        handle = _handle_of(ref)
+        daemon = self._daemon_of(ref, handle)
         hub, instance = self._environment.hub, ref.instance
         found = await daemon.ask(lambda client: containers.marked(client, hub, instance))
         if not found and instance in self._unanswered:
             await asyncio.sleep(SECOND_LOOK_S)
             found = await daemon.ask(lambda client: containers.marked(client, hub, instance))
+        options = _options_of(ref)
+        grace_s = GRACE_S if options is None else options.stop_timeout_s
         for container in found:
-            await self._end(daemon, container, ref.options.get("stop_timeout_s", GRACE_S))
-        await daemon.ask(lambda client: containers.remove_volumes(client, hub, ref))
+            await self._end(daemon, container, grace_s)
+        await daemon.ask(lambda client: containers.remove_volumes(client, hub, instance, handle))
         self._unanswered.discard(instance)
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
-        endpoints = {Endpoint.of(DockerOptions.model_validate(dict(each))) for each in places}
+        endpoints = {Endpoint.of(DockerOptions.of(each)) for each in places}
         lists = await asyncio.gather(*(self._owned_at(endpoint) for endpoint in endpoints))
         return [owned for listed in lists for owned in listed]
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
-        """Witness: the container's log, its state and its processes."""
-        if ref.instance in self._untold:
+        """The container's log, state and processes."""
+        if ref.instance in self._unsent:
             return {}
-        hub = self._environment.hub
+        hub, handle = self._environment.hub, _handle_of(ref)
 
-        def testify(client: APIClient) -> dict[str, str]:
-            found = containers.find(client, hub, ref)
+        def collect(client: APIClient) -> dict[str, str]:
+            found = containers.find(client, hub, ref.instance, handle)
             return {} if found is None else status.evidence(client, found)
 
-        return await self._daemon_of(ref).ask(testify)
+        return await self._daemon_of(ref, handle).ask(collect)
 
     async def aclose(self) -> None:
-        """Containers outlive the hub."""
+        """Close the connections; containers outlive the hub."""
         for daemon in self._daemons.values():
             daemon.close()
         self._daemons.clear()
 
-    # --- inside --------------------------------------------------------------------------------
+    # --- calls to a daemon ----------------------------------------------------------------------
 
     def _files(
-        self, spec: InstanceSpec, options: DockerOptions, way: hub_route.Reach
+        self, spec: InstanceSpec, options: DockerOptions, route: hub_route.HubRoute
     ) -> list[payload.File]:
-        authorities = None if way.socket is not None else self._authorities(options)
-        files = payload.agent_files(spec, options, way, authorities)
+        authorities = None if route.socket is not None else self._authorities(options)
+        files = payload.agent_files(spec, options, route, authorities)
         if options.command is None:
             files.append(payload.File(payload.ARCHIVE, self._archive(), 0o644))
         return files
 
     def _authorities(self, options: DockerOptions) -> str | None:
-        """What the agent is to trust for wss://, where that is not the image's own."""
+        """The authorities (PEM) that the agent trusts for wss://. None: those of the image."""
         if options.hub_ca is None:
             known = self._environment.ca_file
             return None if known is None else known.read_text()
@@ -148,8 +157,8 @@ class DockerDriver:
         return archive.path.read_bytes()
 
     async def _made(self, daemon: Daemon, instance: str, plan: plans.Plan) -> str:
-        """The id of a new container, or of the one that an earlier call made."""
-        self._untold.discard(instance)
+        """Make the container, or find the one that an earlier call made; return its id."""
+        self._unsent.discard(instance)
         self._unanswered.add(instance)  # until we know better, also when we are cancelled
         try:
             made = await daemon.ask(lambda client: containers.make(client, plan))
@@ -163,19 +172,20 @@ class DockerDriver:
         self._unanswered.discard(instance)
         return made
 
-    def _look(self, client: APIClient, endpoint: Endpoint, ref: InstanceRef) -> Inspection:
-        found = containers.find(client, self._environment.hub, ref)
+    def _inspect(
+        self, client: APIClient, endpoint: Endpoint, instance: str, handle: DockerHandle | None
+    ) -> Inspection:
+        found = containers.find(client, self._environment.hub, instance, handle)
         if found is None:
             return Inspection(Presence.GONE, "docker: no container carries the mark")
         seen = client.inspect_container(found)
-        presence, account = status.presence(seen), status.account(seen)
+        presence, words = status.presence(seen), status.describe(seen)
         if presence is Presence.GONE:
-            words = status.last_words(client, found)
-            account += f"; its last words: {words or 'none'}"
-        return Inspection(presence, f"docker: {account}", status.handle(endpoint, seen))
+            words += f"; its last words: {status.last_words(client, found) or 'none'}"
+        return Inspection(presence, f"docker: {words}", status.handle(endpoint, seen).dump())
 
     async def _end(self, daemon: Daemon, container: str, grace_s: float) -> None:
-        """V3: it is gone when the daemon says that it has no such container."""
+        """End a container. It is gone when the daemon says that it has no such container (V3)."""
         whole_s = max(1, round(grace_s))
         deadline_s = whole_s + 2 * REMOVAL_S
         await daemon.ask(lambda client: containers.end(client, container, whole_s), deadline_s)
@@ -201,10 +211,29 @@ class DockerDriver:
             self._daemons[endpoint] = Daemon(endpoint, self._environment.secrets)
         return self._daemons[endpoint]
 
-    def _daemon_of(self, ref: InstanceRef) -> Daemon:
-        """The handle knows where the container is; of that place, options may know newer keys."""
-        if ref.handle is not None:
-            there = Endpoint.recall(ref.handle)
-            if there.docker_host != ref.options.get("docker_host") or not ref.options.get("tls"):
-                return self._daemon(there)
-        return self._daemon(Endpoint.of(DockerOptions.model_validate(dict(ref.options))))
+    def _daemon_of(self, ref: InstanceRef, handle: DockerHandle | None) -> Daemon:
+        """The daemon of an instance: its handle's, with the options' certificates if they are for
+        the same daemon.
+        """
+        options = _options_of(ref)
+        if handle is None:
+            if options is None:
+                text = f"docker: instance {ref.instance}: neither valid options nor a handle"
+                raise DriverError(text)
+            return self._daemon(Endpoint.of(options))
+        if options is not None and options.tls and options.docker_host == handle.docker_host:
+            return self._daemon(Endpoint.of(options))
+        return self._daemon(Endpoint.of(handle))
+
+
+def _handle_of(ref: InstanceRef) -> DockerHandle | None:
+    """The instance's handle, read. Raises HandleRefused."""
+    return None if ref.handle is None else DockerHandle.parse(ref.handle, ref.instance)
+
+
+def _options_of(ref: InstanceRef) -> DockerOptions | None:
+    """The definition's options; None if there is none, or if they are valid no more."""
+    try:
+        return DockerOptions.of(ref.options) if ref.options else None
+    except ValidationError:
+        return None

@@ -34,7 +34,7 @@ _TABLE = tuple((re.compile(words, re.IGNORECASE), hint) for words, hint in _HINT
 
 
 def with_hint(text: str) -> str:
-    """The text, and after it what to do, where that is known."""
+    """The text of a refusal, followed by what to do where that is known."""
     for words, hint in _TABLE:
         if words.search(text):
             return f"{text}; {hint}"

@@ -12,32 +12,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hostler_hub.drivers.contract import Environment, OptionsRefused
+from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.docker.options import DockerOptions
+from hostler_hub.drivers.errors import OptionsRefused
 
 MOUNT = "/run/hostler"
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """``directory`` is mounted at MOUNT, and the socket in it leads to the hub."""
+class HubRoute:
+    """The URL of the hub for an agent. ``directory`` is mounted at MOUNT; ``socket`` is the path of
+    the hub's socket in it, as the container has it.
+    """
 
     url: str
     directory: Path | None = None
     socket: str | None = None
 
 
-def choose(options: DockerOptions, environment: Environment) -> Reach:
-    """Raises OptionsRefused when there is no way that is safe."""
+def choose(options: DockerOptions, environment: Environment) -> HubRoute:
+    """How the agent in a container reaches the hub. Raises OptionsRefused if no way is safe."""
     path = urlsplit(environment.connect_url).path
     if options.hub_url is not None:
         given = urlsplit(options.hub_url).path
-        return Reach(options.hub_url if given not in {"", "/"} else _join(options.hub_url, path))
+        return HubRoute(options.hub_url if given not in {"", "/"} else _join(options.hub_url, path))
     socket = environment.hub_socket
     if options.is_local and socket is not None and socket.exists():
-        return Reach(f"ws://localhost{path}", socket.parent, f"{MOUNT}/{socket.name}")
+        return HubRoute(f"ws://localhost{path}", socket.parent, f"{MOUNT}/{socket.name}")
     if environment.connect_url.startswith("wss:"):
-        return Reach(environment.connect_url)
+        return HubRoute(environment.connect_url)
     raise OptionsRefused(
         f"docker: containers at {options.docker_host} cannot reach this hub: it is known as "
         f"{environment.connect_url} only. Set HOSTLER_PUBLIC_URL (https://NAME), or "

@@ -1,4 +1,4 @@
-"""Making sure of the image: looking, pulling, building; each wait has its end."""
+"""Images that are there for sure: inspected, pulled or built, each with a deadline."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
-from hostler_hub.drivers.docker.daemon import Daemon, NotThere
+from hostler_hub.drivers.docker.daemon import Daemon
+from hostler_hub.drivers.docker.errors import NotThere
 from hostler_hub.drivers.docker.options import LABEL_PREFIX, DockerOptions
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.secrets import Secrets
 
@@ -30,7 +31,7 @@ LAST_LINES = 10
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """``user`` is who its containers run as; empty for root."""
+    """An image. ``user`` is the user of its containers; empty for root."""
 
     name: str
     user: str
@@ -45,13 +46,13 @@ class Images:
         self._locks: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def ensure(self, daemon: Daemon, options: DockerOptions) -> Image:
-        """The image, there for sure. Raises OptionsRefused or ProviderFailed."""
+        """Make sure that the daemon has the image. Raises OptionsRefused or ProviderFailed."""
         if options.image is None:
             return await self._built(daemon, options)
         if options.pull == "always":
             await self._pull(daemon, options, options.image)
         try:
-            return await daemon.ask(lambda client: _look(client, options.image or ""))
+            return await daemon.ask(lambda client: _inspect(client, options.image or ""))
         except NotThere:
             if options.pull == "never":
                 raise OptionsRefused(
@@ -64,10 +65,10 @@ class Images:
 
     async def _pulled(self, daemon: Daemon, options: DockerOptions, name: str) -> Image:
         try:
-            return await daemon.ask(lambda client: _look(client, name))
+            return await daemon.ask(lambda client: _inspect(client, name))
         except NotThere:
             await self._pull(daemon, options, name)
-        return await daemon.ask(lambda client: _look(client, name))
+        return await daemon.ask(lambda client: _inspect(client, name))
 
     async def _pull(self, daemon: Daemon, options: DockerOptions, name: str) -> None:
         login = self._login(options)
@@ -82,10 +83,10 @@ class Images:
                 auth_config=login,
                 platform=options.platform,
             )
-            _follow(progress, options.pull_timeout_s)
+            _read_progress(progress, options.pull_timeout_s)
 
         what = f"cannot pull {name}"
-        await _patiently(daemon, pull, options.pull_timeout_s, what, _HINT_OF_PULL)
+        await _ask_within(daemon, pull, options.pull_timeout_s, what, _HINT_OF_PULL)
 
     def _login(self, options: DockerOptions) -> dict[str, str] | None:
         if options.registry is None:
@@ -97,7 +98,7 @@ class Images:
         return {"username": options.registry.username, "password": password}
 
     async def _built(self, daemon: Daemon, options: DockerOptions) -> Image:
-        """An image that is named after what it is made of: the same definition builds it once."""
+        """Build the image unless it exists. Its name is a digest of what it is made of."""
         context = await asyncio.to_thread(self._context, options)
         digest = hashlib.sha256(context)
         for part in (options.target, options.platform, *sorted(options.build_args.items())):
@@ -105,10 +106,10 @@ class Images:
         name = f"{BUILT}:{digest.hexdigest()[:32]}"
         async with self._locks[daemon.endpoint.docker_host, name]:
             try:
-                return await daemon.ask(lambda client: _look(client, name))
+                return await daemon.ask(lambda client: _inspect(client, name))
             except NotThere:
                 await self._build(daemon, options, name, context)
-            return await daemon.ask(lambda client: _look(client, name))
+            return await daemon.ask(lambda client: _inspect(client, name))
 
     async def _build(
         self, daemon: Daemon, options: DockerOptions, name: str, context: bytes
@@ -126,9 +127,9 @@ class Images:
                 platform=options.platform,
                 labels={f"{LABEL_PREFIX}image": "built"},
             )
-            _follow(progress, options.build_timeout_s)
+            _read_progress(progress, options.build_timeout_s)
 
-        await _patiently(daemon, build, options.build_timeout_s, "cannot build the Dockerfile")
+        await _ask_within(daemon, build, options.build_timeout_s, "cannot build the Dockerfile")
 
     def _context(self, options: DockerOptions) -> bytes:
         """The build's context as a tar archive, the same bytes for the same files."""
@@ -169,7 +170,7 @@ _HINT_OF_PULL = (
 )
 
 
-def _look(client: APIClient, name: str) -> Image:
+def _inspect(client: APIClient, name: str) -> Image:
     seen: Mapping[str, Any] = client.inspect_image(name)  # type: ignore[no-untyped-call]
     config = seen.get("Config") or {}
     return Image(name, config.get("User") or "")
@@ -185,7 +186,7 @@ def _split(name: str) -> tuple[str, str | None]:
     return repository, tag
 
 
-async def _patiently(
+async def _ask_within(
     daemon: Daemon,
     question: Callable[[APIClient], None],
     deadline_s: float,
@@ -200,14 +201,16 @@ async def _patiently(
         raise ProviderFailed(f"docker: {where} {what}: {reason}{hint}") from error
 
 
-def _follow(progress: Iterable[Any], deadline_s: float) -> None:
-    """Reads what a pull or a build says to its end: an error comes as a line, not as a status."""
+def _read_progress(progress: Iterable[Any], deadline_s: float) -> None:
+    """Read the progress of a pull or a build to its end. An error comes as a line of it, not as a
+    status. Raises ProviderFailed.
+    """
     ends_at = time.monotonic() + deadline_s
     said: list[str] = []
     for line in progress:
         if "error" in line:
-            told = "".join(said[-LAST_LINES:]).strip()
-            raise ProviderFailed(line["error"] + (f" ({told})" if told else ""))
+            last = "".join(said[-LAST_LINES:]).strip()
+            raise ProviderFailed(line["error"] + (f" ({last})" if last else ""))
         if line.get("stream"):
             said.append(line["stream"])
         if time.monotonic() > ends_at:
@@ -215,7 +218,7 @@ def _follow(progress: Iterable[Any], deadline_s: float) -> None:
 
 
 def _add(archive: tarfile.TarFile, name: str, source: Path | str) -> None:
-    """Links stay links: what they lead to at the hub is nobody's business."""
+    """Add a file to the context. Links stay links: what they point to at the hub is not sent."""
     if isinstance(source, str):
         content = source.encode()
         entry = tarfile.TarInfo(name)

@@ -1,4 +1,4 @@
-"""What travels into a container before it starts: the agent, its configuration, its token.
+"""The files that a container gets before it starts: the agent, its configuration, its token.
 
 They go into a volume that belongs to the container alone: not into its image layer, where a
 `docker commit` would find the token, nor into its environment or arguments, which anybody who may
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hostler_hub.drivers.contract import InstanceSpec
-from hostler_hub.drivers.docker.hub_route import Reach
+from hostler_hub.drivers.docker.hub_route import HubRoute
 from hostler_hub.drivers.docker.options import DockerOptions
 
 HOME = "/hostler"
@@ -27,7 +27,7 @@ WORK = "work"
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who runs the agent, in the container's own numbers."""
+    """The user who runs the agent, in the container's own numbers."""
 
     uid: int = 0
     gid: int = 0
@@ -41,11 +41,11 @@ class File:
 
 
 def agent_files(
-    spec: InstanceSpec, options: DockerOptions, reach: Reach, authorities: str | None
+    spec: InstanceSpec, options: DockerOptions, route: HubRoute, authorities: str | None
 ) -> list[File]:
-    """The configuration and what it names; the archive is the caller's to add."""
+    """The agent's configuration and the files it names. The caller adds the agent's archive."""
     config = {
-        "hub": reach.url,
+        "hub": route.url,
         "name": spec.worker,
         "instance": spec.instance,
         "epoch": spec.epoch,
@@ -53,8 +53,8 @@ def agent_files(
         "token_file": f"{HOME}/{TOKEN}",
         "containment": options.containment,
     }
-    if reach.socket is not None:
-        config["hub_socket"] = reach.socket
+    if route.socket is not None:
+        config["hub_socket"] = route.socket
     files = [File(TOKEN, spec.token.encode())]
     if authorities is not None:
         config["ca_file"] = f"{HOME}/{AUTHORITIES}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from hostler_hub.drivers.contract import InstanceSpec
 from hostler_hub.drivers.docker import labels, payload
-from hostler_hub.drivers.docker.hub_route import MOUNT, Reach
+from hostler_hub.drivers.docker.hub_route import MOUNT, HubRoute
 from hostler_hub.drivers.docker.options import DockerOptions
 
 # The agent's demand to end its jobs and go at once; SIGTERM lets running commands finish.
@@ -28,9 +28,9 @@ class Plan:
 
 
 def container(
-    hub: str, spec: InstanceSpec, options: DockerOptions, image: str, reach: Reach
+    hub: str, spec: InstanceSpec, options: DockerOptions, image: str, route: HubRoute
 ) -> Plan:
-    own = labels.labels(hub, spec)
+    own = labels.of(spec.mark(hub))
     create: dict[str, Any] = {
         "image": image,
         "entrypoint": [*options.entrypoint, *_command(hub, spec, options)],
@@ -49,21 +49,21 @@ def container(
     if options.platform is not None:
         create["platform"] = options.platform
     networks = list(options.networks)
-    return Plan(create["name"], create, _host(options, own, reach), networks[1:])
+    return Plan(create["name"], create, _host(options, own, route), networks[1:])
 
 
 def _command(hub: str, spec: InstanceSpec, options: DockerOptions) -> list[str]:
     agent = options.command or [options.python, f"{payload.HOME}/{payload.ARCHIVE}"]
-    own_mark = f"{hub}:{spec.instance}:{spec.epoch}"
-    return [*agent, "run", "--config", f"{payload.HOME}/{payload.CONFIG}", "--mark", own_mark]
+    config = f"{payload.HOME}/{payload.CONFIG}"
+    return [*agent, "run", "--config", config, *spec.mark(hub).arguments()]
 
 
-def _host(options: DockerOptions, own: Mapping[str, str], reach: Reach) -> dict[str, Any]:
+def _host(options: DockerOptions, own: Mapping[str, str], route: HubRoute) -> dict[str, Any]:
     host: dict[str, Any] = {
         **options.host_config,
         "init": options.init,
         "pids_limit": options.pids,
-        "mounts": _mounts(options, own, reach),
+        "mounts": _mounts(options, own, route),
         "log_config": LOG,
     }
     if options.networks or options.network_mode:
@@ -79,13 +79,13 @@ def _host(options: DockerOptions, own: Mapping[str, str], reach: Reach) -> dict[
 
 
 def _mounts(
-    options: DockerOptions, own_labels: Mapping[str, str], reach: Reach
+    options: DockerOptions, own_labels: Mapping[str, str], route: HubRoute
 ) -> list[dict[str, Any]]:
     # Without a name the volume goes with its container; with labels it is found if it does not.
     own = {"Type": "volume", "Target": payload.HOME, "VolumeOptions": {"Labels": dict(own_labels)}}
     mounts: list[dict[str, Any]] = [own, *map(_mount, options.volumes)]
-    if reach.directory is not None:
-        source = str(reach.directory)
+    if route.directory is not None:
+        source = str(route.directory)
         mounts.append({"Type": "bind", "Source": source, "Target": MOUNT, "ReadOnly": True})
     return mounts
 

@@ -1,7 +1,7 @@
-"""What only the hub's owner may allow: everything by which a container could leave itself.
+"""Privileges that only the hub's owner may allow: those by which a build could leave its container.
 
 Whoever may define workers must not thereby become root of the daemon's machine. So options that
-lead out of a container are refused unless the hub's setting ``docker_allow`` grants them by name;
+lead out of a container are refused unless the hub's setting ``docker_allow`` names them;
 an option that is not in the table is refused as well.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from hostler_hub.drivers.contract import OptionsRefused
 from hostler_hub.drivers.docker.options import DockerOptions
+from hostler_hub.drivers.errors import OptionsRefused
 from hostler_hub.runtime.docker_privileges import BIND
 
 SETTING = "HOSTLER_DOCKER_ALLOW"
@@ -52,10 +52,10 @@ VOLUME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 _HARMLESS_SECURITY = ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true")
 
 
-def check(options: DockerOptions, grants: frozenset[str]) -> None:
+def check(options: DockerOptions, allowed: frozenset[str]) -> None:
     """Raises OptionsRefused with the option's name and the word that would allow it."""
     for option, need in _needs(options):
-        if need not in grants:
+        if need not in allowed:
             raise OptionsRefused(
                 f"docker: driver_options.{option} leads out of the container: the hub's owner must "
                 f"allow it ({SETTING}={need})"

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from hostler_hub.drivers.docker import hints
 from hostler_hub.drivers.docker.daemon import Endpoint
+from hostler_hub.drivers.docker.handle import DockerHandle
 from hostler_hub.lifecycle.model import Presence
 
 if TYPE_CHECKING:
     from docker import APIClient
 
-HANDLE_VERSION = 1
 LAST_LINES = 20
 LAST_BYTES = 2000
 TEXT_BYTES = 64 * 1024
@@ -26,31 +26,31 @@ _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 _NO_PROGRAM = (126, 127)
 
 
-def handle(endpoint: Endpoint, seen: Mapping[str, Any]) -> dict[str, Any]:
-    """Enough to destroy it: where it is, which container, and the volumes that go with it."""
-    return {
-        "version": HANDLE_VERSION,
-        **endpoint.record(),
-        "container": seen["Id"],
-        "name": seen["Name"].lstrip("/"),
-        "volumes": own_volumes(seen),
-    }
+def handle(endpoint: Endpoint, seen: Mapping[str, Any]) -> DockerHandle:
+    """The handle of a container, as the daemon describes it."""
+    return DockerHandle(
+        docker_host=endpoint.docker_host,
+        tls=endpoint.tls,
+        container=seen["Id"],
+        name=seen["Name"].lstrip("/"),
+        volumes=anonymous_volumes(seen),
+    )
 
 
-def own_volumes(seen: Mapping[str, Any]) -> list[str]:
-    """Volumes without a name of their own: ours, and those that the image declares."""
+def anonymous_volumes(seen: Mapping[str, Any]) -> tuple[str, ...]:
+    """The container's volumes without a name: the agent's, and those that the image declares."""
     mounts: Sequence[Mapping[str, Any]] = seen.get("Mounts") or ()
     names = [mount.get("Name", "") for mount in mounts if mount.get("Type") == "volume"]
-    return sorted(name for name in names if _ANONYMOUS.fullmatch(name))
+    return tuple(sorted(name for name in names if _ANONYMOUS.fullmatch(name)))
 
 
 def presence(seen: Mapping[str, Any]) -> Presence:
-    """A container that was made and not started is gone as well: nothing will ever start it."""
+    """Whether the container runs. One that was never started is gone: nothing will start it."""
     return Presence.RUNNING if seen["State"]["Status"] in _UP else Presence.GONE
 
 
-def account(seen: Mapping[str, Any]) -> str:
-    """How it stands with the container, in a line."""
+def describe(seen: Mapping[str, Any]) -> str:
+    """The container's state in a line, with the reasons that the daemon knows."""
     state = seen["State"]
     status = state["Status"]
     if status == "created":
@@ -73,7 +73,7 @@ def last_words(client: APIClient, container: str) -> str:
 
 
 def evidence(client: APIClient, container: str) -> dict[str, str]:
-    """Everything that may tell what became of it; what cannot be had is left out."""
+    """The container's state, console and processes; those that the daemon has not are left out."""
     from docker.errors import APIError  # noqa: PLC0415 - the SDK comes with the first call
 
     seen = client.inspect_container(container)
@@ -91,7 +91,7 @@ def evidence(client: APIClient, container: str) -> dict[str, str]:
 
 
 def created_at(summary: Mapping[str, Any]) -> float | None:
-    """Seconds since the epoch: containers' lists tell a number, volumes' a text."""
+    """Seconds since the epoch. Lists of containers have a number, lists of volumes a text."""
     made = summary.get("Created", summary.get("CreatedAt"))
     if isinstance(made, int | float):
         return float(made)

@@ -1,4 +1,4 @@
-"""Whose the agent's files must be: the container's user, in numbers.
+"""The owner of the agent's files: the container's user, in numbers.
 
 A tar archive is unpacked by its numbers, while images and options may name users that only the
 image's own /etc/passwd knows.
@@ -10,8 +10,8 @@ import io
 import tarfile
 from typing import TYPE_CHECKING
 
-from hostler_hub.drivers.contract import OptionsRefused
 from hostler_hub.drivers.docker.payload import Owner
+from hostler_hub.drivers.errors import OptionsRefused
 
 if TYPE_CHECKING:
     from docker import APIClient

@@ -1,8 +1,8 @@
-"""Looks at single instances, many of them by one call.
+"""Describes single instances, many of them by one call.
 
-Every instance is looked at every few seconds, so that a fleet of thousands would spend on it all
-the calls that a region allows. Those that are due at about the same time are asked about together:
-who comes when nobody has asked for a while need not wait, whoever comes after that does.
+Every instance is inspected every few seconds, so that a fleet of thousands would spend on it all
+the calls that a region allows. So requests that come at about the same time share a call: the
+first one after a pause is sent after GATHER_S, and calls are at least APART_S apart.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-Seen = Mapping[str, Any]
-Several = Callable[[list[str]], Awaitable[Mapping[str, Seen]]]
+Described = Mapping[str, Any]
+Several = Callable[[list[str]], Awaitable[Mapping[str, Described]]]
 
-MOST = 200  # values that one filter takes
+MAX_IDS = 200  # how many values one filter takes
 GATHER_S = 0.02
 APART_S = 0.5
 
 
-class Looks:
-    """``several`` says what there is of some ids; those that are not there it leaves out."""
+class BatchedDescribe:
+    """``several`` describes the instances of some ids, and leaves out those that do not exist."""
 
     def __init__(self, several: Several) -> None:
         self._several = several
-        self._wanted: dict[str, asyncio.Future[Seen | None]] = {}
+        self._wanted: dict[str, asyncio.Future[Described | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._free_at = 0.0
 
-    async def at(self, instance_id: str) -> Seen | None:
-        """None if it is not shown; raises what ``several`` raises."""
-        if not self._wanted or len(self._wanted) >= MOST:
+    async def describe(self, instance_id: str) -> Described | None:
+        """The instance; None if it is not shown. Raises what ``several`` raises."""
+        if not self._wanted or len(self._wanted) >= MAX_IDS:
             self._wanted = {}  # the full one is on its way, or will soon be
             self._begin(self._wanted)
         if instance_id not in self._wanted:
@@ -42,17 +42,17 @@ class Looks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _begin(self, wanted: dict[str, asyncio.Future[Seen | None]]) -> None:
+    def _begin(self, wanted: dict[str, asyncio.Future[Described | None]]) -> None:
         def over(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             for future in wanted.values():
                 future.cancel()  # those that have no answer: it was cancelled, maybe unbegun
 
-        task = asyncio.create_task(self._look(wanted), name="looks at instances")
+        task = asyncio.create_task(self._describe(wanted), name="ec2 describe")
         self._tasks.add(task)
         task.add_done_callback(over)
 
-    async def _look(self, wanted: dict[str, asyncio.Future[Seen | None]]) -> None:
+    async def _describe(self, wanted: dict[str, asyncio.Future[Described | None]]) -> None:
         try:
             loop = asyncio.get_running_loop()
             await asyncio.sleep(max(GATHER_S, self._free_at - loop.time()))

@@ -12,11 +12,11 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from hostler_hub.drivers.contract import OptionsRefused
 from hostler_hub.drivers.ec2 import describe_parser
-from hostler_hub.drivers.ec2.errors import Meaning, meaning, translated
+from hostler_hub.drivers.ec2.errors import CallFailed, Meaning, meaning
 from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.drivers.ec2.throttle import Bucket
+from hostler_hub.drivers.errors import OptionsRefused
 from hostler_hub.lifecycle.backoff import Backoff
 from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.secrets import Secrets
@@ -41,7 +41,7 @@ class Cloud:
     async def call(self, operation: str, doing: str, **arguments: Any) -> Mapping[str, Any]:
         """One call; throttled ones are made again, with growing pauses, until it is let through.
 
-        Raises ClientError and BotoCoreError as they come for who understands them, by ``Asked``.
+        Raises CallFailed, which has boto3's own error and what it means.
         """
         throttled = 0
         while True:
@@ -51,7 +51,7 @@ class Cloud:
                 return await self._once(operation, arguments)
             except (ClientError, BotoCoreError) as error:
                 if meaning(error) is not Meaning.THROTTLED:
-                    raise Asked(error, doing) from error
+                    raise CallFailed(error, doing) from error
             bucket.penalise()
             throttled += 1
             jitter = random.random()  # noqa: S311 - a place in time, not a secret
@@ -88,16 +88,6 @@ class Cloud:
         if self._client is not None:
             self._client.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-class Asked(Exception):
-    """What the provider answered, with what was being done."""
-
-    def __init__(self, error: ClientError | BotoCoreError, doing: str) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.meaning = meaning(error)
-        self.told = translated(error, doing)
 
 
 def _maker(options: Ec2Options, secrets: Secrets) -> Callable[[], Any]:

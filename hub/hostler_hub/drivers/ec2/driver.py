@@ -1,9 +1,9 @@
 """The contract, for instances by boto3.
 
 Theory of operation. ``launch`` starts an instance with its mark, at most one whatever is answered;
-``sight`` finds it by its mark, and knows that EC2 shows things late; ``ending`` has it terminated
-and believes only what it sees; ``spare`` has it stopped instead and started again, where that is
-asked for; ``places`` keeps what deals with each region.
+``inventory`` finds it by its mark, and knows that EC2 shows things late; ``terminate`` ends it and
+believes only what EC2 shows; ``spare`` stops it instead and starts it again, where the options say
+so; ``regions`` keeps the client and the inventory of each region.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from hostler_hub.drivers.contract import (
     InstanceSpec,
     Owned,
 )
-from hostler_hub.drivers.ec2.cloud import Asked
-from hostler_hub.drivers.ec2.inventory import Seen, Sight, state_of
+from hostler_hub.drivers.ec2.errors import CallFailed
+from hostler_hub.drivers.ec2.handle import Ec2Handle, Target
+from hostler_hub.drivers.ec2.inventory import Described, Inventory, state_of
 from hostler_hub.drivers.ec2.launch import launch
-from hostler_hub.drivers.ec2.options import EPOCH, INSTANCE, RECIPE, WORKER, Ec2Options
-from hostler_hub.drivers.ec2.regions import Places
-from hostler_hub.drivers.ec2.spare import put_by, take_up
+from hostler_hub.drivers.ec2.options import RECIPE, Ec2Options
+from hostler_hub.drivers.ec2.regions import Regions
+from hostler_hub.drivers.ec2.spare import reuse_spare, stop_as_spare
 from hostler_hub.drivers.ec2.terminate import GONE_WITHIN_S, end
 from hostler_hub.lifecycle.model import Presence
-
-HANDLE_VERSION = 1
 
 
 class Ec2Driver:
@@ -45,35 +44,38 @@ class Ec2Driver:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._places = Places(environment.hub, environment.secrets)
+        self._regions = Regions(environment.hub, environment.secrets)
 
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
         """A machine that was kept, or the first type and subnet that has room."""
-        options = Ec2Options.model_validate(dict(spec.options))
-        sight = self._places.at(options)
+        options = Ec2Options.of(spec.options)
+        inventory = self._regions.at(options)
         try:
-            made = await sight.find(spec.instance)
+            made = await inventory.find(spec.instance)
             if made is None:
-                made = await take_up(sight, self._environment, spec, options)
+                made = await reuse_spare(inventory, self._environment, spec, options)
             if made is None:
-                made = await launch(sight, self._environment, spec, options)
-        except Asked as asked:
-            raise asked.told from asked.error
+                made = await launch(inventory, self._environment, spec, options)
+        except CallFailed as failed:
+            raise failed.driver_error from failed.error
         return _handle(options, made)
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
-        options, sight = self._places.of(ref)
+        target = Target.of(ref)
+        options, inventory = self._regions.of(ref, target.handle)
         try:
-            found = await sight.look(ref)
-        except Asked as asked:
-            raise asked.told from asked.error
+            found = await inventory.describe(target)
+        except CallFailed as failed:
+            raise failed.driver_error from failed.error
         if found is None:
-            return sight.not_shown(ref)
+            return inventory.not_shown(target)
         state, reason = state_of(found)
         evidence = f"{found['InstanceId']} {state}" + (f": {reason}" if reason else "")
-        if sight.is_taken(found, ref.instance, ref.epoch):
+        if inventory.is_taken(found, ref.instance, ref.epoch):
             return Inspection(Presence.GONE, f"{evidence}, a later instance's by now")
-        if state == "stopped" and (sight.is_spare_of(found, ref.instance) or ref.handle is None):
+        if state == "stopped" and (
+            inventory.is_spare_of(found, ref.instance) or target.handle is None
+        ):
             return Inspection(Presence.GONE, f"{evidence}, kept or not started yet")
         if state in {"pending", "running"}:
             return Inspection(Presence.RUNNING, evidence, _handle(options, found))
@@ -82,44 +84,47 @@ class Ec2Driver:
 
     async def destroy(self, ref: InstanceRef) -> None:
         """Terminate, then look until EC2 says terminated: accepted is not done (V3)."""
-        _, sight = self._places.of(ref)
+        target = Target.of(ref)
+        _, inventory = self._regions.of(ref, target.handle)
         try:
-            await end(sight, ref)
-        except Asked as asked:
-            raise asked.told from asked.error
+            await end(inventory, target)
+        except CallFailed as failed:
+            raise failed.driver_error from failed.error
 
     async def keep(self, ref: InstanceRef) -> bool:
         """Stop it where the options ask for that, else terminate it."""
-        options, sight = self._places.of(ref)
+        target = Target.of(ref)
+        options, inventory = self._regions.of(ref, target.handle)
         try:
-            return await put_by(sight, ref, options)
-        except Asked as asked:
-            raise asked.told from asked.error
+            return await stop_as_spare(inventory, target, options)
+        except CallFailed as failed:
+            raise failed.driver_error from failed.error
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
         owned: dict[str, Owned] = {}
-        for options in self._places.each(places):
-            sight = self._places.at(options)
+        for options in self._regions.each(places):
+            inventory = self._regions.at(options)
             try:
-                found = await sight.all()
-            except Asked as asked:
-                raise asked.told from asked.error
-            owned |= {each["InstanceId"]: _owned(options, sight, each) for each in found}
+                found = await inventory.all()
+            except CallFailed as failed:
+                raise failed.driver_error from failed.error
+            owned |= {each["InstanceId"]: _owned(options, inventory, each) for each in found}
         return list(owned.values())
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
         """The console, and what EC2 says of the state."""
-        _, sight = self._places.of(ref)
+        target = Target.of(ref)
+        _, inventory = self._regions.of(ref, target.handle)
         try:
-            found = await sight.look(ref)
+            found = await inventory.describe(target)
             if found is None:
                 return {}
             texts = {"state": " ".join(each for each in state_of(found) if each)}
             doing = "read the console"
             instance_id = found["InstanceId"]
-            answer = await sight.cloud.call("get_console_output", doing, InstanceId=instance_id)
-        except Asked as asked:
-            raise asked.told from asked.error
+            answer = await inventory.cloud.call("get_console_output", doing, InstanceId=instance_id)
+        except CallFailed as failed:
+            raise failed.driver_error from failed.error
         output = answer.get("Output")
         if output:
             texts["console"] = str(output)
@@ -127,26 +132,22 @@ class Ec2Driver:
 
     async def aclose(self) -> None:
         """Let go of connections; instances stay."""
-        await self._places.aclose()
+        await self._regions.aclose()
 
 
-def _handle(options: Ec2Options, found: Seen) -> dict[str, Any]:
-    return {
-        "version": HANDLE_VERSION,
-        "id": found["InstanceId"],
-        "region": options.region,
-        "endpoint_url": options.endpoint_url,
-    }
+def _handle(options: Ec2Options, found: Described) -> Mapping[str, Any]:
+    instance_id, region = found["InstanceId"], options.region
+    return Ec2Handle(id=instance_id, region=region, endpoint_url=options.endpoint_url).dump()
 
 
-def _owned(options: Ec2Options, sight: Sight, found: Seen) -> Owned:
-    tags = sight.tags(found)
+def _owned(options: Ec2Options, inventory: Inventory, found: Described) -> Owned:
+    mark = inventory.mark(found)
     return Owned(
-        instance=tags.get(INSTANCE, ""),
-        epoch=int(tags.get(EPOCH, "0") or 0),
+        instance=mark.instance,
+        epoch=mark.epoch,
         handle=_handle(options, found),
-        worker=tags.get(WORKER, ""),
+        worker=mark.worker,
         name=found["InstanceId"],
         created_at=found["LaunchTime"].timestamp(),
-        spare=tags.get(RECIPE, "") if sight.is_spare(found) else "",
+        spare=inventory.tags(found).get(RECIPE, "") if inventory.is_spare(found) else "",
     )

@@ -14,11 +14,11 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
-from hostler_hub.drivers.contract import DriverError, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.errors import DriverError, OptionsRefused, ProviderFailed
 
 
 class Meaning(Enum):
-    """What is to be made of a refusal."""
+    """What a refusal means for what to do next."""
 
     THROTTLED = auto()  # too many calls: wait, ask the same again
     NO_CAPACITY = auto()  # another type or zone may have some (P5)
@@ -124,6 +124,20 @@ def translated(error: ClientError | BotoCoreError, doing: str) -> DriverError:
     if meaning(error) is Meaning.REFUSED:
         kind = OptionsRefused
     return kind(text)
+
+
+class CallFailed(Exception):
+    """A call that EC2 refused, or did not answer.
+
+    ``error`` is boto3's, ``meaning`` what it means, ``driver_error`` what the driver raises for it
+    if nothing else can be done.
+    """
+
+    def __init__(self, error: ClientError | BotoCoreError, doing: str) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.meaning = meaning(error)
+        self.driver_error = translated(error, doing)
 
 
 def _code(error: ClientError) -> str:

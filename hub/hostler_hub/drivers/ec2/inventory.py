@@ -10,15 +10,17 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hostler_hub.drivers.contract import Inspection, InstanceRef
-from hostler_hub.drivers.ec2.batched_describe import Looks
-from hostler_hub.drivers.ec2.cloud import Asked, Cloud
-from hostler_hub.drivers.ec2.errors import Meaning
-from hostler_hub.drivers.ec2.options import EPOCH, HUB, INSTANCE, SPARE, WORKER
+from hostler_agent.instances.mark import Mark
+from hostler_hub.drivers.contract import Inspection
+from hostler_hub.drivers.ec2.batched_describe import BatchedDescribe
+from hostler_hub.drivers.ec2.cloud import Cloud
+from hostler_hub.drivers.ec2.errors import CallFailed, Meaning
+from hostler_hub.drivers.ec2.handle import Target
+from hostler_hub.drivers.ec2.options import MARK, SPARE
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.ids import ulid_ms
 
-Seen = Mapping[str, Any]
+Described = Mapping[str, Any]
 """An instance as EC2 describes it."""
 
 VISIBLE_AFTER_S = 300.0  # a known id may be "not found" for so long (P3)
@@ -26,109 +28,123 @@ TAGGED_AFTER_S = 600.0  # and a tag may be unfindable for so long (K2)
 LIVING = ("pending", "running", "stopping", "stopped", "shutting-down")
 
 
-class Sight:
-    """One region."""
+class Inventory:
+    """A hub's instances in one region, as EC2 shows them and as the hub has changed them since.
+
+    Tags are shown late, and two callers may want one machine at once; so what was written is noted
+    here. Methods that ask EC2 raise CallFailed.
+    """
 
     def __init__(self, cloud: Cloud, hub: str) -> None:
         self.cloud = cloud
         self._hub = hub
-        self._looks = Looks(self._several)
+        self._batches = BatchedDescribe(self._several)
         self._never_made: set[str] = set()
         self._written: dict[str, dict[str, str]] = {}
         self._claimed: dict[str, Mapping[str, str]] = {}
-        self._doomed: set[str] = set()
+        self._ending: set[str] = set()
 
-    def intends(self, instance: str) -> None:
-        """It is about to be made; until then there is none, whatever EC2 takes to show one."""
+    def note_intent(self, instance: str) -> None:
+        """The instance is about to be made. Until `note_attempt` it counts as never made."""
         self._never_made.add(instance)
 
-    def may_have_made(self, instance: str) -> None:
+    def note_attempt(self, instance: str) -> None:
+        """The call that makes the instance was sent: from now on it may exist."""
         self._never_made.discard(instance)
 
-    async def look(self, ref: InstanceRef) -> Seen | None:
-        if ref.handle is None:
-            return await self.find(ref.instance)
-        return await self.by_id(str(ref.handle["id"]))
+    async def describe(self, target: Target) -> Described | None:
+        """The instance, by its handle or else by its mark. None: EC2 does not show it."""
+        if target.handle is None:
+            return await self.find(target.instance)
+        return await self.by_id(target.handle.id)
 
-    async def by_id(self, instance_id: str) -> Seen | None:
-        return await self._looks.at(instance_id)
+    async def by_id(self, instance_id: str) -> Described | None:
+        """The instance of that id. None: EC2 does not show it."""
+        return await self._batches.describe(instance_id)
 
-    async def find(self, instance: str) -> Seen | None:
-        """By its mark; a living one before a dead one."""
+    async def find(self, instance: str) -> Described | None:
+        """The instance that carries the mark; a living one before one that is terminated."""
         for instance_id, tags in self._ours():
-            if tags.get(INSTANCE) == instance:
+            if tags.get(MARK.instance) == instance:
                 return await self.by_id(instance_id)
-        filters = {f"tag:{HUB}": self._hub, f"tag:{INSTANCE}": instance}
+        filters = {f"tag:{MARK.hub}": self._hub, f"tag:{MARK.instance}": instance}
         found = await self._described("look for the instance", filters_of(filters))
         return min(found, key=lambda each: state_of(each)[0] == "terminated", default=None)
 
-    async def all(self) -> list[Seen]:
+    async def all(self) -> list[Described]:
         """Everything with the hub's mark that is not terminated."""
-        filters = filters_of({f"tag:{HUB}": self._hub})
+        filters = filters_of({f"tag:{MARK.hub}": self._hub})
         filters.append({"Name": "instance-state-name", "Values": list(LIVING)})
         return await self._described("list instances", filters)
 
-    async def spares(self, worker: str) -> list[Seen]:
-        """Stopped machines that are kept for it."""
-        filters = {f"tag:{HUB}": self._hub, f"tag:{WORKER}": worker}
+    async def spares(self, worker: str) -> list[Described]:
+        """The stopped machines that are kept for the worker's next instance."""
+        filters = {f"tag:{MARK.hub}": self._hub, f"tag:{MARK.worker}": worker}
         stopped = filters_of({**filters, "instance-state-name": "stopped"})
         found = await self._described("look for a stopped machine to start", stopped)
         return [each for each in found if self.is_spare(each)]
 
-    # --- whose a machine is: tags are shown late, and two may want it at once ------------------
+    # --- whose a machine is --------------------------------------------------------------------
 
-    def tags(self, seen: Seen) -> dict[str, str]:
-        """As EC2 shows them, and as we have set them since."""
+    def tags(self, seen: Described) -> dict[str, str]:
+        """A machine's tags: as EC2 shows them, and as this hub has set them since."""
         shown = {each["Key"]: each["Value"] for each in seen.get("Tags", ())}
         instance_id = seen["InstanceId"]
         written, claimed = self._written.get(instance_id, {}), self._claimed.get(instance_id, {})
         return {**shown, **written, **claimed}
 
-    def is_spare(self, seen: Seen) -> bool:
+    def mark(self, seen: Described) -> Mark:
+        """Whose the machine is."""
+        return Mark.of_fields(MARK.prefix, self.tags(seen))
+
+    def is_spare(self, seen: Described) -> bool:
+        """Whether the machine is stopped, or just stopping, to be kept."""
         tags = self.tags(seen)
         is_at_rest = state_of(seen)[0] in {"stopping", "stopped"}
-        return is_at_rest and SPARE in tags and tags[SPARE] == tags.get(INSTANCE)
+        return is_at_rest and SPARE in tags and tags[SPARE] == self.mark(seen).instance
 
-    def is_spare_of(self, seen: Seen, instance: str) -> bool:
+    def is_spare_of(self, seen: Described, instance: str) -> bool:
+        """Whether the machine is the spare that this instance has left."""
         return self.is_spare(seen) and self.tags(seen)[SPARE] == instance
 
-    def is_taken(self, seen: Seen, instance: str, epoch: int) -> bool:
-        """Whether the instance's machine is a later one's by now; an earlier one's is old news."""
-        tags = self.tags(seen)
-        return tags.get(INSTANCE) != instance and int(tags.get(EPOCH) or 0) > epoch
+    def is_taken(self, seen: Described, instance: str, epoch: int) -> bool:
+        """Whether the instance's machine belongs to a later instance by now. (Tags of an earlier
+        one only mean that EC2 shows the newer ones late.)
+        """
+        mark = self.mark(seen)
+        return mark.instance != instance and mark.epoch > epoch
 
     def note_tags(self, instance_id: str, tags: Mapping[str, str]) -> None:
-        """They have been set."""
+        """The tags have been set on the machine."""
         self._claimed.pop(instance_id, None)
         self._written.setdefault(instance_id, {}).update(tags)
 
     def claim(self, instance_id: str, tags: Mapping[str, str]) -> bool:
-        """They are about to be set: from now on nobody ends it but as what it becomes.
-
-        False for one that is being ended: both cannot be had.
+        """The tags are about to be set, and count from now on: nobody ends the machine but as the
+        instance that they name. Returns False for a machine that is being ended.
         """
-        if instance_id in self._doomed:
+        if instance_id in self._ending:
             return False
         self._claimed[instance_id] = tags
         return True
 
     def unclaim(self, instance_id: str) -> None:
-        """They have not been set after all."""
+        """The claimed tags have not been set after all."""
         self._claimed.pop(instance_id, None)
 
-    def doom(self, seen: Seen, instance: str, epoch: int) -> bool:
-        """It is about to be ended as this instance's: nobody takes it up any more.
+    def begin_ending(self, seen: Described, instance: str, epoch: int) -> bool:
+        """The machine is about to be ended as this instance's: nobody may claim it any more.
 
-        False if it is a later one's by now.
+        Returns False if it belongs to a later instance by now.
         """
         if self.is_taken(seen, instance, epoch):
             return False
-        self._doomed.add(seen["InstanceId"])
+        self._ending.add(seen["InstanceId"])
         return True
 
-    def bury(self, instance_id: str) -> None:
-        """It is over."""
-        self._doomed.discard(instance_id)
+    def forget(self, instance_id: str) -> None:
+        """The machine is terminated: drop what was noted of it."""
+        self._ending.discard(instance_id)
         self._claimed.pop(instance_id, None)
         self._written.pop(instance_id, None)
 
@@ -136,33 +152,36 @@ class Sight:
         yield from list(self._claimed.items())
         yield from list(self._written.items())
 
-    def not_shown(self, ref: InstanceRef) -> Inspection:
-        """Of what EC2 does not show: gone only when it would have shown it by now."""
-        if ref.instance in self._never_made:
+    def not_shown(self, target: Target) -> Inspection:
+        """The verdict on an instance that EC2 does not show: gone only when EC2 would have shown
+        it by now.
+        """
+        if target.instance in self._never_made:
             return Inspection(Presence.GONE, "ec2: no instance was made")
-        age_s = time.time() - ulid_ms(ref.instance) / 1000
-        patience_s = TAGGED_AFTER_S if ref.handle is None else VISIBLE_AFTER_S
+        age_s = time.time() - ulid_ms(target.instance) / 1000
+        patience_s = TAGGED_AFTER_S if target.handle is None else VISIBLE_AFTER_S
         if age_s < patience_s:
             words = f"ec2: not shown yet; that proves nothing for {patience_s - age_s:.0f} s more"
             return Inspection(Presence.UNKNOWN, words)
         return Inspection(Presence.GONE, "ec2: EC2 knows of no such instance")
 
     async def aclose(self) -> None:
-        await self._looks.aclose()
+        """Close the connections; instances stay."""
+        await self._batches.aclose()
         self.cloud.close()
 
-    async def _several(self, ids: list[str]) -> Mapping[str, Seen]:
-        """By a filter: of ids that are named outright a single unknown one spoils the answer."""
+    async def _several(self, ids: list[str]) -> Mapping[str, Described]:
+        """Describe instances by a filter: given as arguments, one unknown id fails the call."""
         filters = [{"Name": "instance-id", "Values": ids}]
         try:
             found = await self._described("look at the instance", filters)
-        except Asked as asked:
-            if asked.meaning is Meaning.NOT_FOUND:
+        except CallFailed as failed:
+            if failed.meaning is Meaning.NOT_FOUND:
                 return {}
             raise
         return {str(each["InstanceId"]): each for each in found}
 
-    async def _described(self, doing: str, filters: list[dict[str, Any]]) -> list[Seen]:
+    async def _described(self, doing: str, filters: list[dict[str, Any]]) -> list[Described]:
         pages = await self.cloud.pages(
             "describe_instances", doing, Filters=filters, MaxResults=1000
         )
@@ -170,15 +189,16 @@ class Sight:
 
 
 def filters_of(wanted: Mapping[str, str]) -> list[dict[str, Any]]:
+    """EC2's form of filters for one value each."""
     return [{"Name": name, "Values": [value]} for name, value in wanted.items()]
 
 
-def state_of(seen: Seen) -> tuple[str, str]:
-    """Its state, and the provider's words on why."""
+def state_of(seen: Described) -> tuple[str, str]:
+    """The instance's state, and EC2's reason for it (or nothing)."""
     reason = seen.get("StateReason", {}).get("Message", "")
     return str(seen["State"]["Name"]), str(reason)
 
 
-def _instances(answer: Mapping[str, Any]) -> Iterator[Seen]:
+def _instances(answer: Mapping[str, Any]) -> Iterator[Described]:
     for reservation in answer.get("Reservations", ()):
         yield from reservation["Instances"]

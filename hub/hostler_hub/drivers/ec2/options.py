@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hostler_agent.instances.mark import Fields
 from hostler_hub.drivers.contract import DriverOptions
 from hostler_hub.runtime.secrets import SecretRef
 
@@ -19,14 +20,12 @@ Tag = Annotated[str, Field(max_length=256)]
 Price = Annotated[str, Field(pattern=r"^\d+(\.\d{1,4})?$")]
 
 TAG_PREFIX = "hostler:"
-HUB = f"{TAG_PREFIX}hub"
-WORKER = f"{TAG_PREFIX}worker"
-INSTANCE = f"{TAG_PREFIX}instance"
-EPOCH = f"{TAG_PREFIX}epoch"
+MARK = Fields(TAG_PREFIX)
+"""The names of the tags that carry an instance's mark."""
 RECIPE = f"{TAG_PREFIX}recipe"
 SPARE = f"{TAG_PREFIX}spare"
 
-# What a machine that is kept is told anew at each start, or what is not about the machine.
+# Options that a spare is given anew at each start, and those that are not about the machine.
 _NOT_OF_THE_MACHINE = {
     *("python", "hub_url", "insecure", "orphan_timeout_s"),
     *("at_end", "profile", "credentials"),

@@ -1,4 +1,4 @@
-"""The regions that are dealt with, each as one set of credentials sees it, and how to get there."""
+"""The regions that workers name, each with the inventory that one set of credentials sees."""
 
 from __future__ import annotations
 
@@ -7,54 +7,56 @@ from typing import Any
 
 from hostler_hub.drivers.contract import InstanceRef
 from hostler_hub.drivers.ec2.cloud import Cloud
-from hostler_hub.drivers.ec2.inventory import Sight
+from hostler_hub.drivers.ec2.handle import Ec2Handle
+from hostler_hub.drivers.ec2.inventory import Inventory
 from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.runtime.secrets import Secrets
 
-_WHERE = ("region", "endpoint_url", "profile", "credentials")
+_REGION_OPTIONS = ("region", "endpoint_url", "profile", "credentials")
 
 
-class Places:
-    """Makes what deals with a region when it is needed, once."""
+class Regions:
+    """Makes each region's inventory once, when it is first needed."""
 
     def __init__(self, hub: str, secrets: Secrets) -> None:
         self._hub = hub
         self._secrets = secrets
-        self._sights: dict[str, Sight] = {}
+        self._inventories: dict[str, Inventory] = {}
         self._listed: dict[tuple[str | None, str], Ec2Options] = {}
 
-    def at(self, options: Ec2Options) -> Sight:
-        """Raises OptionsRefused for credentials that are not to be had."""
+    def at(self, options: Ec2Options) -> Inventory:
+        """The inventory of the options' region. Raises OptionsRefused for missing credentials."""
         key = _key(options)
-        if key not in self._sights:
-            self._sights[key] = Sight(Cloud(options, self._secrets), self._hub)
-        return self._sights[key]
+        if key not in self._inventories:
+            self._inventories[key] = Inventory(Cloud(options, self._secrets), self._hub)
+        return self._inventories[key]
 
-    def of(self, ref: InstanceRef) -> tuple[Ec2Options, Sight]:
-        """Where it is by its handle; the options may be those of another place, or of none."""
+    def of(self, ref: InstanceRef, handle: Ec2Handle | None) -> tuple[Ec2Options, Inventory]:
+        """The options and inventory of an instance's region: by its options, or else its handle."""
         known = None
-        if ref.handle is not None:
-            known = self._listed.get((ref.handle["endpoint_url"], ref.handle["region"]))
+        if handle is not None:
+            known = self._listed.get((handle.endpoint_url, handle.region))
         if not ref.options and known is not None:
             return known, self.at(known)
-        options = Ec2Options.model_validate(dict(ref.options))
+        options = Ec2Options.of(ref.options)
         return options, self.at(options)
 
     def each(self, places: Sequence[Mapping[str, Any]]) -> list[Ec2Options]:
-        """The places that are to be listed, once each; their handles will be understood."""
+        """The regions to list, once each. Handles of their instances can be read from now on."""
         # Thousands of workers name the same few: only these are looked into.
-        few = {repr([place.get(name) for name in _WHERE]): place for place in places}
+        few = {repr([place.get(name) for name in _REGION_OPTIONS]): place for place in places}
         found: dict[str, Ec2Options] = {}
         for place in few.values():
-            options = Ec2Options.model_validate(dict(place))
+            options = Ec2Options.of(place)
             found.setdefault(_key(options), options)
             self._listed[options.endpoint_url, options.region] = options
         return list(found.values())
 
     async def aclose(self) -> None:
-        for sight in self._sights.values():
-            await sight.aclose()
-        self._sights.clear()
+        """Close all connections."""
+        for inventory in self._inventories.values():
+            await inventory.aclose()
+        self._inventories.clear()
 
 
 def _key(options: Ec2Options) -> str:

@@ -1,21 +1,14 @@
-"""What EC2 is asked for when an instance is to be started. Nothing here asks it."""
+"""The arguments of the call that starts an instance. Pure: nothing here calls EC2."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from hostler_hub.drivers.contract import Environment, InstanceSpec, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.contract import Environment, InstanceSpec
 from hostler_hub.drivers.ec2 import userdata
-from hostler_hub.drivers.ec2.options import (
-    EPOCH,
-    HUB,
-    INSTANCE,
-    RECIPE,
-    WORKER,
-    Ec2Options,
-    Volume,
-)
+from hostler_hub.drivers.ec2.options import MARK, RECIPE, Ec2Options, Volume
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 
 
 def run_request(
@@ -53,7 +46,7 @@ def alternatives(options: Ec2Options) -> Iterator[dict[str, str]]:
 
 
 def _chosen(options: Ec2Options) -> dict[str, Any]:
-    """What the owner may leave out."""
+    """The arguments that the owner may leave out."""
     chosen: dict[str, Any] = {}
     if options.security_groups:
         chosen["SecurityGroupIds"] = list(options.security_groups)
@@ -93,16 +86,13 @@ def _tags(hub: str, spec: InstanceSpec, options: Ec2Options) -> Iterator[tuple[s
     if "Name" not in options.tags:
         yield "Name", f"hostler {spec.worker}"
     yield from options.tags.items()
-    yield HUB, hub
-    yield INSTANCE, spec.instance
-    yield EPOCH, str(spec.epoch)
-    yield WORKER, spec.worker
+    yield from spec.mark(hub).fields(MARK.prefix).items()
     if options.recipe:
         yield RECIPE, options.recipe
 
 
 def user_data(environment: Environment, spec: InstanceSpec, options: Ec2Options) -> str:
-    """What its machine is told at its boot. Raises OptionsRefused, ProviderFailed."""
+    """The user-data that an instance boots with. Raises OptionsRefused, ProviderFailed."""
     archive = environment.archive
     if archive is None:
         raise ProviderFailed("ec2: this hub has no archive of the agent to hand out")
@@ -113,7 +103,7 @@ def user_data(environment: Environment, spec: InstanceSpec, options: Ec2Options)
         instance=spec.instance,
         epoch=spec.epoch,
         token=spec.token,
-        mark=f"{environment.hub}:{spec.instance}:{spec.epoch}",
+        mark=str(spec.mark(environment.hub)),
         connect_url=base + path,
         archive_url=f"{base.replace('ws', 'http', 1)}/api/v1/agents/archive/{archive.sha256}",
         sha256=archive.sha256,

@@ -16,153 +16,166 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from hostler_hub.drivers.contract import Environment, InstanceRef, InstanceSpec, ProviderFailed
-from hostler_hub.drivers.ec2.cloud import Asked
-from hostler_hub.drivers.ec2.errors import Meaning
-from hostler_hub.drivers.ec2.inventory import Seen, Sight, state_of
+from hostler_hub.drivers.contract import Environment, InstanceSpec
+from hostler_hub.drivers.ec2.errors import CallFailed, Meaning
+from hostler_hub.drivers.ec2.handle import Target
+from hostler_hub.drivers.ec2.inventory import Described, Inventory, state_of
 from hostler_hub.drivers.ec2.launch import give_address, newest_image
-from hostler_hub.drivers.ec2.options import EPOCH, INSTANCE, RECIPE, SPARE, Ec2Options
+from hostler_hub.drivers.ec2.options import MARK, RECIPE, SPARE, Ec2Options
 from hostler_hub.drivers.ec2.request import user_data
 from hostler_hub.drivers.ec2.terminate import GONE_WITHIN_S, end, terminate
+from hostler_hub.drivers.errors import ProviderFailed
 
-_LOOK_EVERY_S = 2.0
-_ASK_AGAIN = 3
+_POLL_INTERVAL_S = 2.0
+_MAX_TRIES = 3
 
 
-async def put_by(sight: Sight, ref: InstanceRef, options: Ec2Options) -> bool:
-    """Stop the instance's machine, or terminate it; whether it is there, stopped.
+async def stop_as_spare(inventory: Inventory, target: Target, options: Ec2Options) -> bool:
+    """Stop the instance's machine and keep it as a spare, or else terminate it.
 
-    Raises Asked, and ProviderFailed when it is not stopped in time.
+    Returns whether it was kept. Raises CallFailed, and ProviderFailed when it is not stopped in
+    time.
     """
-    found = await sight.look(ref)
-    if found is None or not _may_be_kept(sight, found, ref, options):
-        await end(sight, ref)
+    found = await inventory.describe(target)
+    if found is None or not _may_be_kept(inventory, found, target, options):
+        await end(inventory, target)
         return False
-    await _mark(sight, found["InstanceId"], {SPARE: ref.instance})
-    if await _stopped(sight, ref, found):
+    await _set_tags(inventory, found["InstanceId"], {SPARE: target.instance})
+    if await _stopped(inventory, target, found):
         return True
-    await end(sight, ref)
+    await end(inventory, target)
     return False
 
 
-def _may_be_kept(sight: Sight, found: Seen, ref: InstanceRef, options: Ec2Options) -> bool:
-    tags = sight.tags(found)
-    is_its_own = tags.get(INSTANCE) == ref.instance
+def _may_be_kept(
+    inventory: Inventory, found: Described, target: Target, options: Ec2Options
+) -> bool:
+    tags = inventory.tags(found)
+    is_its_own = tags.get(MARK.instance) == target.instance
     as_wanted = bool(options.recipe) and tags.get(RECIPE) == options.recipe
     return is_its_own and as_wanted and state_of(found)[0] == "running"
 
 
-async def _stopped(sight: Sight, ref: InstanceRef, found: Seen) -> bool:
-    """Stop it, and look until EC2 says stopped; False for one that ends instead."""
+async def _stopped(inventory: Inventory, target: Target, found: Described) -> bool:
+    """Stop the machine, and wait until EC2 says stopped. Returns False if it ends instead."""
     instance_id, state = found["InstanceId"], state_of(found)[0]
     deadline = time.monotonic() + GONE_WITHIN_S
     while state != "stopped":
         if state in {"shutting-down", "terminated"}:
             return False
         if state in {"pending", "running"}:
-            await _stop(sight, instance_id)
+            await _stop(inventory, instance_id)
         if time.monotonic() > deadline:
-            raise ProviderFailed(f"ec2: instance of {ref.worker} is {state}, not stopped")
-        await asyncio.sleep(_LOOK_EVERY_S)
-        shown = await sight.by_id(instance_id)
+            raise ProviderFailed(f"ec2: instance of {target.worker} is {state}, not stopped")
+        await asyncio.sleep(_POLL_INTERVAL_S)
+        shown = await inventory.by_id(instance_id)
         state = "not visible" if shown is None else state_of(shown)[0]
     return True
 
 
-async def _stop(sight: Sight, instance_id: str) -> None:
+async def _stop(inventory: Inventory, instance_id: str) -> None:
     try:
-        await sight.cloud.call(
+        await inventory.cloud.call(
             "stop_instances", "stop the instance (option at_end)", InstanceIds=[instance_id]
         )
-    except Asked as asked:
+    except CallFailed as failed:
         # The next look settles these.
-        if asked.meaning not in {Meaning.NOT_FOUND, Meaning.UNCLEAR, Meaning.WRONG_STATE}:
+        if failed.meaning not in {Meaning.NOT_FOUND, Meaning.UNCLEAR, Meaning.WRONG_STATE}:
             raise
 
 
-async def take_up(
-    sight: Sight, environment: Environment, spec: InstanceSpec, options: Ec2Options
-) -> Seen | None:
-    """The worker's spare, started as this instance; None if there is none that could be.
+async def reuse_spare(
+    inventory: Inventory, environment: Environment, spec: InstanceSpec, options: Ec2Options
+) -> Described | None:
+    """Start the worker's spare as this instance. Returns None if there is none that fits.
 
-    Raises Asked, OptionsRefused, ProviderFailed.
+    Raises CallFailed, OptionsRefused, ProviderFailed.
     """
-    spare = await _find(sight, spec, options) if options.recipe else None
+    spare = await _find(inventory, spec, options) if options.recipe else None
     if spare is None:
         return None
-    was = {name: sight.tags(spare)[name] for name in (INSTANCE, EPOCH)}
-    if not await _claimed(sight, spare, spec, user_data(environment, spec, options)):
+    was = {name: inventory.tags(spare)[name] for name in (MARK.instance, MARK.epoch)}
+    if not await _claimed(inventory, spare, spec, user_data(environment, spec, options)):
         return None
     instance_id = spare["InstanceId"]
     try:
-        await _insist(sight, "start_instances", "start the spare", InstanceIds=[instance_id])
-    except Asked as asked:
-        if asked.meaning is not Meaning.NO_CAPACITY:
+        await _call_until_clear(
+            inventory, "start_instances", "start the spare", InstanceIds=[instance_id]
+        )
+    except CallFailed as failed:
+        if failed.meaning is not Meaning.NO_CAPACITY:
             raise
-        await _mark(sight, instance_id, was)  # it stays one; another machine is started
+        await _set_tags(inventory, instance_id, was)  # it stays one; another machine is started
         return None
-    await give_address(sight, options, spare)
+    await give_address(inventory, options, spare)
     return spare
 
 
-async def _find(sight: Sight, spec: InstanceSpec, options: Ec2Options) -> Seen | None:
-    """The newest that was made as the options ask for; of an image that there is a newer one of,
-    none: that one goes."""
+async def _find(inventory: Inventory, spec: InstanceSpec, options: Ec2Options) -> Described | None:
+    """The newest spare that was made as the options ask for today.
+
+    A spare of an image of which there is a newer one is terminated, and None returned.
+    """
     found = [
         each
-        for each in await sight.spares(spec.worker)
-        if sight.tags(each).get(RECIPE) == options.recipe
+        for each in await inventory.spares(spec.worker)
+        if inventory.tags(each).get(RECIPE) == options.recipe
     ]
-    newest = max(found, key=lambda each: int(sight.tags(each)[EPOCH]), default=None)
+    newest = max(found, key=lambda each: inventory.mark(each).epoch, default=None)
     if newest is None or options.image is None:
         return newest
-    if newest["ImageId"] == await newest_image(sight, options):
+    if newest["ImageId"] == await newest_image(inventory, options):
         return newest
-    if sight.doom(newest, sight.tags(newest)[INSTANCE], int(sight.tags(newest)[EPOCH])):
-        await terminate(sight, newest["InstanceId"])
+    mark = inventory.mark(newest)
+    if inventory.begin_ending(newest, mark.instance, mark.epoch):
+        await terminate(inventory, newest["InstanceId"])
     return None
 
 
-async def _claimed(sight: Sight, spare: Seen, spec: InstanceSpec, data: str) -> bool:
-    """Make it the instance's, user-data first; False if somebody else ends it or has it."""
+async def _claimed(inventory: Inventory, spare: Described, spec: InstanceSpec, data: str) -> bool:
+    """Make the spare the instance's, user-data first. Returns False if it is being ended, or
+    another instance has it.
+    """
     instance_id = spare["InstanceId"]
-    marks = {INSTANCE: spec.instance, EPOCH: str(spec.epoch)}
-    if not sight.claim(instance_id, marks):
+    tags = {MARK.instance: spec.instance, MARK.epoch: str(spec.epoch)}
+    if not inventory.claim(instance_id, tags):
         return False
     try:
-        await _insist(
-            sight,
+        await _call_until_clear(
+            inventory,
             "modify_instance_attribute",
             "give the spare its user-data",
             InstanceId=instance_id,
             UserData={"Value": data.encode()},  # boto3 encodes it
         )
-        await _mark(sight, instance_id, marks)
-    except Asked as asked:
-        if asked.meaning is Meaning.UNCLEAR:  # who destroys this instance ends the machine
+        await _set_tags(inventory, instance_id, tags)
+    except CallFailed as failed:
+        if failed.meaning is Meaning.UNCLEAR:  # who destroys this instance ends the machine
             raise
-        sight.unclaim(instance_id)
-        sight.intends(spec.instance)
-        if asked.meaning not in {Meaning.NOT_FOUND, Meaning.WRONG_STATE}:
+        inventory.unclaim(instance_id)
+        inventory.note_intent(spec.instance)
+        if failed.meaning not in {Meaning.NOT_FOUND, Meaning.WRONG_STATE}:
             raise
         return False
     return True
 
 
-async def _mark(sight: Sight, instance_id: str, tags: Mapping[str, str]) -> None:
+async def _set_tags(inventory: Inventory, instance_id: str, tags: Mapping[str, str]) -> None:
     listed = [{"Key": key, "Value": value} for key, value in tags.items()]
     doing = "tag the machine"
-    await _insist(sight, "create_tags", doing, Resources=[instance_id], Tags=listed)
-    sight.note_tags(instance_id, tags)
+    await _call_until_clear(inventory, "create_tags", doing, Resources=[instance_id], Tags=listed)
+    inventory.note_tags(instance_id, tags)
 
 
-async def _insist(sight: Sight, operation: str, doing: str, **arguments: Any) -> None:
-    """A call that may as well be made twice, made again while its outcome is unclear."""
-    for left in reversed(range(_ASK_AGAIN)):
+async def _call_until_clear(
+    inventory: Inventory, operation: str, doing: str, **arguments: Any
+) -> None:
+    """Make an idempotent call, again while its outcome is unclear. Raises CallFailed."""
+    for left in reversed(range(_MAX_TRIES)):
         try:
-            await sight.cloud.call(operation, doing, **arguments)
+            await inventory.cloud.call(operation, doing, **arguments)
             return
-        except Asked as asked:
-            if asked.meaning is not Meaning.UNCLEAR or not left:
+        except CallFailed as failed:
+            if failed.meaning is not Meaning.UNCLEAR or not left:
                 raise
-        await asyncio.sleep(_LOOK_EVERY_S)
+        await asyncio.sleep(_POLL_INTERVAL_S)

@@ -19,11 +19,11 @@ from hostler_hub.drivers.contract import (
     Inspection,
     InstanceRef,
     InstanceSpec,
-    OptionsRefused,
     Owned,
-    ProviderFailed,
 )
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.fake.agent import FakeAgent
+from hostler_hub.drivers.handle import Handle
 from hostler_hub.lifecycle.model import Presence
 
 
@@ -50,6 +50,14 @@ class FakeOptions(DriverOptions):
         return self.keep
 
 
+class FakeHandle(Handle):
+    """The instance's ULID: all that the fake provider needs to find it."""
+
+    DRIVER = "fake"
+
+    instance: str
+
+
 @dataclass(slots=True)
 class FakeInstance:
     """One instance at the fake provider."""
@@ -62,8 +70,9 @@ class FakeInstance:
     ending: asyncio.TimerHandle | None = None
     spare: str = ""
 
-    def handle(self) -> dict[str, Any]:
-        return {"version": 1, "instance": self.instance}
+    def handle(self) -> Mapping[str, Any]:
+        """The handle, as the contract has it."""
+        return FakeHandle(instance=self.instance).dump()
 
 
 @dataclass
@@ -92,7 +101,7 @@ class FakeDriver:
         self.provider = provider or FakeProvider()
 
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
-        options = FakeOptions.model_validate(dict(spec.options))
+        options = FakeOptions.of(spec.options)
         self.provider.calls.append(("create", spec.instance))
         already = self.provider.instances.get(spec.instance)
         if already is not None:
@@ -103,19 +112,19 @@ class FakeDriver:
             raise ProviderFailed("fake: the provider is out of capacity")
         if options.create == "hang":
             await asyncio.Event().wait()
-        await self._take_up_spare(spec, options)
+        await self._reuse_spare(spec, options)
         made = self._make(spec, options)
         if options.create == "fail_done":
             raise ProviderFailed("fake: gateway timeout (and yet it was done)")
         return made.handle()
 
-    async def _take_up_spare(self, spec: InstanceSpec, options: FakeOptions) -> None:
+    async def _reuse_spare(self, spec: InstanceSpec, options: FakeOptions) -> None:
         for each in list(self.provider.instances.values()):
             if options.keep and (each.worker, each.spare) == (spec.worker, options.keep):
                 await self.take_away(each.instance)
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
-        options = FakeOptions.model_validate(dict(ref.options))
+        options = FakeOptions.of(ref.options)
         self.provider.calls.append(("inspect", ref.instance))
         if options.inspect == "fail":
             raise ProviderFailed("fake: the provider does not answer")
@@ -127,7 +136,7 @@ class FakeDriver:
         return Inspection(Presence.RUNNING, "fake: running", found.handle())
 
     async def destroy(self, ref: InstanceRef) -> None:
-        options = FakeOptions.model_validate(dict(ref.options))
+        options = FakeOptions.of(ref.options)
         self.provider.calls.append(("destroy", ref.instance))
         if self._find(ref.instance, options) is not None:
             if options.destroy == "fail":
@@ -137,7 +146,7 @@ class FakeDriver:
             raise ProviderFailed("fake: gateway timeout (and yet it was stopped)")
 
     async def keep(self, ref: InstanceRef) -> bool:
-        options = FakeOptions.model_validate(dict(ref.options))
+        options = FakeOptions.of(ref.options)
         self.provider.calls.append(("keep", ref.instance))
         kept = self._find(ref.instance, options)
         if kept is None:

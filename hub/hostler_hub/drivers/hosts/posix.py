@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hostler_agent.instances import errors as host_errors
+from hostler_hub.drivers.errors import HostFailed
 from hostler_hub.drivers.hosts.remote import (
     NEVER_WAS,
     NO_AGENT,
@@ -10,10 +11,9 @@ from hostler_hub.drivers.hosts.remote import (
     NO_PYTHON,
     OLD_PYTHON,
     SAID_BYTES,
-    Asked,
-    HostFailed,
     RemoteHost,
-    said,
+    Request,
+    last_output,
     too_old,
 )
 from hostler_hub.drivers.transports.contract import Command, Outcome
@@ -55,9 +55,9 @@ _PROBE_DEADLINE_S = 10.0
 
 
 class PosixHost(RemoteHost):
-    """One machine. All methods raise HostFailed and TransportError."""
+    """A machine with a POSIX shell. All methods raise HostFailed and TransportError."""
 
-    async def end(self, instance: str, deadline_s: float) -> bool:
+    async def end_unstarted(self, instance: str, deadline_s: float) -> bool:
         argv = ["/bin/sh", "-c", _END, "hostler", self._site.directory, instance]
         outcome = await self._transport.run(Command(argv, deadline_s=deadline_s))
         return outcome.status == NEVER_WAS
@@ -72,10 +72,10 @@ class PosixHost(RemoteHost):
         text = f"cannot write the agent ({size_bytes} bytes) into {directory}: {words[:SAID_BYTES]}"
         return HostFailed(text, kind=kind, ran=False)
 
-    def _calling(self, asked: Asked, nonce: str) -> tuple[list[str], bytes]:
-        return self._argv(_CALL, self._archive.sha256, asked.action, nonce), b""
+    def _call_command(self, request: Request, nonce: str) -> tuple[list[str], bytes]:
+        return self._argv(_CALL, self._archive.sha256, request.action, nonce), b""
 
-    def _installing(self, archive: str, nonce: str) -> tuple[list[str], bytes]:
+    def _install_command(self, archive: str, nonce: str) -> tuple[list[str], bytes]:
         return self._argv(_INSTALL, archive, "install", nonce), b""
 
     def _argv(self, script: str, agent: str, action: str, nonce: str) -> list[str]:
@@ -85,7 +85,7 @@ class PosixHost(RemoteHost):
     def _path(self, directory: str, *names: str) -> str:
         return "/".join((directory, *names))
 
-    def _unanswered(self, outcome: Outcome, nonce: str) -> HostFailed:
+    def _no_reply(self, outcome: Outcome, nonce: str) -> HostFailed:
         del nonce
         ran = outcome.status not in _NOT_RUN
         python = self._site.python
@@ -95,7 +95,7 @@ class PosixHost(RemoteHost):
         if outcome.status == NO_DIRECTORY:
             why = outcome.stderr.decode("utf-8", "replace").strip()[-SAID_BYTES:]
             return HostFailed(f"option 'directory': {why}", ran=ran)
-        why = said(outcome)
+        why = last_output(outcome)
         words = f"exit status {outcome.status}" + (f": {why}" if why else "")
         if outcome.status == OLD_PYTHON or (outcome.status == 2 and "nknown option" in why):
             return too_old(python, words, ran=ran)

@@ -15,13 +15,13 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 
 HOOK_DEADLINE_S = 60.0
 _SAID_BYTES = 400
 
 
-class How(BaseModel):
+class WakeOptions(BaseModel):
     """How a machine that sleeps is woken: a magic packet to `mac`, and `hook`, a program that the
     hub's administrator has put into the directory `hooks` of this driver.
     """
@@ -41,8 +41,8 @@ class How(BaseModel):
         return self
 
 
-async def call(how: How, hooks: Path | None, host: str) -> None:
-    """Do all that it says, once. Raises OptionsRefused and ProviderFailed."""
+async def call(how: WakeOptions, hooks: Path | None, host: str) -> None:
+    """Send the packet and run the hook that `how` names, once. Raises DriverError."""
     if how.mac is not None:
         try:
             await asyncio.to_thread(send_packet, how.mac, how.broadcast, how.port)
@@ -54,12 +54,12 @@ async def call(how: How, hooks: Path | None, host: str) -> None:
 
 
 def magic_packet(mac: str) -> bytes:
-    """Six times 255, then sixteen times the address."""
+    """The content of a wake-on-LAN packet: six times 255, then sixteen times the address."""
     return b"\xff" * 6 + bytes.fromhex(mac.replace(":", "").replace("-", "")) * 16
 
 
 def send_packet(mac: str, broadcast: str, port: int) -> None:
-    """Raises OSError."""
+    """Broadcast a magic packet. Raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         broadcast, port, type=socket.SOCK_DGRAM
     )[0]
@@ -69,7 +69,7 @@ def send_packet(mac: str, broadcast: str, port: int) -> None:
 
 
 async def run_hook(directory: Path | None, name: str, arguments: list[str]) -> None:
-    """Raises OptionsRefused for one that may not be run, ProviderFailed for one that failed."""
+    """Run a hook. Raises OptionsRefused if it may not be run, ProviderFailed if it fails."""
     program = _checked(directory, name)
     process = await asyncio.create_subprocess_exec(
         str(program),

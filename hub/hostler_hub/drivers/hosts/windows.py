@@ -1,25 +1,26 @@
 """The agent's `host` verb on a machine with Windows and Python.
 
-The few lines that look for the agent are Python, and travel over standard input like the request
-(`winrm_files`), so that nothing has to be quoted for cmd.exe. They begin by saying that they are
-there: cmd.exe's exit status for a program that it does not find is that of many others.
+The few lines that look for the agent are Python, and go over standard input like the request
+(`transports.winrm.files`), so that nothing has to be quoted for cmd.exe. They first print that they
+run: the exit status of cmd.exe for a program that it does not find is that of many others.
 """
 
 from __future__ import annotations
 
 from hostler_agent.instances import errors as host_errors
+from hostler_hub.drivers.errors import HostFailed
 from hostler_hub.drivers.hosts.remote import (
     NEVER_WAS,
     NO_AGENT,
     NO_DIRECTORY,
     OLD_PYTHON,
-    Asked,
-    HostFailed,
     RemoteHost,
-    said,
+    Request,
+    last_output,
     too_old,
 )
-from hostler_hub.drivers.transports.contract import Command, NotWritten, Outcome
+from hostler_hub.drivers.transports.contract import Command, Outcome
+from hostler_hub.drivers.transports.errors import NotWritten
 from hostler_hub.drivers.transports.winrm import files
 
 NO_PYTHON_THERE, NEVER_WAS_THERE = "no-python", "never-was"
@@ -84,11 +85,12 @@ runpy.run_path(program, run_name="__main__")
 
 
 class WindowsHost(RemoteHost):
-    """One machine. All methods raise HostFailed and TransportError."""
+    """A machine with Windows. All methods raise HostFailed and TransportError."""
 
     async def never_was(self, instance: str, error: HostFailed, deadline_s: float) -> bool:
-        """Where there is no Python nothing was ever started, unless there was one: then the
-        instance has left its directory."""
+        """Without Python nothing was started, unless there was one before: then the instance has
+        left its directory.
+        """
         if error.kind != NO_PYTHON_THERE:
             return error.kind == NEVER_WAS_THERE
         # Shells begin in the user's profile.
@@ -105,19 +107,25 @@ class WindowsHost(RemoteHost):
             text = f"cannot write the agent ({len(content)} bytes): {error.words}"
             raise HostFailed(text, kind=host_errors.DISK_FULL, ran=False) from error
 
-    def _calling(self, asked: Asked, nonce: str) -> tuple[list[str], bytes]:
-        given = (self._site.directory, self._archive.sha256, asked.action, nonce, asked.instance)
+    def _call_command(self, request: Request, nonce: str) -> tuple[list[str], bytes]:
+        given = (
+            self._site.directory,
+            self._archive.sha256,
+            request.action,
+            nonce,
+            request.instance,
+        )
         return files.program(self._site.python, _EXPAND + _MAKE + _RUN, *given)
 
-    def _installing(self, archive: str, nonce: str) -> tuple[list[str], bytes]:
+    def _install_command(self, archive: str, nonce: str) -> tuple[list[str], bytes]:
         given = (self._site.directory, archive, "install", nonce)
         return files.program(self._site.python, _EXPAND + _RUN, *given)
 
     def _path(self, directory: str, *names: str) -> str:
         return "\\".join((directory, *names))
 
-    def _unanswered(self, outcome: Outcome, nonce: str) -> HostFailed:
-        python, why = self._site.python, said(outcome)
+    def _no_reply(self, outcome: Outcome, nonce: str) -> HostFailed:
+        python, why = self._site.python, last_output(outcome)
         words = f"exit status {outcome.status}" + (f": {why}" if why else "")
         if f"@hostler-here {nonce}".encode() not in outcome.stdout:
             text = (

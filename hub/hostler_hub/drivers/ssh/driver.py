@@ -1,7 +1,7 @@
 """Driver ``ssh``: agents on machines with a POSIX shell and Python, reached by SSH.
 
-How it deals with machines it shares with other drivers (`host_driver`); its own is the tunnel, by
-which an agent reaches the hub through the connection that started it.
+How it deals with machines it shares with other drivers (`hosts`). Its own is the tunnel, by which
+an agent reaches the hub through the connection that started it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,23 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from hostler_hub.drivers.contract import Capabilities, InstanceRef
-from hostler_hub.drivers.hosts.driver import HostDriver
+from hostler_hub.drivers.contract import Capabilities
+from hostler_hub.drivers.hosts.options import HostHandle
 from hostler_hub.drivers.hosts.posix import PosixHost
+from hostler_hub.drivers.hosts.remote_driver import RemoteDriver
 from hostler_hub.drivers.ssh.hub_route import agent_url, port_of_url
 from hostler_hub.drivers.ssh.options import SshOptions
 
 
-class SshDriver(HostDriver[SshOptions]):
+class SshHandle(HostHandle[SshOptions]):
+    """`port` is the tunnel's on the machine's loopback; None without a tunnel."""
+
+    DRIVER = "ssh"
+
+    port: int | None = None
+
+
+class SshDriver(RemoteDriver[SshOptions]):
     """Starts agents on other machines, several on one where workers say so."""
 
     name: ClassVar[str] = "ssh"
@@ -25,26 +34,35 @@ class SshDriver(HostDriver[SshOptions]):
         create_deadline_s=300.0, inspect_deadline_s=15.0, destroy_deadline_s=120.0
     )
     options_model = SshOptions
+    handle_model = SshHandle
     machines_module = "hostler_hub.drivers.ssh.machines"
     host_class = PosixHost
 
-    def _url(self, options: SshOptions) -> str:
+    def _hub_url(self, options: SshOptions) -> str:
         return agent_url(options, self._environment)
 
-    async def _lead(self, options: SshOptions, transport: Any, instance: str, url: str) -> str:
+    async def _open_route(self, options: SshOptions, instance: str, url: str) -> str:
         if not options.tunnel:
             return url
-        port = await (await self._reach()).tunnels.ensure(transport, instance, None)
+        machines = await self._machines()
+        port = await machines.tunnels.ensure(machines.transport(options), instance, None)
         return f"ws://127.0.0.1:{port}{urlsplit(url).path}"
 
-    async def _follow(self, ref: InstanceRef, transport: Any) -> None:
-        port = (ref.handle or {}).get("port")
-        if port is not None:
-            await (await self._reach()).tunnels.ensure(transport, ref.instance, port)
+    async def _restore_route(
+        self, options: SshOptions, instance: str, handle: HostHandle[SshOptions] | None
+    ) -> None:
+        if isinstance(handle, SshHandle) and handle.port is not None:
+            machines = await self._machines()
+            await machines.tunnels.ensure(machines.transport(options), instance, handle.port)
 
-    async def _release(self, instance: str) -> None:
-        if self._machines is not None:
-            await self._machines.tunnels.release(instance)
+    async def _close_route(self, instance: str) -> None:
+        if self._loaded is not None:
+            await self._loaded.tunnels.release(instance)
 
-    def _traits(self, options: SshOptions, reply: Mapping[str, Any]) -> dict[str, Any]:
-        return {"port": port_of_url(reply.get("hub_url")) if options.tunnel else None}
+    def _handle(self, options: SshOptions, reply: Mapping[str, Any]) -> SshHandle:
+        return SshHandle(
+            options=options,
+            directory=reply["directory"],
+            process=reply["process"],
+            port=port_of_url(reply.get("hub_url")) if options.tunnel else None,
+        )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from hostler_agent.config import is_loopback
-from hostler_hub.drivers.contract import Environment, OptionsRefused
+from hostler_hub.drivers.contract import Environment
+from hostler_hub.drivers.errors import OptionsRefused
 from hostler_hub.drivers.ssh.options import SshOptions
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.hosts import wake_on_lan
 from hostler_hub.drivers.ssh.options import SshOptions
-from hostler_hub.drivers.transports.contract import Unreachable
+from hostler_hub.drivers.transports.errors import Unreachable
 from hostler_hub.drivers.transports.ssh.access import SshAccess
 from hostler_hub.drivers.transports.ssh.known_hosts import KnownHosts
 from hostler_hub.drivers.transports.ssh.login import Wallet
@@ -24,26 +24,26 @@ WAKE_PAUSE_S = 3.0
 
 
 class Machines:
-    """Made in the event loop; all methods raise TransportError."""
+    """The machines of one hub. Made in the event loop; all methods raise TransportError."""
 
     def __init__(self, environment: Environment) -> None:
-        given = environment.given or environment.directory
-        known = KnownHosts(given / "known_hosts")
-        self._hooks = given / "hooks"
-        self._wallet = Wallet(known, given / "config", environment.secrets)
+        files = environment.config_directory or environment.directory
+        known = KnownHosts(files / "known_hosts")
+        self._hooks = files / "hooks"
+        self._wallet = Wallet(known, files / "config", environment.secrets)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ssh")
         self._transports: dict[SshAccess, SshTransport] = {}
         self.tunnels = Tunnels(environment.hub_socket)
 
     def transport(self, options: SshOptions) -> SshTransport:
-        """One for each machine and user, however many workers are there."""
+        """The transport to a machine: one for each machine and user, shared by their workers."""
         access = options.access
         if access not in self._transports:
             self._transports[access] = SshTransport(access, self._wallet, self._threads)
         return self._transports[access]
 
     async def awake(self, options: SshOptions) -> SshTransport:
-        """Logged in to; where nobody answers and the options say how, the machine is woken.
+        """The transport to a machine, logged in; a machine that sleeps is woken as options say.
 
         Raises DriverError for what cannot be done to wake it.
         """
@@ -58,7 +58,7 @@ class Machines:
         return transport
 
     async def aclose(self) -> None:
-        """Connections end; what they started lives on."""
+        """Close the connections; what they have started lives on."""
         await self.tunnels.aclose()
         await asyncio.gather(*(each.aclose() for each in self._transports.values()))
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hostler_hub.drivers.hosts.driver import HostOptions
-from hostler_hub.drivers.hosts.wake_on_lan import How
+from hostler_hub.drivers.hosts.host import Site
+from hostler_hub.drivers.hosts.options import HostOptions
+from hostler_hub.drivers.hosts.wake_on_lan import WakeOptions
 from hostler_hub.drivers.transports.ssh.access import Hop, Host, HostKey, Port, SshAccess, User
 from hostler_hub.runtime.secrets import SecretRef
 
@@ -17,7 +18,7 @@ Directory = Annotated[str, Field(pattern=r"^(~/|/)[A-Za-z0-9_.@+/-]{1,200}$")]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 # What it takes to find and to end an instance again, when the definition is gone.
-_LASTING = frozenset(
+_HANDLE_OPTIONS = frozenset(
     {
         *("host", "port", "user", "key", "passphrase", "password", "host_key", "accept_new"),
         *("jump", "ssh_config", "connect_timeout_s", "python", "directory", "containment"),
@@ -46,7 +47,7 @@ class SshOptions(HostOptions):
     environment: Mapping[Variable, str] = {}
 
     tunnel: bool = False  # the agent reaches the hub through this very connection
-    wake: How | None = None
+    wake: WakeOptions | None = None
 
     @property
     def place(self) -> str:
@@ -67,9 +68,19 @@ class SshOptions(HostOptions):
 
     @property
     def address(self) -> str:
-        """As people write it."""
+        """The machine's address, for people."""
         return self.access.target.address
 
-    def lasting(self) -> dict[str, Any]:
-        """What a handle keeps of them; references to secrets, and no secret."""
-        return self.model_dump(mode="json", include=set(_LASTING), exclude_defaults=True)
+    @property
+    def site(self) -> Site:
+        """As the base says."""
+        return Site(self.directory, self.python)
+
+    @property
+    def owner(self) -> str | None:
+        """As the base says."""
+        return self.user
+
+    def handle_options(self) -> dict[str, Any]:
+        """As the base says."""
+        return self.model_dump(mode="json", include=set(_HANDLE_OPTIONS), exclude_defaults=True)

@@ -14,56 +14,9 @@ from typing import Protocol
 OUTPUT_BYTES = 1024 * 1024
 
 
-class TransportError(Exception):
-    """The text names the machine, and has the words of whoever refused.
-
-    `sent` tells whether the command may have reached the machine.
-    """
-
-    def __init__(self, text: str, *, sent: bool = False) -> None:
-        super().__init__(text)
-        self.sent = sent
-
-
-class Unreachable(TransportError):
-    """There is no way to the machine now, or it was lost. Trying later may help."""
-
-
-class AuthenticationFailed(TransportError):
-    """The machine does not take these credentials, or we have not got them."""
-
-
-class HostKeyUnknown(TransportError):
-    """First contact, and nobody has said what the machine's key is."""
-
-
-class HostKeyChanged(TransportError):
-    """The machine has not the key it is known by: never accepted, a person must look (G2)."""
-
-
-class Refused(TransportError):
-    """The machine answers, and will not do this."""
-
-
-class NotWritten(Refused):
-    """It began to write a file and could not; its disk may be full. `words` are its own."""
-
-    def __init__(self, address: str, words: str) -> None:
-        super().__init__(f"{address}: cannot write {words} (is the disk full?)", sent=True)
-        self.words = words
-
-
-class TransportTimeout(TransportError):
-    """The deadline has passed."""
-
-
-class OutputTooLarge(TransportError):
-    """The command printed, or the file holds, more than the limit."""
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command came to."""
+    """A command's exit status and output."""
 
     status: int
     stdout: bytes
@@ -72,8 +25,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`argv` is never put together by a shell of ours; secrets stand in `content` only, which is
-    the command's standard input. `sending` is called just before it may reach the machine.
+    """A command for a machine. `argv` reaches the program as it is; `content` is its standard
+    input, and the only part that may hold secrets. `output_bytes` limits what it may print.
+    `sending` is called just before the command may reach the machine.
     """
 
     argv: Sequence[str]
@@ -87,13 +41,13 @@ class Transport(Protocol):
     """One machine, as one user. All methods raise TransportError."""
 
     async def run(self, command: Command) -> Outcome:
-        """Run it to its end; a status other than 0 is no error."""
+        """Run a command to its end. A status other than 0 is no error."""
 
     async def put(self, path: str, content: bytes, deadline_s: float) -> None:
-        """Make a file, readable by its owner only; replaces none."""
+        """Write a new file that only its owner can read. An existing file is refused."""
 
     async def fetch(self, path: str, size_bytes: int, deadline_s: float) -> bytes:
-        """A file's content, of that size at most."""
+        """Read a file of at most `size_bytes`."""
 
     async def aclose(self) -> None:
         """Close the connection; a command that runs is lost."""

@@ -1,4 +1,4 @@
-"""The driver itself; how it deals with machines it shares with `ssh` (`host_driver`).
+"""The driver itself. How it deals with machines it shares with other drivers (`hosts`).
 
 What a WinRM shell has started dies with it, so an agent is started by a scheduled task, or
 detached where the shell's job lets it out; the agent's `host` verb does either on the machine.
@@ -8,14 +8,22 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from hostler_hub.drivers.contract import Capabilities, OptionsRefused
-from hostler_hub.drivers.hosts.driver import HostDriver
+from hostler_hub.drivers.contract import Capabilities
+from hostler_hub.drivers.errors import OptionsRefused
+from hostler_hub.drivers.hosts.options import HostHandle
+from hostler_hub.drivers.hosts.remote_driver import RemoteDriver
 from hostler_hub.drivers.hosts.windows import WindowsHost
 from hostler_hub.drivers.ssh.hub_route import why_not
 from hostler_hub.drivers.winrm.options import WinrmOptions
 
 
-class WinrmDriver(HostDriver[WinrmOptions]):
+class WinrmHandle(HostHandle[WinrmOptions]):
+    """Which machine the instance is on, and in which directory."""
+
+    DRIVER = "winrm"
+
+
+class WinrmDriver(RemoteDriver[WinrmOptions]):
     """Starts agents on Windows machines, several on one where workers say so."""
 
     name: ClassVar[str] = "winrm"
@@ -26,12 +34,13 @@ class WinrmDriver(HostDriver[WinrmOptions]):
         destroy_deadline_s=150.0,
     )
     options_model = WinrmOptions
+    handle_model = WinrmHandle
     machines_module = "hostler_hub.drivers.winrm.machines"
     host_class = WindowsHost
     # Six questions and answers, a shell and Python, on a machine that is perhaps busy building.
-    look_deadline_s = 25.0
+    query_deadline_s = 25.0
 
-    def _url(self, options: WinrmOptions) -> str:
+    def _hub_url(self, options: WinrmOptions) -> str:
         url = self._environment.connect_url
         why = why_not(url, options.host)
         if not why:

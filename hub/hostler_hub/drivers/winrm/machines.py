@@ -18,7 +18,7 @@ THREADS = 32
 
 
 class Machines:
-    """Made in the event loop; all methods raise TransportError."""
+    """The machines of one hub. Made in the event loop; all methods raise TransportError."""
 
     def __init__(self, environment: Environment) -> None:
         self._secrets = environment.secrets
@@ -26,17 +26,17 @@ class Machines:
         self._transports: dict[WinrmAccess, WinrmTransport] = {}
 
     def transport(self, options: WinrmOptions) -> WinrmTransport:
-        """One for each machine and user, however many workers are there."""
+        """The transport to a machine: one for each machine and user, shared by their workers."""
         access = options.access
         if access not in self._transports:
             self._transports[access] = WinrmTransport(access, self._secrets, self._threads)
         return self._transports[access]
 
     async def awake(self, options: WinrmOptions) -> WinrmTransport:
-        """Whether it answers, the first command will tell."""
+        """The transport to a machine. Whether the machine answers, the first command will tell."""
         return self.transport(options)
 
     async def aclose(self) -> None:
-        """Connections end; what they started lives on."""
+        """Close the connections; what they have started lives on."""
         await asyncio.gather(*(each.aclose() for each in self._transports.values()))
         self._threads.shutdown(wait=False, cancel_futures=True)

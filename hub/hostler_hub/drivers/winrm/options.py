@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hostler_hub.drivers.hosts.driver import HostOptions
+from hostler_hub.drivers.hosts.host import Site
+from hostler_hub.drivers.hosts.options import HostOptions
 from hostler_hub.drivers.transports.ssh.access import Host, Port
 from hostler_hub.drivers.transports.winrm.access import (
     Auth,
@@ -26,7 +27,7 @@ Directory = Annotated[str, Field(pattern=DIRECTORY)]
 Variable = Annotated[str, Field(pattern=VARIABLE)]
 
 # What it takes to find and to end an instance again, when the definition is gone.
-_LASTING = frozenset(
+_HANDLE_OPTIONS = frozenset(
     {
         *("host", "port", "user", "password", "auth", "tls", "fingerprint", "ca"),
         *("connect_timeout_s", "python", "directory"),
@@ -71,7 +72,7 @@ class WinrmOptions(HostOptions):
 
     @property
     def address(self) -> str:
-        """As people write it."""
+        """The machine's address, for people."""
         return self.access.address
 
     @property
@@ -79,14 +80,24 @@ class WinrmOptions(HostOptions):
         """How the machine is reached."""
         return WinrmAccess(**{name: getattr(self, name) for name in WinrmAccess.model_fields})
 
-    def lasting(self) -> dict[str, Any]:
-        """What a handle keeps of them; references to secrets, and no secret."""
-        return self.model_dump(mode="json", include=set(_LASTING), exclude_defaults=True)
+    @property
+    def site(self) -> Site:
+        """As the base says."""
+        return Site(self.directory, self.python)
 
-    def told(self) -> dict[str, Any]:
-        """What of them the agent's own configuration has."""
+    @property
+    def owner(self) -> str | None:
+        """As the base says."""
+        return self.user
+
+    def handle_options(self) -> dict[str, Any]:
+        """As the base says."""
+        return self.model_dump(mode="json", include=set(_HANDLE_OPTIONS), exclude_defaults=True)
+
+    def agent_config(self) -> dict[str, Any]:
+        """As the base says."""
         return {"orphan_timeout_s": self.orphan_timeout_s}
 
-    def asked(self) -> dict[str, Any]:
-        """What of them a start's request has."""
+    def start_request(self) -> dict[str, Any]:
+        """As the base says."""
         return {"way": self.start}

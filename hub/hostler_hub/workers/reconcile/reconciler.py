@@ -16,7 +16,8 @@ from typing import Any
 
 import structlog
 
-from hostler_hub.drivers.contract import Driver, DriverError, InstanceRef, Owned
+from hostler_hub.drivers.contract import Driver, InstanceRef, Owned
+from hostler_hub.drivers.errors import DriverError
 from hostler_hub.errors import Conflict
 from hostler_hub.lifecycle import State, events
 from hostler_hub.lifecycle.model import Presence

@@ -17,13 +17,9 @@ from docker import APIClient
 from docker.errors import NotFound
 from peers import docker as peer
 
-from hostler_hub.drivers.contract import (
-    Environment,
-    InstanceSpec,
-    OptionsRefused,
-    ProviderFailed,
-)
+from hostler_hub.drivers.contract import Environment, InstanceSpec
 from hostler_hub.drivers.docker import DockerDriver, labels
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.lifecycle.model import Presence
 
 pytestmark = pytest.mark.peer("docker")
@@ -129,7 +125,7 @@ async def test_it_is_marked_bounded_and_shut_in(
     handle = await driver.create(spec)
     seen = container_of(client, environment.hub, spec)
     carried = {key: value for key, value in seen["Config"]["Labels"].items() if "hostler" in key}
-    assert carried == labels.labels(environment.hub, spec)
+    assert carried == labels.of(spec.mark(environment.hub))
     assert seen["Config"]["Labels"]["team"] == "build"
     assert seen["Name"] == f"/hostler-w-1-7-{spec.instance[-8:].lower()}"
     host = seen["HostConfig"]
@@ -148,7 +144,7 @@ async def test_V2_nothing_is_left_of_its_volumes(
     spec = spec_of(options)
     handle = await driver.create(spec)
     (volume,) = handle["volumes"]
-    assert client.inspect_volume(volume)["Labels"] == labels.labels(environment.hub, spec)
+    assert client.inspect_volume(volume)["Labels"] == labels.of(spec.mark(environment.hub))
     client.remove_container(handle["container"], v=False, force=True)
     (left,) = await driver.list_owned([options])
     assert (left.instance, left.worker, left.name) == (
@@ -179,7 +175,7 @@ async def test_G1_a_name_that_is_taken_is_adopted_if_it_is_ours(
 ) -> None:
     """Create was done but its answer lost: the container is there and was never started."""
     spec = spec_of(options)
-    mark = labels.labels(environment.hub, spec)
+    mark = labels.of(spec.mark(environment.hub))
     volume = {"Type": "volume", "Target": "/hostler", "VolumeOptions": {"Labels": mark}}
     host = client.create_host_config(mounts=[volume], init=True, network_mode="none")
     argv = ["python3", "/hostler/agent.pyz", "run", "--config", "/hostler/agent.json"]

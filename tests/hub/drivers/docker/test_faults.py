@@ -20,9 +20,10 @@ from docker import APIClient
 from docker.errors import ImageNotFound
 from peers import docker as peer
 
-from hostler_hub.drivers.contract import Environment, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.docker import DockerDriver, hints
 from hostler_hub.drivers.docker.daemon import Daemon
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.secrets import Secrets
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from hostler_hub.drivers.contract import Environment, OptionsRefused
+from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.docker import DockerDriver, hub_route, privileges
 from hostler_hub.drivers.docker.options import DockerOptions
+from hostler_hub.drivers.errors import OptionsRefused
 from hostler_hub.drivers.registry import check_options
 from hostler_hub.errors import SettingsError
 from hostler_hub.runtime import docker_privileges as words
@@ -139,11 +140,11 @@ def test_a_remote_daemon_needs_a_hub_with_a_name(hub: Environment) -> None:
     with pytest.raises(OptionsRefused, match=r"cannot reach this hub.*HOSTLER_PUBLIC_URL"):
         hub_route.choose(options, hub)
     public = dataclasses.replace(hub, connect_url="wss://hub.example.org/api/v1/agents/connect")
-    assert hub_route.choose(options, public) == hub_route.Reach(public.connect_url)
+    assert hub_route.choose(options, public) == hub_route.HubRoute(public.connect_url)
 
 
 @pytest.mark.parametrize("given", ["wss://other:8443", "wss://other:8443/api/v1/agents/connect"])
 def test_another_way_to_the_hub_can_be_told(hub: Environment, given: str) -> None:
     options = DockerOptions.model_validate({**IMAGE, "hub_url": given})
     way = hub_route.choose(options, hub)
-    assert way == hub_route.Reach("wss://other:8443/api/v1/agents/connect")
+    assert way == hub_route.HubRoute("wss://other:8443/api/v1/agents/connect")

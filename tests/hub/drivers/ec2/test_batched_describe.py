@@ -1,4 +1,4 @@
-"""Looks at instances that are due together go out together."""
+"""Instances that are to be described at about the same time are described by one call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hostler_hub.drivers.ec2 import batched_describe as module
-from hostler_hub.drivers.ec2.batched_describe import MOST, Looks
+from hostler_hub.drivers.ec2.batched_describe import MAX_IDS, BatchedDescribe
 
 
 class Region:
@@ -39,20 +39,20 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_what_is_wanted_together_is_asked_once_and_each_gets_its_own() -> None:
     region = Region()
-    looks = Looks(region.several)
+    batches = BatchedDescribe(region.several)
     wanted = ["i-1", "i-2", "i-missing", "i-1"]
-    seen = await asyncio.gather(*(looks.at(each) for each in wanted))
+    seen = await asyncio.gather(*(batches.describe(each) for each in wanted))
     assert region.asked == [["i-1", "i-2", "i-missing"]]
     assert seen == [{"InstanceId": "i-1"}, {"InstanceId": "i-2"}, None, {"InstanceId": "i-1"}]
-    assert await looks.at("i-1") == {"InstanceId": "i-1"}
+    assert await batches.describe("i-1") == {"InstanceId": "i-1"}
     assert len(region.asked) == 2, "nothing is remembered"
 
 
 async def test_a_call_names_as_many_as_a_filter_takes() -> None:
     region = Region()
-    looks = Looks(region.several)
-    await asyncio.gather(*(looks.at(f"i-{number}") for number in range(2 * MOST + 1)))
-    assert [len(ids) for ids in region.asked] == [MOST, MOST, 1]
+    batches = BatchedDescribe(region.several)
+    await asyncio.gather(*(batches.describe(f"i-{number}") for number in range(2 * MAX_IDS + 1)))
+    assert [len(ids) for ids in region.asked] == [MAX_IDS, MAX_IDS, 1]
 
 
 async def test_who_comes_soon_after_a_call_waits_for_company(
@@ -67,11 +67,11 @@ async def test_who_comes_soon_after_a_call_waits_for_company(
     monkeypatch.setattr(module, "APART_S", 3600)
     monkeypatch.setattr("hostler_hub.drivers.ec2.batched_describe.asyncio.sleep", sleep)
     region = Region()
-    looks = Looks(region.several)
-    await looks.at("i-1")
+    batches = BatchedDescribe(region.several)
+    await batches.describe("i-1")
     coming = []
     for number in range(2, 7):
-        coming.append(asyncio.create_task(looks.at(f"i-{number}")))
+        coming.append(asyncio.create_task(batches.describe(f"i-{number}")))
         for _ in range(3):
             await turn(0)
     passed.set()
@@ -83,11 +83,11 @@ async def test_who_comes_soon_after_a_call_waits_for_company(
 
 async def test_who_comes_while_a_call_is_under_way_gets_the_next() -> None:
     region = Region()
-    looks = Looks(region.several)
+    batches = BatchedDescribe(region.several)
     region.held.clear()
-    first = asyncio.create_task(looks.at("i-1"))
+    first = asyncio.create_task(batches.describe("i-1"))
     await region.called.wait()
-    second = asyncio.create_task(looks.at("i-1"))
+    second = asyncio.create_task(batches.describe("i-1"))
     region.held.set()
     await asyncio.gather(first, second)
     assert region.asked == [["i-1"], ["i-1"]], "the first may have been answered before"
@@ -95,24 +95,26 @@ async def test_who_comes_while_a_call_is_under_way_gets_the_next() -> None:
 
 async def test_a_failure_is_everybodys_and_not_the_next_ones() -> None:
     region = Region()
-    looks = Looks(region.several)
+    batches = BatchedDescribe(region.several)
     region.broken = True
-    results = await asyncio.gather(looks.at("i-1"), looks.at("i-2"), return_exceptions=True)
+    results = await asyncio.gather(
+        batches.describe("i-1"), batches.describe("i-2"), return_exceptions=True
+    )
     assert [type(each) for each in results] == [ConnectionError, ConnectionError]
     region.broken = False
-    assert await looks.at("i-1") is not None
+    assert await batches.describe("i-1") is not None
 
 
 async def test_one_who_gives_up_takes_nothing_from_the_others() -> None:
     region = Region()
-    looks = Looks(region.several)
-    impatient, patient = (asyncio.create_task(looks.at("i-1")) for _ in range(2))
+    batches = BatchedDescribe(region.several)
+    impatient, patient = (asyncio.create_task(batches.describe("i-1")) for _ in range(2))
     await asyncio.sleep(0)
     impatient.cancel()
     assert await patient is not None
     region.held.clear()
-    late = asyncio.create_task(looks.at("i-1"))
+    late = asyncio.create_task(batches.describe("i-1"))
     await asyncio.sleep(0)
-    await looks.aclose()
+    await batches.aclose()
     with pytest.raises(asyncio.CancelledError):
         await late

@@ -14,10 +14,11 @@ import pytest
 from conformance.drivers import Conformance, ref_of, spec_of
 from peers.ec2 import Ec2, Fault
 
-from hostler_hub.drivers.contract import Environment, InstanceRef, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.contract import Environment, InstanceRef
 from hostler_hub.drivers.ec2 import Ec2Driver, terminate, userdata
 from hostler_hub.drivers.ec2 import driver as driver_module
 from hostler_hub.drivers.ec2.throttle import Bucket
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.registry import check_options
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.ids import new_ulid

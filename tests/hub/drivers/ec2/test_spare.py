@@ -14,15 +14,10 @@ import pytest
 from conformance.drivers import ref_of, spec_of
 from peers.ec2 import Ec2, Fault
 
-from hostler_hub.drivers.contract import (
-    Environment,
-    InstanceRef,
-    InstanceSpec,
-    OptionsRefused,
-    ProviderFailed,
-)
+from hostler_hub.drivers.contract import Environment, InstanceRef, InstanceSpec
 from hostler_hub.drivers.ec2 import Ec2Driver, spare, terminate
 from hostler_hub.drivers.ec2.request import user_data
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.registry import check_options
 from hostler_hub.lifecycle.model import Presence
 

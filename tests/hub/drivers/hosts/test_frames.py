@@ -90,7 +90,7 @@ async def test_requests_and_replies_are_what_they_were(
     async def awake(_options: Any) -> Machine:
         return machine
 
-    driver._machines = SimpleNamespace(
+    driver._loaded = SimpleNamespace(
         transport=lambda _options: machine,
         awake=awake,
         tunnels=SimpleNamespace(release=lambda _instance: awake(None)),

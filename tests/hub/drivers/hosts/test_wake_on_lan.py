@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hostler_hub.drivers.contract import OptionsRefused, ProviderFailed
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.hosts import wake_on_lan
-from hostler_hub.drivers.hosts.wake_on_lan import How
+from hostler_hub.drivers.hosts.wake_on_lan import WakeOptions
 
 MAC = "02:00:5E:10:00:ff"
 
@@ -29,7 +29,7 @@ async def test_a_magic_packet_goes_to_the_broadcast_address(hooks: Path) -> None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as machine:
         machine.bind(("127.0.0.1", 0))
         machine.settimeout(60)
-        how = How(mac=MAC, broadcast="127.0.0.1", port=machine.getsockname()[1])
+        how = WakeOptions(mac=MAC, broadcast="127.0.0.1", port=machine.getsockname()[1])
         await wake_on_lan.call(how, hooks, "builder")
         assert machine.recv(200) == b"\xff" * 6 + bytes.fromhex("02005e1000ff") * 16
 

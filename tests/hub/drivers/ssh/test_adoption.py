@@ -43,7 +43,7 @@ KNOWN_BY = ["its stored handle", "its mark", "the handle that was found", "the l
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever answers has the time to: a loaded machine starts a Python for each look."""
-    monkeypatch.setattr(SshDriver, "look_deadline_s", 60.0)
+    monkeypatch.setattr(SshDriver, "query_deadline_s", 60.0)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def driver_environment(
         environment,
         archive=archive,
         secrets=Secrets(tmp_path / "secrets", {}),
-        given=tmp_path / "drivers" / "ssh",
+        config_directory=tmp_path / "drivers" / "ssh",
         hub_socket=socket,
     )
 

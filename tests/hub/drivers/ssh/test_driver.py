@@ -7,7 +7,6 @@ import compileall
 import contextlib
 import os
 import shutil
-import stat
 import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,13 +16,14 @@ from typing import Any
 
 import psutil
 import pytest
-from conformance.drivers import Conformance, ref_of, spec_of
-from hub.drivers.conftest import files_of
+from conformance.drivers import ref_of, spec_of
+from conformance.hosts import Machine, RemoteHostConformance
 from peers import small_disk
 from peers.sshd import Sshd, make_key
 
 from hostler_hub.drivers import agent_archive
-from hostler_hub.drivers.contract import Environment, InstanceRef, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.contract import Environment, InstanceRef
+from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.registry import check_options
 from hostler_hub.drivers.ssh.driver import SshDriver
 from hostler_hub.lifecycle.model import Presence
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.peer("sshd")
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever answers has the time to: a loaded machine starts a Python for each look."""
-    monkeypatch.setattr(SshDriver, "look_deadline_s", 60.0)
+    monkeypatch.setattr(SshDriver, "query_deadline_s", 60.0)
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def ssh_environment(environment: Environment, tmp_path: Path) -> Environment:
     (tmp_path / "secrets").mkdir()
     return replace(
         environment,
-        agent_archive=agent_archive.install(tmp_path / "archive"),
+        archive=agent_archive.install(tmp_path / "archive"),
         secrets=Secrets(tmp_path / "secrets", {}),
-        given=tmp_path / "drivers" / "ssh",
+        config_directory=tmp_path / "drivers" / "ssh",
     )
 
 
@@ -100,7 +100,9 @@ async def driver(ssh_environment: Environment, options: dict[str, Any]) -> Async
 async def other_hub_driver(
     ssh_environment: Environment, other_environment: Environment, options: dict[str, Any]
 ) -> AsyncIterator[SshDriver]:
-    theirs = replace(ssh_environment, hub=other_environment.hub, given=other_environment.directory)
+    theirs = replace(
+        ssh_environment, hub=other_environment.hub, config_directory=other_environment.directory
+    )
     async for made in cleared(SshDriver(theirs), options):
         yield made
 
@@ -127,7 +129,12 @@ def options(
     }
 
 
-class TestSsh(Conformance):
+@pytest.fixture
+def machine(sshd: Sshd, tmp_path: Path) -> Machine:
+    return Machine(tmp_path / "hostler", sshd.stop, sshd.start)
+
+
+class TestSsh(RemoteHostConformance):
     """The contract itself."""
 
 
@@ -158,34 +165,6 @@ async def test_G2_MOTD_and_a_chatty_shell_do_not_matter(
         await driver.destroy(ref_of(spec, handle))
 
 
-async def test_V14_the_token_is_in_a_private_file_alone(
-    driver: SshDriver, options: dict[str, Any], tmp_path: Path
-) -> None:
-    spec = spec_of(options)
-    handle = await driver.create(spec)
-    process = psutil.Process(handle["process"]["pid"])
-    assert spec.token not in " ".join([*process.cmdline(), *process.environ().values()])
-    files = files_of(tmp_path / "hostler", spec.instance)
-    holding = [path for path in files if spec.token.encode() in path.read_bytes()]
-    assert [path.name for path in holding] == ["token"]
-    assert stat.S_IMODE(holding[0].stat().st_mode) == 0o600
-    assert spec.token not in str(handle)
-    await driver.destroy(ref_of(spec, handle))
-
-
-async def test_the_agent_is_pushed_once_for_all(
-    driver: SshDriver, other_hub_driver: SshDriver, options: dict[str, Any], tmp_path: Path
-) -> None:
-    shutil.rmtree(tmp_path / "hostler")
-    specs = [spec_of(options, worker=f"w-{number}") for number in range(2)]
-    handles = [await driver.create(specs[0]), await other_hub_driver.create(specs[1])]
-    agents = list((tmp_path / "hostler" / "agents").iterdir())
-    assert len(agents) == 1
-    await driver.destroy(ref_of(specs[0], handles[0]))
-    await other_hub_driver.destroy(ref_of(specs[1], handles[1]))
-    assert list((tmp_path / "hostler" / "agents").iterdir()) == agents
-
-
 async def test_P1_two_first_starts_at_once_both_succeed(
     driver: SshDriver, options: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -195,46 +174,6 @@ async def test_P1_two_first_starts_at_once_both_succeed(
     assert len(await driver.list_owned([options])) == 3
     for spec, handle in zip(specs, handles, strict=True):
         await driver.destroy(ref_of(spec, handle))
-
-
-async def test_V2_a_handle_alone_is_enough_to_destroy(
-    driver: SshDriver, options: dict[str, Any]
-) -> None:
-    spec = spec_of(options)
-    await driver.create(spec)
-    (owned,) = await driver.list_owned([options, {**options, "tunnel": True}])
-    await driver.destroy(InstanceRef("", owned.instance, owned.epoch, owned.handle, {}))
-    assert await driver.list_owned([options]) == []
-
-
-async def test_G2_a_host_that_does_not_answer_is_unknown_and_never_gone(
-    driver: SshDriver, options: dict[str, Any], sshd: Sshd
-) -> None:
-    spec = spec_of(options)
-    handle = await driver.create(spec)
-    sshd.stop()
-    for call in (driver.inspect, driver.destroy, driver.evidence):
-        with pytest.raises(ProviderFailed, match=r"ssh: .*Connection refused"):
-            await call(ref_of(spec, handle))
-    with pytest.raises(ProviderFailed, match=r"ssh: "):
-        await driver.list_owned([options])
-    sshd.start()
-    assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.RUNNING
-    await driver.destroy(ref_of(spec, handle))
-
-
-async def test_V3_of_what_was_never_sent_nothing_is_left_to_end(
-    driver: SshDriver, options: dict[str, Any], sshd: Sshd
-) -> None:
-    """Or else a host with a wrong name would keep its worker from ever being used again."""
-    sshd.stop()
-    spec = spec_of(options)
-    with pytest.raises(
-        ProviderFailed, match=r"ssh: .*Connection refused; is its sshd running.*host and port"
-    ):
-        await driver.create(spec)
-    assert (await driver.inspect(ref_of(spec, None))).presence is Presence.GONE
-    await driver.destroy(ref_of(spec, None))
 
 
 async def test_G2_a_changed_key_starts_nothing_and_says_what_to_do(
@@ -263,19 +202,6 @@ async def test_wrong_credentials_name_driver_options_and_the_server_s_words(
     wrong = "ssh: .*does not let us in: Authentication failed.*options user, key and password"
     with pytest.raises(ProviderFailed, match=wrong):
         await driver.create(spec_of({**options, "key": {"file": "other"}}))
-
-
-async def test_a_host_without_that_python_has_nothing_left_to_end(
-    driver: SshDriver, options: dict[str, Any]
-) -> None:
-    spec = spec_of({**options, "python": "python3.99"})
-    with pytest.raises(ProviderFailed, match=r"option 'python': there is no 'python3.99' there"):
-        await driver.create(spec)
-    await driver.destroy(ref_of(spec, None))
-    await driver.aclose()
-    reborn = SshDriver(driver._environment)
-    await reborn.destroy(ref_of(spec, None))  # by the machine's own word, which needs no Python
-    await reborn.aclose()
 
 
 async def test_a_python_that_is_too_old_is_named(
@@ -368,22 +294,6 @@ async def test_a_tunnel_that_sshd_refuses_names_the_option_and_leaves_nothing(
         await without.create(spec_of(given))
     for each in (driver, without):
         await each.aclose()
-
-
-async def test_P7_an_agent_s_last_words_and_evidence(
-    driver: SshDriver, options: dict[str, Any]
-) -> None:
-    spec = spec_of(options)
-    handle = await driver.create(spec)
-    process = psutil.Process(handle["process"]["pid"])
-    process.kill()
-    psutil.wait_procs([process], timeout=60)
-    seen = await driver.inspect(ref_of(spec, handle))
-    assert seen.presence is Presence.GONE
-    assert "last words" in seen.evidence
-    texts = await driver.evidence(ref_of(spec, handle))
-    assert str(os.getpid()) in texts["processes"]
-    await driver.destroy(ref_of(spec, handle))
 
 
 @pytest.mark.parametrize(

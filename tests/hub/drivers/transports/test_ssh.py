@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from peers.sshd import Sshd, make_key
 
-from hostler_hub.drivers.transports.contract import (
+from hostler_hub.drivers.transports.contract import Command
+from hostler_hub.drivers.transports.errors import (
     AuthenticationFailed,
-    Command,
     HostKeyChanged,
     HostKeyUnknown,
     OutputTooLarge,

@@ -16,9 +16,9 @@ from certificates import Authority, authority
 from peers import wine
 from peers.wsman import WsMan, wait_until
 
-from hostler_hub.drivers.transports.contract import (
+from hostler_hub.drivers.transports.contract import Command
+from hostler_hub.drivers.transports.errors import (
     AuthenticationFailed,
-    Command,
     HostKeyChanged,
     HostKeyUnknown,
     OutputTooLarge,

@@ -38,7 +38,7 @@ DOES_NOT_EXIST = 1060
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever answers has the time to: a loaded machine starts a Python for each look."""
-    monkeypatch.setattr(WinrmDriver, "look_deadline_s", 60.0)
+    monkeypatch.setattr(WinrmDriver, "query_deadline_s", 60.0)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from hub_core import Core
 
-from hostler_hub.drivers.contract import Environment, InstanceSpec, ProviderFailed
+from hostler_hub.drivers.contract import Environment, InstanceSpec
+from hostler_hub.drivers.errors import ProviderFailed
 from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
 from hostler_hub.errors import Conflict
 from hostler_hub.lifecycle import State, Worker, events

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import paramiko
 
-from hostler_hub.drivers.transports.contract import HostKeyUnknown
+from hostler_hub.drivers.transports.errors import HostKeyUnknown
 from hostler_hub.runtime import private_files
 
 SSH_PORT = 22
@@ -24,12 +24,15 @@ class KnownHosts:
         self._lock = threading.Lock()
 
     def load(self) -> paramiko.HostKeys:
-        """All keys that are in it now."""
+        """Read all keys in the file."""
         with self._lock:
             return self._read()
 
     def add(self, name: str, key: paramiko.PKey) -> bool:
-        """Remember the key of a machine met for the first time; False if it is known by others."""
+        """Add the key of a new machine. Returns whether the key is known now.
+
+        It is not if the machine is known by other keys.
+        """
         with self._lock:
             known = self._read().lookup(name)
             if known is not None:
@@ -47,7 +50,7 @@ class KnownHosts:
 
 
 def name_of(host: str, port: int) -> str:
-    """What a machine is called in such a file."""
+    """The name of a machine in a known_hosts file."""
     return host if port == SSH_PORT else f"[{host}]:{port}"
 
 

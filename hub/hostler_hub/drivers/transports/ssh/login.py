@@ -25,7 +25,7 @@ from paramiko.ssh_exception import (
     SSHException,
 )
 
-from hostler_hub.drivers.transports.contract import (
+from hostler_hub.drivers.transports.errors import (
     AuthenticationFailed,
     HostKeyChanged,
     Refused,
@@ -55,7 +55,7 @@ _KEY_KINDS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 @dataclass(frozen=True)
 class Wallet:
-    """What logins of this hub draw upon; `ssh_config` is the file that the option means."""
+    """What logins use: known hosts, secrets, and the ssh_config that option `ssh_config` allows."""
 
     known: KnownHosts
     ssh_config: Path
@@ -94,7 +94,7 @@ def _close(connection: fabric.Connection) -> None:
 
 
 def translate(error: Exception, address: str) -> TransportError:
-    """What a library raised, as one of ours."""
+    """The transport error that a library's error means."""
     if isinstance(error, TransportError):
         return error
     if isinstance(error, BadHostKeyException):
@@ -150,7 +150,7 @@ def _prepare(
 
 
 def _config(access: SshAccess, wallet: Wallet) -> fabric.Config:
-    """Nothing of fabric's or OpenSSH's own files, unless it was asked for."""
+    """fabric's configuration, without its own files, and OpenSSH's only if the options say so."""
     ssh_config = paramiko.SSHConfig()
     if access.ssh_config and wallet.ssh_config.exists():
         ssh_config = paramiko.SSHConfig.from_path(str(wallet.ssh_config))
@@ -231,7 +231,7 @@ def _harden(
 
 
 def _chain(connection: fabric.Connection) -> Iterator[fabric.Connection]:
-    """The connection, and those it goes through."""
+    """The connection, and the connections to the jump hosts that it goes through."""
     each: Any = connection
     while isinstance(each, fabric.Connection):
         yield each

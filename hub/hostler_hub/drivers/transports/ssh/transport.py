@@ -26,9 +26,8 @@ import fabric
 import paramiko
 from paramiko.ssh_exception import SSHException
 
-from hostler_hub.drivers.transports.contract import (
-    Command,
-    Outcome,
+from hostler_hub.drivers.transports.contract import Command, Outcome
+from hostler_hub.drivers.transports.errors import (
     OutputTooLarge,
     Refused,
     TransportError,
@@ -55,7 +54,7 @@ class SshTransport:
         self.access = access
         self._wallet = wallet
         self._threads = threads
-        self._line: _Line | None = None
+        self._shared: _SharedConnection | None = None
         self._opening = asyncio.Lock()
         self._sessions = asyncio.Semaphore(SESSIONS)
         self._in_use = 0
@@ -63,7 +62,7 @@ class SshTransport:
 
     @property
     def address(self) -> str:
-        """For people."""
+        """The machine's address, for people."""
         return self.access.target.address
 
     async def run(self, command: Command) -> Outcome:
@@ -79,12 +78,12 @@ class SshTransport:
         return await self._call(deadline_s, functools.partial(_fetch, path=path, size=size_bytes))
 
     async def connected(self) -> paramiko.Transport:
-        """The open connection itself, for tunnels; whoever uses it says so by `hold`."""
+        """The open connection itself, for tunnels. Use it within `hold`."""
         return (await self._connect()).transport
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """While held, the connection is not dropped for being idle."""
+        """Keep the connection from being closed for being idle."""
         self._in_use += 1
         if self._idle is not None:
             self._idle.cancel()
@@ -113,7 +112,7 @@ class SshTransport:
                 ) from None
 
     async def _try_twice(self, act: Callable[..., T], deadline: _Deadline) -> T:
-        """A connection that has broken since it was last used is found out by using it."""
+        """Act on the open connection, or on a new one if that has broken since its last use."""
         try:
             return await self._try(act, deadline)
         except Unreachable as error:
@@ -122,36 +121,36 @@ class SshTransport:
         return await self._try(act, deadline)
 
     async def _try(self, act: Callable[..., T], deadline: _Deadline) -> T:
-        line = await self._connect()
-        line.users += 1
+        shared = await self._connect()
+        shared.users += 1
         try:
-            work = functools.partial(act, line, deadline)
+            work = functools.partial(act, shared, deadline)
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except (Unreachable, TransportTimeout, asyncio.CancelledError) as error:
-            # Whoever is cancelled before their time has learnt nothing of it.
+            # A call that was cancelled before its deadline says nothing about the connection.
             tried = deadline.is_over or not isinstance(error, asyncio.CancelledError)
             if tried and not deadline.sent:
-                self._retire(line)
+                self._retire(shared)
             raise
         finally:
-            line.users -= 1
-            if line.retired and not line.users:
-                line.close()
+            shared.users -= 1
+            if shared.retired and not shared.users:
+                shared.close()
 
-    async def _connect(self) -> _Line:
+    async def _connect(self) -> _SharedConnection:
         async with self._opening:
-            if self._line is None or not self._line.connection.is_connected:
+            if self._shared is None or not self._shared.connection.is_connected:
                 self._drop()
                 login = asyncio.get_running_loop().run_in_executor(self._threads, self._log_in)
                 try:
-                    self._line = _Line(await asyncio.shield(login))
+                    self._shared = _SharedConnection(await asyncio.shield(login))
                 except asyncio.CancelledError:
                     login.add_done_callback(_log_out_late)
                     raise
-            return self._line
+            return self._shared
 
     def _log_in(self) -> fabric.Connection:
-        """sshd drops some logins at random when many come at once; those are tried again."""
+        """Log in; again if sshd drops the login, as it does at random when many come at once."""
         for tries_left in reversed(range(LOGIN_TRIES)):
             try:
                 return log_in(self.access, self._wallet)
@@ -161,22 +160,21 @@ class SshTransport:
             time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - only to be apart from others
         raise AssertionError
 
-    def _retire(self, line: _Line) -> None:
-        line.retired = True
-        if self._line is line:
-            self._line = None
+    def _retire(self, shared: _SharedConnection) -> None:
+        shared.retired = True
+        if self._shared is shared:
+            self._shared = None
 
     def _drop(self) -> None:
-        line, self._line = self._line, None
-        if line is not None:
-            line.close()
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.close()
 
 
 @dataclass(eq=False)
-class _Line:
-    """A connection and who is on it; threads add their `sessions` and take them away.
-
-    `opened` changes whenever there is another one.
+class _SharedConnection:
+    """A connection, and how many calls use it. Threads add their `sessions` and remove them;
+    `opened` counts the sessions that there ever were.
     """
 
     connection: fabric.Connection
@@ -190,15 +188,15 @@ class _Line:
         return self.connection.transport
 
     def close(self) -> None:
-        """Without waiting: paramiko's thread may wait for the network."""
+        """Close it in a thread of its own, which paramiko and the network may hold up."""
         ending = functools.partial(log_out, self.connection)
         threading.Thread(target=ending, daemon=True, name="logout").start()
 
 
 def _log_out_late(future: asyncio.Future[fabric.Connection]) -> None:
-    """Nobody waits any more for a login that a thread has gone on with."""
+    """Close a connection whose login has ended after its caller was cancelled."""
     if not future.cancelled() and future.exception() is None:
-        _Line(future.result()).close()
+        _SharedConnection(future.result()).close()
 
 
 @dataclass
@@ -221,10 +219,10 @@ class _Deadline:
         return left
 
 
-def _run(line: _Line, deadline: _Deadline, *, command: Command) -> Outcome:
+def _run(shared: _SharedConnection, deadline: _Deadline, *, command: Command) -> Outcome:
     words = shlex.join(command.argv)
     try:
-        with _session(line, deadline) as channel:
+        with _session(shared, deadline) as channel:
             if command.sending is not None:
                 command.sending()
             deadline.sent = True
@@ -236,7 +234,9 @@ def _run(line: _Line, deadline: _Deadline, *, command: Command) -> Outcome:
 
 
 def _feed(channel: paramiko.Channel, content: bytes) -> None:
-    """Who ends without reading it all has said why: that is told, and not that it was in vain."""
+    """Send the command's input. If the command exits before reading all of it, its exit status is
+    reported, not the broken pipe.
+    """
     try:
         channel.sendall(content)
         channel.shutdown_write()
@@ -246,36 +246,36 @@ def _feed(channel: paramiko.Channel, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _session(line: _Line, deadline: _Deadline) -> Iterator[paramiko.Channel]:
-    channel = _open_session(line, deadline)
-    line.sessions.add(channel)
-    line.opened += 1
+def _session(shared: _SharedConnection, deadline: _Deadline) -> Iterator[paramiko.Channel]:
+    channel = _open_session(shared, deadline)
+    shared.sessions.add(channel)
+    shared.opened += 1
     try:
         channel.settimeout(deadline.left_s())
         yield channel
     finally:
         channel.close()
-        line.sessions.discard(channel)
+        shared.sessions.discard(channel)
 
 
-def _open_session(line: _Line, deadline: _Deadline) -> paramiko.Channel:
+def _open_session(shared: _SharedConnection, deadline: _Deadline) -> paramiko.Channel:
     """sshd counts a session until it has buried its processes, a little after we have closed it,
     and may allow fewer than we would have: then there is one again when another of ours is over.
     """
     while True:
-        opened, others, refusal = line.opened, False, None
+        opened, others, refusal = shared.opened, False, None
         for pause_s in (*SESSION_PAUSES_S, 0.0):
             try:
-                return line.transport.open_session(timeout=deadline.left_s())
+                return shared.transport.open_session(timeout=deadline.left_s())
             except SSHException as error:
                 # Of several refused at once paramiko knows the reason for one; the others are told
                 # what it says of a broken connection too.
-                if not line.transport.is_active():
+                if not shared.transport.is_active():
                     raise
                 refusal = error
-            others = others or bool(line.sessions)
+            others = others or bool(shared.sessions)
             time.sleep(min(pause_s, deadline.left_s()))
-        if not others and line.opened == opened:
+        if not others and shared.opened == opened:
             text = f"{deadline.address}: sshd opens no session: {refusal} (see its MaxSessions)"
             raise Refused(text) from refusal
 
@@ -307,8 +307,8 @@ def _check_size(size: int, limit: int, deadline: _Deadline) -> None:
         raise OutputTooLarge(f"{deadline.address} printed more than {limit} bytes", sent=True)
 
 
-def _put(line: _Line, deadline: _Deadline, *, path: str, content: bytes) -> None:
-    with _sftp(line, deadline) as sftp, sftp.open(path, "wx") as file:
+def _put(shared: _SharedConnection, deadline: _Deadline, *, path: str, content: bytes) -> None:
+    with _sftp(shared, deadline) as sftp, sftp.open(path, "wx") as file:
         sftp.chmod(path, 0o600)
         try:
             # Not pipelined, where paramiko would not tell of a write that failed.
@@ -325,8 +325,8 @@ def _put(line: _Line, deadline: _Deadline, *, path: str, content: bytes) -> None
             raise Refused(text, sent=True) from error
 
 
-def _fetch(line: _Line, deadline: _Deadline, *, path: str, size: int) -> bytes:
-    with _sftp(line, deadline) as sftp, sftp.open(path, "rb") as file:
+def _fetch(shared: _SharedConnection, deadline: _Deadline, *, path: str, size: int) -> bytes:
+    with _sftp(shared, deadline) as sftp, sftp.open(path, "rb") as file:
         content: bytes = file.read(size + 1)
     if len(content) > size:
         raise OutputTooLarge(f"{deadline.address}: {path} has more than {size} bytes", sent=True)
@@ -334,10 +334,10 @@ def _fetch(line: _Line, deadline: _Deadline, *, path: str, size: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _sftp(line: _Line, deadline: _Deadline) -> Iterator[paramiko.SFTPClient]:
+def _sftp(shared: _SharedConnection, deadline: _Deadline) -> Iterator[paramiko.SFTPClient]:
     """A session of its own for each file: nothing is shared between threads."""
     try:
-        with _session(line, deadline) as channel:
+        with _session(shared, deadline) as channel:
             deadline.sent = True
             channel.invoke_subsystem("sftp")
             yield paramiko.SFTPClient(channel)

@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 from paramiko.ssh_exception import SSHException
 
-from hostler_hub.drivers.transports.contract import Refused, TransportError, TransportTimeout
+from hostler_hub.drivers.transports.errors import Refused, TransportError, TransportTimeout
 from hostler_hub.drivers.transports.ssh.transport import SshTransport
 from hostler_hub.lifecycle.backoff import Backoff
 
@@ -39,8 +39,10 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass
-class _Way:
-    """The ports on one machine, who needs them, and the connection they are open on."""
+class _Forward:
+    """The forwarded ports of one machine: the instances that use each, and the connection that they
+    are open on.
+    """
 
     transport: SshTransport
     needed: dict[int, set[str]] = field(default_factory=dict)
@@ -50,72 +52,73 @@ class _Way:
 
 
 class Tunnels:
-    """All of a hub's; `hub` is the socket where it listens for agents on its own machine."""
+    """All tunnels of a hub. `hub` is the Unix socket where it listens for agents."""
 
     def __init__(self, hub: Path | None) -> None:
         self._hub = hub
-        self._ways: dict[SshTransport, _Way] = {}
+        self._forwards: dict[SshTransport, _Forward] = {}
 
     async def ensure(self, transport: SshTransport, user: str, port: int | None) -> int:
-        """The port that leads here, open now; kept so until `release(user)`. Raises
-        TransportError.
+        """Open a port on the machine that leads to the hub, and keep it open until `release(user)`.
+
+        Returns the port: `port`, or one that is chosen. Raises TransportError.
         """
         if self._hub is None:
             raise Refused("option 'tunnel': this hub has no socket for agents")
-        way = self._ways.setdefault(transport, _Way(transport))
-        chosen = port or next(iter(way.needed), None) or await self._choose(way)
-        way.needed.setdefault(chosen, set()).add(user)
-        await self._open(way)
-        if way.keeper is None:
+        forward = self._forwards.setdefault(transport, _Forward(transport))
+        chosen = port or next(iter(forward.needed), None) or await self._choose(forward)
+        forward.needed.setdefault(chosen, set()).add(user)
+        await self._open(forward)
+        if forward.keeper is None:
             name = f"tunnel {transport.address}"
-            way.keeper = asyncio.create_task(self._keep(way), name=name)
+            forward.keeper = asyncio.create_task(self._keep(forward), name=name)
         return chosen
 
     async def release(self, user: str) -> None:
-        """`user` needs no port any more; what nobody needs is closed."""
-        for way in list(self._ways.values()):
-            for port in [port for port, users in way.needed.items() if users == {user}]:
-                del way.needed[port]
+        """Close the ports that only `user` has needed."""
+        for forward in list(self._forwards.values()):
+            for port in [port for port, users in forward.needed.items() if users == {user}]:
+                del forward.needed[port]
                 with contextlib.suppress(TransportError):
-                    await _ask(way.open_on, functools.partial(_cancel, way.open_on, port))
-            for users in way.needed.values():
+                    await _ask(forward.open_on, functools.partial(_cancel, forward.open_on, port))
+            for users in forward.needed.values():
                 users.discard(user)
-            if not way.needed:
-                await self._forget(way)
+            if not forward.needed:
+                await self._forget(forward)
 
     async def aclose(self) -> None:
-        """The ports go with their connections."""
-        for way in list(self._ways.values()):
-            await self._forget(way)
+        """Keep no port open any more; they close with their connections."""
+        for forward in list(self._forwards.values()):
+            await self._forget(forward)
 
-    async def _forget(self, way: _Way) -> None:
-        self._ways.pop(way.transport, None)
-        if way.keeper is not None:
-            way.keeper.cancel()
-            await asyncio.gather(way.keeper, return_exceptions=True)
+    async def _forget(self, forward: _Forward) -> None:
+        self._forwards.pop(forward.transport, None)
+        if forward.keeper is not None:
+            forward.keeper.cancel()
+            await asyncio.gather(forward.keeper, return_exceptions=True)
 
-    async def _choose(self, way: _Way) -> int:
-        connection = await way.transport.connected()
+    async def _choose(self, forward: _Forward) -> int:
+        connection = await forward.transport.connected()
         for tries_left in reversed(range(TRIES)):
             port = random.randrange(*PORTS)  # noqa: S311 - a free one, not a secret one
             try:
-                await self._request(way.transport, connection, port)
+                await self._request(forward.transport, connection, port)
             except Refused:
                 if not tries_left:
                     raise
             else:
-                way.open_on = way.open_on or connection
+                forward.open_on = forward.open_on or connection
                 return port
         raise AssertionError
 
-    async def _open(self, way: _Way) -> None:
-        async with way.opening:
-            connection = await way.transport.connected()
-            if way.open_on is connection:
+    async def _open(self, forward: _Forward) -> None:
+        async with forward.opening:
+            connection = await forward.transport.connected()
+            if forward.open_on is connection:
                 return
-            for port in list(way.needed):
-                await self._request(way.transport, connection, port)
-            way.open_on = connection
+            for port in list(forward.needed):
+                await self._request(forward.transport, connection, port)
+            forward.open_on = connection
 
     async def _request(self, transport: SshTransport, connection: Any, port: int) -> None:
         assert self._hub is not None
@@ -129,21 +132,25 @@ class Tunnels:
                 "(its AllowTcpForwarding must allow remote; or somebody else has the port)"
             ) from error
 
-    async def _keep(self, way: _Way) -> None:
+    async def _keep(self, forward: _Forward) -> None:
         failures = 0
-        with way.transport.hold():
+        with forward.transport.hold():
             while True:
                 await asyncio.sleep(REOPEN.delay_s(failures) if failures else LOOK_EVERY_S)
                 try:
-                    await self._open(way)
+                    await self._open(forward)
                     failures = 0
                 except TransportError as error:
                     failures += 1
-                    _log.warning("tunnel is down", address=way.transport.address, why=str(error))
+                    _log.warning(
+                        "tunnel is down", address=forward.transport.address, why=str(error)
+                    )
 
 
 async def _ask(connection: Any, ask: Callable[[], object]) -> None:
-    """A request that paramiko waits on for ever; raises TransportError."""
+    """Make a request of paramiko, which would wait for ever, under a deadline. Raises
+    TransportError.
+    """
     try:
         async with asyncio.timeout(REQUEST_DEADLINE_S):
             await asyncio.to_thread(ask)
@@ -179,7 +186,7 @@ def _connect(hub: Path, channel: Any) -> None:
 
 
 def _dial(hub: Path) -> socket.socket:
-    """A socket's address has 107 bytes, its path may be longer."""
+    """Connect to the hub's socket by a path of at most 107 bytes, which its own may exceed."""
     directory = os.open(hub.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     ours = socket.socket(socket.AF_UNIX)
     try:
@@ -193,7 +200,7 @@ def _dial(hub: Path) -> socket.socket:
 
 
 def _pump(source: Any, target: Any) -> None:
-    """Until either side ends; then both do."""
+    """Copy bytes until either side ends, then close both."""
     with contextlib.suppress(OSError, EOFError):
         while data := source.recv(_CHUNK_BYTES):
             target.sendall(data)

@@ -52,11 +52,11 @@ class WinrmAccess(BaseModel):
 
     @property
     def listener(self) -> int:
-        """The port, as it is."""
+        """The port that WinRM listens on."""
         return self.port or (HTTPS_PORT if self.tls else HTTP_PORT)
 
     @property
     def endpoint(self) -> str:
-        """The service's URL."""
+        """The URL of the service."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.listener}/wsman"

@@ -78,24 +78,24 @@ def program(python: str, text: str, *arguments: str) -> tuple[list[str], bytes]:
 
 
 def putting(python: str, path: str, content: bytes, deadline_s: float) -> Command:
-    """Makes a file."""
+    """The command that writes a file. It exits with EXISTS, NO_ROOM or NOT_WHOLE if it cannot."""
     digest = hashlib.sha256(content).hexdigest()
     argv, head = program(python, PUT, path, str(len(content)), digest)
     return Command(argv, head + base64.b64encode(content), deadline_s)
 
 
 def fetching(python: str, path: str, size_bytes: int, deadline_s: float) -> Command:
-    """Prints a file."""
+    """The command that prints a file. It exits with NO_FILE or TOO_LARGE if it cannot."""
     argv, head = program(python, FETCH, path, str(size_bytes))
     return Command(argv, head, deadline_s, output_bytes=2 * size_bytes + 64 * 1024)
 
 
 def content_of(printed: bytes) -> bytes:
-    """What `fetching` has printed."""
+    """The file's content, of what the command of `fetching` has printed."""
     return base64.b64decode(printed)
 
 
 def words(stderr: bytes, python: Sequence[str]) -> str:
-    """Of a program that failed."""
+    """What a program that failed has said, for an error's text."""
     said = stderr.decode("utf-8", "replace").strip()
     return said[-400:] or f"{python[0]} said nothing"

@@ -29,12 +29,12 @@ POOL = 1
 
 
 class AnswerTooLarge(requests.RequestException):
-    """Whoever answers is no WinRM, or means us no good."""
+    """An answer is larger than any of WinRM's: the service is another, or hostile."""
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Whom to believe: a certificate of this SHA-256, or of these authorities (PEM), or both."""
+    """Which certificates are trusted: of this SHA-256, of these authorities (PEM), or both."""
 
     fingerprint: str | None = None
     authorities: str | None = None
@@ -56,8 +56,8 @@ class Trust:
         return context
 
 
-class Line:
-    """Every socket of one session. Safe to use from other threads."""
+class Connections:
+    """The sockets of one session, to be shut down at any moment. Safe to use from other threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -65,7 +65,9 @@ class Line:
         self._is_cut = False
 
     def hold(self, made: socket.socket) -> None:
-        """Another descriptor of it is ours, for TLS takes the first for itself."""
+        """Keep a duplicate of a new socket, for TLS takes over the first. Raises
+        ConnectionAbortedError after `cut`.
+        """
         with self._lock:
             if self._is_cut:
                 made.close()
@@ -73,7 +75,7 @@ class Line:
             self._held.append(made.dup())
 
     def cut(self) -> None:
-        """For good: whoever waits for one of them has waited enough."""
+        """Shut all sockets down, for good: calls that wait for one fail at once."""
         with self._lock:
             self._is_cut = True
             for each in self._held:
@@ -82,7 +84,7 @@ class Line:
         self.close()
 
     def close(self) -> None:
-        """Let go of them."""
+        """Close the duplicates."""
         with self._lock:
             held, self._held = self._held, []
             for each in held:
@@ -90,11 +92,11 @@ class Line:
 
 
 class Adapter(HTTPAdapter):
-    """One session's."""
+    """The adapter of one session: its connections are noted, pinned and bounded."""
 
-    def __init__(self, trust: Trust, line: Line) -> None:
+    def __init__(self, trust: Trust, connections: Connections) -> None:
         self._trust = trust
-        self._line = line
+        self._connections = connections
         super().__init__(pool_connections=POOL, pool_maxsize=POOL, max_retries=0)
 
     def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
@@ -105,7 +107,7 @@ class Adapter(HTTPAdapter):
             ssl_context=self._trust.context(),
             assert_fingerprint=self._trust.fingerprint,
         )
-        self.poolmanager.pool_classes_by_scheme = _pools(self._line)
+        self.poolmanager.pool_classes_by_scheme = _pools(self._connections)
 
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
@@ -115,7 +117,7 @@ class Adapter(HTTPAdapter):
         return host, {"cert_reqs": self._requirement}
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """As above."""
+        """Our context decides here as well."""
         del url, verify, cert
         conn.cert_reqs = self._requirement
 
@@ -145,19 +147,19 @@ def _bounded(response: requests.Response) -> Callable[..., Iterator[bytes]]:
     return bounded
 
 
-def _pools(line: Line) -> dict[str, type[HTTPConnectionPool]]:
-    """Pools whose connections tell the line of their sockets."""
+def _pools(connections: Connections) -> dict[str, type[HTTPConnectionPool]]:
+    """Pools whose connections add their sockets to `connections`."""
 
     class Plain(HTTPConnection):
         def _new_conn(self) -> socket.socket:
             made = super()._new_conn()
-            line.hold(made)
+            connections.hold(made)
             return made
 
     class Secure(HTTPSConnection):
         def _new_conn(self) -> socket.socket:
             made = super()._new_conn()
-            line.hold(made)
+            connections.hold(made)
             return made
 
     class PlainPool(HTTPConnectionPool):

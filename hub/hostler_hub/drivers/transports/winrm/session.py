@@ -26,11 +26,11 @@ from winrm.exceptions import (
 )
 from winrm.protocol import Protocol
 
-from hostler_hub.drivers.transports.contract import (
+from hostler_hub.drivers.transports.contract import Outcome
+from hostler_hub.drivers.transports.errors import (
     AuthenticationFailed,
     HostKeyChanged,
     HostKeyUnknown,
-    Outcome,
     OutputTooLarge,
     Refused,
     TransportError,
@@ -41,7 +41,7 @@ from hostler_hub.drivers.transports.winrm.access import WinrmAccess
 from hostler_hub.drivers.transports.winrm.http import (
     Adapter,
     AnswerTooLarge,
-    Line,
+    Connections,
     Trust,
     fingerprint_of,
 )
@@ -75,11 +75,11 @@ class Deadline:
 
 
 class Session:
-    """Of one thread at a time; only `cut` may be called from others. Raises TransportError."""
+    """Used by one thread at a time; only `cut` may be called by others. Raises TransportError."""
 
     def __init__(self, access: WinrmAccess, secrets: Secrets) -> None:
         self.access = access
-        self.line = Line()
+        self.connections = Connections()
         self.used_at = time.monotonic()
         self.shell_open = ""
         """Its name, while a call is under way."""
@@ -95,22 +95,22 @@ class Session:
             password=password,
             proxy=None,
         )
-        self._channel = _Channel(access, password, trust, self.line)
+        self._channel = _Channel(access, password, trust, self.connections)
         self._protocol.transport = self._channel
 
     def cut(self) -> None:
-        """Whoever waits for the machine in this session waits no longer."""
-        self.line.cut()
+        """End whatever waits for the machine in this session."""
+        self.connections.cut()
 
     def close(self) -> None:
-        """The connection ends; a shell that is open goes by its own idle timeout."""
+        """Close the connection. A shell that is open ends by its own idle timeout."""
         self._channel.close_session()
-        self.line.close()
+        self.connections.close()
 
     @contextlib.contextmanager
     def shell(self, deadline: Deadline) -> Iterator[str]:
-        """One that is open; closed at the end, however it comes."""
-        with self._told(deadline):
+        """Open a shell, and close it at the end in any case. Yields its id."""
+        with self._translate_errors(deadline):
             self._limit(deadline)
             # Of a hub that dies nothing is left for long, and of a command that hangs.
             idle = f"PT{int(deadline.left_s()) + 60}S"
@@ -121,15 +121,15 @@ class Session:
             self.end_shell(self.shell_open)
 
     def start(self, shell: str, line: str, deadline: Deadline) -> str:
-        """A command in it."""
-        with self._told(deadline):
+        """Start a command line in a shell and return the command's id."""
+        with self._translate_errors(deadline):
             self._limit(deadline)
             return self._protocol.run_command(shell, line, console_mode_stdin=False)
 
     def feed(self, shell: str, command: str, content: bytes, deadline: Deadline) -> None:
         """Its standard input, to the end. A command that does not want it is no error."""
         starts = range(0, max(1, len(content)), CHUNK_BYTES)
-        with self._told(deadline):
+        with self._translate_errors(deadline):
             for start in starts:
                 self._limit(deadline)
                 chunk, end = content[start : start + CHUNK_BYTES], start == starts[-1]
@@ -143,7 +143,7 @@ class Session:
         itself would ask for ever.
         """
         stdout, stderr = bytearray(), bytearray()
-        with self._told(deadline):
+        with self._translate_errors(deadline):
             while True:
                 self._limit(deadline)
                 try:
@@ -159,8 +159,8 @@ class Session:
                     return Outcome(received[2], bytes(stdout), bytes(stderr))
 
     def end_shell(self, shell: str) -> None:
-        """And what runs in it, as well as it can be done: else it goes by its idle timeout."""
-        self._channel.limits_s = (CLOSE_S, CLOSE_S)
+        """Close a shell and what runs in it. If that fails, it ends by its idle timeout."""
+        self._channel.timeouts_s = (CLOSE_S, CLOSE_S)
         with contextlib.suppress(*_RAISED):
             self._protocol.close_shell(shell, close_session=False)
             self.shell_open = ""
@@ -168,10 +168,11 @@ class Session:
     def _limit(self, deadline: Deadline) -> None:
         left_s = deadline.left_s()
         self._protocol.operation_timeout_sec = max(1, min(POLL_S, int(left_s)))
-        self._channel.limits_s = (min(self.access.connect_timeout_s, left_s), left_s)
+        self._channel.timeouts_s = (min(self.access.connect_timeout_s, left_s), left_s)
 
     @contextlib.contextmanager
-    def _told(self, deadline: Deadline) -> Iterator[None]:
+    def _translate_errors(self, deadline: Deadline) -> Iterator[None]:
+        """Raise the libraries' errors as transport errors that say whether the command was sent."""
         try:
             yield
         except TransportError as error:
@@ -184,9 +185,11 @@ class Session:
 
 
 class _Channel(winrm.transport.Transport):
-    """pywinrm's, but for whom it believes and how long it waits."""
+    """pywinrm's HTTP transport with our own trust and timeouts."""
 
-    def __init__(self, access: WinrmAccess, password: str, trust: Trust, line: Line) -> None:
+    def __init__(
+        self, access: WinrmAccess, password: str, trust: Trust, connections: Connections
+    ) -> None:
         super().__init__(
             access.endpoint,
             username=access.user,
@@ -197,17 +200,17 @@ class _Channel(winrm.transport.Transport):
             ca_trust_path=None,  # type: ignore[arg-type] # nothing of the environment's
             proxy=None,
         )
-        self._adapter = Adapter(trust, line)
+        self._adapter = Adapter(trust, connections)
 
     @property
-    def limits_s(self) -> tuple[float, float]:
-        """How long to wait for a connection, and then for an answer."""
-        return self._limits_s
+    def timeouts_s(self) -> tuple[float, float]:
+        """How long to wait for a connection, and for an answer, in seconds."""
+        return self._timeouts_s
 
-    @limits_s.setter
-    def limits_s(self, limits_s: tuple[float, float]) -> None:
-        self._limits_s = limits_s
-        self.read_timeout_sec = limits_s  # type: ignore[assignment] # requests takes a pair
+    @timeouts_s.setter
+    def timeouts_s(self, timeouts_s: tuple[float, float]) -> None:
+        self._timeouts_s = timeouts_s
+        self.read_timeout_sec = timeouts_s  # type: ignore[assignment] # requests takes a pair
 
     def build_session(self) -> requests.Session:
         """Called before each message."""
@@ -253,7 +256,7 @@ def _trust(access: WinrmAccess, secrets: Secrets) -> Trust:
 
 
 def _translate(error: BaseException, access: WinrmAccess) -> TransportError:
-    """What a library raised, as one of ours."""
+    """The transport error that a library's error means."""
     address = access.address
     if isinstance(error, WSManFaultError):
         return _fault(error, address)
@@ -314,7 +317,7 @@ def _unreachable(error: BaseException, access: WinrmAccess) -> TransportError:
         return Unreachable(f"{address} does not answer in time (see the options host and port)")
     if isinstance(error, (requests.Timeout, WinRMOperationTimeoutError)):
         return TransportTimeout(f"{address} did not answer in time")
-    words = _system_s_words(error)
+    words = _innermost_words(error)
     if "Name or service" in words or "name resolution" in words or "No address" in words:
         return Unreachable(f"{address}: {words} (is option 'host' right?)")
     return Unreachable(
@@ -323,8 +326,8 @@ def _unreachable(error: BaseException, access: WinrmAccess) -> TransportError:
     )
 
 
-def _system_s_words(error: BaseException) -> str:
-    """Of the innermost error that has any: those around it repeat it in their own way."""
+def _innermost_words(error: BaseException) -> str:
+    """The system's text in the innermost error that has one: those around it repeat it."""
     found = str(error)
     inner: BaseException | None = error
     while inner is not None:

@@ -16,10 +16,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from hostler_hub.drivers.transports.contract import (
-    Command,
+from hostler_hub.drivers.transports.contract import Command, Outcome
+from hostler_hub.drivers.transports.errors import (
     NotWritten,
-    Outcome,
     OutputTooLarge,
     Refused,
     TransportError,
@@ -51,7 +50,7 @@ class WinrmTransport:
 
     @property
     def address(self) -> str:
-        """For people."""
+        """The machine's address, for people."""
         return self.access.address
 
     async def run(self, command: Command) -> Outcome:
@@ -171,7 +170,7 @@ class WinrmTransport:
 
 
 def _end_shell(access: WinrmAccess, secrets: Secrets, shell: str) -> None:
-    """Of a call that was given up: its command would run on until the shell has been idle."""
+    """End the shell of a call that was given up, whose command would run on until it is idle."""
     with contextlib.suppress(TransportError):
         session = Session(access, secrets)
         session.end_shell(shell)

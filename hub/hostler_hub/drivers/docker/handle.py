@@ -1,0 +1,28 @@
+"""The handle of a container."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import field_serializer
+
+from hostler_hub.drivers.docker.options import Tls
+from hostler_hub.drivers.handle import Handle
+
+
+class DockerHandle(Handle):
+    """The daemon, the container's id (empty: only volumes are left), and the volumes that go with
+    it. ``tls`` names secrets, and contains none.
+    """
+
+    DRIVER = "docker"
+
+    docker_host: str
+    tls: Tls | None = None
+    container: str
+    name: str
+    volumes: tuple[str, ...] = ()
+
+    @field_serializer("tls")
+    def _dump_tls(self, tls: Tls | None) -> dict[str, Any] | None:
+        return None if tls is None else tls.model_dump(exclude_none=True)

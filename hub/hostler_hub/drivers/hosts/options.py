@@ -1,0 +1,80 @@
+"""Options and handles of the drivers whose instances are processes of machines that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, field_serializer
+
+from hostler_hub.drivers.contract import DriverOptions
+from hostler_hub.drivers.handle import Handle
+from hostler_hub.drivers.hosts.host import Site
+
+
+class HostOptions(DriverOptions):
+    """What the options of such a driver have in common."""
+
+    environment: Mapping[str, str] = {}
+    containment: str = "auto"  # how the agent's jobs are held together
+
+    @property
+    def address(self) -> str:
+        """The machine's address, for people."""
+        raise NotImplementedError
+
+    @property
+    def access(self) -> Hashable:
+        """How the machine is reached: workers whose `access` is equal share a connection."""
+        raise NotImplementedError
+
+    @property
+    def site(self) -> Site:
+        """Where on the machine its agents live."""
+        raise NotImplementedError
+
+    @property
+    def owner(self) -> str | None:
+        """The user on the machine whose processes the agents are; None if no option says."""
+        return None
+
+    def handle_options(self) -> dict[str, Any]:
+        """The options that a handle keeps: those it takes to find and to end an instance when the
+        definition is gone. They name secrets, and contain none.
+        """
+        raise NotImplementedError
+
+    def agent_config(self) -> dict[str, Any]:
+        """The options that go into the agent's own configuration."""
+        return {}
+
+    def start_request(self) -> dict[str, Any]:
+        """The options that go into the request that starts an agent."""
+        return {}
+
+
+Options = TypeVar("Options", bound=HostOptions)
+
+
+class ProcessRecord(BaseModel):
+    """An agent's process: pid, start time (in the machine's own unit), boot id."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pid: int
+    started: int
+    boot: str
+
+
+class HostHandle(Handle, Generic[Options]):
+    """Which machine the instance is on, and in which directory. `directory` is None where only the
+    options name it; `process` is for people, for an instance is found by its mark.
+    """
+
+    options: Options
+    directory: str | None = None
+    process: ProcessRecord | None = None
+
+    @field_serializer("options")
+    def _dump_options(self, options: Options) -> dict[str, Any]:
+        return options.handle_options()

@@ -1,0 +1,93 @@
+"""The hub's own machine: the agent's `host` actions run in the hub, each in a thread.
+
+A process of its own for each action would take longer than all the rest of a start. So the hub is
+the parent of the agents that it has started, and reaps those that end while it runs; agents of an
+earlier hub are init's. Either way they live in sessions of their own, and outlive the hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from hostler_agent.instances import actions
+from hostler_agent.instances.launch import Program
+from hostler_hub.drivers.errors import HostFailed
+from hostler_hub.drivers.hosts.host import Host, Site, checked
+
+THREADS = 16
+
+
+class Children:
+    """Reaps agents that this process has started: a zombie would stay for as long as the hub."""
+
+    def __init__(self) -> None:
+        self._watched: set[int] = set()
+
+    def watch(self, pid: int) -> None:
+        """Reap this process when it ends. One that is not our child is left alone."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        self._watched.add(pidfd)
+        asyncio.get_running_loop().add_reader(pidfd, self._reap, pid, pidfd)
+
+    def close(self) -> None:
+        """Watch no more; the processes live on."""
+        for pidfd in list(self._watched):
+            self._forget(pidfd)
+
+    def _reap(self, pid: int, pidfd: int) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        self._forget(pidfd)
+
+    def _forget(self, pidfd: int) -> None:
+        self._watched.discard(pidfd)
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)
+
+
+class LocalHost(Host):
+    """This machine. `call` raises HostFailed."""
+
+    def __init__(self, site: Site, threads: ThreadPoolExecutor, children: Children) -> None:
+        self._site = site
+        self._threads = threads
+        self._children = children
+
+    async def call(
+        self,
+        action: str,
+        request: Mapping[str, Any],
+        deadline_s: float,
+        sending: Callable[[], None] | None = None,
+    ) -> Mapping[str, Any]:
+        """As the base says. An action that is given up goes on in its thread to its own end."""
+        # What an owner's interpreter has started can be ended without it.
+        python = self._site.python if action == "start" else sys.executable
+        program = Program.installed(python)
+        content = {"directory": self._site.directory, **request}
+        if sending is not None:
+            sending()
+        act = partial(actions.perform, action, content, program)
+        done = asyncio.get_running_loop().run_in_executor(self._threads, act)
+        if action == "start":
+            done.add_done_callback(self._watch)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return checked(await asyncio.shield(done))
+        except TimeoutError:
+            raise HostFailed(f"{action} did not end within {deadline_s:g} s") from None
+
+    def _watch(self, done: asyncio.Future[dict[str, Any]]) -> None:
+        process = {} if done.cancelled() else done.result().get("process", {})
+        if process:
+            self._children.watch(process["pid"])

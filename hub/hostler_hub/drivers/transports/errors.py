@@ -1,0 +1,61 @@
+"""What transports raise.
+
+TransportError
+  Unreachable             no way to the machine now, or it was lost
+  AuthenticationFailed    the credentials are not accepted, or there are none
+  HostKeyUnknown          the machine's key is not known yet
+  HostKeyChanged          the machine has another key than it is known by
+  Refused                 the machine answers, and will not do this
+    NotWritten            it could not write a file
+  TransportTimeout        the call's deadline has passed
+  OutputTooLarge          the command printed more, or the file holds more, than the limit
+"""
+
+from __future__ import annotations
+
+
+class TransportError(Exception):
+    """A call to a machine failed. The text names the machine and has the reason given.
+
+    `sent` tells whether the command may have reached the machine.
+    """
+
+    def __init__(self, text: str, *, sent: bool = False) -> None:
+        super().__init__(text)
+        self.sent = sent
+
+
+class Unreachable(TransportError):
+    """The machine cannot be reached, or the connection was lost. Trying later may help."""
+
+
+class AuthenticationFailed(TransportError):
+    """The machine does not accept the credentials, or the hub has none."""
+
+
+class HostKeyUnknown(TransportError):
+    """The machine's key is not known, and may not be accepted at first contact."""
+
+
+class HostKeyChanged(TransportError):
+    """The machine shows another key than it is known by; a person must decide (G2)."""
+
+
+class Refused(TransportError):
+    """The machine answers, and refuses the call."""
+
+
+class NotWritten(Refused):
+    """The machine could not write a file; its disk may be full. `words` are the machine's."""
+
+    def __init__(self, address: str, words: str) -> None:
+        super().__init__(f"{address}: cannot write {words} (is the disk full?)", sent=True)
+        self.words = words
+
+
+class TransportTimeout(TransportError):
+    """The call's deadline has passed."""
+
+
+class OutputTooLarge(TransportError):
+    """The command printed, or the file holds, more than the limit."""
