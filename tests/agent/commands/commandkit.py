@@ -114,6 +114,7 @@ class StandingClock:
 
     def __init__(self) -> None:
         self._ends: list[Callable[[], None]] = []
+        self._begun = asyncio.Event()
 
     def now(self) -> float:
         return 1000.0
@@ -129,10 +130,12 @@ class StandingClock:
 
     def call_later(self, _seconds: float, callback: Callable[[], None]) -> Timer:
         self._ends.append(callback)
+        self._begun.set()
         return _StandingTimer(self._ends, callback)
 
-    def end_all(self) -> None:
-        """The time of whatever is limited now is over."""
+    async def end_all(self) -> None:
+        """The time of whatever is limited is over, as soon as something is."""
+        await self._begun.wait()
         for callback in self._ends[:]:
             callback()
 

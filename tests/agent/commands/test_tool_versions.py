@@ -107,7 +107,7 @@ async def test_a_tool_that_hangs_is_ended_with_all_it_started(context, tools):
     clock = StandingClock()
     asking = asyncio.ensure_future(ask(context, "frob", "next", clock=clock, timeout=0.5))
     left = int(await asyncio.to_thread(pipe.read_text))
-    clock.end_all()
+    await clock.end_all()
     told = await asking
     assert told["frob"]["version"] is None
     assert "0.5" in told["frob"]["problem"]

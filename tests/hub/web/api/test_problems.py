@@ -162,7 +162,7 @@ async def test_what_nobody_foresaw_shows_no_internals(site: Site) -> None:
 @asynccontextmanager
 async def impatient_store(settings: Settings) -> AsyncIterator[Store]:
     """The hub's store, with a patience that a test can wait for."""
-    tuning = Tuning(busy_timeout_s=0.01, patience_s=0.05, retry_min_s=0.001)
+    tuning = Tuning(busy_timeout_s=0.01, patience_s=0.05, retry=Backoff(0.001, 0.01))
     async with Store(settings.database_url, exclusive=True, tuning=tuning) as store:
         yield store
 
