@@ -14,6 +14,7 @@ from pydantic import model_validator
 
 from hostler_hub.drivers.contract import DriverOptions
 from hostler_hub.drivers.fake.driver import FakeDriver
+from hostler_hub.lifecycle.backoff import Backoff
 from hostler_hub.specs.caller import Role
 from hostler_hub.store.engine import Store
 from hostler_hub.store.tuning import Tuning
