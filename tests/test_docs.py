@@ -27,3 +27,18 @@ def test_an_index_lists_every_how_to(index: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_link_leads_somewhere(page: Path) -> None:
     assert [str(target) for target in links(page) if not target.exists()] == []
+
+
+_PATH = re.compile(r"`([\w.-]+(?:/[\w.-]+)*(?:\.py|/))`")
+ROOMS = [ROOT, ROOT / "hub/hostler_hub", ROOT / "agent/hostler_agent"]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [DOCS / "architecture.md", DOCS / "contributing.md", *DOCS.glob("checklists/*.md")],
+    ids=lambda page: page.stem,
+)
+def test_every_file_that_is_named_is_there(page: Path) -> None:
+    """By its path from the root, or from the hub's or the agent's package."""
+    named = {path for path in _PATH.findall(page.read_text()) if "name" not in path.lower()}
+    assert sorted(path for path in named if not any((room / path).exists() for room in ROOMS)) == []
