@@ -17,8 +17,8 @@ from hostler_agent.wire.limits import TO_HUB, MessageLimits
 VALUES = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False)
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
     | st.binary(),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
@@ -36,6 +36,17 @@ def nested(depth: int) -> dict[str, object]:
 @given(st.dictionaries(st.text(), VALUES, max_size=8))
 def test_what_is_encoded_decodes_to_itself(message: dict[str, object]) -> None:
     assert codec.decode(codec.encode(message), TO_HUB) == message
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), float("-inf"), 2**63, 2**64 - 1], ids=str
+)
+@pytest.mark.parametrize("place", ["value", "in a list", "in a map"])
+def test_U4_numbers_that_nobody_can_store_are_refused(value: float, place: str) -> None:
+    """One agent's NaN once broke the list of all workers for everybody."""
+    inside = {"value": value, "in a list": [1.5, value], "in a map": {"b": value}}[place]
+    with pytest.raises(ProtocolError, match=r"not finite|more than 64 bits"):
+        codec.decode(codec.encode({"a": inside}), TO_HUB)
 
 
 @given(st.binary(max_size=300))

@@ -5,11 +5,13 @@ an array header of five bytes announces four billion items, and a million empty 
 mebibyte. So the lengths are capped from the frame's size, containers are counted *while* they are
 decoded (a hook that raises stops the decoder), and the depth is checked before anybody recurses.
 Each frame gets a decoder of its own: one that failed must not be used again (GHSA-6v7p-g79w-8964).
-Extension types are refused: we have no use for them, and a timestamp is one.
+Extension types are refused: we have no use for them, and a timestamp is one. So are numbers that
+JSON or a database cannot hold: what one peer says must not break a list that others ask for.
 """
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -18,6 +20,8 @@ from hostler_agent.wire.errors import LimitExceeded, ProtocolError
 
 if TYPE_CHECKING:
     from hostler_agent.wire.limits import MessageLimits
+
+_INTEGERS = 2**63
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -113,13 +117,24 @@ def _check_depth(message: dict[str, Any], limit: int) -> None:
 
 
 def _containers(container: Any) -> list[Any]:
-    """The lists and maps directly inside; refuses the one extension that is not hooked."""
+    """The lists and maps directly inside; ProtocolError for what nobody can store."""
     values = container.values() if isinstance(container, dict) else container
     found = []
     for value in values:
         kind = type(value)
         if kind is list or kind is dict:
             found.append(value)
+        elif kind is float or kind is int:
+            _check_number(value)
         elif kind is msgpack.Timestamp:
             raise ProtocolError("message has an extension type (timestamp)")
     return found
+
+
+def _check_number(value: Any) -> None:
+    """JSON has no NaN and no infinity, and databases no integer over 64 bits with a sign."""
+    if isinstance(value, float):
+        if not isfinite(value):
+            raise ProtocolError("message has a number that is not finite")
+    elif not -_INTEGERS <= value < _INTEGERS:
+        raise ProtocolError("message has an integer of more than 64 bits")

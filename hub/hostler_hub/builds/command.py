@@ -110,6 +110,8 @@ class CommandRun:
             output = Output.parse(value)
             stream, data, offset = output.stream, output.data, self.base + output.offset
         elif key == "log":
+            if not isinstance(value, (list, tuple)) or len(value) != 2:
+                raise ProtocolError("update: the value of 'log' must be [name, text]")
             name, content = value
             stream, data, offset = str(name)[:64], text_bytes(content), None
         else:
