@@ -28,21 +28,21 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a build works on its worker."""
+class Workspace:
+    """The directory that a build works in on its worker, ``root``, and the build."""
 
     build: BuildSpec
-    workspace: str
+    root: str
 
     def path(self, path: str) -> str:
         """Absolute stays; agents on every system take a slash."""
-        return path if is_absolute(path) else f"{self.workspace}/{path}"
+        return path if is_absolute(path) else f"{self.root}/{path}"
 
     def pattern(self, pattern: str) -> str:
         """The same; whatever is in the workspace's own path, it is no wildcard."""
         if is_absolute(pattern):
             return pattern
-        return f"{_WILD.sub(lambda wild: f'[{wild[0]}]', self.workspace)}/{pattern}"
+        return f"{_WILD.sub(lambda wild: f'[{wild[0]}]', self.root)}/{pattern}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class StepKind:
     the command no timeouts.
     """
 
-    script: Callable[[StepSpec, Place], Script]
+    script: Callable[[StepSpec, Workspace], Script]
     resumes: bool = True
     is_timed: bool = False
     is_command: bool = False
@@ -109,13 +109,13 @@ class StepKind:
 # --- arguments, in Buildbot's names --------------------------------------------------------------
 
 
-def _shell(step: StepSpec, place: Place) -> dict[str, Any]:
+def _shell(step: StepSpec, workspace: Workspace) -> dict[str, Any]:
     command = step.set_property.command if step.set_property else step.command
     assert command is not None
     args: dict[str, Any] = {
         "command": command if isinstance(command, str) else list(command),
-        "workdir": place.workspace if step.workdir is None else place.path(step.workdir),
-        "env": {**place.build.env, **step.env},
+        "workdir": workspace.root if step.workdir is None else workspace.path(step.workdir),
+        "env": {**workspace.build.env, **step.env},
         "timeout": step.timeout_s,
         "maxTime": step.max_time_s,
         "max_lines": step.max_lines,
@@ -138,23 +138,26 @@ def _timed(step: StepSpec, args: dict[str, Any]) -> dict[str, Any]:
     return {**args, "timeout": step.timeout_s, "maxTime": step.max_time_s, "logEnviron": False}
 
 
-def _paths(step: StepSpec, place: Place) -> dict[str, Any]:
+def _paths(step: StepSpec, workspace: Workspace) -> dict[str, Any]:
     paths = step.mkdir or step.rmdir or ()
-    return _timed(step, {"paths": [place.path(path) for path in paths]})
+    return _timed(step, {"paths": [workspace.path(path) for path in paths]})
 
 
-def _path(step: StepSpec, place: Place) -> dict[str, Any]:
-    return _timed(step, {"path": place.path(step.detail(step.kind))})
+def _path(step: StepSpec, workspace: Workspace) -> dict[str, Any]:
+    return _timed(step, {"path": workspace.path(step.detail(step.kind))})
 
 
-def _pattern(step: StepSpec, place: Place) -> dict[str, Any]:
+def _pattern(step: StepSpec, workspace: Workspace) -> dict[str, Any]:
     assert step.glob is not None
-    return _timed(step, {"path": place.pattern(step.glob)})
+    return _timed(step, {"path": workspace.pattern(step.glob)})
 
 
-def _copy(step: StepSpec, place: Place) -> dict[str, Any]:
+def _copy(step: StepSpec, workspace: Workspace) -> dict[str, Any]:
     assert step.copy_ is not None
-    paths = {"from_path": place.path(step.copy_.from_), "to_path": place.path(step.copy_.to)}
+    paths = {
+        "from_path": workspace.path(step.copy_.from_),
+        "to_path": workspace.path(step.copy_.to),
+    }
     return _timed(step, paths)
 
 
@@ -206,31 +209,31 @@ def _upload_tree(path: str, name: str, compress: str | None = None) -> Call:
     return Call("upload_directory", args, ReceiveDirectory(name, compress))
 
 
-def _upload(step: StepSpec, place: Place) -> Script:
+def _upload(step: StepSpec, workspace: Workspace) -> Script:
     upload = step.upload
     assert upload is not None
-    path = place.path(upload.from_)
+    path = workspace.path(upload.from_)
     limit, keep_stamp = upload.max_size_bytes, upload.keep_stamp
     brought = yield _upload_file(path, upload.artifact, limit, keep_stamp=keep_stamp)
     return {"artifacts": brought["stored"]}
 
 
-def _upload_directory(step: StepSpec, place: Place) -> Script:
+def _upload_directory(step: StepSpec, workspace: Workspace) -> Script:
     upload = step.upload_directory
     assert upload is not None
-    brought = yield _upload_tree(place.path(upload.from_), upload.artifact, upload.compress)
+    brought = yield _upload_tree(workspace.path(upload.from_), upload.artifact, upload.compress)
     return _summary(brought["stored"])
 
 
-def _upload_glob(step: StepSpec, place: Place) -> Script:
+def _upload_glob(step: StepSpec, workspace: Workspace) -> Script:
     """As Buildbot's MultipleFileUpload; that nothing matches is a failure, not a silence."""
     upload = step.upload_glob
     assert upload is not None
-    brought = yield Call("glob", {"path": place.pattern(upload.pattern)})
+    brought = yield Call("glob", {"path": workspace.pattern(upload.pattern)})
     found = _names(brought.get("files"))
     if not 0 < len(found) <= GLOB_FILES:
         raise StepFailed(f"{len(found)} files match {upload.pattern}; 1 to {GLOB_FILES} are taken")
-    base = place.path(_fixed_part(upload.pattern)).replace("\\", "/")
+    base = workspace.path(_fixed_part(upload.pattern)).replace("\\", "/")
     stored: list[dict[str, Any]] = []
     for path in found:
         name = _name_of(path, base, upload.name)
@@ -261,11 +264,11 @@ def _summary(stored: list[dict[str, Any]]) -> Result:
     return {"files": len(stored), "size_bytes": size_bytes}
 
 
-def _download(step: StepSpec, place: Place) -> Script:
+def _download(step: StepSpec, workspace: Workspace) -> Script:
     download = step.download
     assert download is not None
     args = {
-        "path": place.path(download.to),
+        "path": workspace.path(download.to),
         "maxsize": None,
         "blocksize": BLOCK_BYTES,
         "mode": None if download.mode is None else int(download.mode, 8),
@@ -274,10 +277,10 @@ def _download(step: StepSpec, place: Place) -> Script:
     return dict(brought["stored"][0])
 
 
-def _set_property(step: StepSpec, place: Place) -> Script:
+def _set_property(step: StepSpec, workspace: Workspace) -> Script:
     wanted = step.set_property
     assert wanted is not None
-    brought = yield Call("shell", _shell(step, place), wants_output=True)
+    brought = yield Call("shell", _shell(step, workspace), wants_output=True)
     text = brought["stdout"].decode("utf-8", "replace").replace("\r\n", "\n")
     if wanted.name is None:
         lines = text.splitlines()
@@ -308,11 +311,11 @@ def _properties(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 def _one(
     command: str,
-    args: Callable[[StepSpec, Place], dict[str, Any]],
+    args: Callable[[StepSpec, Workspace], dict[str, Any]],
     meaning: Callable[[Brought], Result] = _nothing,
 ) -> StepKind:
-    def script(step: StepSpec, place: Place) -> Script:
-        return meaning((yield Call(command, args(step, place))))
+    def script(step: StepSpec, workspace: Workspace) -> Script:
+        return meaning((yield Call(command, args(step, workspace))))
 
     return StepKind(script, is_command=command == "shell")
 

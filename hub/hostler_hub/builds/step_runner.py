@@ -24,8 +24,8 @@ from hostler_hub.builds.command import CommandRun, survivors
 from hostler_hub.builds.errors import CommandGone, StepFailed, TransferRefused
 from hostler_hub.builds.logs import Logs, StepKey
 from hostler_hub.builds.states import Interruption, StepOutcome
-from hostler_hub.builds.step_kinds import KINDS, Call, Place, Wanted
-from hostler_hub.builds.timeouts import Patience
+from hostler_hub.builds.step_kinds import KINDS, Call, Wanted, Workspace
+from hostler_hub.builds.timeouts import StepTimeouts
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.waiters import Waiters
 from hostler_hub.scheduling.lease import Lease
@@ -80,7 +80,7 @@ class StepRun:
         """
         patience = None
         if self._kind.is_timed:
-            patience = Patience(self._services.clock, self._step, self._stop, self._progress)
+            patience = StepTimeouts(self._services.clock, self._step, self._stop, self._progress)
             self._stop = patience.over
         try:
             outcome = await self._run()
@@ -108,8 +108,8 @@ class StepRun:
             # Before its agent attaches, which is then told to go on with it.
             self._begin(None)
         session = await self._services.sessions.session(self._lease.instance)
-        place = Place(self._spec, workspace(session, self._lease))
-        script = self._kind.script(self._step, place)
+        directory = Workspace(self._spec, workspace(session, self._lease))
+        script = self._kind.script(self._step, directory)
         brought: Any = None
         try:
             while True:

@@ -11,7 +11,7 @@ from hostler_hub.specs.states import StepState
 from hostler_hub.specs.step import StepSpec
 
 
-class Patience:
+class StepTimeouts:
     """Settles ``over`` when the build is interrupted, or this step's time is up.
 
     ``progress`` returns a number that changes as long as the step gets on.

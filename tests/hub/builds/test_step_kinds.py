@@ -11,10 +11,10 @@ from hostler_hub.builds.errors import StepFailed
 from hostler_hub.builds.step_kinds import (
     KINDS,
     Call,
-    Place,
     ReceiveDirectory,
     ReceiveFile,
     SendFile,
+    Workspace,
 )
 from hostler_hub.specs import step as step_spec
 from hostler_hub.specs.build import BuildSpec
@@ -31,7 +31,7 @@ def build(step: dict[str, Any], **spec: Any) -> BuildSpec:
 def play(step: dict[str, Any], *answers: dict[str, Any], **spec: Any) -> tuple[list[Call], Any]:
     """All calls of the step, each answered in turn, and its result."""
     made = build(step, **spec)
-    script = KINDS[made.steps[0].kind].script(made.steps[0], Place(made, WORKSPACE))
+    script = KINDS[made.steps[0].kind].script(made.steps[0], Workspace(made, WORKSPACE))
     calls = [next(script)]
     try:
         for answer in answers:

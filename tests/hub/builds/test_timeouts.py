@@ -6,16 +6,16 @@ import asyncio
 from typing import Any
 
 from hostler_hub.builds.states import Interruption
-from hostler_hub.builds.timeouts import Patience
+from hostler_hub.builds.timeouts import StepTimeouts
 from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.specs.states import StepState
 from hostler_hub.specs.step import StepSpec
 
 
-def start(clock: VirtualClock, progress: list[int], **limits: Any) -> tuple[Patience, Any]:
+def start(clock: VirtualClock, progress: list[int], **limits: Any) -> tuple[StepTimeouts, Any]:
     interrupt: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
     step = StepSpec.model_validate({"name": "s", "upload": {"from": "f"}, **limits})
-    return Patience(clock, step, interrupt, lambda: progress[0]), interrupt
+    return StepTimeouts(clock, step, interrupt, lambda: progress[0]), interrupt
 
 
 async def test_silence_is_counted_from_the_last_progress() -> None:

@@ -16,7 +16,7 @@ from hostler_hub.drivers.hosts.remote import (
     last_output,
     too_old,
 )
-from hostler_hub.drivers.transports.contract import Command, Outcome
+from hostler_hub.drivers.transports.contract import Command, CommandResult
 
 # What a shell or Python answer when they could not even begin.
 _NOT_RUN = (2, NO_AGENT, NO_PYTHON, OLD_PYTHON, NO_DIRECTORY, 126, 127)
@@ -85,7 +85,7 @@ class PosixHost(RemoteHost):
     def _path(self, directory: str, *names: str) -> str:
         return "/".join((directory, *names))
 
-    def _no_reply(self, outcome: Outcome, nonce: str) -> HostFailed:
+    def _no_reply(self, outcome: CommandResult, nonce: str) -> HostFailed:
         del nonce
         ran = outcome.status not in _NOT_RUN
         python = self._site.python

@@ -21,7 +21,7 @@ from hostler_agent.instances import reply as replies
 from hostler_hub.drivers.contract import AgentArchive
 from hostler_hub.drivers.errors import HostFailed
 from hostler_hub.drivers.hosts.host import Host, Site, checked
-from hostler_hub.drivers.transports.contract import Command, Outcome, Transport
+from hostler_hub.drivers.transports.contract import Command, CommandResult, Transport
 from hostler_hub.drivers.transports.errors import Refused, TransportError
 
 PUSH_DEADLINE_S = 60.0
@@ -79,7 +79,7 @@ class RemoteHost(Host):
         """The same for an archive that was just written beside the agents, to install itself."""
 
     @abstractmethod
-    def _no_reply(self, outcome: Outcome, nonce: str) -> HostFailed:
+    def _no_reply(self, outcome: CommandResult, nonce: str) -> HostFailed:
         """The error that it means when a command ended without a reply."""
 
     @abstractmethod
@@ -114,20 +114,20 @@ class RemoteHost(Host):
         del directory, size_bytes
         return None
 
-    async def _run(self, request: Request) -> tuple[Outcome, str]:
+    async def _run(self, request: Request) -> tuple[CommandResult, str]:
         nonce = secrets.token_hex(8)
         argv, head = self._call_command(request, nonce)
         command = Command(argv, head + request.content, request.deadline_s, sending=request.sending)
         return await self._transport.run(command), nonce
 
-    def _reply(self, outcome: Outcome, nonce: str) -> Mapping[str, Any]:
+    def _reply(self, outcome: CommandResult, nonce: str) -> Mapping[str, Any]:
         reply = replies.find(nonce, outcome.stdout)
         if reply is None:
             raise self._no_reply(outcome, nonce)
         return checked(reply)
 
 
-def last_output(outcome: Outcome) -> str:
+def last_output(outcome: CommandResult) -> str:
     """The end of what a command has printed: of its standard error, else of its output."""
     text = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()
     return text[-SAID_BYTES:]
@@ -139,7 +139,7 @@ def too_old(python: str, words: str, *, ran: bool) -> HostFailed:
     return HostFailed(text, ran=ran)
 
 
-def _directory(outcome: Outcome, nonce: str) -> str | None:
+def _directory(outcome: CommandResult, nonce: str) -> str | None:
     """The agents' directory in full, which the command prints where the agent is missing."""
     found = re.search(
         rf"^@hostler-at {nonce} (.*?)\r?$",

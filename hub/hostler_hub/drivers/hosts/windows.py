@@ -19,7 +19,7 @@ from hostler_hub.drivers.hosts.remote import (
     last_output,
     too_old,
 )
-from hostler_hub.drivers.transports.contract import Command, Outcome
+from hostler_hub.drivers.transports.contract import Command, CommandResult
 from hostler_hub.drivers.transports.errors import NotWritten
 from hostler_hub.drivers.transports.winrm import files
 
@@ -124,7 +124,7 @@ class WindowsHost(RemoteHost):
     def _path(self, directory: str, *names: str) -> str:
         return "\\".join((directory, *names))
 
-    def _no_reply(self, outcome: Outcome, nonce: str) -> HostFailed:
+    def _no_reply(self, outcome: CommandResult, nonce: str) -> HostFailed:
         python, why = self._site.python, last_output(outcome)
         words = f"exit status {outcome.status}" + (f": {why}" if why else "")
         if f"@hostler-here {nonce}".encode() not in outcome.stdout:

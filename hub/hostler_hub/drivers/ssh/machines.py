@@ -15,7 +15,7 @@ from hostler_hub.drivers.ssh.options import SshOptions
 from hostler_hub.drivers.transports.errors import Unreachable
 from hostler_hub.drivers.transports.ssh.access import SshAccess
 from hostler_hub.drivers.transports.ssh.known_hosts import KnownHosts
-from hostler_hub.drivers.transports.ssh.login import Wallet
+from hostler_hub.drivers.transports.ssh.login import LoginMaterial
 from hostler_hub.drivers.transports.ssh.transport import SshTransport
 from hostler_hub.drivers.transports.ssh.tunnel import Tunnels
 
@@ -30,7 +30,7 @@ class Machines:
         files = environment.config_directory or environment.directory
         known = KnownHosts(files / "known_hosts")
         self._hooks = files / "hooks"
-        self._wallet = Wallet(known, files / "config", environment.secrets)
+        self._material = LoginMaterial(known, files / "config", environment.secrets)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ssh")
         self._transports: dict[SshAccess, SshTransport] = {}
         self.tunnels = Tunnels(environment.hub_socket)
@@ -39,7 +39,7 @@ class Machines:
         """The transport to a machine: one for each machine and user, shared by their workers."""
         access = options.access
         if access not in self._transports:
-            self._transports[access] = SshTransport(access, self._wallet, self._threads)
+            self._transports[access] = SshTransport(access, self._material, self._threads)
         return self._transports[access]
 
     async def awake(self, options: SshOptions) -> SshTransport:

@@ -15,7 +15,7 @@ OUTPUT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CommandResult:
     """A command's exit status and output."""
 
     status: int
@@ -40,7 +40,7 @@ class Command:
 class Transport(Protocol):
     """One machine, as one user. All methods raise TransportError."""
 
-    async def run(self, command: Command) -> Outcome:
+    async def run(self, command: Command) -> CommandResult:
         """Run a command to its end. A status other than 0 is no error."""
 
     async def put(self, path: str, content: bytes, deadline_s: float) -> None:

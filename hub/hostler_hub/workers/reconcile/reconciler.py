@@ -28,7 +28,7 @@ from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.reconcile import diff
 from hostler_hub.workers.reconcile.diff import Action, DriftKind, Expected, Finding, Seen
-from hostler_hub.workers.reconcile.report import Checked, Outcome, Report
+from hostler_hub.workers.reconcile.report import Checked, FindingOutcome, Report
 from hostler_hub.workers.reconcile.spares import Spares
 from hostler_hub.workers.reconcile.views import Forgotten
 from hostler_hub.workers.registry import Entry, Registry
@@ -112,7 +112,7 @@ class Reconciler:
         self._since[name] = diff.still_waiting(findings, since, seen.at)
         report.checked[name] = Checked(len(seen.owned), len(seen.expected), len(seen.kept))
         if dry_run:
-            report.outcomes += [Outcome(name, finding) for finding in findings]
+            report.outcomes += [FindingOutcome(name, finding) for finding in findings]
             return
         turns = asyncio.Semaphore(_AT_ONCE)
         acts = [self._act(name, driver, finding, turns) for finding in findings]
@@ -197,9 +197,9 @@ class Reconciler:
 
     async def _act(
         self, name: str, driver: Driver, finding: Finding, turns: asyncio.Semaphore
-    ) -> Outcome:
+    ) -> FindingOutcome:
         if finding.action in {Action.WAIT, Action.HOLD}:
-            return Outcome(name, finding)
+            return FindingOutcome(name, finding)
         if finding.action is Action.DESTROY:
             async with turns:
                 return await self._destroy(name, driver, finding)
@@ -214,9 +214,9 @@ class Reconciler:
             handle=handle,
         )
         await self._controller.handle(finding.worker, event)
-        return Outcome(name, finding, done=True)
+        return FindingOutcome(name, finding, done=True)
 
-    async def _destroy(self, name: str, driver: Driver, finding: Finding) -> Outcome:
+    async def _destroy(self, name: str, driver: Driver, finding: Finding) -> FindingOutcome:
         owned = finding.owned
         assert owned is not None
         options = await self._options(name, driver, owned)
@@ -226,8 +226,8 @@ class Reconciler:
             async with asyncio.timeout(driver.capabilities.destroy_deadline_s):
                 await driver.destroy(ref)
         except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
-            return Outcome(name, finding, error=_reason(name, error))
-        return Outcome(name, finding, done=True)
+            return FindingOutcome(name, finding, error=_reason(name, error))
+        return FindingOutcome(name, finding, done=True)
 
     async def _options(self, name: str, driver: Driver, owned: Owned) -> Mapping[str, Any]:
         """What it was started with, if the ledger knows; its handle says where it is.

@@ -8,7 +8,7 @@ from hostler_hub.workers.reconcile.diff import Finding
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FindingOutcome:
     """A finding and what came of it; ``error`` when it could not be done."""
 
     driver: str
@@ -31,6 +31,6 @@ class Report:
     """What one pass found: what was looked at, by driver, and the differences."""
 
     at: float
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[FindingOutcome] = field(default_factory=list)
     checked: dict[str, Checked] = field(default_factory=dict)
     unanswered: dict[str, str] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from pydantic import Field
 from hostler_hub.runtime.clock import instant
 from hostler_hub.specs.view import View
 from hostler_hub.workers.reconcile.diff import Action, DriftKind
-from hostler_hub.workers.reconcile.report import Outcome, Report
+from hostler_hub.workers.reconcile.report import FindingOutcome, Report
 
 
 class FindingView(View):
@@ -97,7 +97,7 @@ def reconcile_view(report: Report) -> Reconciliation:
     )
 
 
-def _finding_view(outcome: Outcome, at: float) -> FindingView:
+def _finding_view(outcome: FindingOutcome, at: float) -> FindingView:
     finding = outcome.finding
     created_at = finding.owned.created_at if finding.owned is not None else None
     return FindingView(

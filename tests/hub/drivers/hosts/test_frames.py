@@ -21,7 +21,7 @@ import pytest
 
 from hostler_hub.drivers.contract import AgentArchive, Environment, InstanceRef, InstanceSpec
 from hostler_hub.drivers.ssh.driver import SshDriver
-from hostler_hub.drivers.transports.contract import Command, Outcome
+from hostler_hub.drivers.transports.contract import Command, CommandResult
 from hostler_hub.drivers.winrm.driver import WinrmDriver
 
 FRAMES = json.loads((Path(__file__).parent / "frames.json").read_text())
@@ -41,14 +41,14 @@ class Machine:
         self.requests: list[tuple[str, Any]] = []
         self._exchange = exchange
 
-    async def run(self, command: Command) -> Outcome:
+    async def run(self, command: Command) -> CommandResult:
         if not command.content:  # what needs no agent to be ended: here it does
-            return Outcome(0, b"", b"")
+            return CommandResult(0, b"", b"")
         (nonce,) = (word for word in command.argv if re.fullmatch("[0-9a-f]{16}", word))
         assert self._exchange["action"] in command.argv
         self.requests.append(json.loads(command.content.rpartition(b"\n")[2]))
         said = self._exchange["stdout"].replace("NONCE", nonce)
-        return Outcome(self._exchange["status"], said.encode(), b"")
+        return CommandResult(self._exchange["status"], said.encode(), b"")
 
 
 @pytest.fixture

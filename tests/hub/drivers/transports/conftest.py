@@ -13,7 +13,7 @@ from peers.sshd import Sshd
 
 from hostler_hub.drivers.transports.ssh.access import SshAccess
 from hostler_hub.drivers.transports.ssh.known_hosts import KnownHosts
-from hostler_hub.drivers.transports.ssh.login import Wallet
+from hostler_hub.drivers.transports.ssh.login import LoginMaterial
 from hostler_hub.drivers.transports.ssh.transport import SshTransport
 from hostler_hub.runtime.secrets import Secrets
 
@@ -38,14 +38,14 @@ def make_sshd(tmp_path: Path) -> Iterator[MakeSshd]:
 
 
 @pytest.fixture
-def wallet(tmp_path: Path) -> Wallet:
+def material(tmp_path: Path) -> LoginMaterial:
     (tmp_path / "secrets").mkdir()
     known = KnownHosts(tmp_path / "drivers" / "known_hosts")
-    return Wallet(known, tmp_path / "drivers" / "config", Secrets(tmp_path / "secrets", {}))
+    return LoginMaterial(known, tmp_path / "drivers" / "config", Secrets(tmp_path / "secrets", {}))
 
 
 @pytest.fixture
-async def make_transport(wallet: Wallet, tmp_path: Path) -> AsyncIterator[MakeTransport]:
+async def make_transport(material: LoginMaterial, tmp_path: Path) -> AsyncIterator[MakeTransport]:
     """A transport to a server; what is given changes how it is reached."""
     threads, made = ThreadPoolExecutor(8), []
 
@@ -57,7 +57,7 @@ async def make_transport(wallet: Wallet, tmp_path: Path) -> AsyncIterator[MakeTr
                 "connect_timeout_s": 60.0,
             }
         )
-        made.append(SshTransport(access, wallet, threads))
+        made.append(SshTransport(access, material, threads))
         return made[-1]
 
     yield make

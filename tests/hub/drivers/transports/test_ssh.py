@@ -28,7 +28,7 @@ from hostler_hub.drivers.transports.ssh import transport as ssh_transport
 if TYPE_CHECKING:
     from conftest import MakeSshd, MakeTransport
 
-    from hostler_hub.drivers.transports.ssh.login import Wallet
+    from hostler_hub.drivers.transports.ssh.login import LoginMaterial
 
 pytestmark = pytest.mark.peer("sshd")
 
@@ -235,14 +235,14 @@ async def test_G2_a_changed_key_is_never_accepted(
 
 
 async def test_G2_a_key_accepted_at_first_contact_is_kept(
-    make_sshd: MakeSshd, make_transport: MakeTransport, wallet: Wallet
+    make_sshd: MakeSshd, make_transport: MakeTransport, material: LoginMaterial
 ) -> None:
     sshd = make_sshd()
     with pytest.raises(HostKeyUnknown, match="set option 'host_key' to 'ssh-ed25519 AAAA"):
         await make_transport(sshd, host_key=None).run(Command(["true"]))
-    assert not wallet.known.path.exists()
+    assert not material.known.path.exists()
     await make_transport(sshd, host_key=None, accept_new=True).run(Command(["true"]))
-    assert sshd.public_host_key in wallet.known.path.read_text()
+    assert sshd.public_host_key in material.known.path.read_text()
     await make_transport(sshd, host_key=None).run(Command(["true"]))
     sshd.stop()
     sshd.change_host_key()
@@ -252,7 +252,7 @@ async def test_G2_a_key_accepted_at_first_contact_is_kept(
 
 
 async def test_G2_wrong_credentials_name_the_user_and_the_options(
-    make_sshd: MakeSshd, make_transport: MakeTransport, wallet: Wallet, tmp_path: Path
+    make_sshd: MakeSshd, make_transport: MakeTransport, material: LoginMaterial, tmp_path: Path
 ) -> None:
     sshd = make_sshd()
     make_key(tmp_path / "other")
@@ -388,11 +388,11 @@ async def test_G2_a_jump_host_s_changed_key_is_never_accepted(
 
 
 async def test_an_ssh_config_s_alias_and_jump_host(
-    make_sshd: MakeSshd, make_transport: MakeTransport, wallet: Wallet
+    make_sshd: MakeSshd, make_transport: MakeTransport, material: LoginMaterial
 ) -> None:
     outer, target = make_sshd(), make_sshd()
-    wallet.ssh_config.parent.mkdir(exist_ok=True)
-    wallet.ssh_config.write_text(
+    material.ssh_config.parent.mkdir(exist_ok=True)
+    material.ssh_config.write_text(
         f"Host builder\n  HostName {target.address}\n  Port {target.port}\n  ProxyJump outer\n"
         f"Host outer\n  HostName {outer.address}\n  Port {outer.port}\n"
         f"Host *\n  User {target.user}\n"
@@ -403,6 +403,6 @@ async def test_an_ssh_config_s_alias_and_jump_host(
     with pytest.raises(HostKeyUnknown, match=str(outer.port)):  # fabric would take any
         await transport.run(Command(["true"]))
     for each in (outer, target):
-        with wallet.known.path.open("a") as known:
+        with material.known.path.open("a") as known:
             known.write(f"[{each.address}]:{each.port} {each.public_host_key}\n")
     assert (await transport.run(Command(["echo", "through"]))).stdout == b"through\n"

@@ -54,7 +54,7 @@ _KEY_KINDS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 
 @dataclass(frozen=True)
-class Wallet:
+class LoginMaterial:
     """What logins use: known hosts, secrets, and the ssh_config that option `ssh_config` allows."""
 
     known: KnownHosts
@@ -62,14 +62,14 @@ class Wallet:
     secrets: Secrets
 
 
-def log_in(access: SshAccess, wallet: Wallet) -> fabric.Connection:
+def log_in(access: SshAccess, material: LoginMaterial) -> fabric.Connection:
     """An open connection. Blocks, each of its phases at most `connect_timeout_s`; raises
     TransportError, which never says that anything was sent.
     """
     connection = None
     try:
         for hop in (*access.jump, access.target):
-            connection = _prepare(hop, access, wallet, connection)
+            connection = _prepare(hop, access, material, connection)
         assert connection is not None
         connection.open()
         connection.transport.set_keepalive(KEEPALIVE_S)
@@ -131,29 +131,29 @@ def _unreachable(error: Exception, address: str) -> TransportError:
 
 
 def _prepare(
-    hop: Hop, access: SshAccess, wallet: Wallet, gateway: fabric.Connection | None
+    hop: Hop, access: SshAccess, material: LoginMaterial, gateway: fabric.Connection | None
 ) -> fabric.Connection:
     connection = fabric.Connection(
         hop.host,
         user=hop.user,
         port=hop.port,
         gateway=gateway,
-        config=_config(access, wallet),
+        config=_config(access, material),
         connect_timeout=max(1, int(access.connect_timeout_s)),
-        connect_kwargs=_credentials(hop, access, wallet.secrets),
+        connect_kwargs=_credentials(hop, access, material.secrets),
     )
-    _harden(connection, hop, access, wallet)
+    _harden(connection, hop, access, material)
     if gateway is None:  # then it may have jump hosts of the ssh_config
         for each in list(_chain(connection))[1:]:
-            _harden(each, None, access, wallet)
+            _harden(each, None, access, material)
     return connection
 
 
-def _config(access: SshAccess, wallet: Wallet) -> fabric.Config:
+def _config(access: SshAccess, material: LoginMaterial) -> fabric.Config:
     """fabric's configuration, without its own files, and OpenSSH's only if the options say so."""
     ssh_config = paramiko.SSHConfig()
-    if access.ssh_config and wallet.ssh_config.exists():
-        ssh_config = paramiko.SSHConfig.from_path(str(wallet.ssh_config))
+    if access.ssh_config and material.ssh_config.exists():
+        ssh_config = paramiko.SSHConfig.from_path(str(material.ssh_config))
     config = fabric.Config(ssh_config=ssh_config, lazy=True)
     # Jump hosts that the ssh_config names are logged in to with these.
     config.connect_kwargs = _phases(access)
@@ -208,13 +208,13 @@ def _of_kind(kind: Any, text: str, passphrase: str | None) -> paramiko.PKey | No
 
 
 def _harden(
-    connection: fabric.Connection, hop: Hop | None, access: SshAccess, wallet: Wallet
+    connection: fabric.Connection, hop: Hop | None, access: SshAccess, material: LoginMaterial
 ) -> None:
     client, name = connection.client, name_of(connection.host, connection.port)
     client.set_log_channel(_QUIET)
     pinned = None if hop is None else hop.host_key
     accept_new = hop is not None and hop.accept_new
-    client.set_missing_host_key_policy(FirstContact(wallet.known, accept_new=accept_new))
+    client.set_missing_host_key_policy(FirstContact(material.known, accept_new=accept_new))
     if pinned is not None:
         try:
             key = parse(pinned)
@@ -222,7 +222,7 @@ def _harden(
             raise AuthenticationFailed(f"{name}: option 'host_key': {error}") from None
         client.get_host_keys().add(name, key.get_name(), key)
         return
-    for known, keys in wallet.known.load().items():
+    for known, keys in material.known.load().items():
         if known == name:
             for kind, key in keys.items():
                 client.get_host_keys().add(name, kind, key)

@@ -26,7 +26,7 @@ import fabric
 import paramiko
 from paramiko.ssh_exception import SSHException
 
-from hostler_hub.drivers.transports.contract import Command, Outcome
+from hostler_hub.drivers.transports.contract import Command, CommandResult
 from hostler_hub.drivers.transports.errors import (
     OutputTooLarge,
     Refused,
@@ -35,7 +35,7 @@ from hostler_hub.drivers.transports.errors import (
     Unreachable,
 )
 from hostler_hub.drivers.transports.ssh.access import SshAccess
-from hostler_hub.drivers.transports.ssh.login import Wallet, log_in, log_out, translate
+from hostler_hub.drivers.transports.ssh.login import LoginMaterial, log_in, log_out, translate
 from hostler_hub.lifecycle.backoff import Backoff
 
 SESSIONS = 6
@@ -50,9 +50,11 @@ T = TypeVar("T")
 class SshTransport:
     """One machine as one user; must be used in one event loop."""
 
-    def __init__(self, access: SshAccess, wallet: Wallet, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, access: SshAccess, material: LoginMaterial, threads: ThreadPoolExecutor
+    ) -> None:
         self.access = access
-        self._wallet = wallet
+        self._material = material
         self._threads = threads
         self._shared: _SharedConnection | None = None
         self._opening = asyncio.Lock()
@@ -65,7 +67,7 @@ class SshTransport:
         """The machine's address, for people."""
         return self.access.target.address
 
-    async def run(self, command: Command) -> Outcome:
+    async def run(self, command: Command) -> CommandResult:
         """As the contract says."""
         return await self._call(command.deadline_s, functools.partial(_run, command=command))
 
@@ -153,7 +155,7 @@ class SshTransport:
         """Log in; again if sshd drops the login, as it does at random when many come at once."""
         for tries_left in reversed(range(LOGIN_TRIES)):
             try:
-                return log_in(self.access, self._wallet)
+                return log_in(self.access, self._material)
             except Unreachable as error:
                 if not tries_left or not isinstance(error.__cause__, (SSHException, EOFError)):
                     raise
@@ -219,7 +221,7 @@ class _Deadline:
         return left
 
 
-def _run(shared: _SharedConnection, deadline: _Deadline, *, command: Command) -> Outcome:
+def _run(shared: _SharedConnection, deadline: _Deadline, *, command: Command) -> CommandResult:
     words = shlex.join(command.argv)
     try:
         with _session(shared, deadline) as channel:
@@ -280,7 +282,7 @@ def _open_session(shared: _SharedConnection, deadline: _Deadline) -> paramiko.Ch
             raise Refused(text) from refusal
 
 
-def _collect(channel: paramiko.Channel, deadline: _Deadline, limit: int) -> Outcome:
+def _collect(channel: paramiko.Channel, deadline: _Deadline, limit: int) -> CommandResult:
     stdout, stderr = bytearray(), bytearray()
     poll = select.poll()
     poll.register(channel.fileno(), select.POLLIN)
@@ -299,7 +301,7 @@ def _collect(channel: paramiko.Channel, deadline: _Deadline, limit: int) -> Outc
         deadline.left_s()
     if channel.exit_status < 0:
         raise Unreachable(f"{deadline.address}: the connection was lost", sent=True)
-    return Outcome(channel.exit_status, bytes(stdout), bytes(stderr))
+    return CommandResult(channel.exit_status, bytes(stdout), bytes(stderr))
 
 
 def _check_size(size: int, limit: int, deadline: _Deadline) -> None:

@@ -26,7 +26,7 @@ from winrm.exceptions import (
 )
 from winrm.protocol import Protocol
 
-from hostler_hub.drivers.transports.contract import Outcome
+from hostler_hub.drivers.transports.contract import CommandResult
 from hostler_hub.drivers.transports.errors import (
     AuthenticationFailed,
     HostKeyChanged,
@@ -138,7 +138,7 @@ class Session:
                 except WSManFaultError:
                     return
 
-    def collect(self, shell: str, command: str, limit: int, deadline: Deadline) -> Outcome:
+    def collect(self, shell: str, command: str, limit: int, deadline: Deadline) -> CommandResult:
         """What it printed, until it has ended. No answer in a poll's time is none at all: pywinrm
         itself would ask for ever.
         """
@@ -156,7 +156,7 @@ class Session:
                     text = f"{self.access.address} printed more than {limit} bytes"
                     raise OutputTooLarge(text, sent=True)
                 if received[3]:
-                    return Outcome(received[2], bytes(stdout), bytes(stderr))
+                    return CommandResult(received[2], bytes(stdout), bytes(stderr))
 
     def end_shell(self, shell: str) -> None:
         """Close a shell and what runs in it. If that fails, it ends by its idle timeout."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from hostler_hub.drivers.transports.contract import Command, Outcome
+from hostler_hub.drivers.transports.contract import Command, CommandResult
 from hostler_hub.drivers.transports.errors import (
     NotWritten,
     OutputTooLarge,
@@ -53,7 +53,7 @@ class WinrmTransport:
         """The machine's address, for people."""
         return self.access.address
 
-    async def run(self, command: Command) -> Outcome:
+    async def run(self, command: Command) -> CommandResult:
         """As the contract says; through cmd.exe, so an argument with `%` or `"` is refused."""
         try:
             line = cmd_line.join(command.argv)
@@ -88,7 +88,7 @@ class WinrmTransport:
             self._dropping.cancel()
         self._drop_idle()
 
-    def _refuse(self, done: Outcome, command: Command) -> None:
+    def _refuse(self, done: CommandResult, command: Command) -> None:
         if done.status == files.NOT_WHOLE:
             raise Unreachable(f"{self.address}: the content was changed on its way", sent=True)
         said = files.words(done.stderr, command.argv)
@@ -177,7 +177,7 @@ def _end_shell(access: WinrmAccess, secrets: Secrets, shell: str) -> None:
         session.close()
 
 
-def _run(session: Session, deadline: Deadline, *, line: str, command: Command) -> Outcome:
+def _run(session: Session, deadline: Deadline, *, line: str, command: Command) -> CommandResult:
     with session.shell(deadline) as shell:
         if command.sending is not None:
             command.sending()
