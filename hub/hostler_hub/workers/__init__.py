@@ -1,1 +1,1 @@
-"""What happens to a worker: registry, definitions, controller, leases, incidents."""
+"""Workers: their registry, definitions, controller, operators' leases and incidents."""

@@ -1,8 +1,8 @@
 """Carries out the commands of the lifecycle core, once the transition that ordered them is stored.
 
 A driver call, a timer and an examination each end in an event, which is handed back to the
-controller. All other commands only leave word with objects that exist before the controller does
-(``CommandReceivers``); whoever acts on it waits there.
+controller. Most other commands are only passed to objects that exist before the controller does
+(``CommandReceivers``), where the parts of the hub that act on them wait.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _FOR_AGENTS = frozenset({Timer.ATTACH, Timer.RECONNECT, Timer.MISSING})
 T = TypeVar("T", bound=commands.Command)
 DriverCall = Callable[[Entry, T], Awaitable[events.Event]]
 Handle = Callable[[str, events.Event], Coroutine[Any, Any, object]]
-"""Have the controller handle an event of the worker of that name."""
+"""Hands an event of the named worker to the controller. Arguments: worker name, event."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandReceivers:
-    """Where commands go that neither call a driver nor set a timer.
+    """The receivers of commands that neither call a driver nor set a timer.
 
     ``lost_leases`` holds the orders to give builds back; each event of ``offers`` is set when a
     slot or a worker may have become available.
@@ -84,7 +84,10 @@ class CommandHandlers:
         }
 
     def carry_out(self, entry: Entry, command: commands.Command, ordered_at: float) -> None:
-        """Begin to carry out a command that was ordered at ``ordered_at``; waits for nothing."""
+        """Start to carry out a command, without waiting for its end.
+
+        ``ordered_at``: the time of the event that ordered it, from which a timer is counted.
+        """
         if isinstance(command, commands.SetTimer):
             self._set_timer(entry, command.timer, command.at - ordered_at)
         else:
@@ -121,7 +124,10 @@ class CommandHandlers:
     # --- timers -------------------------------------------------------------------------------
 
     def _set_timer(self, entry: Entry, timer: Timer, after_s: float) -> None:
-        """Timers are durations: setting the wall clock neither ends nor prolongs one (A9)."""
+        """Set a timer to fire after ``after_s`` seconds, in place of an earlier one.
+
+        Timers are durations: setting the wall clock neither ends nor prolongs one (A9).
+        """
         self._cancel_timer(entry, commands.CancelTimer(timer))
         self._arm(entry, timer, after_s)
 
@@ -142,7 +148,7 @@ class CommandHandlers:
             return
         owed_s = self._stalls.total_s() - stalled_s
         if timer in _FOR_AGENTS and owed_s > 0:
-            # The hub stood still meanwhile: the agent gets that time for coming (V12, A10).
+            # The hub stood still meanwhile: the agent gets that time in addition (V12, A10).
             self._arm(entry, timer, owed_s)
             return
         # The clock may have been set back meanwhile; the timer's own instant is what counts.
@@ -185,4 +191,4 @@ def _cancel_timers(entry: Entry) -> None:
 
 
 def _stored_already(_entry: Entry, _command: commands.Command) -> None:
-    """An incident is written in the transaction of the transition that orders it (K12)."""
+    """Do nothing: an incident is stored in the transaction of the transition it is in (K12)."""

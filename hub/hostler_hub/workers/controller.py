@@ -53,8 +53,8 @@ AGENT_MARGIN_S = 30.0
 class Controller:
     """Owns the lives of the workers in the registry: nothing else changes them.
 
-    ``policy`` is asked about every transition, ``alarms`` opens and closes incidents with it, and
-    ``receivers`` are where its commands go.
+    ``policy`` is asked about every transition, ``alarms`` opens and closes incidents in its
+    transaction, and ``receivers`` get the commands that neither call a driver nor set a timer.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Controller:
     # --- the hub's start and end ------------------------------------------------------------
 
     async def load(self) -> None:
-        """Read every worker and its open leases; no command is carried out yet.
+        """Fill the registry with every worker and its open leases; carry out no command yet.
 
         Leases that no worker holds are reported as lost: the last hub died between losing them and
         giving their builds back.
@@ -121,7 +121,10 @@ class Controller:
             self._lost_leases.put_nowait(commands.LoseLeases(ownerless, reason, still_running=True))
 
     async def recover(self) -> None:
-        """Order again what was in progress when the last hub ended."""
+        """Have each worker order again what was in progress when the last hub ended.
+
+        Called once at the hub's start, after load().
+        """
         at = self._clock.now()
         await self.handle_many(
             [(entry.life.name, events.Recovered(at=at)) for entry in self._registry]
@@ -155,8 +158,8 @@ class Controller:
     async def wait_until_stopped(self, worker: str, instance: str) -> None:
         """Wait until nothing can run any more on an instance that was ordered to end (V5).
 
-        That is when the instance is proven gone, or when its agent, should it reach no hub, has
-        ended its jobs by itself (A7).
+        That is when the instance is proven gone, or ``lease_ttl_s`` + AGENT_MARGIN_S seconds from
+        now: by then an agent that reaches no hub has ended its jobs by itself (A7).
         """
         with self._endings.waiting(instance) as ended, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._lease_ttl_s + AGENT_MARGIN_S):
@@ -229,7 +232,10 @@ class Controller:
     async def _happen(
         self, happened: Sequence[tuple[Entry, events.Event]], extra_write: ExtraWrite | None
     ) -> list[Worker]:
-        """The lives after the events, without workers that were removed meanwhile."""
+        """Decide the events' transitions under the workers' locks, and commit them together.
+
+        Returns the lives after the events, without workers that were removed meanwhile.
+        """
         async with contextlib.AsyncExitStack() as locks:
             for entry, _ in happened:  # in the order of names: two bulk orders cannot deadlock
                 await locks.enter_async_context(entry.lock)
@@ -262,7 +268,7 @@ class Controller:
         extra_write: ExtraWrite | None,
         locks: contextlib.AsyncExitStack,
     ) -> None:
-        """Write the rows, adopt the new lives, carry out the commands.
+        """Write the rows, then adopt the new lives, then start to carry out the commands.
 
         It must not be cancelled in between: the lives in memory would be older than their rows,
         and every next write of them would be refused as stale.
@@ -316,5 +322,8 @@ def _load(c: Connection) -> tuple[Sequence[Any], ...]:
 
 
 def _origin(row: Mapping[str, Any]) -> Origin | None:
-    """None for an instance of a hub that did not record it yet: its definition says."""
+    """How the instance of a ledger row was started.
+
+    None for a row of an old hub that did not record it: then the worker's definition is used.
+    """
     return None if row["driver"] is None else Origin(row["driver"], row["driver_options"])

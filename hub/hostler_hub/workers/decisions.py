@@ -1,9 +1,9 @@
-"""What the hub decided of a worker, by which rule and on which numbers. Pure.
+"""The hub's decisions about workers: what was decided, by which rule, on which numbers. Pure.
 
-A transition that was a decision explains itself: its event says who or what asked for it, the
-worker before and after it says what changed. What was considered and *not* done (kind ``skip``) is
-written by whoever considered it. Rules are fixed words, so that they can be
-counted; ``text`` is for people.
+The decisions in a transition are derived from it: its event names who or what asked for it, and the
+worker before and after shows what changed. A decision *not* to do something (kind ``skip``) is
+written by the part that considered it. Rules are fixed words, so that they can be counted; ``text``
+is for people.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WITH_CAUSE = (
 
 
 class DecisionKind(StrEnum):
-    """What was decided."""
+    """What a decision was about."""
 
     START = "start"  # an instance
     STOP = "stop"  # an instance
@@ -47,7 +47,10 @@ class DecisionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """One decision; ``worker``, ``build`` and ``group`` are what it is about."""
+    """One decision about a worker, a build or a group.
+
+    ``at``: Unix time. ``numbers``: the values that it was based on, by name.
+    """
 
     at: float
     kind: DecisionKind
@@ -59,7 +62,7 @@ class Decision:
     numbers: Mapping[str, Any] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """As a row of ``store.tables.decisions``, without its id."""
+        """The decision as a row of ``store.tables.decisions``, without its id."""
         return {
             "at": self.at,
             "kind": self.kind.value,
@@ -74,7 +77,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One transition of a worker's life, as the controller has made it."""
+    """One transition of a worker's life: the event, the life before and after it, its commands.
+
+    ``group`` is the name of the worker's group, if any.
+    """
 
     event: events.Event
     before: Worker
@@ -98,7 +104,7 @@ class Transition:
 
 
 def of_transition(transition: Transition) -> list[Decision]:
-    """What was decided in one transition, in the order in which it matters."""
+    """The decisions in one transition: a match, a start, a stop, a quarantine, in this order."""
     before, after, event = transition.before, transition.after, transition.event
     made = []
     if isinstance(event, events.Leased) and len(after.leases) > len(before.leases):
@@ -164,7 +170,7 @@ def _stop_text(transition: Transition) -> str:
     return cause_of(transition.event)
 
 
-# The rules by which instances are stopped, by what happened.
+# The rules by which instances are stopped, by the timer that fired or by the event's type.
 TIMERS = {
     Timer.IDLE: "idle",
     Timer.ATTACH: "not_attached",
@@ -183,7 +189,7 @@ EVENTS: dict[type[events.Event], str] = {
     events.HubStopping: "hub_stops",
     events.Unwanted: "order",
     events.PersonLeft: "lease_ended",
-    # These three end what was kept for its leases only; else:
+    # These three may end an instance that was kept only for its leases: see _why_over(). Else:
     events.Attached: "lost",
     events.Detached: "agent_left",
     events.Recovered: "lost",
@@ -211,7 +217,7 @@ def _release_rule(transition: Transition, event: events.Released) -> str:
 
 
 def _why_over(before: Worker) -> str | None:
-    """Of an instance that was to go with its last lease."""
+    """The rule by which the instance was to stop with its last lease, or None."""
     if before.tainted:
         return "not_clean"
     if before.mode is Mode.DRAINING:

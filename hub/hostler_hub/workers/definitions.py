@@ -1,4 +1,4 @@
-"""Worker definitions: checked, compared with what is stored, and stored all or none."""
+"""Worker definitions: validated, compared with the stored ones, and stored all or none."""
 
 from __future__ import annotations
 
@@ -30,12 +30,15 @@ from hostler_hub.workers.views import definition_view
 
 _log = structlog.get_logger(__name__)
 
-# What an instance was started with: a change of these needs a new instance.
+# The fields that an instance is started with: a change of these needs a new instance.
 _OF_THE_INSTANCE = ("driver", "driver_options")
 
 
 class Definitions:
-    """Creates and changes workers. ``on_defined``: something new may be possible."""
+    """Creates and changes workers.
+
+    ``on_defined`` is called once definitions are stored: builds that waited may now fit a worker.
+    """
 
     def __init__(
         self,
@@ -59,7 +62,11 @@ class Definitions:
     async def define(
         self, definitions: Sequence[WorkerDefinition], *, dry_run: bool, by: str
     ) -> list[DefineResult]:
-        """Create or change workers; what is already so is left alone."""
+        """Create or change workers, all or none; equal definitions are left alone.
+
+        Raises InvalidRequest, and Conflict for a worker that is being removed, or that has an
+        instance of another driver.
+        """
         self._check(definitions)
         async with self._defining:  # two plays at once: the second sees what the first did
             results = [self._compare(definition) for definition in definitions]
@@ -102,7 +109,10 @@ class Definitions:
             self._check_state(definition, where)
 
     def _check_password(self, definition: WorkerDefinition, where: str) -> None:
-        """Told now, rather than by an agent that is refused some night."""
+        """Refuse a reference to a password that cannot be read.
+
+        Else its owner would learn that only when an agent is refused. Raises InvalidRequest.
+        """
         if definition.password_ref is None:
             return
         try:
@@ -191,7 +201,10 @@ class Definitions:
         await self._arm(fresh, at)
 
     async def _arm(self, fresh: Sequence[WorkerDefinition], at: float) -> None:
-        """A permanent worker is expected from its definition on, as from a hub's start."""
+        """Expect the agents of new permanent workers from now on, as from a hub's start.
+
+        Then call ``on_defined``.
+        """
         expected = [
             (each.name, events.Recovered(at=at))
             for each in fresh
@@ -212,7 +225,10 @@ class Definitions:
 
 
 def _check_permanence(definition: WorkerDefinition, driver: Driver, where: str) -> None:
-    """Instances of its owner are not the hub's to replace."""
+    """Refuse fields about replacing instances if the driver's are started by their owner.
+
+    Raises InvalidRequest.
+    """
     for field in ("max_uses", "max_uptime"):
         if driver.capabilities.permanent and getattr(definition, field) is not None:
             raise InvalidRequest(
@@ -223,7 +239,10 @@ def _check_permanence(definition: WorkerDefinition, driver: Driver, where: str) 
 
 
 def _keeping_password(definition: WorkerDefinition, entry: Entry | None) -> WorkerDefinition:
-    """A definition without a password keeps the stored one, also when that is a reference."""
+    """The definition, with the stored reference to a password if it names no password.
+
+    A stored password that is a hash stays in its own column.
+    """
     if definition.password is not None or entry is None:
         return definition
     return definition.model_copy(update={"password": entry.definition.password_ref})
@@ -249,5 +268,5 @@ def _row(entry: Entry, epoch: int) -> dict[str, Any]:
 
 
 def _with_epoch(life: Worker, epoch: int) -> Worker:
-    """V4: a worker defined again under an old name goes on where its epochs ended."""
+    """V4: the life of a new worker, whose epochs go on from the last one of its name."""
     return Worker(life.name, life.policy, state_since=life.state_since, epoch=epoch)

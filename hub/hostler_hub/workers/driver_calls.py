@@ -1,4 +1,4 @@
-"""What the core orders of drivers, done; each call ends with the event that says how."""
+"""Calls drivers as the lifecycle core orders; each call returns the event of its outcome."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _log = structlog.get_logger(__name__)
 
 
 class DriverCalls:
-    """Each within the driver's own deadline, and never raising: a driver may be anybody's code.
+    """Creates, inspects and destroys instances, each call within the driver's own deadline.
 
-    Two calls for one worker never go side by side: who calls holds the entry's ``driver_lock``.
+    A driver may be anybody's code: whatever it raises becomes an event. The caller holds the
+    entry's ``driver_lock``, so that no two calls for one worker run at once.
     """
 
     def __init__(self, drivers: Mapping[str, Driver], clock: Clock, evidence: Evidence) -> None:
@@ -85,7 +86,11 @@ class DriverCalls:
         return InstanceRef(life.name, instance, life.epoch, handle, self._options(entry))
 
     def _options(self, entry: Entry) -> Mapping[str, Any]:
-        """The definition's, if they still lead to where the instance was started."""
+        """The options to call the driver with.
+
+        The definition's, if they still lead to the place where the instance was started; else those
+        it was started with.
+        """
         origin, definition = entry.origin, entry.definition
         same = origin.driver == definition.driver
         present = definition.driver_options if same else None
@@ -93,7 +98,7 @@ class DriverCalls:
 
 
 async def _end(driver: Driver, ref: InstanceRef, *, keep: bool) -> bool:
-    """Whether its machine is kept."""
+    """End the instance. Returns whether its machine is kept for the worker's next instance."""
     if keep and isinstance(driver, Keeper) and driver.options_model.of(ref.options).recipe:
         return await driver.keep(ref)
     await driver.destroy(ref)
@@ -101,7 +106,11 @@ async def _end(driver: Driver, ref: InstanceRef, *, keep: bool) -> bool:
 
 
 def _reason(driver: Driver, verb: str, error: Exception) -> str:
-    """What a person reads of it; a driver's own mistake must not leave a worker waiting (V17)."""
+    """The error of a driver call, as a text for people.
+
+    An exception that breaks the driver's contract is logged and gets a text as well: it must not
+    leave the worker waiting for an event (V17).
+    """
     if isinstance(error, TimeoutError):
         return f"{driver.name}: {verb} did not answer within its deadline"
     if isinstance(error, DriverError):

@@ -1,4 +1,4 @@
-"""What goes wrong between the hub and its agents.
+"""The errors between the hub and its agents.
 
 Exception
 ├── HandshakeRefused   an agent may not attach (the agent), or not now (retry_after_s)
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 
 class HandshakeRefused(Exception):
-    """The refusal as an HTTP response: status, body text and seconds for Retry-After."""
+    """An agent is refused before it attaches; status, text and Retry-After of the HTTP answer."""
 
     def __init__(self, status: int, text: str, retry_after_s: int | None = None) -> None:
         super().__init__(text)
@@ -19,4 +19,4 @@ class HandshakeRefused(Exception):
 
 
 class ConnectionLost(Exception):
-    """The agent's connection ended before it answered. It may have done what it was asked."""
+    """The agent's connection ended before the agent answered. It may have done what was asked."""

@@ -1,4 +1,4 @@
-"""What is known of an instance that failed: gathered before it is destroyed, kept for a while."""
+"""Evidence of an instance that failed: gathered before it is destroyed, kept for a while."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ TEXTS = 16
 
 
 class Evidence:
-    """Asks drivers that can tell, and keeps what they said."""
+    """Asks drivers for evidence, if they have the power (``Witness``), and stores the texts."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
 
     async def gather(self, driver: Driver, ref: InstanceRef, why: str) -> None:
-        """Ask once; that nothing could be had must not keep the instance alive."""
+        """Ask the driver once for texts about the instance, and store them.
+
+        Called before the instance is destroyed because of ``why``. A failure of the driver is only
+        logged: it must not keep the instance alive. Raises StoreUnavailable.
+        """
         if not isinstance(driver, Witness):
             return
         try:
@@ -48,12 +52,12 @@ class Evidence:
             await self._store.write(evidence.put, row)
 
     async def of_worker(self, worker: str) -> list[dict[str, Any]]:
-        """What is kept of a worker's instances, the latest first."""
+        """The stored evidence of a worker's instances, latest first."""
         return [dict(row) for row in await self._store.read(evidence.of_worker, worker)]
 
 
 def _tail(text: str) -> str:
-    """The end says what happened; the beginning says how it started."""
+    """Cut a text to its last TEXT_SIZE_BYTES: the end tells what happened."""
     data = text.encode(errors="replace")
     if len(data) <= TEXT_SIZE_BYTES:
         return data.decode()

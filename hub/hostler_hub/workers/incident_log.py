@@ -1,4 +1,4 @@
-"""The use cases on incidents and their deliveries: look at them, close, try again, test."""
+"""The use cases on incidents and their deliveries: read, close, add evidence, retry, test."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ EVIDENCE_TEXTS = 32
 
 
 class Incidents:
-    """Answers about incidents. ``on_news``: the outbox has something to send."""
+    """Reads and changes incidents and deliveries.
+
+    ``defaults`` are the recipients in the hub's own settings. ``on_news`` is called when the outbox
+    may have something to send.
+    """
 
     def __init__(
         self,
@@ -68,7 +72,10 @@ class Incidents:
         return incident_detail(row, told)
 
     async def close(self, id: str, *, reason: str | None, by: str) -> IncidentDetail:
-        """A person says that it is over. One that is over already stays as it ended."""
+        """Close an incident by a person's order; one that is closed already stays as it is.
+
+        Raises NotFound.
+        """
         now = self._clock.now()
         why = f"closed by {by}" + (f": {reason}" if reason else "")
         row = await self._store.write(_close, id, now, why)
@@ -83,10 +90,10 @@ class Incidents:
     async def note(
         self, id: str, evidence: Mapping[str, str], *, tell: bool, by: str
     ) -> IncidentDetail:
-        """Add texts to an incident's evidence, and let those know who know of it.
+        """Add texts, by name, to an incident's evidence.
 
-        What is there already changes nothing. Raises NotFound, and Conflict for what only the hub
-        may say and for more than an incident can hold.
+        With ``tell``, the recipients who were told of the incident are told of a change. Raises
+        NotFound, and Conflict for names that only the hub may use and for more than EVIDENCE_TEXTS.
         """
         now = self._clock.now()
         if await self._store.write(_note, id, dict(evidence), now if tell else None):
@@ -95,7 +102,7 @@ class Incidents:
         return await self.get(id)
 
     async def counts(self) -> IncidentCounts:
-        """How many incidents are open, and how many messages do not get through."""
+        """Count the open incidents, and the deliveries that were given up or failed so far."""
         return await self._store.read(_counts)
 
     async def deliveries(
@@ -116,14 +123,20 @@ class Incidents:
         return delivery_view(row)
 
     async def retry(self, id: str) -> DeliveryView:
-        """Send a delivery at once that waits or was given up. Raises NotFound, Conflict."""
+        """Make a delivery due at once that is pending or was given up.
+
+        Raises NotFound, and Conflict for one that was sent.
+        """
         now = self._clock.now()
         row = await self._store.write(_retry, id, now)
         self._on_news()
         return delivery_view(row)
 
     async def test(self) -> list[DeliveryView]:
-        """A message to every recipient of the hub's own settings; Conflict where there is none."""
+        """Queue a test message to each recipient in the hub's own settings.
+
+        Raises Conflict if there is none.
+        """
         now = self._clock.now()
         made = [delivery("test", each, now, None) for each in self._defaults]
         if not made:
@@ -134,7 +147,10 @@ class Incidents:
 
 
 def _next(views: Sequence[IncidentView | DeliveryView], limit: int) -> str | None:
-    """The id that the next page begins after; ``views`` were read with one more than the limit."""
+    """The id that the next page begins after, or None on the last page.
+
+    ``views`` were read with a limit of one more.
+    """
     return views[limit - 1].id if len(views) > limit else None
 
 

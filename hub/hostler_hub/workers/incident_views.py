@@ -96,12 +96,12 @@ class IncidentCounts(View):
 
 
 def incident_view(row: Row, states: Mapping[str, int]) -> IncidentView:
-    """One incident; ``states`` counts its deliveries by state."""
+    """The view of one incident's row; ``states`` counts its deliveries by state."""
     return IncidentView(**_incident(row, states))
 
 
 def incident_detail(row: Row, told: Sequence[RowMapping]) -> IncidentDetail:
-    """One incident with the rows of its deliveries."""
+    """The view of one incident's row with the rows of its deliveries."""
     states = [each["state"] for each in told]
     counts = {state: states.count(state) for state in set(states)}
     return IncidentDetail(
@@ -110,7 +110,7 @@ def incident_detail(row: Row, told: Sequence[RowMapping]) -> IncidentDetail:
 
 
 def delivery_view(row: Row) -> DeliveryView:
-    """One row of ``store.tables.deliveries``."""
+    """The view of one row of ``store.tables.deliveries``."""
     pending = row["state"] == deliveries.PENDING
     return DeliveryView(
         id=row["id"],
@@ -131,7 +131,7 @@ def delivery_view(row: Row) -> DeliveryView:
 
 
 def _incident(row: Row, states: Mapping[str, int]) -> dict[str, Any]:
-    """The fields of IncidentView."""
+    """The fields of IncidentView, by name; ``states`` counts the deliveries by state."""
     return {
         "id": row["id"],
         "worker": row["worker"],
@@ -148,7 +148,10 @@ def _incident(row: Row, states: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _notification(states: Mapping[str, int]) -> str:
-    """none where nobody was to be told; failed as soon as somebody was given up (V16)."""
+    """The state of an incident's notification, from how many deliveries are in which state.
+
+    "none" if nobody was to be told; "failed" as soon as one delivery was given up (V16).
+    """
     for state in (deliveries.FAILED, deliveries.PENDING, deliveries.SENT):
         if states.get(state):
             return state

@@ -1,7 +1,7 @@
-"""What the core's Notify and Resolve become: rows of incidents, and of the outbox.
+"""Turns the core's commands Notify and Resolve into rows of incidents and of the outbox.
 
-They are committed with the transition itself, so that no crash comes between a worker's loss and
-its being told (K12, V16). Sending is the outbox's.
+The rows are committed with the transition itself, so that no crash comes between a worker's loss
+and the notification about it (K12, V16). The outbox sends the messages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 GIVE_UP_S = 48 * 3600.0
 _REASON_SIZE = 2000
-# What the hub itself writes down when an incident begins.
+# The keys of an incident's evidence that only the hub itself writes.
 OWN_EVIDENCE = frozenset(
     {
         "driver",
@@ -40,7 +40,7 @@ OWN_EVIDENCE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Who is told, and how. A webhook's recipient is its name, never its URL (V14)."""
+    """Who is notified, and by which channel. A webhook is given by name, never by URL (V14)."""
 
     channel: str
     name: str
@@ -51,7 +51,7 @@ Recipients = Callable[[Entry], Sequence[Recipient]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """An incident that begins, and who is to be told."""
+    """An incident that a transition opens, and who is to be notified."""
 
     row: Mapping[str, Any]
     recipients: Sequence[Recipient]
@@ -72,7 +72,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Closed:
-    """An incident that is over."""
+    """An incident that a transition closes."""
 
     id: str
     kind: str
@@ -91,7 +91,10 @@ Alarm = Opened | Closed
 
 
 class Alarms:
-    """Decides which orders begin or end an incident. ``on_news``: the outbox has something."""
+    """Decides which commands open or close an incident.
+
+    ``on_news`` is called when the outbox may have something to send.
+    """
 
     def __init__(self, recipients: Recipients, on_news: Callable[[], None]) -> None:
         self._recipients = recipients
@@ -100,7 +103,7 @@ class Alarms:
     def of(
         self, entry: Entry, after: Worker, ordered: Sequence[commands.Command], at: float
     ) -> tuple[Alarm, ...]:
-        """What the step's orders mean, given the incidents that are open on the worker."""
+        """The incidents that the commands open or close, given those open on the worker."""
         alarms: list[Alarm] = []
         is_open = dict(entry.incidents)
         for command in ordered:
@@ -128,7 +131,10 @@ class Alarms:
         return []
 
     def tell(self, alarm: Alarm, worker: str) -> None:
-        """It is committed: log it, and let it be sent."""
+        """Log the incident and wake the outbox.
+
+        Called after the transaction that stored the incident has committed.
+        """
         if isinstance(alarm, Opened):
             reason = alarm.row["reason"]
             _log.warning("incident opened", worker=worker, incident=alarm.kind, detail=reason)
@@ -138,7 +144,10 @@ class Alarms:
 
 
 def incident_row(entry: Entry, life: Worker, kind: str, reason: str, at: float) -> dict[str, Any]:
-    """What is recorded of an incident when it begins."""
+    """A new row of an open incident, with the worker's state as evidence.
+
+    ``entry`` still has the life before the transition; ``life`` is the one after it.
+    """
     instance = entry.life.instance or life.instance
     return {
         "id": new_ulid(int(at * 1000)),
@@ -162,7 +171,10 @@ def incident_row(entry: Entry, life: Worker, kind: str, reason: str, at: float) 
 
 
 def delivery(about: str, to: Recipient, at: float, incident: str | None) -> dict[str, Any]:
-    """A new row of the outbox, due at once."""
+    """A new row of the outbox, due at ``at``, given up GIVE_UP_S seconds later.
+
+    ``about``: "opened", "evidence", "closed" or "test".
+    """
     return {
         "id": new_ulid(int(at * 1000)),
         "incident": incident,
@@ -182,15 +194,16 @@ def delivery(about: str, to: Recipient, at: float, incident: str | None) -> dict
 
 
 def tell_evidence(c: Connection, incident: str, at: float) -> None:
-    """Whoever was told of the beginning is told what was found, or tried, since."""
+    """Queue a message about new evidence to each recipient who was told of the incident."""
     told = [Recipient(row["channel"], row["recipient"]) for row in deliveries.sent(c, incident)]
     deliveries.insert(c, [delivery("evidence", each, at, incident) for each in told])
 
 
 def tell_recovery(c: Connection, incident: str, at: float) -> None:
-    """Everybody who was told of the beginning is told of the end.
+    """Queue a message about the end to each recipient who was told that the incident began.
 
-    Who was not yet will read of both at once: messages are written when they are sent.
+    A message about the beginning that is still pending tells of both: messages are written when
+    they are sent.
     """
     told = [Recipient(row["channel"], row["recipient"]) for row in deliveries.sent(c, incident)]
     deliveries.insert(c, [delivery("closed", each, at, incident) for each in told])

@@ -1,4 +1,4 @@
-"""Which worker each operators' lease is on, and who waits for a change of it."""
+"""The index of operators' open leases: the worker of each, and who waits for a change of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from hostler_hub.runtime.waiters import Waiters
 
 
 class LeaseIndex:
-    """The leases that have not ended, by id. The controller reports each change of one."""
+    """The workers of the leases that have not ended, by lease id.
+
+    The controller's commands report each change of a lease.
+    """
 
     def __init__(self) -> None:
         self._workers: dict[str, str] = {}
@@ -30,11 +33,11 @@ class LeaseIndex:
         return list(self._workers.values())
 
     def waiting(self, lease: str) -> AbstractContextManager[asyncio.Event]:
-        """An event that the lease's next change sets, from now until the context ends."""
+        """A context with an event that the lease's next change sets."""
         return self._changed.waiting(lease)
 
     def changed(self, order: commands.TellPerson) -> None:
-        """The lease was granted, renewed or ended."""
+        """Wake those who wait for a lease that was granted, renewed or ended; drop an ended one."""
         if order.over is not None:
             self.discard(order.lease.id)
         self._changed.wake(order.lease.id)

@@ -75,7 +75,7 @@ class LeaseList(View):
 
 
 def lease_brief(person: OperatorLease) -> LeaseBrief:
-    """Who has a worker, or waits for it."""
+    """The brief view of the lease by which a person has a worker or waits for it."""
     return LeaseBrief(
         id=person.id,
         state="held" if person.granted else "waiting",
@@ -88,7 +88,10 @@ def lease_brief(person: OperatorLease) -> LeaseBrief:
 
 
 def lease_view(entry: Entry, person: OperatorLease) -> LeaseView:
-    """A lease that lasts; ``why`` it is still waited for, or how to get to the worker."""
+    """The view of a lease that has not ended.
+
+    It has ``why`` while the lease is waited for, and ``connection`` once it is granted.
+    """
     return LeaseView(
         id=person.id,
         worker=entry.life.name,
@@ -108,7 +111,7 @@ def lease_view(entry: Entry, person: OperatorLease) -> LeaseView:
 
 
 def past_lease_view(row: RowMapping) -> LeaseView:
-    """A lease that has ended, from its row of ``store.tables.past_leases``."""
+    """The view of a lease that has ended, from its row of ``store.tables.past_leases``."""
     lease = row["lease"]
     return LeaseView(
         id=row["id"],

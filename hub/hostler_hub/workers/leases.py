@@ -1,4 +1,4 @@
-"""The use cases on operators' leases: take a worker for oneself, renew that, give it back.
+"""The use cases on operators' leases: acquire a worker, renew the lease, release it.
 
 The lifecycle core decides what a lease is and when it is granted; this module decides who may ask
 for it. A lease is fenced by its id: a request that names an ended lease is refused and changes
@@ -42,7 +42,12 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a person asks for: how long to have it, how long to wait for it at most."""
+    """What a person asks for when they lease a worker.
+
+    ``ttl_s``: for how many seconds to hold it. ``wait_s``: how many seconds to wait for it at most;
+    0 refuses a lease that cannot be granted at once. ``keep``: whether the instance goes on
+    afterwards.
+    """
 
     ttl_s: float
     wait_s: float
@@ -51,9 +56,9 @@ class Terms:
 
 
 class Leases:
-    """Answers and orders about operators' leases.
+    """Acquires, renews, releases and lists operators' leases.
 
-    ``offered``: set when a worker may have become available for a lease that waits for it.
+    ``offered`` is set when a worker may have become available for a lease that waits for it.
     """
 
     def __init__(
@@ -74,7 +79,7 @@ class Leases:
         self._tasks = Tasks()
 
     def load(self) -> None:
-        """Take up the leases that the last hub left."""
+        """Index the open leases that the last hub left; start instances for those that wait."""
         for entry in self._registry:
             if entry.life.person is not None:
                 self._index.add(entry.life.person.id, entry.life.name)
@@ -97,7 +102,11 @@ class Leases:
     # --- for people ---------------------------------------------------------------------------
 
     async def acquire(self, worker: str, terms: Terms, *, by: Caller, dry_run: bool) -> LeaseResult:
-        """Lease a worker, or wait for it; who has it, or waits for it, already has it still."""
+        """Lease a worker for the caller, or begin to wait for it.
+
+        A caller who already holds the worker, or waits for it, gets that lease unchanged. Raises
+        NotFound, and Conflict if the worker cannot be leased.
+        """
         entry = self._registry.get(worker)
         person = entry.life.person
         if person is not None and person.holder == by.name:
@@ -129,7 +138,11 @@ class Leases:
     async def renew(
         self, id: str, *, ttl_s: float | None, reason: str | None, by: Caller, dry_run: bool
     ) -> LeaseResult:
-        """Let a lease last for another ``ttl_s`` from now; None is as long as it was given for."""
+        """Let a granted lease last for ``ttl_s`` seconds from now; None keeps its own ``ttl_s``.
+
+        A lease that is still waited for is waited for no longer than before. Raises NotFound,
+        Forbidden, and Conflict for a lease that has ended.
+        """
         entry, person = await self._current(id)
         if person.holder != by.name and not by.role.covers(Role.OPERATOR):
             raise Forbidden(f"lease {id} is {person.holder}'s, who renews it, or an operator")
@@ -154,7 +167,12 @@ class Leases:
     async def release(
         self, id: str, *, keep: bool | None, force: bool, by: Caller, dry_run: bool
     ) -> LeaseResult:
-        """Give a worker back, or wait no longer. An operator may end another's with ``force``."""
+        """End a lease that is held or waited for. Does nothing if it has ended already.
+
+        An operator may end another person's lease with ``force``. ``keep`` overrides whether the
+        instance goes on; None leaves that as it was asked for. Raises NotFound, Forbidden,
+        Conflict.
+        """
         try:
             entry, person = await self._current(id)
         except Conflict:
@@ -173,7 +191,7 @@ class Leases:
         return LeaseResult(changed=True, lease=await self.get(id))
 
     async def get(self, id: str) -> LeaseView:
-        """One lease, lasting or over. Raises NotFound."""
+        """One lease, whether it has ended or not. Raises NotFound."""
         entry = self._registry.find(self._index.worker_of(id) or "")
         if entry is not None and entry.life.person is not None and entry.life.person.id == id:
             return lease_view(entry, entry.life.person)
@@ -183,7 +201,10 @@ class Leases:
         return past_lease_view(row)
 
     async def wait(self, id: str, wait_s: float) -> LeaseView:
-        """The lease once nobody waits for it any more, or as it is after ``wait_s`` seconds."""
+        """Wait until the lease is granted or ended, for ``wait_s`` seconds at most; return it.
+
+        Raises NotFound.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 while True:
@@ -197,7 +218,7 @@ class Leases:
     async def page(
         self, *, worker: str | None, holder: str | None, ended: bool, limit: int
     ) -> LeaseList:
-        """Leases that last by worker, or with ``ended`` those that are over, newest first."""
+        """Open leases ordered by worker, or, with ``ended``, ended leases, newest first."""
         if ended:
             rows = await self._store.read(operator_leases.recent, worker, limit)
             views = [past_lease_view(row) for row in rows]
@@ -230,7 +251,10 @@ class Leases:
             await self._controller.handle(worker, wanted)
 
     async def _current(self, id: str) -> tuple[Entry, OperatorLease]:
-        """Raises NotFound, and Conflict for a lease that is over."""
+        """An open lease and its worker's entry.
+
+        Raises NotFound, and Conflict for a lease that has ended.
+        """
         view = await self.get(id)
         entry = self._registry.find(view.worker)
         person = None if entry is None else entry.life.person

@@ -1,7 +1,7 @@
-"""The registry: every defined worker, as the hub holds it in memory and as its row says.
+"""The registry: every defined worker, as the hub holds it in memory.
 
-The row is the truth; what is here is its image plus what lives only as long as this process
-(connection, timers, the one-time token between intent and create).
+A worker's row in the store is authoritative. Its entry here is a copy of the row, plus what lives
+only as long as this process: connection, timers, the one-time token between intent and create.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from hostler_hub.specs.worker import WorkerDefinition
 
 
 class TimerHandle(Protocol):
-    """What a clock returns for a callback it will make."""
+    """A pending callback of a clock, which can be cancelled."""
 
     def cancel(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """With what the living instance was started; its definition may have changed since."""
+    """The driver and the options that the living instance was started with.
+
+    The worker's definition may have changed since.
+    """
 
     driver: str
     options: Mapping[str, Any]
@@ -33,7 +36,11 @@ class Origin:
 
 @dataclass(slots=True)
 class Entry:
-    """One worker: definition, life, facts, and the locks that keep its events in order."""
+    """One worker: definition, life, facts, and its locks.
+
+    ``lock`` is held while an event is handled, ``driver_lock`` during a driver call. ``revision``
+    is that of the worker's row. ``token`` is an instance's one-time token until its create.
+    """
 
     definition: WorkerDefinition
     life: Worker
@@ -50,24 +57,30 @@ class Entry:
 
     @property
     def origin(self) -> Origin:
-        """Where the instance is to be looked for: there it was started, or there it will be."""
+        """The driver and the options to find the instance with.
+
+        Those it was started with, or the definition's, which the next one is started with.
+        """
         return self.started or Origin(self.definition.driver, self.definition.driver_options)
 
     @property
     def has_password(self) -> bool:
-        """Whether the hub knows a password of the worker, or where it finds one."""
+        """Whether the hub has a hash of the worker's password, or a reference to the password."""
         return self.definition.password_ref is not None or self.password_hash is not None
 
     @property
     def properties(self) -> dict[str, Any]:
-        """What builds are matched against: the definition's defaults, the machine's facts over
-        them, and over both what the definition insists on."""
+        """The properties that builds are matched against, by name.
+
+        The machine's facts override the definition's ``default_properties``; the definition's
+        ``properties`` override both.
+        """
         definition = self.definition
         return {**definition.default_properties, **self.facts, **definition.properties}
 
 
 class Registry:
-    """Entries by name."""
+    """The entries of all defined workers, by name."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
@@ -85,7 +98,7 @@ class Registry:
         return self._entries.get(name)
 
     def get(self, name: str) -> Entry:
-        """Raise NotFound with the name when there is no such worker."""
+        """The entry of the worker. Raises NotFound with the name if there is none."""
         entry = self._entries.get(name)
         if entry is None:
             raise NotFound(f"there is no worker {name}")

@@ -21,7 +21,10 @@ from hostler_hub.specs.worker import WorkerDefinition
 def policy_of(
     definition: WorkerDefinition, capabilities: Capabilities, *, lease_ttl_s: float
 ) -> Policy:
-    """The part of a definition the lifecycle acts upon."""
+    """The part of a definition that the lifecycle acts upon.
+
+    The driver's own ``missing_timeout_s`` applies where the definition has none.
+    """
     missing_timeout = definition.missing_timeout
     if missing_timeout is None:
         missing_timeout = capabilities.missing_timeout_s
@@ -38,16 +41,16 @@ def policy_of(
     )
 
 
-# What lives only as long as the hub's process: connection, timers, calls that are under way.
+# Fields that live only as long as the hub's process: connection, timers, calls in progress.
 TRANSIENT = frozenset(
     {"connection", "resumable", "gate", "exam", "destroying", "timers"},
 )
-# What the row's other columns and other tables say: the name, the definition, the open leases.
+# Fields that come from other columns and tables: the name, the definition, the open leases.
 DERIVED = frozenset({"name", "policy", "leases"})
 
 
 def columns_of(life: Worker) -> dict[str, Any]:
-    """The persisted part of a life, by column of ``store.tables.workers``."""
+    """The stored part of a worker's life: values by column of ``store.tables.workers``."""
     columns = {name: encode(getattr(life, name)) for name, (encode, _) in _CODECS.items()}
     instance = life.instance
     columns["instance_id"] = None if instance is None else instance.id
@@ -58,7 +61,10 @@ def columns_of(life: Worker) -> dict[str, Any]:
 
 
 def life_of(row: Mapping[str, Any], policy: Policy, leases: tuple[str, ...]) -> Worker:
-    """The inverse of columns_of(), as the hub finds it at its start."""
+    """The life that a row was written from, for the hub's start: the inverse of columns_of().
+
+    ``leases`` are the ids of the instance's open leases.
+    """
     kept = {name: decode(row[name]) for name, (_, decode) in _CODECS.items()}
     instance = None
     if row["instance_id"] is not None:
@@ -74,9 +80,10 @@ def _same(value: Any) -> Any:
 
 
 def _codec(kind: Any) -> _Codec:
-    """How a value of the type goes into a column, and comes back.
+    """The functions that encode a value of the type for its column, and decode it again.
 
-    An enum is its value, a dataclass a JSON object, anything else itself; None is NULL.
+    An enum is stored as its value, a dataclass as a JSON object, anything else unchanged, and None
+    as NULL.
     """
     kinds = [each for each in typing.get_args(kind) or (kind,) if each is not type(None)]
     made = kinds[0]

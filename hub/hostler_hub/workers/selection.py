@@ -1,7 +1,7 @@
-"""Which workers an order is about: by what they are, not by their names.
+"""Selects the workers that an order is about by their properties instead of their names.
 
-A selection is resolved when the order is taken, in the hub, so that one request reaches exactly
-those that fit at that moment, however many they are.
+The hub resolves a selection when it takes the order, so that one request reaches exactly the
+workers that fit at that moment, however many they are.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _Labels = Annotated[Labels, Field(min_length=1), _OneOrMany]
 class Select(BaseModel):
     """Conditions on workers, all of which must hold; of a list of alternatives one must.
 
-    `labels` and `properties` are all required. Nothing at all selects nobody: every worker is
-    meant by `all`, said on purpose.
+    `labels` and `properties` are all required. A selection without any condition is refused: to
+    select every worker, say `all: true`.
     """
 
     model_config = STRICT
@@ -55,7 +55,7 @@ class Select(BaseModel):
         return self
 
     def fits(self, entry: Entry) -> bool:
-        """Whether the worker, as it is now, is meant."""
+        """Whether the worker, as it is now, meets every condition."""
         return all(
             _FITS[name](wanted, entry)
             for name in _FITS

@@ -35,7 +35,7 @@ LONGEST_MODE_S = 366 * 24 * 3600.0
 
 
 class Workers:
-    """Answers requests about workers; every change is one transaction, all or nothing."""
+    """Shows and changes workers. Each change is one transaction: all of its workers, or none."""
 
     def __init__(
         self,
@@ -56,7 +56,11 @@ class Workers:
     async def remove(
         self, names: Sequence[str], *, force: bool, dry_run: bool, by: str
     ) -> list[RemoveResult]:
-        """Remove workers; one that runs a build only with ``force`` (its build is retried)."""
+        """Remove workers; names that no worker has are reported as absent.
+
+        Raises Conflict, without ``force``, if one runs a build (with it, the build is retried) or
+        is leased by a person.
+        """
         await self._running.released(names)
         present = [entry for name in _unique(names) if (entry := self._registry.find(name))]
         _refuse_leased(present, force=force)
@@ -84,7 +88,7 @@ class Workers:
     # --- orders -------------------------------------------------------------------------------
 
     def choose(self, names: Sequence[str] | None, select: Select | None) -> list[str]:
-        """The names of the workers that a request is about: as given, or those ``select`` fits."""
+        """The workers that a request is about: ``names``, or all that ``select`` fits now."""
         if select is None:
             return list(names or ())
         return sorted(entry.life.name for entry in self._registry if select.fits(entry))
@@ -99,7 +103,10 @@ class Workers:
         dry_run: bool,
         until: float | None = None,
     ) -> list[ModeResult]:
-        """Order a mode, until an instant or for good. Ordering ``active`` ends a quarantine too."""
+        """Set the workers' mode, until an instant (Unix time) or for good.
+
+        Mode ``active`` ends a quarantine too. Raises NotFound, InvalidRequest.
+        """
         wanted, at = Mode(mode), self._clock.now()
         if until is not None:
             _refuse_end(wanted, until - at)
@@ -113,7 +120,11 @@ class Workers:
     async def substantiate(
         self, names: Sequence[str], *, by: str, dry_run: bool
     ) -> list[StateResult]:
-        """Start instances now; none, with Conflict, if a mode or a quarantine forbids one."""
+        """Start an instance of each worker that has none.
+
+        Raises NotFound, and Conflict if one cannot be started now, for a mode or a quarantine, say:
+        then none is.
+        """
         entries = self._all(names)
         todo = [entry for entry in entries if entry.life.state is not State.SUBSTANTIATED]
         todo = [entry for entry in todo if entry.life.state is not State.SUBSTANTIATING]
@@ -141,7 +152,11 @@ class Workers:
     async def insubstantiate(
         self, names: Sequence[str], *, by: str, dry_run: bool
     ) -> list[StateResult]:
-        """Stop instances that no lease holds."""
+        """Stop the workers' instances.
+
+        Raises NotFound, and Conflict if one is leased, runs a build or is permanent: then none is
+        stopped.
+        """
         entries = self._all(names)
         await self._running.released(names)
         _refuse_leased(entries, force=False)
@@ -187,7 +202,10 @@ class Workers:
         limit: int,
         after: str | None,
     ) -> WorkerPage:
-        """Workers by name; ``next`` is the ``after`` of the next page, or None."""
+        """The workers that meet every condition given, by name, at most ``limit``.
+
+        ``next`` is the ``after`` of the next page, or None.
+        """
         wanted = set(names) if names else None
         found = sorted(
             entry.life.name
@@ -210,7 +228,7 @@ class Workers:
         return [event_view(row) for row in rows]
 
     def counts(self) -> WorkerCounts:
-        """How many workers are how, for an overview."""
+        """Count the workers by state and by mode, and those attached, missing or quarantined."""
         lives = [entry.life for entry in self._registry]
         return WorkerCounts(
             total=len(lives),
@@ -233,7 +251,10 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def _refuse_leased(entries: Sequence[Entry], *, force: bool) -> None:
-    """V9: what a person has is stopped by nothing but mode stopped, or by force."""
+    """V9: raise Conflict if a worker in use is leased by a person, or one waits for it.
+
+    Only mode stopped, or ``force``, stops it.
+    """
     for entry in entries:
         leased = why_reserved(entry.life)
         if leased is not None and entry.life.in_use and not force:

@@ -1,4 +1,4 @@
-"""One worker's transition as the controller has decided it, and the rows it is committed as."""
+"""A worker's transition that the controller has decided, and the rows that it is committed as."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ ExtraWrite = Callable[[Connection], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingTransition:
-    """Decided but not yet committed. Compared by identity: there are many."""
+    """A transition that is decided but not yet committed.
+
+    It is compared by identity, which is fast: one transaction may commit many.
+    """
 
     entry: Entry
     event: events.Event
@@ -42,7 +45,7 @@ class PendingTransition:
 
     @property
     def persists(self) -> bool:
-        """Whether it is worth a row: most looks at an instance tell nothing new."""
+        """Whether the transition is worth a row: most inspections of an instance change nothing."""
         if self.event.noteworthy or self.forgets or self.alarms or self.decisions:
             return True
         return columns_of(self.before) != columns_of(self.after)
@@ -51,9 +54,9 @@ class PendingTransition:
 def write(
     c: Connection, decided: Sequence[PendingTransition], extra_write: ExtraWrite | None
 ) -> None:
-    """All of it, and what ``extra_write`` writes, in the caller's transaction.
+    """Write the transitions, and what ``extra_write`` writes, in the caller's transaction.
 
-    Raises what the store says of a row that has changed meanwhile.
+    Raises the store's error for a row that has changed meanwhile.
     """
     for each in decided:
         _write_one(c, each)

@@ -61,7 +61,7 @@ class AdmissionView(View):
 
 
 class WorkerReasons(View):
-    """Why a worker is not started, used, stopped now; null for what it is."""
+    """Why a worker is not started, not used or not stopped now; a field is null if it is."""
 
     not_started: str | None = Field(description="Why no instance of it is started.")
     not_used: str | None = Field(description="Why no build runs on it.")
@@ -188,7 +188,7 @@ class RefusalList(View):
 
 
 class WorkerCounts(View):
-    """How many workers are how."""
+    """How many workers are in each state and mode, attached, missing and quarantined."""
 
     total: int = Field(description="How many workers are defined.")
     by_state: dict[State, int] = Field(description="By the state of their instance.")
@@ -199,7 +199,7 @@ class WorkerCounts(View):
 
 
 def worker_view(entry: Entry, builds: Sequence[str], why: WorkerReasons) -> WorkerView:
-    """One worker: what its owner wants, what became of it, and why."""
+    """The view of one worker; ``builds`` are the ids of the builds that it runs."""
     life, definition = entry.life, entry.definition
     return WorkerView(
         name=life.name,
@@ -238,7 +238,10 @@ def worker_view(entry: Entry, builds: Sequence[str], why: WorkerReasons) -> Work
 
 
 def definition_view(definition: WorkerDefinition, *, has_password: bool) -> DefinitionView:
-    """A definition for everybody. It was validated when it came in, and is not once more."""
+    """The public view of a definition, without its password.
+
+    It is not validated again: it was when it came in.
+    """
     fields = {name: getattr(definition, name) for name in PublicDefinition.model_fields}
     ref = definition.password_ref
     return DefinitionView.model_construct(
@@ -249,12 +252,12 @@ def definition_view(definition: WorkerDefinition, *, has_password: bool) -> Defi
 
 
 def admission_view(entry: Entry) -> AdmissionView | None:
-    """How its machine compares with what is expected of it; None where nothing is."""
+    """How a worker's machine compares with what is expected of it; None if nothing is."""
     expects, exam, gate = entry.definition.expects, entry.exam, entry.life.gate
     if expects is None or not expects.any:
         return None
     if exam is not None and exam.expects != expects:
-        exam = None  # it says nothing about what is expected now
+        exam = None  # it was made with other expectations than today's
     findings = exam.findings if exam is not None else None
     state: Literal["unknown", "met", "unmet"] = "unknown"
     if exam is not None:
@@ -269,7 +272,7 @@ def admission_view(entry: Entry) -> AdmissionView | None:
 
 
 def event_view(row: RowMapping) -> EventView:
-    """One row of the event log."""
+    """The view of one row of the event log."""
     return EventView.model_validate(
         {
             "at": instant(row["at"]),
@@ -284,7 +287,7 @@ def event_view(row: RowMapping) -> EventView:
 
 
 def evidence_view(row: Row) -> EvidenceView:
-    """One row of what drivers said."""
+    """The view of one stored row of evidence."""
     return EvidenceView(
         at=instant(row["at"]), instance=row["instance"], why=row["why"], texts=row["texts"]
     )

@@ -1,4 +1,4 @@
-"""What the workers' service asks of the rooms above: what runs on a worker, and why it does not."""
+"""What the workers' service asks of higher rooms: builds on a worker, and why one is unused."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ class RunningBuilds(Protocol):
         """The ids of the builds that hold a lease on the worker, oldest first."""
 
     async def released(self, workers: Sequence[str]) -> None:
-        """Wait, for a few seconds at most, until builds that have ended there free their slots."""
+        """Wait until builds that have ended on these workers have freed their slots.
+
+        Waits for a few seconds at most.
+        """
 
 
 class WorkerExplainer(Protocol):
-    """Explains what a worker does not do."""
+    """Explains why a worker is not started, not used or not stopped."""
 
     def of_worker(self, entry: Entry, now: float) -> WorkerReasons:
-        """Why it is not started, not used, not stopped; None where it is."""
+        """Why the worker is not started, not used, not stopped at ``now``; None for what it is."""

@@ -1,1 +1,1 @@
-"""Attached agents: their sessions, the facts they tell, the check of their machines."""
+"""Attached agents: their sessions, the facts they report, the check of their machines."""

@@ -1,11 +1,12 @@
-"""Compares a machine that has attached with what its definition expects, before its first lease.
+"""Compares an attached agent's machine with what its worker's definition expects.
 
-The lifecycle core orders the check and decides what follows from it. The agent is asked for its
-facts each time, so that a repair is seen. It is asked for versions of tools only if it announces
-the command for it; for one that does not (Buildbot's own), each expected tool is a difference.
+The lifecycle core orders the check, before the worker's first lease, and decides what follows from
+it. The agent is asked for its facts each time, so that a repair is seen. It is asked for versions
+of tools only if it announces the command for that; if it does not, as Buildbot's own worker, each
+expected tool is a difference.
 
-An agent that disconnects during the check is not reported: the end of its connection is the next
-event. One that answers late, or nonsense, differs from what was expected (A6).
+If the agent disconnects during the check, the check reports nothing: the end of the connection is
+the next event. If the agent answers too late, or with nonsense, that is a difference (A6).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from hostler_hub.workers.registry import Registry
 
 _log = structlog.get_logger(__name__)
 
-# What one tool may take to say its version, what all of them, and what the whole look.
+# Deadlines in seconds: for one tool to print its version, for all tools, and for the whole check.
 TOOL_S = 10.0
 TOOLS_S = 45.0
 EXAM_S = 60.0
@@ -57,9 +58,10 @@ class Examiner:
         self._sessions = sessions
 
     async def examine(self, worker: str, order: commands.Examine) -> events.Examined | None:
-        """Carry out an order of the lifecycle core; returns the event that answers it.
+        """Carry out the lifecycle core's order to check a machine; return the answering event.
 
-        None if the agent is gone or about to go: the end of its connection is the next event.
+        Returns None if the agent is gone or is stopping: the end of its connection is the next
+        event.
         """
         session = self._sessions.by_connection(order.connection)
         check = None if session is None else await self._check(session, order.expects)
@@ -103,17 +105,23 @@ class Examiner:
         )
 
     async def _note(self, session: AgentSession) -> Mapping[str, Any]:
-        """Its facts, written down too; an outage of the store is none of the machine's (V12)."""
+        """The facts that the agent has reported, stored if they changed.
+
+        An outage of the store is not counted as a fault of the machine (V12).
+        """
         try:
             return await self._sessions.store_facts(session)
-        except StoreUnavailable as error:  # they are told again with the next attach
+        except StoreUnavailable as error:  # the agent reports them again when it next attaches
             _log.warning("facts not noted", worker=session.admitted.worker, reason=str(error))
             return facts_of(session.info, session.report)
 
     async def _tools(
         self, session: AgentSession, names: Sequence[str]
     ) -> Mapping[str, Tool] | None:
-        """None where the agent cannot tell."""
+        """The tools by name, as the agent reports them; None if it does not announce the command.
+
+        Raises ConnectionLost, TimeoutError, and WireError if the command fails.
+        """
         announced = session.info.get("worker_commands")
         if not isinstance(announced, dict) or TOOL_VERSIONS not in announced:
             return None
@@ -129,7 +137,10 @@ class Examiner:
 
 
 class _Asking:
-    """Who hears of the one command (the agents' CommandSink)."""
+    """Receives the reports of one TOOL_VERSIONS command (a CommandSink).
+
+    ``answer`` is set when the command completes: to the tools by name, or to ProtocolError.
+    """
 
     def __init__(self, instance: str) -> None:
         self.instance = instance
@@ -159,21 +170,21 @@ class _Asking:
 async def _unless_gone(
     session: AgentSession, answer: asyncio.Future[dict[str, Tool]]
 ) -> dict[str, Tool]:
-    """The answer; raises ConnectionLost as soon as nobody is there to give it."""
+    """Wait for the answer. Raises ConnectionLost as soon as the session is closed."""
     gone = asyncio.create_task(session.closed.wait(), name="agent gone")
     gone.add_done_callback(lambda _: answer.cancel())
     try:
         return await answer
     except asyncio.CancelledError:
         if not gone.done():
-            raise  # it is we who are to end
+            raise  # this task itself is cancelled
         raise ConnectionLost("the agent's connection is gone") from None
     finally:
         gone.cancel()
 
 
 def tools_of(told: Any) -> dict[str, Tool]:
-    """What an agent tells of tools: {name: {path, version, problem}}. Raises ProtocolError."""
+    """Parse an agent's report of tools: {name: {path, version, problem}}. Raises ProtocolError."""
     if not isinstance(told, dict):
         raise ProtocolError(f"{TOOL_VERSIONS} was not answered with a map")
     return {str(name): _tool(name, each) for name, each in told.items()}
@@ -189,15 +200,21 @@ def _tool(name: object, told: Any) -> Tool:
 
 
 def skew_s(told_at: float, asked_at: float, answered_at: float) -> float:
-    """How far another clock, read between two readings of ours, must at least be off: above 0 it is
-    ahead. So a slow answer makes no clock wrong."""
+    """How many seconds the agent's clock is off at least; above 0 it is ahead of the hub's.
+
+    The agent read ``told_at`` between the hub's readings ``asked_at`` and ``answered_at``. The
+    result is 0 if it lies between them, so a slow answer never makes a right clock look wrong.
+    """
     if told_at > answered_at:
         return told_at - answered_at
     return min(0.0, told_at - asked_at)
 
 
 def _name_of(session: AgentSession) -> str:
-    """For people: an agent that is not ours calls itself what it likes."""
+    """The agent's name and version, for people.
+
+    It says whether the agent is ours: a foreign agent reports whatever version it likes.
+    """
     version = _short(str(session.info.get("version", "of no known version")))
     return f"{'the agent' if session.report is not None else 'a foreign agent'} ({version})"
 

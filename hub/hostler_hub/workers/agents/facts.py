@@ -1,7 +1,8 @@
-"""Facts: what an agent tells of its machine, as far as builds may require it.
+"""Facts: what an agent reports of its machine, as far as builds may require it.
 
-Plain values only, bounded in number and size (V15), and never the machine's environment (V14).
-Buildbot's own worker tells them in the info itself, ours in its report; both come out alike.
+Facts are plain values, bounded in number and size (V15), and never the machine's environment (V14).
+Buildbot's own worker sends them in the worker info itself, our agent in the report that the info
+contains; facts_of() returns both in one form.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ FACTS = 256
 KEY_SIZE = 128
 TEXT_SIZE = 4096
 
-# Always there, null where the machine does not say: builds may ask for them without a doubt.
+# Always present, null where the machine does not report them, so any build may ask for them.
 OS_KEYS = ("os_id", "os_id_like", "os_version_id", "os_version_codename")
 
-# In a worker's info, and no facts about the machine.
+# Keys of a worker's info that are not facts about the machine.
 _OF_THE_AGENT = frozenset({"environ", "worker_commands", "hostler", "delete_leftover_dirs"})
 
 
 def facts_of(info: Mapping[str, Any], report: AgentReport | None) -> dict[str, Any]:
-    """The facts in a worker's info; what a report says wins."""
+    """The facts in a worker's info and in its agent's report, by name; the report wins.
+
+    At most FACTS of them besides OS_KEYS, with texts cut to TEXT_SIZE characters.
+    """
     told = {key: value for key, value in info.items() if key not in _OF_THE_AGENT}
     told |= report.facts if report is not None else {}
     if isinstance(told.get("numcpus"), int):

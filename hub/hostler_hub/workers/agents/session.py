@@ -1,9 +1,9 @@
-"""One attached agent: what is asked of it, what it reports, and its connection's end.
+"""The session with one agent: requests to it, its reports, and the end of its connection.
 
-What it reports is routed by command id to the one who runs that command, and only if the command
-belongs to this connection's instance (U1: a worker that is not to be trusted speaks for
-nobody else). Nothing here waits for a peer without a deadline: one that is stopped, or half gone,
-takes nothing from its socket and answers nothing (A6, N1, V18).
+A report is routed by command id to the sink of that command, and only if the command belongs to
+this connection's instance (U1: an untrusted worker cannot report for another). Nothing here waits
+for an agent without a deadline: one that is stopped, or half gone, reads nothing from its socket
+and answers nothing (A6, N1, V18).
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ from hostler_hub.workers.errors import ConnectionLost
 
 _log = structlog.get_logger(__name__)
 
-# What a close frame may take to leave: the peer may not be reading any more.
+# How many seconds sending a close frame may take: the peer may no longer be reading.
 CLOSE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Which worker and instance a connection speaks for. ``epoch`` is None for permanent ones."""
+    """The worker and the instance that a connection speaks for.
+
+    ``epoch`` is None, and ``instance`` a new id, for an agent that gave a password while its worker
+    has no permanent instance.
+    """
 
     worker: str
     instance: str
@@ -41,19 +45,27 @@ class Admitted:
 
 
 class CommandSink(Protocol):
-    """Who runs a command and hears of it."""
+    """Receives an agent's reports of one command, which runs on ``instance``."""
 
     @property
     def instance(self) -> str: ...
     def update(self, pairs: Sequence[Sequence[Any]]) -> Awaitable[None]: ...
     def complete(self, error: str | None) -> Awaitable[None]: ...
     def carry(self, message: messages.Message) -> Awaitable[Any]:
-        """A message of the file transfer that was opened for the command; its answer."""
+        """Handle a message of the file transfer that was opened for the command.
+
+        Returns the answer to the agent. Raises WireError or ValueError to refuse the message.
+        """
 
 
 @dataclass
 class AgentSession:
-    """One attached agent."""
+    """The session with one agent, from its admission to the end of its connection.
+
+    ``sinks``: the receivers of reports by command id. ``deadline_s``: for the answer to a request.
+    ``report`` is None for a stock Buildbot worker. ``resumes``: no open lease of its instance began
+    under another process of the agent. ``leaves``: it closed the connection for good.
+    """
 
     websocket: WebSocket
     admitted: Admitted
@@ -65,7 +77,7 @@ class AgentSession:
     report: AgentReport | None = None
     resumes: bool = True
     leaves: bool = False
-    heard: int = 0  # frames, of whatever kind: whoever sends any is alive
+    heard: int = 0  # frames received, of any kind: each shows that the agent is alive
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: Tasks = field(default_factory=Tasks)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
@@ -77,18 +89,18 @@ class AgentSession:
 
     @property
     def client(self) -> str:
-        """Where it comes from."""
+        """The address that the agent connects from, or "this machine" if it has none."""
         client = self.websocket.client
         return client.host if client is not None and client.host else "this machine"
 
     @property
     def process(self) -> str | None:
-        """Which agent process it is; None for a stock peer, which does not say."""
+        """The id of the agent's process; None for a stock worker, which does not report one."""
         return None if self.report is None else self.report.process[:100]
 
     @property
     def boot_id(self) -> str | None:
-        """Which start of its machine it runs in; None where that is not known."""
+        """The id of the machine's boot that the agent runs in; None if that is not known."""
         return None if self.report is None else self.report.boot_id
 
     @property
@@ -96,9 +108,9 @@ class AgentSession:
         return str(self.info.get("basedir", "."))
 
     async def request(self, message: messages.Message) -> Any:
-        """Ask the agent and wait for its answer.
+        """Send the agent a request and wait for its answer.
 
-        Raises RemoteError (it refused), ConnectionLost, TimeoutError after the deadline.
+        Raises RemoteError (it refused), ConnectionLost, TimeoutError after ``deadline_s``.
         """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         async with self.room:
@@ -123,7 +135,11 @@ class AgentSession:
         self.report = AgentReport.parse(info)
 
     async def read(self) -> None:
-        """Take frames until the connection ends; returns then."""
+        """Receive frames until the connection ends.
+
+        Closes the connection of an agent that breaks the protocol. Requests still unanswered at the
+        end fail with ConnectionLost.
+        """
         try:
             while True:
                 self._take(await self.websocket.receive_bytes())
@@ -132,7 +148,7 @@ class AgentSession:
         except WebSocketDisconnect as end:
             self.leaves = end.code == LEAVE_CLOSE_CODE
         except (KeyError, RuntimeError):
-            pass  # Starlette's ways to say: a text frame, closed while we sent
+            pass  # how Starlette reports a text frame, and a close while we sent
         except WireError as error:
             _log.warning("agent broke the protocol", worker=self.admitted.worker, reason=str(error))
             await self.close(1002, str(error)[:100])
@@ -140,11 +156,14 @@ class AgentSession:
             self._lose()
 
     async def close(self, code: int, reason: str) -> None:
-        """End the connection; a peer that takes no farewell is left without one."""
+        """Close the connection; do without the close frame if the peer does not take it in CLOSE_S.
+
+        Does nothing if the connection is closed already.
+        """
         self.closed.set()
         if self.websocket.application_state is WebSocketState.DISCONNECTED:
             return
-        # The first two: it was faster.
+        # RuntimeError and WebSocketDisconnect: the peer closed the connection first.
         with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self.websocket.close(code, reason)
@@ -162,7 +181,10 @@ class AgentSession:
             self.tasks.spawn(self._serve(event.seq_number, event.message), "serve")
 
     async def _serve(self, seq_number: int, message: messages.Message) -> None:
-        """Answer one request. Tasks start in the order of the frames, so sinks hear in order."""
+        """Answer one request of the agent.
+
+        These tasks start in the order of the frames, so sinks get reports in order.
+        """
         try:
             frame = self.wire.answer(seq_number, await self._route(message))
         except (WireError, ValueError) as error:

@@ -1,7 +1,8 @@
-"""The live sessions with agents, by connection and by instance, and who hears of which command.
+"""The live sessions with agents, by connection and by instance, and the sink of each command.
 
-Sessions know nothing of the controller: ``server`` adds and removes them as agents come and go,
-runners of builds and the examiner find them here, and the controller's commands end them.
+Sessions know nothing of the controller: ``server`` adds and removes them as agents connect and
+disconnect, runners of builds and the examiner find them here, and the controller's commands end
+them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Sessions:
-    """All live sessions. ``sinks`` are the receivers of what agents report, by command id."""
+    """All live sessions. ``sinks`` are the receivers of agents' reports, by command id."""
 
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
@@ -43,18 +44,18 @@ class Sessions:
     # --- for those who run commands -------------------------------------------------------------
 
     def listen(self, command_id: str, sink: CommandSink) -> None:
-        """Pass on to ``sink`` what any connection of its instance reports of that command."""
+        """Route the reports of that command, on any connection of its instance, to ``sink``."""
         self.sinks[command_id] = sink
 
     def unlisten(self, command_id: str) -> None:
         self.sinks.pop(command_id, None)
 
     def commands_of(self, instance: str) -> tuple[str, ...]:
-        """The ids of the commands that somebody listens for on that instance."""
+        """The ids of the commands on that instance that have a sink."""
         return tuple(name for name, sink in self.sinks.items() if sink.instance == instance)
 
     async def session(self, instance: str) -> AgentSession:
-        """The instance's session; waits until its agent is attached."""
+        """Wait, without a deadline, until the instance's agent is attached; return its session."""
         while True:
             session = self._by_instance.get(instance)
             if session is not None and not session.closed.is_set():
@@ -65,26 +66,29 @@ class Sessions:
     # --- for the server ---------------------------------------------------------------------------
 
     def add(self, session: AgentSession) -> None:
-        """A connection is open; its agent is not attached yet."""
+        """Add the session of an open connection whose agent is not attached yet."""
         self._by_connection[session.id] = session
 
     def attach(self, session: AgentSession) -> None:
-        """The controller has taken the session as its instance's: commands may be sent over it."""
+        """Make the session its instance's: commands may be sent over it.
+
+        Called once the controller has accepted the agent as attached.
+        """
         self._by_instance[session.instance] = session
         self._attached.wake(session.instance)
 
     def discard(self, session: AgentSession) -> None:
-        """The connection is closed. A newer session of the same instance stays."""
+        """Remove the session of a closed connection. A newer one of the same instance stays."""
         self._by_connection.pop(session.id, None)
         if self._by_instance.get(session.instance) is session:
             del self._by_instance[session.instance]
 
     def by_connection(self, connection: str) -> AgentSession | None:
-        """The session of that connection, while there is one."""
+        """The session of that connection, or None."""
         return self._by_connection.get(connection)
 
     async def store_facts(self, session: AgentSession) -> Mapping[str, Any]:
-        """Store the facts that the agent has told, if they changed; returns them.
+        """Store the facts that the agent has reported, if they changed; return them.
 
         Raises NotFound, StoreUnavailable.
         """
@@ -98,13 +102,16 @@ class Sessions:
     # --- for the controller and the hub's end -----------------------------------------------------
 
     def send_away(self, connection: str, reason: str) -> None:
-        """Order an agent to go away and not to come back; never waits for it (V18)."""
+        """Order an agent to end and not to reconnect, in the background (V18).
+
+        Does nothing if the connection is gone.
+        """
         session = self._by_connection.get(connection)
         if session is not None:
             self._tasks.spawn(_send_away(session, reason), f"send away {session.admitted.worker}")
 
     async def aclose(self) -> None:
-        """The hub stops: close every connection; agents reconnect to the next hub."""
+        """Close every connection because the hub stops; agents reconnect to the next hub."""
         sessions = list(self._by_connection.values())
         # All at once, and each within CLOSE_S: a peer that is stopped delays no other (V18).
         await asyncio.gather(*(session.close(1012, "the hub restarts") for session in sessions))

@@ -1,1 +1,1 @@
-"""Connections of agents: who may attach, what is served while it lasts, and how it ends."""
+"""Connections of agents: admission and its refusals, service to the end, heartbeats."""

@@ -1,15 +1,18 @@
-"""Who may attach: an instance by its epoch and one-time token, a permanent worker by its password.
+"""Admits agents: of an instance by epoch and one-time token, of a permanent worker by password.
 
-The answers (before the upgrade to a WebSocket):
+A refused agent gets an HTTP answer, before the upgrade to a WebSocket. Every refusal but 503 is
+recorded.
 
-- 401 for unknown names, wrong passwords and tokens alike: same work, same words, recorded;
-- 410 for an instance that proved who it was, and is over: the order to go away (A2, A3);
-- 403 for anything that looks like a browser: agents send no Origin (U8);
+- 401 for unknown names, wrong passwords and wrong tokens alike, with the same work and the same
+  words;
+- 410 for the agent of an instance that has ended, once its token is proven: it must not come back
+  (A2, A3);
+- 403 for a request with an Origin, as browsers send it: agents send none (U8);
 - 503 with Retry-After while more agents arrive per second than are let in (A12), or the store is
-  away (D3).
+  not available (D3).
 
-The token is bound to the session secret of the agent that uses it first; whoever comes with the
-same token and another secret is refused, and the instance ends (U5).
+A token is bound to the session secret of the agent that uses it first. An agent that presents the
+same token with another secret is refused, and the instance ends (U5).
 """
 
 from __future__ import annotations
@@ -43,12 +46,12 @@ from hostler_hub.workers.registry import Entry, Registry
 
 _log = structlog.get_logger(__name__)
 
-# When an agent may ask again that could not be looked up.
+# After how many seconds an agent may try again if the store could not be read.
 STORE_RETRY_S = 5
 
 
 class Admission:
-    """Decides about handshakes."""
+    """Decides which agents' handshakes are admitted, at most ``handshakes_per_s`` per second."""
 
     def __init__(
         self,
@@ -71,7 +74,10 @@ class Admission:
         self._tasks = Tasks()
 
     async def admit(self, websocket: WebSocket) -> Admitted | None:
-        """Who it is; None when the handshake was refused and answered."""
+        """The worker and instance that the agent has proven to be.
+
+        Returns None if the handshake was refused: then the answer has been sent.
+        """
         name: str | None = None
         try:
             self._throttle()
@@ -89,14 +95,14 @@ class Admission:
         headers = {} if after_s is None else {"Retry-After": str(after_s)}
         answer = PlainTextResponse(refusal.text, refusal.status, headers)
         await websocket.send_denial_response(answer)
-        # After the answer, which so tells nobody whether there is such a worker.
+        # After the answer, so that its time does not tell whether the worker exists.
         self._record(refusal, name, websocket.client.host if websocket.client else "")
         return None
 
     def _record(self, refusal: HandshakeRefused, name: str | None, client: str) -> None:
         _log.warning("agent refused", client=client, status=refusal.status, reason=refusal.text)
         if refusal.retry_after_s is not None:
-            return  # let in later: that is no refusal
+            return  # it may try again: that is no refusal
         news = self._refusals.note(name or "", client, refusal.text)
         if news and name is not None and name in self._registry:
             cause = f"from {client or 'this machine'}: {refusal.text}"
@@ -146,7 +152,10 @@ class Admission:
         return Admitted(handshake.name, instance, row["epoch"])
 
     async def _report_theft(self, worker: str, instance: str) -> None:
-        """Who came first may be the thief: the instance ends, and people are told."""
+        """Report that a second session used the instance's token: the first may be the thief's.
+
+        The instance ends, and people are notified.
+        """
         cause = "its one-time token was used a second time, by another process"
         event = events.Compromised(at=self._clock.now(), instance=instance, cause=cause)
         with contextlib.suppress(NotFound):
@@ -162,7 +171,11 @@ class Admission:
         return Admitted(handshake.name, new_ulid(int(self._clock.now() * 1000)), None)
 
     async def _is_password(self, entry: Entry | None, given: str) -> bool:
-        """The same work for every name: none, one with a hash, and one with a reference."""
+        """Whether ``given`` is the worker's password.
+
+        Does the same work for a name that is unknown, one with a hash and one with a reference, so
+        that the time does not tell them apart.
+        """
         ref = entry.definition.password_ref if entry is not None else None
         stored = entry.password_hash if entry is not None and ref is None else None
         right = await asyncio.to_thread(verify_password, given, stored)
@@ -176,6 +189,9 @@ class Admission:
 
 
 def _refuse_browsers(websocket: WebSocket) -> None:
-    """Cross-site WebSockets carry an Origin (CVE-2024-23898); agents have none."""
+    """Raise HandshakeRefused for a request with an Origin.
+
+    Cross-site WebSockets carry one (CVE-2024-23898), agents send none.
+    """
     if "origin" in websocket.headers:
         raise HandshakeRefused(403, "agents do not come from web pages")

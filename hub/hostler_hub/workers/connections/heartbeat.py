@@ -1,4 +1,4 @@
-"""Asks an agent at an interval whether it lives; disconnects it after three silences.
+"""Asks an agent at an interval whether it is alive; disconnects it after three silent intervals.
 
 The question is the protocol's own `keepalive`, which a stock worker answers too; any other frame
 from the agent counts as an answer. An interval during which the hub itself stood still proves
@@ -24,7 +24,7 @@ SILENCES = 3
 
 
 class Heartbeat:
-    """The heartbeat of one attached agent."""
+    """The heartbeat of one attached agent, which is asked every ``interval_s`` seconds."""
 
     def __init__(self, session: AgentSession, interval_s: float, stalls: Stalls) -> None:
         self._session = session
@@ -65,5 +65,5 @@ class Heartbeat:
         except (TimeoutError, ConnectionLost):
             return False
         except RemoteError:
-            return True  # it knows no such question, and lives
+            return True  # it refuses the request, so it is alive
         return True

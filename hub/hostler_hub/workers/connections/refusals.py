@@ -1,8 +1,8 @@
-"""Who tried to attach and was not let in: what was given as the name, from where, how often.
+"""Attempts to attach that were refused: the name that was given, the address, why, how often.
 
-Whoever guesses passwords can make as many attempts as the handshakes let in, so they are counted
-in memory, few rows are kept (V15), and those are stored a moment later. Of what was given as a
-name only a part is kept, and nothing of a password (V14).
+A guesser of passwords can make as many attempts as handshakes are let in, so attempts are counted
+in memory, at most ROWS of them are kept (V15), and those are stored STORE_AFTER_S seconds later. Of
+what was given as a name only a part is kept, and nothing of a password (V14).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from hostler_hub.workers.views import RefusalView
 ROWS = 500
 NAME_SIZE = 100
 STORE_AFTER_S = 2.0
-# After so long a pause the same attempt is news again.
+# After so many seconds without it the same attempt is news again.
 NEWS_AFTER_S = 3600.0
 
 
 @dataclass(slots=True)
 class Attempt:
-    """Attempts that are alike."""
+    """Refused attempts with the same name, address and reason, counted."""
 
     name: str
     client: str
@@ -43,7 +43,7 @@ class Attempt:
 
 
 class Refusals:
-    """The latest of them, oldest first."""
+    """Counts refused attempts and stores the latest ROWS of them."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
@@ -60,7 +60,10 @@ class Refusals:
             self._attempts[attempt.key] = attempt
 
     def note(self, name: str, client: str, reason: str) -> bool:
-        """Count an attempt; whether it is news, to be told elsewhere too."""
+        """Count a refused attempt.
+
+        Returns whether it is news: the first of its kind, or the first for NEWS_AFTER_S seconds.
+        """
         at = self._clock.now()
         shown = "".join(each if each.isprintable() else "?" for each in name[:NAME_SIZE])
         key = (shown, client, reason)
@@ -81,7 +84,7 @@ class Refusals:
         return news
 
     def page(self, limit: int) -> list[RefusalView]:
-        """The latest attempts, latest first."""
+        """The latest attempts, at most ``limit``, latest first."""
         latest = list(self._attempts.values())[-limit:]
         return [_view(attempt) for attempt in reversed(latest)]
 

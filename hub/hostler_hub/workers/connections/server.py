@@ -1,7 +1,7 @@
 """Serves the connections of agents, each from its handshake to its end.
 
 Theory of operation. An agent dials in, is admitted (``admission``) or refused before the upgrade,
-tells its facts, is told the hub's settings, and only then the controller handles ``Attached``: an
+reports its facts, gets the hub's settings, and only then the controller handles ``Attached``: an
 attached agent can be given work. While it is attached the hub sends heartbeats; an agent that is
 silent for three of them is disconnected. Of two agents that claim to be one worker, the one that
 came first and still answers stays (A5).
@@ -36,7 +36,7 @@ from hostler_hub.workers.transition import ExtraWrite
 
 _log = structlog.get_logger(__name__)
 
-# What Buildbot's own master asks for, but for the wait: a person follows the log live.
+# The values of Buildbot's own master, but a shorter timeout: people follow logs live.
 BUFFER_SIZE_BYTES = 64 * 1024
 BUFFER_TIMEOUT_S = 0.2
 MAX_LINE_LENGTH = 4096
@@ -46,7 +46,7 @@ TRY_AGAIN_CLOSE_CODE = 1013
 
 
 class AgentServer:
-    """Serves agents' connections; the live ones are in ``sessions``."""
+    """Serves agents' connections; keeps the live ones in ``sessions``."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class AgentServer:
         self._sessions = sessions
 
     async def serve(self, websocket: WebSocket) -> None:
-        """Everything from the handshake to the end of one agent's connection."""
+        """Serve one agent's connection, from its handshake to its end."""
         admitted = await self._admission.admit(websocket)
         if admitted is None:
             return
@@ -125,16 +125,17 @@ class AgentServer:
         return Heartbeat(session, interval_s, self._controller.stalls)
 
     def _keepalive_interval_s(self, session: AgentSession) -> float | None:
-        """The worker's own; None where the hub's will do."""
+        """The interval that the worker's definition asks for; None where the hub's applies."""
         entry = self._registry.find(session.admitted.worker)
         own = entry.definition.keepalive_interval if entry is not None else None
         return None if own is None else float(own)
 
     async def _outlives_rival(self, session: AgentSession) -> bool:
-        """A5: another machine, or another agent of the same, that comes while one is attached.
+        """A5: whether the agent may attach, though another may be attached as the same worker.
 
-        A reconnect of the same process is none (A4). The one that is there is asked whether it
-        lives; if so, the one that comes is refused and people are told.
+        A rival is another machine, or another agent on the same one; a reconnect of the same
+        process is none (A4). The attached agent is asked whether it is alive. If it is, the new
+        connection is closed and people are notified.
         """
         entry = self._registry.find(session.admitted.worker)
         old = self._sessions.by_connection((entry and entry.life.connection) or "")
@@ -153,8 +154,11 @@ class AgentServer:
         return False
 
     async def _lives(self, session: AgentSession) -> bool:
-        """Whether the agent answers; a deadline that the hub itself slept through proves nothing,
-        and it is asked again (A10)."""
+        """Whether the attached agent answers in time.
+
+        A deadline during which the hub itself stood still proves nothing: the agent is asked again
+        (A10).
+        """
         while True:
             heard, stalled_s = session.heard, self._controller.stalls.total_s()
             if await _answers(session, self._settings.rival_deadline_s) or session.heard > heard:
@@ -188,7 +192,10 @@ class AgentServer:
         )
 
     async def _detach(self, session: AgentSession) -> None:
-        """Removal is keyed on the connection: an old one's end never removes its successor."""
+        """Remove the session, and report its connection's end to the controller.
+
+        Both are by connection: the end of an old one never removes its successor.
+        """
         session.closed.set()
         self._sessions.discard(session)
         cause = f"connection closed ({session.websocket.client_state.name.lower()})"
@@ -204,7 +211,7 @@ def _same_agent(old: AgentSession, new: AgentSession) -> bool:
 
 
 async def _answers(session: AgentSession, deadline_s: float) -> bool:
-    """Whether the agent lives, whatever it says to it."""
+    """Whether the agent answers a keepalive within the deadline, be it with an error."""
     try:
         async with asyncio.timeout(deadline_s):
             await session.request(messages.Keepalive())
@@ -216,7 +223,10 @@ async def _answers(session: AgentSession, deadline_s: float) -> bool:
 
 
 def _note_process(session: AgentSession) -> ExtraWrite | None:
-    """With the attach, since a permanent worker's instance is recorded only then."""
+    """The write that records the agent's process; None for a stock worker, which reports none.
+
+    It is committed with the attach: a permanent worker's instance has no row before.
+    """
     process = session.process
     if process is None:
         return None

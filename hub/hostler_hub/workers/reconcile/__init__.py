@@ -1,1 +1,1 @@
-"""What providers list, held against what the registry says."""
+"""Compares what providers list with what the registry expects, and settles the difference."""

@@ -1,4 +1,4 @@
-"""What differs between the hub's ledger and a provider's list: a pure comparison.
+"""Compares the hub's ledger with a provider's list. Pure.
 
 An instance that the list has and no worker does is an *orphan* when the ledger knows that it
 ended, and *unknown* when the ledger never heard of it: the intent is committed before the create
@@ -22,7 +22,7 @@ UNKNOWN_HOLD_S = 3600.0
 
 
 class DriftKind(StrEnum):
-    """How an instance differs."""
+    """How an instance differs between the ledger and a provider's list."""
 
     ORPHAN = "orphan"
     UNKNOWN = "unknown"
@@ -32,18 +32,18 @@ class DriftKind(StrEnum):
 
 
 class Action(StrEnum):
-    """What is to be done about it."""
+    """What is to be done about a difference."""
 
     DESTROY = "destroy"
     GIVE_UP = "give_up"  # the worker is told that its instance is gone
     ADOPT = "adopt"
     WAIT = "wait"  # for a second look
-    HOLD = "hold"  # for somebody's word
+    HOLD = "hold"  # for a person's confirmation
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The instance of a worker. ``settled``: no create and no destroy of it is under way."""
+    """The instance of a worker. ``settled``: no create and no destroy of it is in progress."""
 
     worker: str
     instance: str
@@ -67,28 +67,31 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """What people find it by."""
+        """The provider's name of the instance, or its id if there is none."""
         return (self.owned.name if self.owned else "") or self.instance
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Both sides at one moment: a provider's list and what the hub expected of it."""
+    """What is compared at one moment: a provider's list and what the hub expected in it."""
 
     at: float
     owned: Sequence[Owned]
     expected: Sequence[Expected]
     ended: Mapping[str, float | None]
-    """Of listed instances that no worker has: when the ledger says they ended."""
+    """When a listed instance that no worker has ended (Unix time), by id.
+
+    None for one that the ledger does not show as ended; one that it does not contain is missing.
+    """
     kept: Collection[str] = frozenset()
-    """Ended instances whose stopped machines their workers keep for the next ones."""
+    """The ids of ended instances whose stopped machines are kept for their workers' next ones."""
 
 
 def compare(seen: Seen, since: Mapping[str, float], *, confirmed: bool) -> list[Finding]:
     """The differences, in the order of the list, then of the workers.
 
-    ``since``: when an instance was first found unknown or absent, by id. ``confirmed``: somebody
-    has looked and says that what is held may be done.
+    ``since``: when an instance was first found unknown or absent, by id. ``confirmed``: a person
+    has confirmed that actions which are held may be carried out.
     """
     living = {each.instance for each in seen.expected}
     foreign = [each for each in seen.owned if each.instance not in living]
@@ -183,7 +186,7 @@ def _of_worker(
 def still_waiting(
     findings: Iterable[Finding], since: Mapping[str, float], at: float
 ) -> dict[str, float]:
-    """The memory for the next pass: what waits or is held, and since when."""
+    """The ``since`` of the next pass: when what waits or is held was first found, by instance."""
     waits = {Action.WAIT, Action.HOLD}
     return {
         each.instance: since.get(each.instance, at) for each in findings if each.action in waits

@@ -1,11 +1,11 @@
-"""Holds the ledger against what providers list, and settles the difference (V2, V17).
+"""Compares the ledger with what providers list, and settles the difference (V2, V17).
 
 Theory of operation. A pass asks every driver for all that carries this hub's mark and compares it
-with the workers' instances (``drift``). Orphans are destroyed, with evidence, until a later list
-no longer has them; a worker whose instance is proven absent is told so, as if its driver had seen
-it. The hub makes a pass at its start and then regularly; an operator may ask for one, dry or with
-a confirmation for what is held. A driver that does not answer is reported, and nothing is
-concluded about its instances.
+with the workers' instances (``diff``). Orphans are destroyed, after their evidence is gathered, in
+each pass until a list no longer has them. A worker whose instance is proven absent gets the event
+that an inspection by its driver would have led to. The hub makes a pass at its start and then
+regularly; an operator may ask for one, as a dry run or with a confirmation for what is held. A
+driver that does not answer is reported, and nothing is concluded about its instances.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _AT_ONCE = 8
 
 
 class Reconciler:
-    """Makes passes, one at a time."""
+    """Makes passes over the drivers, one pass at a time."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Reconciler:
         return self._drivers.keys()
 
     async def run(self) -> None:
-        """Make a pass now and then, for as long as the hub runs."""
+        """Make a pass at once and another ``interval_s`` seconds after each, until cancelled."""
         while True:
             try:
                 report = await self.settle()
@@ -93,7 +93,10 @@ class Reconciler:
         dry_run: bool = False,
         confirmed: bool = False,
     ) -> Report:
-        """One pass over these drivers, or all; ``dry_run`` says what it would do."""
+        """Make one pass over these drivers, or all, and return its report.
+
+        ``dry_run``: only report what would be done. ``confirmed``: carry out what is held, too.
+        """
         async with self._passing:
             report = Report(self._clock.now())
             for name, driver in self._drivers.items():
@@ -121,7 +124,10 @@ class Reconciler:
     async def forget(
         self, names: Sequence[str], *, reason: str, by: str, dry_run: bool
     ) -> list[Forgotten]:
-        """Take a person's word that instances are gone whose destroy keeps failing (P13)."""
+        """Record, on a person's word, that instances whose destroy keeps failing are gone (P13).
+
+        Raises NotFound, and Conflict for an instance that can still be stopped the usual way.
+        """
         entries = [self._registry.get(name) for name in dict.fromkeys(names)]
         todo = [entry for entry in entries if entry.life.instance is not None]
         for entry in todo:
@@ -150,7 +156,7 @@ class Reconciler:
             report.unanswered[name] = _reason(name, error)
             return None
         owned += await self._look_back(name, driver, report, spares, owned)
-        # Who came or went while the driver looked is for the next pass.
+        # An instance that came or went while the driver listed is left to the next pass.
         now = self._living(name)
         expected = [_expected(entry) for entry in now.values()]
         steady = [each for each in expected if each.instance in before]
@@ -163,8 +169,11 @@ class Reconciler:
     async def _look_back(
         self, name: str, driver: Driver, report: Report, spares: Spares, owned: Sequence[Owned]
     ) -> Sequence[Owned]:
-        """What is left where no definition leads any more. A place that does not answer (its
-        credentials may have been taken away) keeps nobody from looking at all the others."""
+        """The instances at places that no definition leads to any more but where spares were kept.
+
+        Without those in ``owned``. If such a place does not answer (its credentials may have been
+        revoked), that is reported, and the pass goes on with the other places.
+        """
         former = await spares.former_places(self._places(name))
         left: list[Owned] = []
         try:
@@ -230,9 +239,10 @@ class Reconciler:
         return FindingOutcome(name, finding, done=True)
 
     async def _options(self, name: str, driver: Driver, owned: Owned) -> Mapping[str, Any]:
-        """What it was started with, if the ledger knows; its handle says where it is.
+        """The options to destroy an orphan with.
 
-        A definition that leads there as well may name newer credentials.
+        Those in the ledger, which it was started with. The definition's instead, if they lead to
+        the same place (they may name newer credentials), or if the ledger has none.
         """
         entry = self._registry.find(owned.worker)
         present = None

@@ -1,4 +1,4 @@
-"""What one pass of the reconciler found and did."""
+"""The report of one pass of the reconciler: what it found and did."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hostler_hub.workers.reconcile.diff import Finding
 
 @dataclass(frozen=True, slots=True)
 class FindingOutcome:
-    """A finding and what came of it; ``error`` when it could not be done."""
+    """A finding, whether its action was done, and the error if it failed."""
 
     driver: str
     finding: Finding
@@ -19,7 +19,7 @@ class FindingOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """How many a driver listed, how many of workers were expected, and the spares beside them."""
+    """How many instances a driver listed, how many the hub expected, and how many spares."""
 
     listed: int
     expected: int
@@ -28,7 +28,11 @@ class Checked:
 
 @dataclass(slots=True)
 class Report:
-    """What one pass found: what was looked at, by driver, and the differences."""
+    """What one pass, begun ``at`` (Unix time), found.
+
+    ``checked``: counts of each driver that answered. ``unanswered``: why a driver did not, by
+    driver.
+    """
 
     at: float
     outcomes: list[FindingOutcome] = field(default_factory=list)

@@ -1,8 +1,9 @@
-"""Spares: stopped machines that are kept for their workers' next instances, and which of them are.
+"""Spares: stopped machines that are kept for their workers' next instances.
 
-A spare is kept while its worker's definition would take it up: the same driver and recipe, and no
-newer one beside it. All others are destroyed by reconcile, which must therefore also look where no
-definition leads any more: the ledger remembers what was kept until it is seen to be gone.
+A spare is kept while its worker's next instance would use it: the definition has the same driver
+and recipe, and the worker has no newer spare. Reconcile destroys all others, so it must also look
+at places that no definition leads to any more: the ledger records each machine that was kept until
+it is seen to be gone.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.registry import Registry
 
-# What is not listed for so long after its end is not there; lists lag and lie (P6).
+# A machine counts as gone only if it is not listed so many seconds after its instance's end:
+# lists lag and lie (P6).
 SHOWN_AFTER_S = 3600.0
 
 
 class Spares:
-    """Those of one driver."""
+    """The stopped machines that one driver keeps for its workers' next instances."""
 
     def __init__(self, name: str, driver: Driver, registry: Registry, store: Store) -> None:
         self._name = name
@@ -29,7 +31,7 @@ class Spares:
         self._store = store
 
     async def former_places(self, places: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Where some may be that ``places`` do not lead to."""
+        """The options of places where spares may be left and that ``places`` do not lead to."""
         rows = await self._store.read(workers.kept, self._name)
         if not rows:
             return []
@@ -38,7 +40,7 @@ class Spares:
         return [options for options in remembered if self._place(options) not in known]
 
     def kept(self, owned: Iterable[Owned]) -> frozenset[str]:
-        """The instances whose machines are rightly there: one at most of each worker."""
+        """The ids of ended instances whose machines are to be kept: at most one per worker."""
         newest: dict[str, Owned] = {}
         for each in owned:
             if each.spare and self._is_wanted(each):
@@ -48,7 +50,10 @@ class Spares:
         return frozenset(each.instance for each in newest.values())
 
     async def note_gone(self, owned: Iterable[Owned], at: float) -> None:
-        """All places have answered: what they do not list any more is not there."""
+        """Record that kept machines are gone which are not in ``owned``.
+
+        Called once all places have answered, with everything that they list.
+        """
         listed = {each.instance for each in owned}
         rows = await self._store.read(workers.kept, self._name)
         gone = [
@@ -70,5 +75,5 @@ class Spares:
 
 
 def _different(places: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Thousands of workers have the same options: each of them once."""
+    """The distinct options among ``places``: thousands of workers may have the same."""
     return list({repr(sorted(options.items())): options for options in places}.values())

@@ -77,7 +77,7 @@ class ForgetResults(View):
 
 
 def reconcile_view(report: Report) -> Reconciliation:
-    """One pass's report."""
+    """The view of one pass's report."""
     return Reconciliation(
         at=instant(report.at),
         checked=[
