@@ -1,8 +1,9 @@
-"""The composition root: makes a hub of its settings, and ends it in the reverse order.
+"""The composition root: makes a hub from its settings, and closes it in the reverse order.
 
-Each part is complete when its constructor returns, so parts are made from the bottom up. Where two
-need each other, a third below both is made first: the controller's commands reach the supervisor of
-builds through a queue, the dispatcher and the leases through events (``CommandReceivers``).
+Each part is complete when its constructor returns, so parts are made from the bottom up.
+If two parts need each other, a third part below both is made first: the controller's
+commands reach the supervisor of builds through a queue, the dispatcher and the leases
+through events (``CommandReceivers``).
 """
 
 from __future__ import annotations
@@ -67,12 +68,12 @@ from hostler_hub.workers.reconcile.reconciler import Reconciler
 from hostler_hub.workers.registry import Registry
 from hostler_hub.workers.service import Workers
 
-# What the hub's own parts may take to close, beyond the time instances have to go.
+# How long the hub's own parts may take to close, beyond the deadline for stopping instances.
 _CLOSE_S = 5.0
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The web application; the hub lives as long as its lifespan."""
+    """The web application. Its lifespan starts the hub and closes it."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -85,7 +86,9 @@ def create_app(settings: Settings) -> FastAPI:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a hub has its parts from that reach outside; a simulation brings its own."""
+    """The makers of a hub's parts that reach outside the process: the store, the drivers and the
+    agent's archive. A simulation brings its own.
+    """
 
     store: Callable[[Settings], AbstractAsyncContextManager[Store]] = open_store
     drivers: Callable[[], Mapping[str, type[Driver]]] = driver_registry.load
@@ -96,7 +99,9 @@ class Sources:
 async def running(
     settings: Settings, clock: Clock, sources: Sources | None = None
 ) -> AsyncIterator[Hub]:
-    """A hub that has taken up what the last one left, until the context ends."""
+    """A running hub that has resumed what the previous one left. It is closed when
+    the context ends.
+    """
     sources = sources or Sources()
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(sources.store(settings))
@@ -117,7 +122,7 @@ async def running(
 
 @dataclass(frozen=True)
 class _Base:
-    """What all other parts of the hub stand on."""
+    """The parts on which all other parts of the hub depend."""
 
     id: str
     settings: Settings
@@ -131,7 +136,7 @@ class _Base:
 
 @dataclass(frozen=True)
 class _Core:
-    """The controller, what its commands reach, and what its transitions depend on."""
+    """The controller, the receivers of its commands, and what its transitions depend on."""
 
     registry: Registry
     roster: Roster
@@ -193,7 +198,7 @@ def _parts(base: _Base, core: _Core) -> _Parts:
     sessions, log = core.receivers.sessions, core.decision_log
 
     def defined() -> None:
-        """Workers were defined anew: builds may have become possible."""
+        """Recount the pools and wake the dispatcher: newly defined workers may fit builds."""
         policy.changed()
         core.wake_dispatcher.set()
 
@@ -251,7 +256,9 @@ def _parts(base: _Base, core: _Core) -> _Parts:
 
 
 async def _start(stack: contextlib.AsyncExitStack, parts: _Parts, closing: Closing) -> Hub:
-    """Take up what the last hub left, and start the loops. The stack ends all in reverse order."""
+    """Load what the previous hub left, and start the background loops. ``stack`` closes all parts
+    in the reverse order.
+    """
     hub, core, tasks = parts.hub, parts.core, Tasks()
     controller, outbox = core.controller, core.notifier.outbox
 
@@ -289,7 +296,9 @@ async def _start(stack: contextlib.AsyncExitStack, parts: _Parts, closing: Closi
 def _note_what_is_left(
     settings: Settings, clock: Clock, registry: Registry, closing: Closing
 ) -> None:
-    """For whoever asked the hub to stop (V18): the instances that are still up, and why so slow."""
+    """Write for whoever stopped the hub (V18) which instances are still up, and which parts did not
+    close in time.
+    """
     instances = sorted(
         entry.life.name
         for entry in registry
@@ -300,7 +309,7 @@ def _note_what_is_left(
 
 
 def _own_id(c: Connection, fresh: str) -> str:
-    """The hub's mark, made once per database."""
+    """The hub's id, with which it marks its instances. It is made once per database."""
     known = meta.get(c, "hub")
     if known is None:
         meta.put(c, "hub", fresh)

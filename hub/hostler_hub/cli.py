@@ -1,7 +1,7 @@
 """`hostler-hub`: serve, start, stop, status, certificate, token.
 
-What the operator got wrong is one line on stderr and exit 2. The web framework is imported only to
-serve, so that the other commands answer at once.
+A mistake of the operator is reported as one line on stderr and exit status 2. Only serve imports
+the web framework, so that the other commands answer at once.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ _MARGIN_S = 15.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; its exit status: 0 done, 1 not (anymore) so, 2 wrongly asked, 3 the hub's
-    state was lost while it served.
+    """Run one command and return its exit status.
+
+    0: it succeeded. 1: no hub answers. 2: the arguments or the configuration are wrong. 3: the
+    hub's state was lost while it served.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -136,7 +138,7 @@ def _token_create(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 async def _create_offline(settings: Settings, body: dict[str, Any]) -> str:
-    """Makes the token without a hub, holding its lock meanwhile."""
+    """Create the token without a running hub, holding the hub's lock. Returns the token."""
     from hostler_hub.runtime.clock import SystemClock  # noqa: PLC0415
     from hostler_hub.specs.caller import Role  # noqa: PLC0415  # the store's imports
     from hostler_hub.store.open import open_store  # noqa: PLC0415

@@ -1,17 +1,17 @@
-"""What can go wrong in the hub, by whose blame.
+"""The hub's exceptions, by who is to blame.
 
 HubError                a request ends with it; the API renders it as a problem (RFC 9457)
 ├── InvalidRequest      422  the request contradicts itself or what the hub knows
 ├── NotFound            404
-├── Conflict            409  true in itself, but not in the state things are in
+├── Conflict            409  valid in itself, but the present state forbids it
 ├── Unauthenticated     401  no token, or none that is known
-├── Forbidden           403  a known token of too small a role
+├── Forbidden           403  a known token whose role does not permit it
 ├── TooLarge            413
 ├── TooManyAttempts     429  credentials were guessed too often
 ├── HeadersTooLarge     431
-└── Unavailable         503  the hub cannot do it now; trying again later may work
+└── Unavailable         503  the hub cannot answer now; trying again later may work
 SettingsError           the operator's configuration is wrong; the command line prints it, exit 2
-StateLost               the hub's state was taken from it while it ran; the same, exit 3
+StateLost               another program took the hub's state away while it ran; the same, exit 3
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class NotFound(HubError):
 
 
 class Conflict(HubError):
-    """The request is valid, but not in the state things are in."""
+    """The request is valid, but the present state of the hub or of its workers and
+    builds forbids it.
+    """
 
     status = 409
     slug = "conflict"
@@ -101,7 +103,7 @@ class Unauthenticated(HubError):
 
 
 class Forbidden(HubError):
-    """The token is known, its role is too small."""
+    """The token is known, but its role does not permit the request."""
 
     status = 403
     slug = "forbidden"
@@ -117,7 +119,7 @@ class TooLarge(HubError):
 
 
 class TooManyAttempts(HubError):
-    """Wrong credentials came too often from one client for one token."""
+    """One client has sent wrong credentials too often for one token."""
 
     status = 429
     slug = "too-many-attempts"
@@ -133,7 +135,7 @@ class HeadersTooLarge(HubError):
 
 
 class Unavailable(HubError):
-    """The hub cannot do it now; the same request may work later."""
+    """The hub cannot answer the request now; the same request may succeed later."""
 
     status = 503
     slug = "unavailable"
@@ -145,6 +147,6 @@ class SettingsError(Exception):
 
 
 class StateLost(Exception):
-    """Another program took the hub's state away while it ran; a restart by itself would begin with
-    an empty one. The message is one line and says what to do.
+    """Another program took the hub's state away while the hub ran. The hub does not restart by
+    itself, since it would begin with an empty state. The message is one line and says what to do.
     """

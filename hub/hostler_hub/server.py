@@ -1,4 +1,4 @@
-"""Serving: the socket, uvicorn's settings, signals, and the hub's life around them."""
+"""Serving: the sockets, uvicorn's settings, signals, and the start and end of the hub."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-# Long polls and followed logs would keep a stop waiting for as long as they please.
+# How long a stop waits for open requests: long polls and followed logs would keep it for ever.
 _GRACE_S = 3
 _DEAD_PEER_S = 120
 _HEADER_SIZE_BYTES = 16 * 1024
@@ -52,10 +52,10 @@ _MMAP_THRESHOLD_BYTES = 1024 * 1024
 
 
 def serve(settings: Settings) -> None:
-    """Runs a hub in this process until SIGTERM or SIGINT.
+    """Run a hub in this process until SIGTERM or SIGINT.
 
-    Raises SettingsError for what the operator must change, before anything was touched, and
-    StateLost when the database was deleted or replaced while it served.
+    Raises SettingsError, before anything was changed, if the operator must change the
+    configuration; StateLost if the database was deleted or replaced while the hub served.
     """
     settings.prepare_state_dir()
     _keep_memory_low()
@@ -68,10 +68,10 @@ def serve(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, announcing itself, with the signals left to us.
+    """uvicorn's server; it announces that it serves, and leaves signals to us.
 
-    Its own handling raises the signal again as soon as the sockets are closed, which would end the
-    process before the hub has closed its store. Without settings it announces nothing.
+    uvicorn's own handler raises the signal again as soon as the sockets are closed, which would end
+    the process before the hub has closed its store. Without settings the server announces nothing.
     """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings | None) -> None:
@@ -104,20 +104,26 @@ class _Server(uvicorn.Server):
         _log.info("hub started", url=self._settings.url, version=__version__)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Slots of builds that are over are given back while their agents are still there: what
-        is leased outlives the hub, and costs money until the next one (V18)."""
+        """Wait until builds that have ended have freed their slots, while their agents are still
+        connected; then shut down. A leased instance outlives the hub, and costs money until the
+        next hub starts (V18).
+        """
         hub: Hub = self._app.state.hub
         await hub.supervisor.released()
         await super().shutdown(sockets)
 
     def ask_to_stop(self) -> None:
-        """The first signal ends in order; the second one stops waiting for connections."""
+        """Shut down in order when called first; when called again, stop waiting
+        for open connections.
+        """
         self.force_exit = self.should_exit
         self.should_exit = True
 
 
 async def _serve(settings: Settings, outer: socket.socket, inner: socket.socket) -> None:
-    """With TLS two servers: the inner socket, which agents of this machine use, needs none."""
+    """Serve until asked to stop. With TLS there are two servers, because the inner socket, which
+    agents on this machine use, needs no TLS.
+    """
     app = create_app(settings)
     chain = certificate.Certificate.of(settings)
     if chain is None:
@@ -157,8 +163,8 @@ async def _guard_state(hub: Hub, lost: list[StoreLost], servers: list[_Server]) 
 
 @contextlib.contextmanager
 def _telling_of_lost_state() -> Iterator[list[StoreLost]]:
-    """Raise StateLost when the list that it yields has got an entry, or a part of the hub that was
-    closing met the loss first, whatever else went wrong because of it.
+    """Raise StateLost at the end if the list that this yields has an entry, or if the body raised
+    StoreLost; it replaces any other exception that the loss caused.
     """
     lost: list[StoreLost] = []
     try:
@@ -182,7 +188,7 @@ def _ask_to_stop(servers: list[_Server]) -> None:
 def _config(app: ASGIApp, certificate: certificate.Certificate | None) -> uvicorn.Config:
     config = uvicorn.Config(
         agents_socket.AgentsOnly(app),
-        # Not by uvicorn's: a failure to start must arrive at our caller as what it is.
+        # We run it ourselves: a failure to start must reach our caller as the exception it is.
         lifespan="off",
         http="httptools" if importlib.util.find_spec("httptools") else "h11",
         ws=_websocket_implementation(),
@@ -203,7 +209,9 @@ def _config(app: ASGIApp, certificate: certificate.Certificate | None) -> uvicor
 
 
 def _keep_memory_low() -> None:
-    """Stops glibc from learning, by the 16 MiB of one scrypt, to keep as much in every thread."""
+    """Fix glibc's threshold for mmap(). Otherwise the 16 MiB of one scrypt raise it, and glibc then
+    keeps that much memory in every thread.
+    """
     with contextlib.suppress(OSError, AttributeError):  # another C library has no such trouble
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
 

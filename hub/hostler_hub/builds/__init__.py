@@ -1,1 +1,1 @@
-"""What happens to a build: accepted, run on leased workers, attempt by attempt; logs and files."""
+"""Builds: accepts them, runs them attempt by attempt on leased workers, keeps logs and files."""

@@ -1,4 +1,4 @@
-"""One command on an agent, as its reports come in."""
+"""The state of one command on an agent, as the agent's reports come in."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ _SAID_BYTES = 1000
 
 @dataclass
 class CommandRun:
-    """One command as its reports come in (the agents' CommandSink).
+    """One command on an agent: it takes the agent's reports (as a CommandSink) and
+    holds the outcome.
 
-    ``base`` is where the command's own log begins in the step's. ``listens``: the last line it said
-    is kept, which is why it failed when it is no program but one of the agent's own commands.
+    ``base``: where the command's own output begins in the step's log, in bytes. ``listens``: keep
+    the last line of its output, which says why one of the agent's own commands failed.
     """
 
     instance: str
@@ -45,8 +46,8 @@ class CommandRun:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     stored: asyncio.Event = field(default_factory=asyncio.Event)
-    logged: int = 0  # where the log ends with all that the agent has said
-    owed: int = 0  # the same once it said that this was all: it says it again until it is stored
+    logged: int = 0  # where the log ends with all output reported so far
+    owed: int = 0  # the same at complete(): the log must reach this far
     rc: int | None = None
     failure_reason: str | None = None
     receipt: Receipt | None = None
@@ -58,15 +59,18 @@ class CommandRun:
     trouble: StepOutcome | None = None
 
     def result(self) -> StepOutcome:
-        """The outcome of a command that is over; of an interrupted one, the hub's account of it."""
+        """The outcome of a command that is over. If the hub interrupted the command, it
+        names the interruption.
+        """
         return self.interrupted or self.outcome.result()
 
     async def update(self, pairs: Sequence[Sequence[Any]]) -> None:
-        """Take an update; returns when what it said is durable.
+        """Take an update; return when what it reports is durable.
 
-        The exit code is durable with the outcome only, which `complete` brings. Were it
-        acknowledged before, an agent would not tell it again to the next hub. Known peers do not
-        wait for the answer before they complete; one that does waits a little.
+        The exit code becomes durable only with the outcome, which `complete` brings. If it
+        were acknowledged earlier, an agent would not report it again to the next hub. Known
+        peers complete a command without waiting for this answer; a peer that does wait is
+        answered after ``_COMPLETE_S``.
         """
         appended = [self._take(key, value) for key, value in pairs]
         for write in appended:
@@ -78,7 +82,9 @@ class CommandRun:
                     await self.stored.wait()
 
     async def carry(self, message: messages.Message) -> Any:
-        """A message of the command's file transfer; its answer. Raises ProtocolError."""
+        """Pass a message to the command's file transfer and return the
+        answer. Raises ProtocolError.
+        """
         if self.transfer is None:
             raise ProtocolError(f"{message.op}: the command was given no file to transfer")
         try:
@@ -123,7 +129,9 @@ class CommandRun:
         return stored
 
     async def complete(self, error: str | None) -> None:
-        """The command is over; acknowledged when its outcome is durable (K9)."""
+        """Take the end of the command, with the agent's ``error`` if there is one. Returns, which
+        acknowledges the end, when the outcome is durable (K9).
+        """
         self.owed = self.logged
         if not self.outcome.done():
             self.outcome.set_result(self._judge(error))
@@ -143,7 +151,9 @@ class CommandRun:
         return StepOutcome(StepState.FAILURE, self.rc, self.failure_reason, self._why())
 
     def _why(self) -> str | None:
-        """In the agent's own words: the receipt's, or those of a command that is no program."""
+        """Why the command failed, in the agent's words: the receipt's, else the last line of output
+        that was kept; None if there is neither.
+        """
         if self.receipt is not None and self.receipt.why:
             return self.receipt.why[:1000]
         for stream in ("stderr", "header"):
@@ -155,7 +165,10 @@ class CommandRun:
 
 
 def survivors(receipt: Receipt | None) -> tuple[str, ...]:
-    """Whom a receipt names; a process may have chosen its name to impress whoever reads it."""
+    """The surviving processes that a receipt names, each as "NAME (PID)".
+
+    Unprintable characters become "?", because a process may choose its name to mislead the reader.
+    """
     left = () if receipt is None else receipt.survivors
     return tuple(f"{_printable(one.name[:64])} ({one.pid})" for one in left)
 

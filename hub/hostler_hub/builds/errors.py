@@ -1,8 +1,8 @@
 """What ends a step of a build; each text is for the build's submitter.
 
 Exception
-├── StepFailed        the commands succeeded, their result is not what the step is for (the build)
-├── TransferRefused   the hub does not take files that an agent sends (the agent, or the build)
+├── StepFailed        the commands succeeded, their results are not what the step needs (the build)
+├── TransferRefused   the hub refuses a file transfer with an agent (the agent, or the build)
 ├── BadArchive        an archive from an agent is damaged or has forbidden members (the agent)
 └── CommandGone       the agent has lost the build's command: the attempt cannot go on (the worker)
 """
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 
 class StepFailed(Exception):
-    """The commands succeeded, but their result is not what the step is for; the text says why."""
+    """The commands succeeded, but their results are not what the step needs; the text says why."""
 
 
 class TransferRefused(Exception):
-    """The hub does not take what the agent sends; the text says why, and the build shows it."""
+    """The hub refuses a file transfer with an agent; the text says why, and the build shows it."""
 
 
 class BadArchive(Exception):
@@ -23,4 +23,4 @@ class BadArchive(Exception):
 
 
 class CommandGone(Exception):
-    """The agent lives and has lost the build's command: the attempt cannot go on."""
+    """The agent is attached, but has lost the build's command: the attempt cannot go on."""

@@ -1,6 +1,7 @@
-"""Step logs: appended by the one who runs the step, read and followed by many.
+"""Step logs: appended by the runner of the step, read and followed by many.
 
-The store has the bytes (V7); here is only who waits for more of them, and the limit.
+The bytes are in the store (V7); this module keeps the followers that wait for more, and the limit
+on a log's size.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ FOLLOW_CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StepKey:
-    """Which step: a build, the attempt (1, 2, ...), the step's index."""
+    """Identifies a step: its build's id, the attempt (1, 2, ...), the step's index (0, 1, ...)."""
 
     build: str
     attempt: int
@@ -31,7 +32,9 @@ class StepKey:
 
 @dataclass(frozen=True, slots=True)
 class LogSlice:
-    """Bytes of a log: from ``offset`` to ``end``; ``complete`` when no more will come."""
+    """Bytes of a log from ``offset`` to ``end``. ``complete``: the log ends there, and no
+    more will come.
+    """
 
     data: bytes
     offset: int
@@ -51,7 +54,7 @@ class Logs:
         return LogWriter(self, self._store, key, size_bytes, self._limit)
 
     def changed(self, key: StepKey) -> None:
-        """Wake who follows this log: it grew, or its step ended."""
+        """Wake the followers of this log, because it grew or its step ended."""
         self._followers.wake(key)
 
     async def read(self, key: StepKey, offset: int, limit: int) -> LogSlice:
@@ -59,7 +62,7 @@ class Logs:
         return LogSlice(data, offset, end, complete)
 
     async def follow(self, key: StepKey, offset: int) -> AsyncIterator[bytes]:
-        """The log's bytes as they come, from ``offset`` until the step has ended."""
+        """Yield the log's bytes from ``offset`` on as they come, until the step has ended."""
         with self._followers.waiting(key) as grown:
             while True:
                 grown.clear()
@@ -86,10 +89,11 @@ class LogWriter:
         self.end = size_bytes
 
     def append(self, stream: str, data: bytes, offset: int | None = None) -> asyncio.Future[int]:
-        """Hand bytes to the store, in the order of the calls; the future says they are durable.
+        """Append bytes at ``offset``, in the order of the calls; the future is done when
+        they are durable.
 
-        Without ``offset`` they go to the end (peers that count none). Beyond the limit nothing
-        more is stored, and one line in the log says so (V7).
+        Without ``offset`` they go to the log's end (for peers that report no offsets). Beyond the
+        limit nothing more is stored, and one line in the log says so (V7).
         """
         start = self.end if offset is None else offset
         if start > self._limit:

@@ -1,7 +1,8 @@
 """Runs one leased build on the agent that holds it, step by step.
 
-What the agent reports is acknowledged when it is durable. The last step's result, the build's
-result and the end of the lease are one transaction (V8, V10).
+An agent's report is acknowledged when it is durable. The last step's result and the build's result
+are one transaction (V8); when the slot has been cleaned, the end of the lease and the release of
+the slot are another (V10).
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ _log = structlog.get_logger(__name__)
 CLEAN_DEADLINE_S = 120.0
 NAMED_SURVIVORS = 10
 
-# For so many seconds an agent may tell again what an outage has cost: it notices that it is not
-# answered within a minute, and then connects anew.
+# How many seconds an agent has to resend the output that an outage of the store lost: within a
+# minute it notices that it gets no answer, and then it reconnects.
 RESENT_S = 180
 
 T = TypeVar("T")
@@ -59,7 +60,9 @@ class Runner:
         self._interrupt: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
 
     def cancel(self, reason: str) -> None:
-        """Somebody wants the build to end; asking twice changes nothing (A13)."""
+        """Interrupt the build, which ends as cancelled for ``reason``. A second call
+        changes nothing (A13).
+        """
         self._end_early(StepState.CANCELLED, reason)
 
     def _end_early(self, state: StepState, reason: str) -> None:
@@ -67,9 +70,9 @@ class Runner:
             self._interrupt.set_result(Interruption(state, "interrupted", reason))
 
     async def run(self) -> None:
-        """Run what is left of the build, store its result, give the slot back.
+        """Run the steps that are left, store the build's result, and release the slot.
 
-        Raises CommandGone; then the build has no result.
+        Raises CommandGone if the agent has lost a command; then the build has no result.
         """
         timer = None
         if self.spec.timeout_s is not None:
@@ -120,7 +123,11 @@ class Runner:
     # --- the end --------------------------------------------------------------------------------
 
     async def _finish(self, index: int | None, step: StepRun | None) -> None:
-        """The last step, the rest as skipped, and the build's result: one transaction."""
+        """Store the end of the last step, the steps left out as skipped, and the build's result, in
+        one transaction; then release the slot.
+
+        ``index`` and ``step``: the step that has just ended, or None.
+        """
         state, text = self._result()
         at = self._services.clock.now()
         lease = self.lease
@@ -144,8 +151,12 @@ class Runner:
         await self._release(finished=first)
 
     async def _insist(self, step: StepRun | None, write: Callable[[Connection, bool], T]) -> T:
-        """Store a step's end when its log is whole (V7): of what an outage of the store cost, an
-        agent tells again. One that does not, as Buildbot's own, leaves a gap that the log admits.
+        """Store a step's end with ``write`` when the step's log is complete (V7). Returns
+        what ``write`` does.
+
+        An agent resends the output that an outage of the store lost. If it has not done so within
+        ``RESENT_S``, as Buildbot's own worker never does, the gap is written into the log and the
+        step's end is stored without the missing output.
         """
         insist, tries_left = self._services.store.insist, RESENT_S
         while True:
@@ -175,7 +186,9 @@ class Runner:
         return states.result_of(self.spec.steps, self._outcomes)
 
     async def _release(self, *, finished: bool) -> None:
-        """V10: the slot goes back only clean; what cannot be cleaned ends the instance."""
+        """Remove the workspace, end the lease and release the slot. The slot is released as clean
+        only if nothing of the build is left in it; otherwise its instance is ended (V10).
+        """
         trouble = await self.clean_workspace()
         trouble = _survived(self._outcomes) or trouble
         lease, at = self.lease, self._services.clock.now()
@@ -190,12 +203,12 @@ class Runner:
         def end(c: Connection) -> None:
             builds.end_lease(c, lease.id, at, event.cause)
 
-        # The lease ends with the event; or without, if the worker was removed meanwhile.
+        # The lease ends in the event's transaction; alone, if the worker was removed meanwhile.
         if not await self._services.controller.handle_until_stored(lease.worker, event, end):
             await self._services.store.insist(end)
 
     async def clean_workspace(self) -> str | None:
-        """Remove the build's directory; why it could not be done, or None."""
+        """Remove the attempt's directory on the worker. Returns why that failed, or None."""
         command = CommandRun(self.lease.instance, log=None)
         command.stored.set()  # nothing of it is kept
         # A new id each time: an agent that did it for the last hub would not do it again (K10).
@@ -241,7 +254,9 @@ class Runner:
 
 
 def _outcome_of(row: Any) -> StepOutcome:
-    """Of a step that an earlier hub has run, perhaps; its survivors are still the slot's (V10)."""
+    """The outcome that a step's row holds, perhaps of a step that an earlier hub has run. Processes
+    that survived the step still occupy the slot (V10).
+    """
     receipt = row["receipt"]
     left = survivors(None if receipt is None else Receipt.parse(receipt))
     return StepOutcome(
@@ -250,7 +265,9 @@ def _outcome_of(row: Any) -> StepOutcome:
 
 
 def _survived(outcomes: Sequence[StepOutcome]) -> str | None:
-    """Why the slot cannot be used again, with the names of those that are still in it."""
+    """Why the slot cannot be used again, with the names of the processes that are still in it; None
+    if no process survived.
+    """
     if all(outcome.clean for outcome in outcomes):
         return None
     names = [name for outcome in outcomes for name in outcome.survivors]

@@ -48,7 +48,12 @@ class Builds:
     async def submit(
         self, spec: BuildSpec, *, by: str, idempotency_key: str | None
     ) -> tuple[BuildView, bool]:
-        """Store a build durably; (view, created). The same key and spec return the first build."""
+        """Store a build durably. Returns its view, and whether it was created.
+
+        If ``by`` used the idempotency key before, the first build is returned. Raises Conflict if
+        that one has another spec, InvalidRequest if no defined worker can run the build or a file
+        that it downloads is not stored.
+        """
         digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
         if idempotency_key is not None:
             known = await self._store.read(builds.by_idempotency_key, by, idempotency_key)
@@ -86,7 +91,7 @@ class Builds:
                 )
 
     async def get(self, id: str) -> BuildView:
-        """The build's view; while it waits, with why. Raises NotFound."""
+        """The build's view, with the reasons why it waits while it does. Raises NotFound."""
         found = await self._store.read(_with_steps, id)
         if found is None:
             raise NotFound(f"there is no build {id}")
@@ -98,7 +103,9 @@ class Builds:
         return build_view(row, steps, reasons=why)
 
     async def wait(self, id: str, wait_s: float) -> BuildView:
-        """The view once the build has ended, or as it is after ``wait_s`` seconds."""
+        """The build's view as soon as the build has ended, or after ``wait_s``
+        seconds. Raises NotFound.
+        """
         with self._ended.waiting(id) as ended:
             view = await self.get(id)
             if not view.state.is_terminal and wait_s > 0:
@@ -115,7 +122,7 @@ class Builds:
         rows = await self._store.read(
             builds.page, state=state, worker=worker, limit=limit, after=after
         )
-        # Those that are next say why they wait; of the others one can ask by their id.
+        # Only the builds that are next get a reason here; get() gives one for any build.
         waiting = (
             found for row in reversed(rows) if (found := self._backlog.get(row["id"])) is not None
         )
@@ -124,7 +131,9 @@ class Builds:
         return BuildPage(items=items, next=items[-1].id if len(items) == limit else None)
 
     async def cancel(self, id: str, *, reason: str | None, by: str) -> BuildView:
-        """End a build: at once while it waits, by interrupting while it runs. Idempotent (A13)."""
+        """End a build: at once if it waits, by interrupting it if it runs. Idempotent
+        (A13). Raises NotFound.
+        """
         text = f"cancelled by {by}: {reason}" if reason else f"cancelled by {by}"
         outcome = await self._store.write(_cancel, id, text, self._clock.now())
         if outcome is None:
@@ -136,10 +145,15 @@ class Builds:
         return await self.get(id)
 
     async def read_log(self, id: str, index: int, offset: int, limit: int) -> LogSlice:
+        """At most ``limit`` bytes of a step's log from ``offset`` on, in the latest
+        attempt. Raises NotFound.
+        """
         return await self._logs.read(await self._step(id, index), offset, limit)
 
     async def follow_log(self, id: str, index: int, offset: int) -> AsyncIterator[bytes]:
-        """The log as it grows, until the step ends. Raises NotFound before the first byte."""
+        """Yield a step's log from ``offset`` on as it grows, until the step ends. Raises NotFound
+        before the first byte.
+        """
         key = await self._step(id, index)
         async for data in self._logs.follow(key, offset):
             yield data
@@ -173,7 +187,9 @@ def _new_row(build_id: str, spec: BuildSpec, by: str, now: float) -> dict[str, A
 
 
 def _insert_once(c: Connection, row: dict[str, Any]) -> Row:
-    """Insert, unless the idempotency key brought the build before."""
+    """Insert the row, unless a build of this submitter with the same idempotency key exists.
+    Returns the row that is stored.
+    """
     if row["idempotency_key"] is not None:
         known = builds.by_idempotency_key(c, row["submitted_by"], row["idempotency_key"])
         if known is not None:
@@ -190,6 +206,10 @@ def _with_steps(c: Connection, build_id: str) -> tuple[RowMapping, Sequence[RowM
 
 
 def _cancel(c: Connection, build_id: str, reason: str, at: float) -> str | None:
+    """Finish a build that waits as cancelled, else record that it is to be cancelled.
+
+    Returns "finished" or "asked", None if there is no such build.
+    """
     row = builds.get(c, build_id)
     if row is None:
         return None

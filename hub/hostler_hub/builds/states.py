@@ -14,10 +14,11 @@ _FAILED = frozenset({StepState.FAILURE, StepState.EXCEPTION})
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """How a step ended. ``clean`` is V10's: its receipt names no survivor.
+    """How a step ended.
 
-    ``survivors`` are those that it names, for people; an agent that does not answer names none.
-    ``result`` is what the step's kind brought, as plain JSON.
+    ``clean``: its receipt names no surviving process (V10). ``survivors``: the processes it names,
+    as text for people; an agent that does not answer names none. ``result``: what the step's kind
+    returned, as plain JSON.
     """
 
     state: StepState
@@ -31,7 +32,7 @@ class StepOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
-    """Why a build or a step is to end early, and the state that it then has."""
+    """Why a build or a step is to end early, and the state in which it then ends."""
 
     state: StepState
     failure_reason: str
@@ -41,8 +42,9 @@ class Interruption:
 def next_step(steps: Sequence[StepSpec], states: Sequence[StepState]) -> int | None:
     """The index of the step to run now, or None when the build is over.
 
-    A failed step that halts lets only ``always_run`` steps follow; a running step is the next one
-    still (after a restart of the hub it is taken up).
+    After a cancelled step, or a failed one with ``halt_on_failure``, only ``always_run``
+    steps follow. A step in state running is returned again, since it is resumed after a
+    restart of the hub.
     """
     halted = any(
         state == StepState.CANCELLED or (state in _FAILED and spec.halt_on_failure)
@@ -58,7 +60,9 @@ def next_step(steps: Sequence[StepSpec], states: Sequence[StepState]) -> int | N
 def result_of(
     steps: Sequence[StepSpec], outcomes: Sequence[StepOutcome]
 ) -> tuple[BuildState, str | None]:
-    """The build's state and one sentence about it: the worst of its steps."""
+    """The build's state, which is that of its worst step, and one sentence about this step
+    (None on success).
+    """
     for worst in (StepState.EXCEPTION, StepState.CANCELLED, StepState.FAILURE):
         for spec, outcome in zip(steps, outcomes, strict=True):
             if outcome.state == worst:

@@ -1,9 +1,9 @@
-"""The kinds of step: what each asks of the agent, in Buildbot's commands, and what it brings.
+"""The kinds of step: which of Buildbot's commands each sends to the agent, and what it returns.
 
-A kind is a script, a generator that does no I/O: it yields Calls, is sent what each of them brought
-(one that fails ends the step), and returns the step's result, plain JSON, or None. Most kinds are
-one call, and stand in the table at the end as a command's name, its arguments and what its answer
-means.
+Each kind has a script, a generator that does no I/O: it yields Calls, is sent the results of
+each (a call that fails ends the step), and returns the step's result as plain JSON, or None.
+Most kinds are one call; the table at the end has the name of their command, its arguments and
+what its answer means.
 """
 
 from __future__ import annotations
@@ -29,17 +29,21 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The directory that a build works in on its worker, ``root``, and the build."""
+    """The directory on the worker in which a build works, ``root``, and the build."""
 
     build: BuildSpec
     root: str
 
     def path(self, path: str) -> str:
-        """Absolute stays; agents on every system take a slash."""
+        """The absolute path of ``path``, which may be relative to the workspace. Agents on every
+        system accept a slash.
+        """
         return path if is_absolute(path) else f"{self.root}/{path}"
 
     def pattern(self, pattern: str) -> str:
-        """The same; whatever is in the workspace's own path, it is no wildcard."""
+        """The absolute glob pattern of ``pattern``, which may be relative to the workspace.
+        Wildcard characters in the workspace's own path are escaped.
+        """
         if is_absolute(pattern):
             return pattern
         return f"{_WILD.sub(lambda wild: f'[{wild[0]}]', self.root)}/{pattern}"
@@ -63,7 +67,7 @@ class ReceiveDirectory:
 
 @dataclass(frozen=True, slots=True)
 class SendFile:
-    """The agent gets a text, or a stored file by its sha256."""
+    """The hub sends the agent a file: the text ``content``, or the stored file with ``sha256``."""
 
     content: str | None
     sha256: str | None
@@ -76,8 +80,9 @@ Wanted = ReceiveFile | ReceiveDirectory | SendFile
 class Call:
     """One command for the agent.
 
-    It brings what the command reported as "stat" and "files"; "stored" of a transfer: the files
-    with their sizes and hashes; and with ``wants_output`` "stdout", as bytes.
+    Its results are sent to the script as a mapping: "stat" and "files" as the command reported
+    them; of a transfer "stored", the files with their sizes and hashes; with ``wants_output``
+    "stdout", as bytes.
     """
 
     command: str
@@ -95,9 +100,9 @@ Script = Generator[Call, Brought, Result]
 class StepKind:
     """One kind of step.
 
-    ``resumes``: one command under one id, which an agent goes on with whatever happens to its
-    connection or the hub. Others are begun again. ``is_timed`` by the hub, where the protocol gives
-    the command no timeouts.
+    ``resumes``: it is one command under one id, which the agent continues through lost connections
+    and restarts of the hub; other kinds begin again. ``is_timed``: the hub enforces the timeouts,
+    because the protocol gives the command none. ``is_command``: it runs the submitter's program.
     """
 
     script: Callable[[StepSpec, Workspace], Script]
@@ -134,7 +139,9 @@ def _shell(step: StepSpec, workspace: Workspace) -> dict[str, Any]:
 
 
 def _timed(step: StepSpec, args: dict[str, Any]) -> dict[str, Any]:
-    """Commands on files: a stock worker knows their timeouts where it runs a program for them."""
+    """Add the step's timeouts to the arguments of a command on files. A stock worker heeds them
+    only where it runs a program for the command.
+    """
     return {**args, "timeout": step.timeout_s, "maxTime": step.max_time_s, "logEnviron": False}
 
 
@@ -226,7 +233,9 @@ def _upload_directory(step: StepSpec, workspace: Workspace) -> Script:
 
 
 def _upload_glob(step: StepSpec, workspace: Workspace) -> Script:
-    """As Buildbot's MultipleFileUpload; that nothing matches is a failure, not a silence."""
+    """Upload the files that match a pattern, as Buildbot's MultipleFileUpload does. The step fails
+    if nothing matches.
+    """
     upload = step.upload_glob
     assert upload is not None
     brought = yield Call("glob", {"path": workspace.pattern(upload.pattern)})
@@ -253,13 +262,18 @@ def _fixed_part(pattern: str) -> str:
 
 
 def _name_of(path: str, base: str, folder: str | None) -> str:
+    """The name of the artifact for ``path``: its path below ``base`` (else its last
+    part), within ``folder``.
+    """
     path = path.replace("\\", "/")
     name = path.removeprefix(base).strip("/") if path.startswith(base) else path.rpartition("/")[2]
     return f"{folder}/{name}" if folder else name
 
 
 def _summary(stored: list[dict[str, Any]]) -> Result:
-    """Of many files the row holds how many; which they are is in the list of artifacts."""
+    """The result of a step that stored many files: how many, and their size. Their names are in the
+    list of artifacts.
+    """
     size_bytes = sum(file["size_bytes"] for file in stored)
     return {"files": len(stored), "size_bytes": size_bytes}
 
@@ -314,6 +328,10 @@ def _one(
     args: Callable[[StepSpec, Workspace], dict[str, Any]],
     meaning: Callable[[Brought], Result] = _nothing,
 ) -> StepKind:
+    """A kind of step that is one call. ``meaning`` makes the step's result of what
+    the command reports.
+    """
+
     def script(step: StepSpec, workspace: Workspace) -> Script:
         return meaning((yield Call(command, args(step, workspace))))
 

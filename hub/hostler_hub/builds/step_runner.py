@@ -1,10 +1,10 @@
 """Runs one step on the agent that holds the build's lease, command by command.
 
-Theory of operation. A kind that resumes is one command; its id, ``BUILD.ATTEMPT.INDEX``, is the
-same however often it is sent, and an agent starts an id once (K7): so after a lost connection, or
-a restart of the hub, the command is simply sent again, and the agent goes on reporting. The others,
-transfers first of all, have an end in this process's memory: when a connection is lost, they begin
-again under a new id, which nobody can guess (U1).
+Theory of operation. A step kind that resumes is a single command with the fixed id
+``BUILD.ATTEMPT.INDEX``. An agent starts an id only once (K7): so after a lost connection, or a
+restart of the hub, the same command is sent again, and the agent goes on reporting. The other
+kinds, above all transfers, have state in this process's memory: when a connection is lost, their
+command begins again under a new id, which nobody can guess (U1).
 """
 
 from __future__ import annotations
@@ -41,16 +41,18 @@ from hostler_hub.workers.errors import ConnectionLost
 
 # How long an interrupted command may take beyond its own SIGTERM grace before we give up on it.
 INTERRUPT_MARGIN_S = 30.0
-# How often an agent is asked for a command that it is still ending.
+# How long to wait before a command is sent again that the agent is still ending.
 _ENDING_S = 1.0
-# Where a log ends before its command did.
+# The last line of a log whose rest was lost.
 _MISSING = b"\n[the rest was lost in an outage of the hub's database]\n"
-# More output than that is no property's value.
+# The largest output from which properties are read.
 OUTPUT_SIZE_BYTES = 1024 * 1024
 
 
 class StepRun:
-    """One step of one attempt. ``command`` is its latest command, which is still unacknowledged."""
+    """Runs one step of one attempt. ``command`` is the latest command of the step; the agent's
+    report of its end stays unanswered until acknowledge().
+    """
 
     def __init__(
         self,
@@ -74,9 +76,9 @@ class StepRun:
         self.command = CommandRun(lease.instance, log=None)  # none yet
 
     async def run(self) -> StepOutcome:
-        """Run the step to its end; call acknowledge() when the outcome is stored.
+        """Run the step to its end. The caller stores the outcome, then calls acknowledge().
 
-        Raises CommandGone.
+        Raises CommandGone if the agent has lost the command.
         """
         patience = None
         if self._kind.is_timed:
@@ -95,17 +97,21 @@ class StepRun:
                 patience.close()
 
     def admit_gap(self, end: int) -> None:
-        """Say in the log, from its durable end on, that something of it is missing (V7)."""
+        """Write into the log, at ``end`` (where its durable part ends), that the rest
+        is missing (V7).
+        """
         self._log.append("header", _MISSING, end)
 
     def acknowledge(self) -> None:
-        """The outcome is durable: the agent may forget the command."""
+        """Answer the agent's report of the command's end, so that it may forget the command. Called
+        when the outcome is durable.
+        """
         self.command.stored.set()
         self._services.sessions.unlisten(self._command_id)
 
     async def _run(self) -> StepOutcome:
         if self._kind.resumes:
-            # Before its agent attaches, which is then told to go on with it.
+            # Before the agent attaches: the command must be known when the agent resumes it.
             self._begin(None)
         session = await self._services.sessions.session(self._lease.instance)
         directory = Workspace(self._spec, workspace(session, self._lease))
@@ -128,7 +134,9 @@ class StepRun:
             return self._failed(StepOutcome(StepState.EXCEPTION, None, None, text))
 
     def _failed(self, outcome: StepOutcome) -> StepOutcome:
-        """Where the agent has not said why, the log does."""
+        """Write the outcome's text into the log if there is no exit code: then the agent has not
+        written it there. Returns the outcome.
+        """
         if outcome.text is not None and outcome.rc is None:
             self._log.append("header", f"{outcome.text}\n".encode())
         return outcome
@@ -136,7 +144,9 @@ class StepRun:
     # --- one command ------------------------------------------------------------------------------
 
     async def _perform(self, call: Call) -> None:
-        """Have the agent do it; ``command`` has the outcome then."""
+        """Run one command on the agent until ``self.command`` has an outcome. A command that cannot
+        be resumed begins again each time its connection is lost.
+        """
         while True:
             if not self._kind.resumes:
                 self._begin(call.transfer)
@@ -152,7 +162,11 @@ class StepRun:
             self._log.append("header", b"the connection was lost; beginning again\n")
 
     def _begin(self, wanted: Wanted | None) -> None:
-        """Listen for a command, the next one or the same again."""
+        """Register a CommandRun for the next command, under a new id unless the
+        step's kind resumes.
+
+        ``wanted``: the transfer to open for it. The command before it is acknowledged.
+        """
         base = 0
         if not self._kind.resumes:
             self._services.sessions.unlisten(self._command_id)
@@ -171,9 +185,11 @@ class StepRun:
         self._services.sessions.listen(self._command_id, self.command)
 
     async def _drive(self, call: Call) -> None:
-        """Send the command over every session there is until it is over.
+        """Send the command over the agent's session, and again over the next one when a connection
+        is lost, until it has an outcome.
 
-        One that cannot be resumed is not over when its connection is lost, and yet at its end.
+        A command that cannot be resumed is sent only once: the method returns when its connection
+        is lost, with or without an outcome.
         """
         command = self.command
         while not command.outcome.done():
@@ -200,9 +216,14 @@ class StepRun:
                 await self._refused(session, str(error))
 
     async def _refused(self, session: AgentSession, why: str) -> None:
+        """Handle the agent's refusal to start the command: wait before it is sent again, or
+        set an outcome.
+
+        Raises CommandGone if the agent has lost the command.
+        """
         if why == LOST:
             raise CommandGone(why)
-        if why == ENDING:  # its slot is nobody's before that (V10)
+        if why == ENDING:  # its slot stays occupied until then (V10)
             await asyncio.sleep(_ENDING_S)
         elif why == STOPPING:  # no fault of the build: it is lost with its agent
             await session.closed.wait()
@@ -211,7 +232,9 @@ class StepRun:
             self.command.outcome.set_result(StepOutcome(StepState.EXCEPTION, None, None, text))
 
     async def _watch(self, session: AgentSession, command: CommandRun) -> None:
-        """Wait for the end; when somebody wants it sooner, interrupt, and not for ever."""
+        """Wait until the command has ended or the session is closed. If the step is to end early,
+        send an interrupt and wait for the end of the command, for a limited time.
+        """
         closed = asyncio.ensure_future(session.closed.wait())
         try:
             waits: set[asyncio.Future[Any]] = {closed, command.outcome, self._stop}
@@ -227,6 +250,10 @@ class StepRun:
     async def _await_interrupted(
         self, command: CommandRun, why: Interruption, closed: asyncio.Future[Any]
     ) -> None:
+        """Wait for the end of an interrupted command, for its SIGTERM grace and
+        ``INTERRUPT_MARGIN_S``. If it has not ended by then, its outcome is the interruption,
+        and not clean.
+        """
         grace_s = max((step.sigterm_time_s or 0) for step in self._spec.steps) + INTERRUPT_MARGIN_S
         await asyncio.wait(
             {closed, command.outcome}, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED
@@ -238,6 +265,9 @@ class StepRun:
             command.outcome.set_result(replace(_interrupted(why), text=text, clean=False))
 
     def _args(self, call: Call, session: AgentSession) -> dict[str, Any]:
+        """The arguments of the command; unless the agent is a stock Buildbot worker, with the lease
+        and the limits.
+        """
         if session.report is None:
             return call.args
         terms = CommandTerms(self._lease.id, self._lease.attempt)
@@ -249,7 +279,11 @@ class StepRun:
     # --- what it brings -------------------------------------------------------------------------
 
     async def _collect(self, call: Call) -> dict[str, Any]:
-        """What the command that has just succeeded brought. Raises TransferRefused, OSError."""
+        """The results of the command that has just succeeded, as the kind's script receives them
+        (see Call). Files that were transferred are stored.
+
+        Raises StepFailed, TransferRefused, OSError.
+        """
         brought = dict(self.command.told)
         transfer = self.command.transfer
         if transfer is not None and call.transfer is not None:
@@ -267,19 +301,23 @@ class StepRun:
             self.command.transfer.discard()
 
     def _progress(self) -> int:
-        """A number that changes as long as the step gets on."""
+        """A number that changes as long as the step makes progress: the bytes of its log
+        and its transfer.
+        """
         transfer = self.command.transfer
         return self._log.end + (transfer.size_bytes if transfer else 0)
 
     async def _output(self) -> bytes:
-        """The step's standard output, as it was stored: also what came before a restart."""
+        """The step's standard output as it is stored, also from before a restart of the hub. Raises
+        StepFailed if it is too large.
+        """
         if self._log.end > OUTPUT_SIZE_BYTES:
             raise StepFailed(f"more than {OUTPUT_SIZE_BYTES} bytes of output are no property")
         return await self._services.store.insist(_read_output, self._key)
 
 
 def workspace(session: AgentSession, lease: Lease) -> str:
-    """The build's own directory on its worker."""
+    """The path of the attempt's own directory on its worker."""
     return f"{session.basedir}/builds/{lease.build}.{lease.attempt}"
 
 

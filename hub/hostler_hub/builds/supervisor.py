@@ -1,7 +1,8 @@
-"""Supervises attempts of builds, from the lease to its end: runs them, and gives lost ones back.
+"""Supervises the attempts of builds: runs each one under its lease, and requeues a build when its
+worker is lost.
 
-A build whose worker is lost returns to the backlog, as often as its spec allows; else it ends as an
-exception that says why (V6). The controller orders losses through ``lost_leases``.
+A build whose worker is lost returns to the backlog as often as its spec allows; after that it ends
+as an exception that says why (V6). The controller orders losses through ``lost_leases``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ RELEASE_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    """A lease that was lost. ``not_before``: when its build may run again; None: never."""
+    """A lost lease. ``not_before``: when its build may run again (seconds since the
+    epoch); None: never.
+    """
 
     lease: Lease
     reason: str
@@ -46,7 +49,7 @@ class _Loss:
 
 
 class Supervisor:
-    """The running attempts, by lease."""
+    """Runs the attempts of builds; each is known by its lease."""
 
     def __init__(
         self,
@@ -63,7 +66,9 @@ class Supervisor:
         self._tasks = Tasks()
 
     async def load(self) -> None:
-        """Go on with every open lease that the last hub left (K6 to K9), and lose as ordered."""
+        """Resume the attempt of every open lease that the previous hub left (K6 to K9), and begin
+        to carry out ``lost_leases``.
+        """
         for lease_row, build_row, steps in await self._services.store.read(_load_running):
             lease = _lease(lease_row)
             self._run(lease, BuildSpec.model_validate(build_row["spec"]), steps)
@@ -72,13 +77,15 @@ class Supervisor:
         self._tasks.spawn(self._lose_as_ordered(), "lost leases")
 
     async def aclose(self) -> None:
-        """The hub stops: attempts end where they are; the next hub goes on with their leases."""
+        """Stop all attempts where they are, because the hub stops. The next hub resumes them
+        by their leases.
+        """
         await self._tasks.aclose()
 
     # --- attempts -------------------------------------------------------------------------------
 
     def start(self, lease: Lease, spec: BuildSpec, steps: Sequence[Any]) -> None:
-        """Run the attempt that was just given ``lease``; ``steps`` are its rows."""
+        """Run the attempt that the dispatcher has just given ``lease``; ``steps`` are its rows."""
         self._run(lease, spec, steps)
 
     def _run(self, lease: Lease, spec: BuildSpec, steps: Sequence[Any]) -> None:
@@ -91,12 +98,13 @@ class Supervisor:
         task.add_done_callback(lambda _: self._forget(lease))
 
     def cancel(self, build: str, reason: str) -> None:
-        """Interrupt the build's attempt, if there is one."""
+        """Interrupt the build's attempt, if one is running."""
         for runner, _ in list(self._attempts.values()):
             if runner.lease.build == build:
                 runner.cancel(reason)
 
     async def _attempt(self, runner: Runner) -> None:
+        """Run one attempt to its end; if it cannot go on, requeue its build."""
         try:
             await runner.run()
         except CommandGone as gone:
@@ -120,9 +128,8 @@ class Supervisor:
         return [lease.build for lease in self._leases.get(worker, {}).values()]
 
     async def released(self, workers: Sequence[str] | None = None) -> None:
-        """Wait until builds that have ended have freed their slots, at most ``RELEASE_S``.
-
-        Of these workers, or of all.
+        """Wait, at most ``RELEASE_S``, until builds that have ended have freed their slots on
+        ``workers``, or on all workers.
         """
         tasks = [
             task
@@ -138,12 +145,19 @@ class Supervisor:
     # --- attempts that cannot go on -------------------------------------------------------------
 
     def _requeue_soon(self, runner: Runner, reason: str, *, clean: bool) -> None:
+        """Requeue the build of an attempt that cannot go on, in the background. ``clean``: first
+        remove its workspace.
+        """
         self._forget(runner.lease)  # from now on it cannot be lost as well
         requeuing = self._requeue(runner, reason, clean)
         self._tasks.spawn(requeuing, f"requeue lease {runner.lease.id}")
 
     async def _requeue(self, runner: Runner, reason: str, clean: bool) -> None:
-        """Give the build back; the worker lives, and gets its slot back if that can be cleaned."""
+        """End the lease of an attempt that cannot go on although its worker was not lost, and
+        requeue the build.
+
+        ``clean``: remove its workspace first. Only if that succeeds is the slot released as clean.
+        """
         trouble = await self._clean(runner) if clean else reason
         services, lease = self._services, runner.lease
         loss = self._loss(runner, reason)
@@ -164,7 +178,7 @@ class Supervisor:
         self._given_back(runner, loss, await services.store.insist(_state_of, lease.build))
 
     async def _clean(self, runner: Runner) -> str | None:
-        """Remove what the build left in its slot (V10). Returns why it could not be, or None."""
+        """Remove the build's workspace from its slot (V10). Returns why that failed, or None."""
         cleaning = asyncio.ensure_future(runner.clean_workspace())
         self._cleaning[runner.lease.id] = cleaning
         try:
@@ -175,6 +189,7 @@ class Supervisor:
             del self._cleaning[runner.lease.id]
 
     async def _lose_as_ordered(self) -> None:
+        """Carry out the orders in ``lost_leases`` as they come, until cancelled."""
         while True:
             order = await self._lost_leases.get()
             for lease_id in order.leases:
@@ -182,9 +197,9 @@ class Supervisor:
                 self._tasks.spawn(losing, f"lose lease {lease_id}")
 
     async def _lose(self, lease_id: str, reason: str, still_running: bool) -> None:
-        """Give the build of a lost lease back (V6).
+        """Stop the attempt of a lost lease, and requeue its build (V6).
 
-        ``still_running``: only when it cannot run on its instance any more (V5).
+        ``still_running``: first wait until it cannot run on its instance any more (V5).
         """
         if lease_id in self._cleaning:
             self._cleaning[lease_id].cancel()  # _requeue() waits for it and gives the build back
@@ -202,12 +217,20 @@ class Supervisor:
         self._given_back(runner, loss, await services.store.insist(_state_of, lease.build))
 
     def _loss(self, runner: Runner, reason: str) -> _Loss:
+        """The loss of the attempt's lease at this moment; the build may run again if its
+        spec allows it.
+        """
         now, lease = self._services.clock.now(), runner.lease
         retry = lease.attempt <= runner.spec.retry.on_loss
         return _Loss(lease, reason, now, now + RETRY.delay_s(lease.attempt) if retry else None)
 
     def _given_back(self, runner: Runner, loss: _Loss, state: BuildState | None) -> None:
-        """The lease has ended in the store, and the build is in ``state``."""
+        """Follow up a lease that has ended in the store. ``state``: the state of its
+        build after that.
+
+        A queued build goes into the backlog; otherwise those who wait for its end are woken.
+        Followers of the attempt's logs are woken, too.
+        """
         lease, spec = runner.lease, runner.spec
         _log.warning("lease lost", build=lease.build, worker=lease.worker, reason=loss.reason)
         if state is BuildState.QUEUED:
@@ -238,7 +261,9 @@ def _state_of(c: Connection, build: str) -> BuildState | None:
 
 
 def _give_back(c: Connection, loss: _Loss) -> None:
-    """End the lease, and requeue its build, or end it, unless it has a result already."""
+    """End the lease; then requeue the build, or finish it as cancelled or as an exception. A build
+    that has a result already keeps it.
+    """
     lease, reason, at, attempt = loss.lease, loss.reason, loss.at, loss.lease.attempt
     builds.end_lease(c, lease.id, at, reason)
     row = builds.get(c, lease.build)

@@ -1,4 +1,4 @@
-"""How long a step may take, where the protocol gives its commands no timeouts: transfers."""
+"""The hub's own timeouts for steps whose commands have none in the protocol: transfers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from hostler_hub.specs.step import StepSpec
 
 
 class StepTimeouts:
-    """Settles ``over`` when the build is interrupted, or this step's time is up.
+    """Resolves ``over`` when the build is interrupted, or when one of the step's
+    timeouts has passed.
 
-    ``progress`` returns a number that changes as long as the step gets on.
+    ``progress`` returns a number that changes as long as the step makes progress; if it stays the
+    same for the step's ``timeout_s``, the step is over.
     """
 
     def __init__(

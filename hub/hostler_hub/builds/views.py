@@ -125,7 +125,9 @@ def build_view(
     why: str | None = None,
     reasons: BuildReasons | None = None,
 ) -> BuildView:
-    """One build. While it waits: ``why`` in a sentence, or ``reasons`` with those per worker."""
+    """The view of one build. While the build waits: ``why`` in a sentence, or ``reasons``, which
+    also has the reasons for each worker.
+    """
     return BuildView(
         id=row["id"],
         name=row["name"],
@@ -146,7 +148,7 @@ def build_view(
 
 
 def artifact_view(row: RowMapping) -> ArtifactView:
-    """One row of ``store.tables.artifacts``."""
+    """The view of one row of ``store.tables.artifacts``."""
     return ArtifactView(
         path=row["path"],
         size_bytes=row["size_bytes"],
@@ -184,7 +186,9 @@ def _step_view(step: RowMapping) -> StepView:
 
 
 def _properties(row: Row, steps: Sequence[RowMapping]) -> dict[str, Any]:
-    """Those the build was submitted with, and over them those that its steps have set."""
+    """The properties that the build was submitted with, overridden by those that its
+    steps have set.
+    """
     properties = dict(row["spec"]["properties"])
     for step in steps:
         if step["result"] is not None:

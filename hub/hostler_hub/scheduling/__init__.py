@@ -1,1 +1,1 @@
-"""Which build goes to which worker, which workers are to be up, and why not."""
+"""Scheduling: assigns builds to workers, decides which instances run, explains why builds wait."""

@@ -1,6 +1,6 @@
-"""The builds that wait for a worker, in order of precedence. Their rows in the store are the truth.
+"""The builds that wait for a worker, in order of precedence. The store's rows are authoritative.
 
-A build is added when it is submitted, when it has lost its worker, and at the hub's start; it is
+A build is added when it is submitted, when its worker was lost, and when the hub starts; it is
 removed when it is leased or cancelled. Each build that is added wakes the dispatcher.
 """
 
@@ -20,7 +20,7 @@ from hostler_hub.store import builds
 from hostler_hub.store.engine import Store
 from hostler_hub.store.rows import Row
 
-# How long a build waits after so many attempts that lost their worker.
+# The retry delay of a build, by the number of its attempts that lost their worker.
 RETRY = Backoff(first_s=1.0, longest_s=60.0)
 
 
@@ -31,7 +31,7 @@ class Backlog:
         self._roster = roster
         self._wake = wake
         self._waiting: dict[str, Waiting] = {}
-        self._kinds: dict[str, dict[str, Waiting]] = {}  # the same by what they require
+        self._kinds: dict[str, dict[str, Waiting]] = {}  # by kind, then by id
         self._order: list[tuple[int, str]] = []
 
     async def load(self, store: Store) -> None:
@@ -40,7 +40,9 @@ class Backlog:
             self.put(_waiting(row))
 
     def put(self, build: Waiting) -> None:
-        """Add a build; one that waits already is left as it is."""
+        """Add a build and wake the dispatcher. A build that is in the backlog already
+        is not replaced.
+        """
         if build.id not in self._waiting:
             self._waiting[build.id] = build
             bisect.insort(self._order, build.order)
@@ -62,21 +64,29 @@ class Backlog:
         return self._waiting.get(build)
 
     def waiting(self) -> Iterable[Waiting]:
-        """All waiting builds, also those that may not be retried yet, in the order they came."""
+        """All builds in the backlog in the order they were added, also those that may not
+        be retried yet.
+        """
         return self._waiting.values()
 
     def ready(self, now: float) -> list[Waiting]:
-        """Builds that may start, highest priority first, then the oldest."""
+        """The builds that may start at ``now`` (seconds since the epoch): highest priority first,
+        then the oldest.
+        """
         waiting = (self._waiting[build_id] for _, build_id in self._order)
         return [build for build in waiting if not _rests(build, now)]
 
     def next_ready_at(self, now: float) -> float | None:
-        """When the next build that waits after a loss may start; None if none does."""
+        """The time at which the next retry delay ends (seconds since the epoch); None if no
+        build has one.
+        """
         later = [build.not_before for build in self._waiting.values() if _rests(build, now)]
         return min(later, default=None)
 
     def need(self, worker: str) -> str | None:
-        """The oldest queued build that fits the worker, one that waits to be retried too."""
+        """The id of the oldest queued build that the worker fits, or None. Builds that may not be
+        retried yet count, too.
+        """
         if not self._waiting:
             return None
         matcher = self._roster.matcher()
@@ -92,7 +102,9 @@ class Backlog:
 
 
 def _rests(build: Waiting, now: float) -> bool:
-    """Whether the build waits after a loss. A longer wait means the clock was set back (A9)."""
+    """Whether the build's retry delay is not over at ``now``. A rest longer than any delay means
+    that the clock was set back; the build need not wait then (A9).
+    """
     return 0 < build.not_before - now <= RETRY.longest_s
 
 

@@ -1,9 +1,9 @@
-"""Whether workers of a group are started at all: a circuit breaker on failed starts (P5, P9). Pure.
+"""A circuit breaker on the failed starts of a pool's workers (P5, P9). Pure.
 
-Each worker that fails rests by itself; the breaker is for what they have in common: a quota, an
-image, an outage. It opens after so many failures in a row of more than one worker; when its pause
-is over a single start is let through as a probe: if that fails too the pause doubles, and the first
-success closes the breaker.
+Each worker whose start fails is quarantined by itself; the breaker is for causes that workers
+share: a quota, an image, an outage. It opens after a number of failures in a row of more than one
+worker. When its pause is over, a single start is let through as a probe: if the probe fails, the
+pause doubles; the first success closes the breaker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ PAUSES = Backoff(first_s=30.0, longest_s=3600.0)
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """``failures`` in a row and of which ``workers``; ``open_until`` is None while it is closed."""
+    """The state of a breaker.
+
+    ``failures``: failed starts in a row. ``workers``: up to two of the workers that failed.
+    ``open_until``: when its pause ends (seconds since the epoch), None while it is closed.
+    """
 
     failures: int = 0
     workers: frozenset[str] = frozenset()
@@ -27,7 +31,9 @@ class Breaker:
     pause_s: float = 0.0
 
     def failed(self, at: float, worker: str, error: str, allowed: int) -> Breaker:
-        """A start has failed."""
+        """The breaker after a failed start of ``worker``. ``allowed``: the number of failures
+        that opens it.
+        """
         made = replace(
             self,
             failures=self.failures + 1,
@@ -44,11 +50,13 @@ class Breaker:
         return replace(made, open_until=at + pause_s, pause_s=pause_s)
 
     def succeeded(self) -> Breaker:
-        """A start has succeeded: all is forgotten."""
+        """The breaker after a successful start: closed, with no failures."""
         return Breaker()
 
     def starts(self, now: float, starting: int) -> int | None:
-        """How many starts are let through, with so many under way; None for any number."""
+        """How many starts the breaker lets through while ``starting`` are in progress;
+        None: any number.
+        """
         if self.open_until is None:
             return None
         return 0 if self._pauses(now) else max(0, 1 - starting)
@@ -59,5 +67,7 @@ class Breaker:
         return "open" if self._pauses(now) else "half-open"
 
     def _pauses(self, now: float) -> bool:
-        """A clock that is set back does not make the pause longer (A9)."""
+        """Whether the pause is not over. A clock that is set back does not make the
+        pause longer (A9).
+        """
         return self.open_until is not None and 0 < self.open_until - now <= self.pause_s

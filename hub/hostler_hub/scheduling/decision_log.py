@@ -1,8 +1,9 @@
-"""The log of decisions: written, pruned, read.
+"""The log of decisions: writes, prunes and reads them.
 
-Decisions that change something are written by the controller with the change. A skip changes
-nothing and is found again by every plan, so it is written only when its rule differs from the one
-found before; ``done`` and ``keep`` forget what is no longer skipped.
+The controller writes a decision that changes something, together with the change. A skip, which is
+something possible that is not done, changes nothing and is found again by every plan. So it is
+written only if its rule differs from the last one for the same key; ``done`` and ``keep`` forget
+the rules of what is no longer skipped.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _REMEMBERED = 100_000
 
 
 class DecisionLog:
-    """``keep_s`` and ``keep_rows``: how old, and how many, decisions may become."""
+    """The log of decisions. Pruning removes those older than ``keep_s`` seconds, and all but
+    the newest ``keep_rows``.
+    """
 
     def __init__(self, store: Store, clock: Clock, keep_s: float, keep_rows: int) -> None:
         self._store = store
@@ -43,7 +46,11 @@ class DecisionLog:
         self._prune_at = 0.0
 
     def skipped(self, key: Hashable, decision: Decision) -> None:
-        """Something was possible and is not done now; ``key`` is what it is that was not done."""
+        """Write that something possible is not done, unless ``key`` was last skipped by
+        the same rule.
+
+        ``key`` names what was not done, for example ("build", the build's id).
+        """
         if self._rules.get(key) == decision.rule:
             return
         if len(self._rules) >= _REMEMBERED:
@@ -52,17 +59,21 @@ class DecisionLog:
         self.note(decision)
 
     def note(self, decision: Decision) -> None:
-        """Write a decision that no transition carries."""
+        """Queue a decision that belongs to no transition, for run() to write. It is dropped if
+        ``_WAITING`` decisions are queued already.
+        """
         if len(self._waiting) < _WAITING:
             self._waiting.append(decision.row())
         self._news.set()
 
     def done(self, key: Hashable) -> None:
-        """It was done, or is no longer possible: when it is skipped again, that is news."""
+        """Forget the rule that ``key`` was last skipped by, since it was done or is no longer
+        possible; the next skip is written again.
+        """
         self._rules.pop(key, None)
 
     def keep(self, about: str, names: Collection[Hashable]) -> None:
-        """Forget all keys ``(about, name)`` but those of ``names``."""
+        """Forget the rules of all keys ``(about, name)`` whose name is not in ``names``."""
         gone = [
             key
             for key in self._rules
@@ -72,7 +83,9 @@ class DecisionLog:
             del self._rules[key]
 
     async def run(self) -> None:
-        """Write what was noted, and prune, until cancelled; first what the last hub left."""
+        """Write queued decisions as they come, and prune at the start and every
+        ``PRUNE_S``, until cancelled.
+        """
         self._news.set()
         while True:
             await self._news.wait()
@@ -80,7 +93,9 @@ class DecisionLog:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what waits, and prune if it is time to."""
+        """Write the queued decisions, and prune if it is due. If the store fails, they are dropped
+        with a warning.
+        """
         rows, self._waiting = self._waiting, []
         try:
             if rows:

@@ -38,7 +38,7 @@ class DecisionPage(View):
 
 
 def decision_view(row: RowMapping) -> DecisionView:
-    """One row of ``store.tables.decisions``."""
+    """The view of one row of ``store.tables.decisions``."""
     return DecisionView(
         id=row["id"],
         at=instant(row["at"]),

@@ -1,4 +1,4 @@
-"""The loop that carries out the planner's choice: leases slots, and starts instances."""
+"""The loop that carries out the planner's plans: it leases slots to builds and starts instances."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ WAKE_AGAIN_S = 60.0
 
 
 class Dispatcher:
-    """Plans whenever ``wake`` is set, and acts on the plan; ``on_leased`` starts the attempt."""
+    """Makes a plan whenever ``wake`` is set, and carries it out.
+
+    ``on_leased`` is called with the lease, the build's spec and its step rows once a lease is
+    committed; it starts the attempt.
+    """
 
     def __init__(
         self,
@@ -66,7 +70,10 @@ class Dispatcher:
         self._wake = wake
 
     async def run(self) -> None:
-        """Plan and act whenever woken, until cancelled. The first plan is made at once."""
+        """Call dispatch_once() at the start and whenever ``wake`` is set, until cancelled.
+
+        An exception is logged, and dispatch_once() is called again after ``RETRY_S``.
+        """
         self._wake.set()
         while True:
             await self._wake.wait()
@@ -78,6 +85,9 @@ class Dispatcher:
                 self._clock.call_after(RETRY_S, self._wake.set)
 
     async def dispatch_once(self) -> None:
+        """Plan for the builds that may start now, carry the plan out, reconcile idle instances, and
+        set the alarm for the next time at which more may be possible.
+        """
         now = self._clock.now()
         queue = self._backlog.ready(now)
         later = [self._backlog.next_ready_at(now)]
@@ -87,7 +97,11 @@ class Dispatcher:
         self._wake_at(min((at for at in later if at is not None), default=None))
 
     async def _serve(self, queue: Sequence[Waiting], now: float) -> list[float | None]:
-        """Plan, and carry the plan out. Returns when what is not possible now may be."""
+        """Make a plan for ``queue`` and carry it out.
+
+        Returns for each pool the time (seconds since the epoch) at which it may start more
+        instances, None where that does not depend on time. Empty if every build got a slot.
+        """
         snapshot = self._snapshot(now)
         made = plan(queue, snapshot, starving(queue, now))
         leasing = [self._lease(build, worker) for build, worker in made.leases]
@@ -99,12 +113,15 @@ class Dispatcher:
         return [budget.until for budget in snapshot.budgets.values()]
 
     def _wake_at(self, at: float | None) -> None:
+        """Replace the alarm: set ``wake`` at ``at`` (seconds since the epoch), and after
+        ``WAKE_AGAIN_S`` at the latest. None: only cancel the alarm.
+        """
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         if at is not None:
             wait_s = min(at - self._clock.now(), WAKE_AGAIN_S)
-            if wait_s <= 0:  # it has come, and this run has found nothing to do about it
+            if wait_s <= 0:  # the time has come, but this run found nothing to do
                 wait_s = RETRY_S
             self._alarm = self._clock.call_after(wait_s, self._wake.set)
 
@@ -115,6 +132,7 @@ class Dispatcher:
         return Snapshot(candidates, matcher, budgets, self._shares, self._turn)
 
     async def _want(self, worker: str, build: Waiting, queued: int) -> None:
+        """Have the controller start an instance of ``worker`` for ``build``."""
         now = self._clock.now()
         event = events.Wanted(
             at=now,
@@ -134,7 +152,12 @@ class Dispatcher:
         return events.Because(rule, build.id, {**known, **numbers})
 
     async def _lease(self, build: Waiting, worker: str) -> None:
-        """V5, V9: the build's and the worker's compare-and-set are one transaction."""
+        """Lease a slot of ``worker`` to ``build``. The compare-and-set of the build's row and that
+        of the worker's row are one transaction (V5, V9).
+
+        If the build was cancelled meanwhile, it leaves the backlog; if the worker changed
+        meanwhile, the dispatcher plans again.
+        """
         entry = self._registry.find(worker)
         if entry is None or entry.life.instance is None:
             self._wake.set()

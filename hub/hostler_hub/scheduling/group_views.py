@@ -106,7 +106,7 @@ class RemoveGroupResults(View):
 
 
 def group_view(pool: Pool, counted: Census, now: float) -> GroupView:
-    """One group: its definition, what was counted of its workers, and what may be started."""
+    """The view of one group: its definition, the counts of its workers, and what may be started."""
     held = pool.held(counted, now)
     return GroupView(
         name=pool.key.name,

@@ -26,7 +26,9 @@ _log = structlog.get_logger(__name__)
 
 
 class Groups:
-    """Answers and orders about groups. ``on_defined``: something else may be possible now."""
+    """The use cases on groups. ``on_defined`` is called after each change, since it may
+    allow other starts.
+    """
 
     def __init__(
         self, store: Store, clock: Clock, policy: PoolPolicy, on_defined: Callable[[], None]
@@ -39,6 +41,7 @@ class Groups:
         self._defining = asyncio.Lock()
 
     async def load(self) -> None:
+        """Load the groups from the store into the policy. Called once, when the hub starts."""
         rows = await self._store.read(group_rows.load_all)
         known = [GroupDefinition.model_validate(row["definition"]) for row in rows]
         self._known = {each.name: each for each in known}
@@ -47,7 +50,12 @@ class Groups:
     async def define(
         self, definitions: Sequence[GroupDefinition], *, dry_run: bool, by: str
     ) -> list[DefineGroupResult]:
-        """Create or change groups, all or none; what is already so is left alone."""
+        """Create or change groups, all or none; a group that has the definition already
+        is left unchanged.
+
+        ``dry_run``: only report what would change. Raises InvalidRequest if two definitions
+        have one name.
+        """
         _refuse_twice(definitions)
         async with self._defining:  # two plays at once: the second sees what the first did
             results = [self._compare(each) for each in definitions]
@@ -71,7 +79,9 @@ class Groups:
     async def remove(
         self, names: Sequence[str], *, dry_run: bool, by: str
     ) -> list[RemoveGroupResult]:
-        """Remove groups; their workers stay, and have no limits in common any more."""
+        """Remove groups. Their workers stay, but no longer have limits in common. Unknown names are
+        reported as unchanged.
+        """
         async with self._defining:
             wanted = list(dict.fromkeys(names))
             todo = [name for name in wanted if name in self._known]
@@ -83,7 +93,7 @@ class Groups:
         ]
 
     def listing(self) -> GroupList:
-        """Every group by name: those defined, and those that only workers name."""
+        """All groups by name: those that are defined, and those that only workers name."""
         now = self._clock.now()
         pools = self._policy.pools()
         return GroupList(
@@ -91,7 +101,7 @@ class Groups:
         )
 
     def view(self, name: str) -> GroupView:
-        """One group; NotFound when neither it is defined nor a worker names it."""
+        """One group. Raises NotFound if the group is not defined and no worker names it."""
         pools = self._policy.pools()
         key = PoolKey(name)
         if key not in pools:

@@ -1,7 +1,7 @@
-"""Keeps as many instances idle as groups want, and no more than they allow.
+"""Keeps ``min_idle`` instances of each group idle, and at most ``max_instances`` up.
 
-The dispatcher calls it after it has carried out a plan, so that builds come first: instances that
-are idle then have no work, and starts that are left may be used for the pool.
+The dispatcher calls it after it has carried out a plan, so that builds come first: an instance that
+is idle then has no work, and the starts that are left may be used for idle instances.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from hostler_hub.workers.registry import Entry, Registry
 
 
 class IdlePool:
-    """Handles every defined group; an undefined one wants and forbids nothing."""
+    """Starts and stops idle instances of the defined groups. A group that is not defined has no
+    numbers to keep.
+    """
 
     def __init__(
         self,
@@ -40,7 +42,10 @@ class IdlePool:
         self._decision_log = decision_log
 
     async def reconcile_idle(self, shares: Shares) -> float | None:
-        """Start missing idle instances, stop surplus ones. Returns when to do so again, or None."""
+        """Start missing idle instances and stop surplus ones, in each defined group.
+
+        Returns the time (seconds since the epoch) at which to call it again, or None.
+        """
         now = self._clock.now()
         later: list[float] = []
         for pool, counted in self._policy.pools().values():
@@ -59,7 +64,12 @@ class IdlePool:
     async def _start(
         self, pool: Pool, counted: Census, missing: int, shares: Shares
     ) -> list[float]:
-        """As many as are missing and may be started; when more may be, where that is known."""
+        """Start as many of the ``missing`` instances as the pool's budget allows; log why
+        others are not.
+
+        Returns, as a list of at most one, the time (seconds since the epoch) at which the budget
+        allows more; an empty list if all were started or no time is known.
+        """
         now = self._clock.now()
         budget = pool.budget(counted, now)
         may = missing if budget.starts is None else min(missing, budget.starts)
@@ -86,6 +96,9 @@ class IdlePool:
         return [] if budget.until is None or short else [budget.until]
 
     def _startable(self, pool: Pool, shares: Shares) -> list[Entry]:
+        """The pool's workers that may be started: highest priority first, then the one with the
+        smallest share of builds.
+        """
         entries = [
             entry
             for entry in self._registry
@@ -113,7 +126,11 @@ class IdlePool:
         await self._handle(entry, event)
 
     async def _stop_one(self, pool: Pool, counted: Census, now: float) -> float:
-        """Of too many one at a time, the least wanted; a lease always wins (V9, P20)."""
+        """Stop one surplus idle instance, that of the lowest priority, then the one up longest, at
+        most every ``FORCED_EVERY_S``. If the worker is leased meanwhile, the lease wins (V9, P20).
+
+        Returns the time (seconds since the epoch) at which the next one may be stopped.
+        """
         if wait_s := pool.next_surplus_s(now):
             return now + wait_s
         idle = [self._registry.get(name) for name in counted.idle if name in self._registry]

@@ -1,7 +1,7 @@
-"""Which workers fit which builds, and what is said of those that do not. Pure.
+"""Finds the workers that meet a build's requirements, and explains why others do not. Pure.
 
-What a build may ask of a worker changes only with its definition and the facts its agent tells,
-so the answer is kept for each kind of build until one of them does.
+Whether a worker fits depends only on its definition and on the facts that its agent reports, so the
+answer for each kind of build is kept until one of these changes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from hostler_hub.specs import conditions
 from hostler_hub.specs.build import Requirements
 from hostler_hub.workers.registry import Entry, Registry
 
-# Remembered answers, in workers: a bound on memory, whatever people ask (V15).
+# How many worker names the kept answers may hold: a bound on memory, whatever people ask (V15).
 REMEMBERED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """A worker as far as a build may ask of it."""
+    """The attributes of a worker that a build's requirements are compared with."""
 
     name: str
     driver: str
@@ -43,7 +43,9 @@ def traits_of(entry: Entry) -> Traits:
 
 
 def fits(requires: Requirements, traits: Traits) -> bool:
-    """Whether mismatches() would find none; this is what is asked a million times."""
+    """Whether the worker meets all requirements, so that mismatches() would return none. It is
+    called very often, hence builds no texts.
+    """
     if requires.worker not in {None, traits.name} or requires.driver not in {None, traits.driver}:
         return False
     if not traits.labels.issuperset(requires.labels):
@@ -56,7 +58,7 @@ def fits(requires: Requirements, traits: Traits) -> bool:
 
 
 def mismatches(requires: Requirements, traits: Traits) -> list[Reason]:
-    """All that the build requires and this worker does not have; empty when it fits."""
+    """The requirements of the build that the worker does not meet; empty if it fits."""
     found = []
     if requires.worker not in {None, traits.name}:
         text = f"the build asks for worker {requires.worker}"
@@ -97,10 +99,12 @@ def _wrong_facts(requires: Requirements, traits: Traits) -> Iterator[Reason]:
 
 
 class Matcher:
-    """Answers for one fleet as it is; a new one is made when a worker's traits change.
+    """Finds the workers that fit in a fleet that does not change; when a worker's traits change, a
+    new matcher is made.
 
-    Builds differ as a whole more than in what they ask one by one, and machines have few different
-    values of a fact. So each single demand is answered once, a condition once for each value.
+    Most builds differ in how they combine requirements, not in the single requirements, and workers
+    have few different values of a fact. So each requirement is answered once, and a condition is
+    evaluated once for each value of its fact.
     """
 
     def __init__(self, fleet: Sequence[Traits]) -> None:
@@ -124,6 +128,7 @@ class Matcher:
         return known
 
     def _find(self, requires: Requirements) -> frozenset[str]:
+        """The workers that meet all requirements: the intersection of the answers to each."""
         if requires.worker is not None:
             only = self._by_name.get(requires.worker)
             fit = only is not None and fits(requires, only)
@@ -139,7 +144,9 @@ class Matcher:
         return found
 
     def _part(self, find: Callable[[str], frozenset[str]], text: str) -> frozenset[str]:
-        """The answer to one demand, as a text; asked once."""
+        """The workers that meet one requirement, given as text. ``find`` is called only
+        the first time.
+        """
         known = self._parts.get((find.__name__, text))
         if known is None:
             known = self._parts[find.__name__, text] = find(text)
@@ -163,7 +170,9 @@ class Matcher:
         return frozenset().union(*met)
 
     def _group(self, fact: str) -> list[tuple[Any, frozenset[str]]]:
-        """Each value of a fact and who has it; of what is equal in Python, 8 and 8.0 stay two."""
+        """The values of ``fact``, each with the names of the workers that have it. Values are told
+        apart by repr(), so that 8 and 8.0, equal in Python, stay two.
+        """
         values: dict[str, Any] = {}
         names: dict[str, list[str]] = {}
         for each in self.fleet:
@@ -174,6 +183,7 @@ class Matcher:
         return [(value, frozenset(names[text])) for text, value in values.items()]
 
     def _remember(self, answer: frozenset[str]) -> None:
+        """Count a kept answer; forget all answers when they are larger than ``REMEMBERED``."""
         self._remembered += len(answer) + 1
         if self._remembered > REMEMBERED:
             self._answers.clear()
@@ -182,7 +192,7 @@ class Matcher:
 
 
 class Roster:
-    """Makes the matcher of the registry's workers, anew when one of them has changed."""
+    """Keeps the Matcher of the registry's workers, and replaces it when one of them has changed."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -190,7 +200,7 @@ class Roster:
         self._matcher = Matcher([])
 
     def matcher(self) -> Matcher:
-        """The matcher of the fleet as it is now; the same one while nothing has changed."""
+        """The matcher of the fleet as it is now; the same object as long as nothing has changed."""
         seen = [(each, each.definition, each.facts) for each in self._registry]
         if not _same(seen, self._seen):
             self._seen = seen
@@ -199,7 +209,9 @@ class Roster:
 
 
 def _same(some: Sequence[tuple[Any, ...]], others: Sequence[tuple[Any, ...]]) -> bool:
-    """By identity: definitions and facts are replaced, never changed."""
+    """Whether both hold the identical objects. Identity is enough: definitions and facts are
+    replaced, never changed in place.
+    """
     return len(some) == len(others) and all(
         all(one is other for one, other in zip(left, right, strict=True))
         for left, right in zip(some, others, strict=True)

@@ -1,10 +1,13 @@
-"""Which build goes to which worker: the choice, pure and level-triggered.
+"""The planner: assigns builds to workers. Pure and level-triggered.
 
-Nothing is remembered between two plans but how much each worker has been given (``Shares``), so
-nothing can be forgotten. Precedence of builds: higher priority, then the older; every fourth slot
-goes to the build that has waited longest once that is more than an hour, so that no priority keeps
-another build out for ever. Of the workers that fit: a free slot before one that is coming before a
-start; then the higher priority; then, in proportion to their weights, who has been given less.
+Each plan is made from the present state alone; only the share of builds that each worker has got
+(``Shares``) is kept between plans.
+
+Order of builds: the higher priority, then the older one. Every fourth slot goes to the build that
+has waited longest, if it has waited for more than an hour, so that no priority keeps another build
+out for ever. Order of the workers that fit: one with a free slot, then one whose instance is
+starting, then one to start; among these the higher priority, then the one that has got fewer builds
+in proportion to its weight.
 """
 
 from __future__ import annotations
@@ -19,14 +22,18 @@ from hostler_hub.scheduling.matching import Matcher, Traits
 from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.specs.build import BuildSpec
 
-# Of so many slots one goes to the longest waiting.
+# One slot in so many goes to the build that has waited longest.
 TURNS = 4
 STARVING_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A build in the queue."""
+    """A queued build.
+
+    ``attempts``: how many it has had. ``not_before``: when it may be retried (seconds since the
+    epoch); 0: at once.
+    """
 
     id: str
     spec: BuildSpec
@@ -62,7 +69,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many instances of a pool may be started now, and why no more. None: any number."""
+    """How many instances a pool may start now: ``starts``, None for any number.
+
+    ``rule`` (a word) and ``why`` (a sentence) say what limits it; ``until`` is when the limit ends
+    (seconds since the epoch), None if time does not decide.
+    """
 
     starts: int | None = None
     rule: str = ""
@@ -72,16 +83,21 @@ class Budget:
 
 @dataclass(slots=True)
 class Plan:
-    """What to do now: leases as (build, worker), and workers to wake for a build each."""
+    """What to do now.
+
+    ``leases``: pairs of a build and the worker whose slot it gets. ``wanted``: pairs of a worker to
+    start and the build that it is started for.
+    """
 
     leases: list[tuple[Waiting, str]] = field(default_factory=list)
     wanted: list[tuple[str, Waiting]] = field(default_factory=list)
 
 
 class Shares:
-    """How much each worker has been given, in builds by weight (start-time fair queueing).
+    """How many builds each worker has got, divided by its weight (start-time fair queueing).
 
-    A worker that was away is not owed what it missed: it goes on from where the others are.
+    A worker that got no builds for a while is not compensated: its share is raised to the level
+    of the others.
     """
 
     def __init__(self) -> None:
@@ -102,7 +118,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a plan is made from, beside the queue."""
+    """The input of a plan besides the queue."""
 
     candidates: Sequence[Candidate]
     matcher: Matcher
@@ -112,7 +128,11 @@ class Snapshot:
 
 
 def plan(queue: Iterable[Waiting], snapshot: Snapshot, starving: Sequence[Waiting] = ()) -> Plan:
-    """Choose. ``queue`` is in order of precedence; ``starving`` are the oldest of it, by age."""
+    """Assign builds to slots, and choose workers to start.
+
+    ``queue``: the builds that may start, in order of precedence. ``starving``: those of them that
+    have waited too long, the oldest first.
+    """
     room = _Room(snapshot)
     made = Plan()
     turns = _Turns(queue, starving)
@@ -134,13 +154,15 @@ def plan(queue: Iterable[Waiting], snapshot: Snapshot, starving: Sequence[Waitin
 
 
 def starving(queue: Sequence[Waiting], now: float) -> list[Waiting]:
-    """Those of the queue that have waited longer than is fair, the oldest first."""
+    """The builds of ``queue`` that have waited for more than ``STARVING_S``, the oldest first."""
     cutoff = earliest_ulid(int((now - STARVING_S) * 1000))  # ids begin with their time
     return sorted((build for build in queue if build.id < cutoff), key=lambda each: each.id)
 
 
 class _Turns:
-    """The queue, with the longest waiting put in where it is their turn; each build once."""
+    """The order in which a plan looks at builds: the queue, with starving builds put in at their
+    turns. Each build comes once.
+    """
 
     def __init__(self, queue: Iterable[Waiting], starving: Sequence[Waiting]) -> None:
         self._queue = iter(queue)
@@ -148,6 +170,9 @@ class _Turns:
         self._done: set[str] = set()
 
     def next(self, *, oldest: bool) -> Waiting | None:
+        """The next build, or None at the end. ``oldest``: the starving build that has waited
+        longest, if there is one.
+        """
         build = self._new(self._starving) if oldest else None
         if build is None:
             build = self._new(self._queue)
@@ -160,7 +185,9 @@ class _Turns:
 
 
 class _Room:
-    """Free, coming and startable slots, as one plan uses them up."""
+    """The slots that one plan may still give away: free ones, those of starting instances, and
+    those of workers that may be started.
+    """
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._matcher = snapshot.matcher
@@ -188,17 +215,23 @@ class _Room:
 
     @property
     def used_up(self) -> bool:
-        """Whether nothing is left for any build: the rest of a long queue need not be planned."""
+        """Whether no slot is left for any build, so that the rest of the queue need not
+        be looked at.
+        """
         return not (self._free.left or self._coming.left or self._startable.left)
 
     def take_slot(self, build: Waiting) -> str | None:
+        """Take a free slot for the build. Returns the worker's name, or None."""
         return self._free.take(build.kind, self._fitting(build))
 
     def take_coming(self, build: Waiting) -> bool:
+        """Take a slot of a starting instance for the build. Returns whether there was one."""
         return self._coming.take(build.kind, self._fitting(build)) is not None
 
     def wake(self, build: Waiting) -> str | None:
-        """A worker to start, of a pool that may start one more."""
+        """Choose a worker to start for the build, in a pool that may start one more. Returns its
+        name, or None. Its other slots count as those of a starting instance.
+        """
         fitting = self._fitting(build)
         while (name := self._startable.take(build.kind, fitting)) is not None:
             candidate = self._candidates[name]
@@ -216,7 +249,9 @@ class _Room:
 
 
 class _Slots:
-    """Slots in the order in which they are given away, for each kind of build its own list."""
+    """Slots in the order in which they are given away. For each kind of build an iterator passes
+    over the slots of the workers that fit.
+    """
 
     def __init__(self, shares: Shares) -> None:
         self._shares = shares
@@ -237,12 +272,17 @@ class _Slots:
         self.left += slots
 
     def more(self, candidate: Candidate, slots: int) -> None:
-        """Slots that came up after the first was taken: they are given away last."""
+        """Add the further slots of a worker that this plan starts. They are given away
+        after all others.
+        """
         first = -slots  # numbers that add() never uses
         self._later.extend((candidate.life.name, first + each) for each in range(slots))
         self.left += slots
 
     def take(self, kind: str, fitting: frozenset[str]) -> str | None:
+        """Take the first slot that is left of a worker in ``fitting``, the workers that fit this
+        kind of build. Returns the worker's name, or None.
+        """
         if self.left == 0:
             return None
         if kind not in self._lists:

@@ -1,4 +1,4 @@
-"""Which pool a worker's starts are counted in."""
+"""The key of a pool: the set of workers that share the limits on starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class PoolKey:
 
     @classmethod
     def parse(cls, label: str) -> Self:
-        """The key of a ``label`` as decisions keep it; a group's name never contains a space."""
+        """The key whose ``label`` this is. It is unambiguous: a group's name never
+        contains a space.
+        """
         if label.startswith(_DRIVER):
             return cls(label.removeprefix(_DRIVER), is_group=False)
         return cls(label)

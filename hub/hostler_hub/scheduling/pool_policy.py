@@ -1,8 +1,8 @@
-"""The policy that knows all workers: limits of groups, queued work, losses of the last minute.
+"""The policy over all workers: limits of groups, queued work, and losses of the last minute.
 
-The controller asks it under a worker's lock (``workers.policy.FleetPolicy``), the dispatcher before
-it plans. Its memory is rebuilt from the store at the hub's start or may be forgotten: which pools
-have used up their starts per minute, and which workers were lost together.
+The controller calls it under a worker's lock (``workers.policy.FleetPolicy``), the dispatcher
+before it plans. When the hub starts, open breakers and the starts of the last minute are read from
+the store; which workers were lost together is not stored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hostler_hub.store.engine import Store
 from hostler_hub.workers.decisions import Decision, DecisionKind, Transition, of_transition
 from hostler_hub.workers.registry import Entry, Registry
 
-# How soon an idle timer that was put off asks again.
+# How long an idle timer is postponed.
 KEEP_S = 10.0
 GROUP_LOST = "group_lost"
 
@@ -34,7 +34,7 @@ FAILURES_ALLOWED: int = GroupDefinition.model_fields["failures_allowed"].default
 
 
 class PoolPolicy:
-    """Decides by pool: a group of workers, or all of a driver that are in no group."""
+    """Decides for each pool: a group, or all workers of one driver that are in no group."""
 
     def __init__(
         self, clock: Clock, registry: Registry, backlog: Backlog, decision_log: DecisionLog
@@ -48,7 +48,9 @@ class PoolPolicy:
         self._counted: dict[PoolKey, Census] | None = None
 
     async def load(self, store: Store, groups: Sequence[GroupDefinition]) -> None:
-        """Take up the groups, the open breakers and the starts of the last minute."""
+        """Define the groups, and read the open breakers and the starts of the last minute from the
+        store. Called once, when the hub starts.
+        """
         self.define(groups)
         for row in await store.read(decision_rows.last_of_groups, DecisionKind.BREAKER.value):
             known = row["numbers"]
@@ -73,26 +75,32 @@ class PoolPolicy:
         self.changed()
 
     def changed(self) -> None:
-        """Workers came, went or changed their group: count anew."""
+        """Discard the counts, since workers were added, removed or moved to another group; they are
+        counted again at the next use.
+        """
         self._counted = None
 
     # --- for the dispatcher and for whoever looks -----------------------------------------------
 
     def pools(self) -> dict[PoolKey, tuple[Pool, Census]]:
-        """Every pool with its count: those of workers, and groups without any."""
+        """Every pool with the count of its workers, defined groups without workers included."""
         counted = self._census()
         keys = dict.fromkeys([*counted, *map(PoolKey, self._groups)])
         return {key: (self._pool(key), counted.get(key) or Census()) for key in keys}
 
     def budgets(self, now: float) -> Mapping[PoolKey, Budget]:
+        """How many instances each pool may start at ``now`` (seconds since the epoch)."""
         return {key: pool.budget(counted, now) for key, (pool, counted) in self.pools().items()}
 
     def budget_of(self, entry: Entry, now: float) -> Budget:
+        """How many instances the worker's pool may start at ``now`` (seconds since the epoch)."""
         pool, counted = self._of(entry)
         return pool.budget(counted, now)
 
     def why_kept(self, entry: Entry, now: float) -> tuple[str, str, str | None] | None:
-        """(rule, text, build) why an idle instance is not stopped now, or None."""
+        """Why an idle instance is not stopped now: (rule, sentence, id of the queued build or
+        None). None if it may be stopped.
+        """
         life = entry.life
         if why_not_usable(life) is not None or life.person is not None:
             return None
@@ -109,6 +117,9 @@ class PoolPolicy:
         return entry.definition.group
 
     def judge(self, entry: Entry, event: events.Event) -> events.Event:
+        """Postpone the timer that ``event`` reports if it would stop an instance that is still
+        needed or a lost worker that is waited for; return any other event unchanged.
+        """
         life = entry.life
         if not isinstance(event, events.TimerFired) or life.state is not State.SUBSTANTIATED:
             return event
@@ -119,7 +130,9 @@ class PoolPolicy:
         return event
 
     def _judge_idle(self, entry: Entry, event: events.TimerFired) -> events.Event:
-        """V9, P20: an idle timer stops nothing that queued work, or its group, needs."""
+        """Postpone an idle timer as long as a queued build or the group's min_idle needs the
+        instance (V9, P20).
+        """
         if entry.life.in_use:
             return event
         kept = self.why_kept(entry, event.at)
@@ -133,7 +146,9 @@ class PoolPolicy:
         return replace(event, keep_s=KEEP_S)
 
     def _judge_lost(self, entry: Entry, event: events.TimerFired) -> events.Event:
-        """A11: when a whole group is lost nobody is given up; else one at a time."""
+        """Postpone the timer that gives up a lost worker: while most of its pool is lost, and,
+        unless it is permanent, for ``FORCED_EVERY_S`` after another of the pool was given up (A11).
+        """
         pool, counted = self._of(entry)
         key = ("give_up", entry.life.name)
         if pool.held(counted, event.at):
@@ -205,6 +220,7 @@ class PoolPolicy:
     # --- internals ------------------------------------------------------------------------------
 
     def _starts_hold(self, pool: Pool, counted: Census, transition: Transition) -> bool:
+        """Whether with this transition most of the pool has been lost within a minute."""
         if not _is_lost(transition) or pool.held(counted, transition.event.at):
             return False
         return pool.mass_loss(transition.after.name, counted, transition.event.at) is not None
@@ -235,18 +251,21 @@ class PoolPolicy:
         return self._groups.get(key.name) if key.is_group else None
 
     def _census(self) -> dict[PoolKey, Census]:
+        """The counts of all pools; counted again at the first use after changed()."""
         if self._counted is None:
             self._counted = census((pool_of(entry), entry.life) for entry in self._registry)
         return self._counted
 
 
 def pool_of(entry: Entry) -> PoolKey:
-    """The pool that the worker's starts, losses and idle instances count in."""
+    """The pool in which the worker's starts, losses and idle instances are counted."""
     return PoolKey.of(entry.definition.group, entry.definition.driver)
 
 
 def _is_lost(transition: Transition) -> bool:
-    """Whether the worker was attached and is not, by nobody's order."""
+    """Whether the transition lost the worker's agent: it was attached before and is not after,
+    because of a Detached or Inspected event and not of an order.
+    """
     before, after = transition.before, transition.after
     if before.state is not State.SUBSTANTIATED or not before.attached or after.attached:
         return False
@@ -254,12 +273,16 @@ def _is_lost(transition: Transition) -> bool:
 
 
 def _breaker_after(pool: Pool, transition: Transition) -> Breaker:
+    """The pool's breaker after the transition: closed if a start succeeded, with one more failure
+    if a start failed, else unchanged.
+    """
     before, after = transition.before, transition.after
     examined = before.gate is Gate.ASKING and isinstance(transition.event, events.Examined)
     if before.state is not State.SUBSTANTIATING and not (examined and not before.uses):
         return pool.breaker
     if after.state is State.SUBSTANTIATED:
-        # Who attaches may still differ from what is expected: that is known when it was looked at.
+        # A worker that attaches may differ from its definition: the start has succeeded only once
+        # the worker was examined.
         return pool.breaker if after.gate is not Gate.OPEN else pool.breaker.succeeded()
     failed = after.quarantine_until not in {None, before.quarantine_until}
     if not failed:

@@ -1,7 +1,8 @@
-"""What a group's workers are allowed together: starts, idle instances, giving up lost ones.
+"""The limits that a pool's workers share: on starts, on idle instances, on giving up lost workers.
 
-A pool is a group, or the workers of one driver that are of no group. What is decided here is pure:
-``Pool`` remembers the last minute, a ``Census`` says what there is, and the answer names its rule.
+A pool is a group, or the workers of one driver that are in no group. The decisions are pure:
+``Pool`` remembers recent starts and losses, ``Census`` counts the workers, and each answer
+names its rule.
 """
 
 from __future__ import annotations
@@ -18,20 +19,25 @@ from hostler_hub.specs.group import GroupDefinition
 from hostler_hub.specs.schedules import InForce, in_force
 
 MINUTE_S = 60.0
-# A11: when more than this share of a group, and at least so many, are lost within a minute, it is
-# hardly the workers' fault: none is given up until they are back, or for so long.
+# A11: when more than this share of a pool, and at least so many workers, are lost within a minute,
+# it is hardly the workers' fault: none is given up until they are back, or for so long.
 LOST_SHARE = 0.55
 LOST_LEAST = 5
 HOLD_LONGEST_S = 900.0
 # The last of them come back later than the first: an agent waits up to 120 s between its tries.
 BACK_S = 180.0
-# Else one is given up, and one too many is stopped, at most every so often.
+# Otherwise one lost worker is given up, and one surplus instance stopped, at most this often.
 FORCED_EVERY_S = 10.0
 
 
 @dataclass(slots=True)
 class Census:
-    """A pool's workers, counted by how they are."""
+    """How many of a pool's workers are in each state.
+
+    ``detached`` counts those that are up without an agent; ``idle`` has the names of those
+    that are up and could be leased. Permanent workers are not counted in ``starting``,
+    ``stopping`` and ``idle``.
+    """
 
     workers: int = 0
     starting: int = 0
@@ -43,11 +49,11 @@ class Census:
 
     @property
     def instances(self) -> int:
-        """All that are not proven gone: a stop that fails frees no room (V3)."""
+        """The instances that are not proven gone: a stop that fails frees no room (V3)."""
         return self.starting + self.up + self.stopping
 
     def count(self, life: Worker, by: int = 1) -> None:
-        """Add a worker as it is, or take it away as it was (``by=-1``)."""
+        """Add a worker in its present state, or subtract it in its former state (``by=-1``)."""
         self.workers += by
         up = life.state is State.SUBSTANTIATED
         self.up += by * up
@@ -64,7 +70,9 @@ class Census:
 
 @dataclass(slots=True)
 class Pool:
-    """A pool's memory: its group's definition, its breaker, recent starts and losses."""
+    """One pool's group definition, its breaker, and its recent starts and losses (seconds
+    since the epoch).
+    """
 
     key: PoolKey
     group: GroupDefinition | None = None
@@ -83,7 +91,9 @@ class Pool:
         return self.key.title
 
     def numbers(self, now: float) -> InForce:
-        """min_idle and max_instances as they are now; kept until the next window begins or ends."""
+        """The min_idle and max_instances in force at ``now``; cached until the next schedule window
+        begins or ends.
+        """
         if self.group is None:
             return InForce()
         asked_at, known = self._in_force
@@ -104,7 +114,7 @@ class Pool:
         self.starts.append(at)
 
     def budget(self, census: Census, now: float) -> Budget:
-        """How many may be started now, by the rule that allows the fewest."""
+        """How many instances may be started now, by the limit that allows the fewest."""
         self._forget_starts(now)
         limits = [*self._group_limits(census, now), *self._breaker_limit(census, now)]
         return min(limits, key=lambda each: each.starts or 0, default=Budget())
@@ -144,7 +154,7 @@ class Pool:
     # --- stops ------------------------------------------------------------------------------------
 
     def spared(self, census: Census, now: float) -> str | None:
-        """Why no idle instance may stop now, or None."""
+        """Why min_idle forbids to stop an idle instance now, or None if one may be stopped."""
         least = self.numbers(now).min_idle
         idle = len(census.idle) - sum(name in census.idle for name in self.leaving)
         if idle > least:
@@ -152,18 +162,26 @@ class Pool:
         return f"{self.title} keeps {least} idle, and {idle} are"
 
     def missing_idle(self, census: Census, now: float) -> int:
-        """How many more are to be started that enough become idle."""
+        """How many instances to start so that min_idle become idle; those that are starting
+        count as idle.
+        """
         return max(0, self.numbers(now).min_idle - len(census.idle) - census.starting)
 
     def surplus(self, census: Census, now: float) -> int:
-        """How many are up beyond what a schedule, or a new definition, leaves."""
+        """How many instances are starting or up beyond max_instances, after a schedule or a new
+        definition has lowered it.
+        """
         most = self.numbers(now).max_instances
         return 0 if most is None else max(0, census.starting + census.up - most)
 
     # --- losses -----------------------------------------------------------------------------------
 
     def mass_loss(self, worker: str, census: Census, at: float) -> tuple[int, int] | None:
-        """(lost, of so many) when with this one too many were lost within a minute (A11)."""
+        """Count the workers lost within the last minute, ``worker`` included (A11).
+
+        Returns (lost, workers that were up) if these are too many to be the workers' own
+        fault, else None.
+        """
         lost = {name for name, since in self.lost.items() if _within(since, MINUTE_S, at)}
         lost.add(worker)
         of = max(census.up, len(lost))
@@ -172,7 +190,11 @@ class Pool:
         return len(lost), of
 
     def held(self, census: Census, now: float) -> bool:
-        """Whether lost workers are waited for: as long as so many are, but not for ever (V17)."""
+        """Whether no lost worker is given up now, because most of the pool was lost at once.
+
+        The hold lasts while most of the pool is detached and ``BACK_S`` longer, but no more than
+        ``HOLD_LONGEST_S`` (V17). Calling this ends a hold that is over.
+        """
         if self.held_since is None or not _within(self.held_since, HOLD_LONGEST_S, now):
             self.held_since = self.back_since = None
         elif census.detached > LOST_SHARE * census.up:
@@ -184,18 +206,20 @@ class Pool:
         return self.held_since is not None
 
     def next_giving_up_s(self, now: float) -> float:
-        """How long the next lost worker has to wait before it is given up."""
+        """How many seconds the next lost worker has to wait before it is given up."""
         within = _within(self.gave_up_at, FORCED_EVERY_S, now)
         return self.gave_up_at + FORCED_EVERY_S - now if within else 0.0
 
     def next_surplus_s(self, now: float) -> float:
-        """How long it is until another of too many may be stopped."""
+        """How many seconds it is until another surplus instance may be stopped."""
         within = _within(self.surplus_at, FORCED_EVERY_S, now)
         return self.surplus_at + FORCED_EVERY_S - now if within else 0.0
 
 
 def _within(at: float, seconds: float, now: float) -> bool:
-    """Whether it was so recently; what a clock that was set back makes of the future was not."""
+    """Whether ``at`` was less than ``seconds`` ago. A time in the future, from before the clock was
+    set back, does not count.
+    """
     return 0 <= now - at < seconds
 
 

@@ -1,4 +1,6 @@
-"""Why: of each queued build for each worker, of each worker, and what would have to change."""
+"""Explains why queued builds do not run on each worker, why a worker is not started, used or
+stopped, and what would have to change.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,9 @@ from hostler_hub.specs.build import Requirements
 from hostler_hub.workers.registry import Entry, Registry
 from hostler_hub.workers.views import WorkerReasons
 
-# A sentence names so many of the reasons, the commonest first.
+# A sentence names at most so many reasons, the most frequent first.
 _SHOWN = 5
-# A list of builds explains so many, and looks at so many pairs of a build and a worker.
+# A list explains at most so many builds, and compares about so many pairs of build and worker.
 _EXPLAINED = 20
 _PAIRS = 20_000
 _UP = {State.SUBSTANTIATING, State.SUBSTANTIATED}
@@ -36,7 +38,9 @@ _UP = {State.SUBSTANTIATING, State.SUBSTANTIATED}
 
 @dataclass(frozen=True, slots=True)
 class BuildReasons:
-    """Why a build waits: in a sentence, and by worker."""
+    """Why a build waits: ``text`` in one sentence, ``workers`` the reasons for each worker
+    by its name.
+    """
 
     text: str
     workers: Mapping[str, list[Reason]]
@@ -44,7 +48,11 @@ class BuildReasons:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Why a build is passed over, by the rule that is nearest to letting it through."""
+    """Why a build is passed over, as the log of decisions records it.
+
+    ``rule`` is, of the rules by which the fitting workers do not take the build, the one that is
+    likely to let it through soonest (see ``_NEAR``); ``numbers`` counts these workers by rule.
+    """
 
     rule: str
     text: str
@@ -52,7 +60,7 @@ class Skip:
 
 
 class Reasons:
-    """Says why, of what is."""
+    """Explains the present state of builds and workers."""
 
     def __init__(self, registry: Registry, roster: Roster, policy: PoolPolicy) -> None:
         self._registry = registry
@@ -60,7 +68,9 @@ class Reasons:
         self._policy = policy
 
     def refuse_hopeless(self, requires: Requirements) -> None:
-        """Raise InvalidRequest, with what is missing, where no defined worker could ever fit."""
+        """Raise InvalidRequest if no defined worker can meet ``requires``; its text says what the
+        closest worker lacks.
+        """
         matcher = self._roster.matcher()
         if not matcher.fleet:
             raise InvalidRequest("no worker is defined yet: define one first", pointer="/requires")
@@ -77,6 +87,7 @@ class Reasons:
     # --- builds -----------------------------------------------------------------------------------
 
     def of_build(self, build: Waiting, now: float) -> BuildReasons:
+        """Why the queued ``build`` does not run: in one sentence, and for each worker."""
         matcher = self._roster.matcher()
         workers = {
             entry.life.name: self._of_one(build, entry, matcher, now) for entry in self._registry
@@ -84,7 +95,11 @@ class Reasons:
         return BuildReasons(_summary(build, workers, now), workers)
 
     def in_words(self, builds: Iterable[Waiting], now: float) -> dict[str, str]:
-        """The sentence for each of them, as far as a list may take time: the first ones."""
+        """The sentence of of_build() for each build, by build id.
+
+        Only the first builds are explained, since a list must not take long: at most
+        ``_EXPLAINED``, and fewer in a fleet of many workers (``_PAIRS``).
+        """
         most = min(_EXPLAINED, max(1, _PAIRS // max(1, len(self._registry))))
         return {each.id: self.of_build(each, now).text for each in itertools.islice(builds, most)}
 
@@ -93,7 +108,9 @@ class Reasons:
         return missing or [why_not_now(entry.life, self._policy.budget_of(entry, now))]
 
     def skip_of(self, build: Waiting, now: float) -> Skip:
-        """The same in a word, for the log of decisions."""
+        """Why ``build`` is passed over now: a rule in one word, a sentence, and the number of
+        workers by rule. For the log of decisions.
+        """
         if build.not_before > now:
             numbers = {"attempts": build.attempts, "until": build.not_before}
             return Skip("retry_backoff", "it waits before it is tried again", numbers)
@@ -105,7 +122,7 @@ class Reasons:
         return Skip(rule, said, {"fitting": len(fitting), **counted})
 
     def _rule_of(self, name: str, now: float) -> str:
-        """In a word, why the worker that fits does not take the build."""
+        """The rule, in one word, by which a worker that fits does not take a build now."""
         entry = self._registry.find(name)
         if entry is None or entry.life.removing:
             return "removed"
@@ -126,7 +143,9 @@ class Reasons:
     # --- workers ----------------------------------------------------------------------------------
 
     def of_worker(self, entry: Entry, now: float) -> WorkerReasons:
-        """Why it is not started, used, stopped now; None for what it is."""
+        """Why the worker is not started, not used and not stopped now; a field is None if it is
+        started, used or stopped.
+        """
         life = entry.life
         return WorkerReasons(
             not_started=None if life.state in _UP else self._not_started(entry, now),
@@ -167,7 +186,9 @@ class Reasons:
 
 
 def why_not_now(life: Worker, budget: Budget | None = None) -> Reason:
-    """Why a worker that fits does not run the build at this moment."""
+    """Why a worker that meets a build's requirements does not run it now. ``budget``: what the
+    worker's pool may start.
+    """
     if life.state is State.LATENT and why_not_startable(life) is None:
         if budget is not None and budget.starts == 0:
             return Reason(f"it is not started: {budget.why}", _REMEDIES[budget.rule])
@@ -185,7 +206,7 @@ _REMEDIES = {
     "breaker": "mend what the starts fail of; a single one is tried when the pause is over",
 }
 
-# From what lets the build through soonest to what needs somebody's doing.
+# From rules that let the build through soonest to those that need a person's action.
 _NEAR = (
     "free",
     "being_compared",
@@ -222,7 +243,7 @@ def _rule_of_instance(life: Worker) -> str:
 
 
 def remedy(life: Worker) -> str:
-    """What would have to change that the worker may be used."""
+    """What has to change, in a sentence, before builds may use the worker."""
     if life.removing:
         return "define it again when it is gone"
     if life.mode is not Mode.ACTIVE:

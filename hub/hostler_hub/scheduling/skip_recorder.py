@@ -1,4 +1,6 @@
-"""Records why builds wait: of each, after a while, one decision until the rule changes."""
+"""Records why builds wait: one decision for each build that waits for a while, and another one
+whenever its rule changes.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _UNDER_WAY = {"free", "starting"}
 
 
 class SkipRecorder:
-    """Reads the whole backlog each time; asks for the reason once per kind of build."""
+    """Writes the reasons of waiting builds into the log of decisions. It reads the whole backlog
+    each time, and finds the reason once for each kind of build.
+    """
 
     def __init__(
         self, clock: Clock, backlog: Backlog, reasons: Reasons, decision_log: DecisionLog
@@ -29,13 +33,16 @@ class SkipRecorder:
         self._last = float("-inf")
 
     def soon(self) -> None:
-        """Builds were left over by a plan: record why, within ``EVERY_S``."""
+        """Schedule record(), because a plan left builds without a slot: not before ``AFTER_S`` from
+        now, nor before ``EVERY_S`` after the last record().
+        """
         if not self._coming:
             self._coming = True
             wait_s = max(AFTER_S, self._last + EVERY_S - self._clock.monotonic())
             self._clock.call_after(wait_s, self.record)
 
     def record(self) -> None:
+        """Write why each build that has waited for ``AFTER_S`` is passed over."""
         self._coming = False
         now, self._last = self._clock.now(), self._clock.monotonic()
         waiting = list(self._backlog.waiting())

@@ -1,1 +1,1 @@
-"""Files of builds: stored artifacts, files for downloads, and the archives they travel in."""
+"""Files of builds: stored artifacts, files to download, and the archives in which they are sent."""

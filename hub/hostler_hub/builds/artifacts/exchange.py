@@ -1,4 +1,4 @@
-"""Opens the hub's end of a transfer as a step's kind wants it, and keeps what came through it."""
+"""Opens the hub's end of a step's file transfer, and stores the files that came through it."""
 
 from __future__ import annotations
 
@@ -44,13 +44,15 @@ def open_exchange(directory: Path, store: Store, clock: Clock) -> Iterator[Excha
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Both directions: artifacts in, stored files out."""
+    """The files of builds in both directions: artifacts that the hub receives, stored files
+    that it sends.
+    """
 
     artifacts: Artifacts
     files: Files
 
     def open(self, wanted: Wanted) -> Transfer:
-        """An end that is good for one command."""
+        """The hub's end of a transfer, which is good for one command."""
         if isinstance(wanted, ReceiveFile):
             return self.artifacts.receive_file(wanted.max_size_bytes)
         if isinstance(wanted, ReceiveDirectory):
@@ -71,9 +73,11 @@ class Exchange:
         return stored
 
     async def keep(self, transfer: Transfer, wanted: Wanted, step: StepKey) -> list[dict[str, Any]]:
-        """The command has succeeded: what came or went, with sizes and hashes.
+        """Store the files that a transfer received, after its command has succeeded.
 
-        Raises TransferRefused when that cannot be, OSError of the hub's disk.
+        Returns the path, size in bytes and sha256 of each file; of a file that was sent its size
+        and sha256. Raises TransferRefused if the transfer is not complete or a file cannot become
+        an artifact, OSError for the hub's disk.
         """
         if isinstance(transfer, FileReceiver) and isinstance(wanted, ReceiveFile):
             return [_stored(await self.artifacts.keep_file(transfer, step, wanted.name))]

@@ -1,7 +1,8 @@
-"""Files that people store for their builds: content-addressed, so that each is there once.
+"""Files that people store for their builds, addressed by content, so that each is stored once.
 
-A file is stored before the build that downloads it to its worker, and is named by its sha256. It
-is staged, synced and renamed; one that is there already is left as it is.
+A file is stored before the build that downloads it to its worker is submitted, and is named by
+its sha256. It is written in a staging directory, synced and renamed; a file that exists already
+is not replaced.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from hostler_hub.runtime.safe_dir import SafeDirectory
 
 T = TypeVar("T")
 
-_STAGING = "staging"  # longer than the two digits of all others
+_STAGING = "staging"  # longer than the two digits of the other directories
 
 
 class Files:
-    """The stored files. Made when no other hub uses the directory; close it at the end."""
+    """The stored files. Made only while no other hub uses the directory; close it at the end."""
 
     def __init__(self, directory: Path, threads: ThreadPoolExecutor) -> None:
         self.threads = threads
@@ -41,7 +42,7 @@ class Files:
         self._root.close()
 
     async def store(self, chunks: AsyncIterator[bytes]) -> StoredFileView:
-        """Store what comes. When it breaks off, nothing is left."""
+        """Store a file from its chunks. If they break off, nothing is kept."""
         staged = await self._run(_Staged, self._staging)
         try:
             async for chunk in chunks:
@@ -54,7 +55,7 @@ class Files:
         return StoredFileView(sha256=sha256, size_bytes=staged.size_bytes)
 
     def has(self, sha256: str) -> bool:
-        """Whether a file is stored."""
+        """Whether the file with this hash is stored."""
         try:
             os.close(self._root.read((sha256[:2], sha256)))
         except FileNotFoundError:
@@ -62,7 +63,9 @@ class Files:
         return True
 
     def open(self, sha256: str) -> BinaryIO:
-        """The file to read and to close. Blocking; raises FileNotFoundError."""
+        """Open the file with this hash for reading; the caller closes it.
+        Blocking; raises FileNotFoundError.
+        """
         return os.fdopen(self._root.read((sha256[:2], sha256)), "rb", buffering=0)
 
     async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
@@ -71,7 +74,9 @@ class Files:
 
 
 class _Staged:
-    """A file on its way in. Its methods are called in threads, clear() also during another."""
+    """A file that is being received. Its methods are called in threads, clear() also
+    while another runs.
+    """
 
     def __init__(self, directory: SafeDirectory) -> None:
         self._directory = directory
@@ -89,7 +94,7 @@ class _Staged:
                 self.size_bytes += len(data)
 
     def seal(self) -> str:
-        """Its sha256; what was appended is durable."""
+        """Sync the file to disk. Returns its sha256."""
         with self._guard:
             if self._descriptor is not None:
                 os.fsync(self._descriptor)

@@ -1,8 +1,9 @@
 """Artifacts: the files that builds give to the hub, kept beneath its state directory.
 
-A file lies at ``BUILD/ATTEMPT/PATH``, is written elsewhere on the same file system, synced, and
-renamed when the command that sent it has succeeded (N3); then its row is stored, so that whatever
-is listed is there. Each attempt has a directory of its own, and a new one removes those before it.
+A file's place is ``BUILD/ATTEMPT/PATH``. It is written in a staging directory on the same file
+system, synced, and renamed when the command that sent it has succeeded (N3). Its row is stored
+after that, so that every file that is listed exists. Each attempt has its own directory, and a new
+attempt removes those of the attempts before it.
 """
 
 from __future__ import annotations
@@ -59,14 +60,16 @@ class Artifacts:
     # --- for the one who runs a step ------------------------------------------------------------
 
     def receive_file(self, max_size_bytes: int) -> FileReceiver:
-        """The hub's end of an upload; nothing is written before the first message."""
+        """The hub's end of a file's upload. Nothing is written before the agent's first message."""
         return FileReceiver(self, secrets.token_hex(16), max_size_bytes)
 
     def receive_directory(self, compress: str | None) -> DirectoryReceiver:
         return DirectoryReceiver(self, secrets.token_hex(16), compress)
 
     async def keep_file(self, received: FileReceiver, step: StepKey, name: str) -> StoredFile:
-        """Make an artifact of a file, over one of that name. Raises TransferRefused, OSError."""
+        """Make a received file the artifact ``name``, which replaces one of that name.
+        Raises TransferRefused, OSError.
+        """
         file = received.received(name)
         place = (step.build, str(step.attempt), *_parts(name))
         await self._run(_install, self._root, self.directory, received.stage, place)
@@ -76,7 +79,9 @@ class Artifacts:
     async def keep_directory(
         self, received: DirectoryReceiver, step: StepKey, name: str
     ) -> list[StoredFile]:
-        """Make artifacts of a directory's files, beneath ``name``."""
+        """Make the files of a received directory artifacts beneath ``name``.
+        Raises TransferRefused, OSError.
+        """
         inside = received.received()
         place = (step.build, str(step.attempt), *_parts(name))
         files = [
@@ -91,7 +96,9 @@ class Artifacts:
         return files
 
     async def forget_before(self, build: str, attempt: int) -> None:
-        """A new attempt starts clean: what earlier ones left is removed."""
+        """Remove the artifacts of all attempts before ``attempt``. Called when a
+        new attempt begins.
+        """
         await self._store.insist(rows.forget, build, attempt)
         await self._run(_forget, self._root, build, attempt)
 
@@ -104,14 +111,14 @@ class Artifacts:
     # --- for people -----------------------------------------------------------------------------
 
     async def page(self, build: str, limit: int, after: str | None) -> ArtifactPage:
-        """The artifacts of the build's latest attempt, by path; NotFound."""
+        """The artifacts of the build's latest attempt, by path. Raises NotFound."""
         attempt = await self._attempt(build)
         found = await self._store.read(rows.page, build, attempt, limit, after or "")
         items = [artifact_view(row) for row in found]
         return ArtifactPage(items=items, next=items[-1].path if len(items) == limit else None)
 
     async def open(self, build: str, path: str) -> tuple[ArtifactView, BinaryIO]:
-        """An artifact's view, and its file to read and to close; NotFound."""
+        """An artifact's view, and its open file, which the caller closes. Raises NotFound."""
         attempt = await self._attempt(build)
         row = await self._store.read(rows.get, build, attempt, path)
         if row is None:

@@ -1,9 +1,10 @@
-"""A tar stream, read member by member without I/O: bytes in, members and their data out.
+"""A parser for tar streams that does no I/O: bytes in, members and their data out.
 
-Python's own tarfile reads an extension header of any size into memory and has had a hang and five
-ways out of its filter (U3), so what workers send is read here: POSIX ustar and pax (what
-Python and GNU tar write), GNU long names, nothing else. Regular files and directories are members;
-links, devices and sparse files are refused by name. Nothing here is larger than HEADER_SIZE_BYTES.
+Python's own tarfile reads an extension header of any size into memory, and has had a hang and
+five ways to escape its filter (U3). So streams from workers are parsed here: POSIX ustar and
+pax (what Python and GNU tar write) and GNU long names, nothing else. Regular files and
+directories are members; links, devices and sparse files are refused by name. An extension
+header has at most HEADER_SIZE_BYTES.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """The beginning of a member; its data follows as bytes, `size_bytes` in all."""
+    """The header of a member. Its data, `size_bytes` in all, follows as bytes."""
 
     name: str
     is_directory: bool
@@ -47,7 +48,7 @@ Event = Member | bytes
 
 
 class TarParser:
-    """Feed it in pieces of any size; close() says whether it was all there."""
+    """Call feed() with pieces of any size, then close(), which checks that nothing is missing."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -58,7 +59,9 @@ class TarParser:
         self._expect(BLOCK_BYTES, self._header)
 
     def feed(self, data: bytes) -> Iterator[Event]:
-        """What these bytes complete, data of files as it comes. Raises BadArchive."""
+        """Yield the members that these bytes complete, and the data of files as it
+        comes. Raises BadArchive.
+        """
         self._buffer += data
         while not self._ended and self._buffer:
             if self._data_left:
@@ -72,7 +75,7 @@ class TarParser:
         self._buffer.clear()  # after the end comes padding, of no meaning
 
     def close(self) -> None:
-        """Raises BadArchive when the archive's end has not come."""
+        """Raise BadArchive if the archive's end has not come."""
         if not self._ended:
             raise BadArchive("the archive is cut off")
 
@@ -143,7 +146,9 @@ def _checksum(block: bytes) -> int:
 
 
 def _number(field: bytes) -> int:
-    """Octal digits, or GNU's base 256 where the first bit says so."""
+    """The number in a header field: octal digits, or GNU's base 256 if the first bit is
+    set. Raises BadArchive.
+    """
     if field[0] & 0x80:
         if field[0] != 0x80:
             raise BadArchive("a negative number")

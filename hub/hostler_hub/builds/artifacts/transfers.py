@@ -1,12 +1,13 @@
 """The hub's ends of file transfers: one per command, opened by the hub before the command is sent.
 
-Theory of operation. An agent names no path of the hub, ever: what it sends goes to the one transfer
-that stands behind its command's id, which nobody can guess and which is good for that command only
-(U1). What arrives is staged; it becomes an artifact by commit(), after the command has
-succeeded, and otherwise it is gone with discard(): a cut upload leaves nothing (N3).
+Theory of operation. An agent never names a path on the hub: what it sends goes to the one
+transfer that belongs to its command's id, which nobody can guess and which is good for that
+command only (U1). What arrives is staged. It becomes an artifact after the command has
+succeeded (``Exchange.keep``); otherwise discard() removes it, so that an upload that breaks off
+leaves nothing (N3).
 
 Files are read and written in threads. A peer waits for each block's answer before it sends the
-next; one that does not is refused, so that no more than a few blocks are ever in memory (V15).
+next; a peer that does not is refused, so that only a few blocks are in memory at a time (V15).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 
 class Staging(Protocol):
-    """Where transfers keep what they receive until it is committed."""
+    """The staging directory of transfers, and the threads in which they read and write files."""
 
     @property
     def threads(self) -> Executor: ...
@@ -42,7 +43,9 @@ class Staging(Protocol):
 
 
 class Transfer:
-    """What all ends share: messages one after the other, in threads, until it is closed."""
+    """What all ends of transfers share: they handle one message after the other, in threads, until
+    they are over.
+    """
 
     def __init__(self, threads: Executor) -> None:
         self._threads = threads
@@ -54,7 +57,9 @@ class Transfer:
         self.is_over = False
 
     async def take(self, message: messages.Message) -> Any:
-        """Answer one message. Raises TransferRefused, ProtocolError, OSError (the hub's disk)."""
+        """Handle one message and return the answer. Raises TransferRefused, ProtocolError, OSError
+        (the hub's disk).
+        """
         if self._waiting >= WAITING_BLOCKS:
             raise ProtocolError(f"{message.op}: the blocks before have not been answered yet")
         self._waiting += 1
@@ -76,7 +81,9 @@ class Transfer:
             return work(*arguments)
 
     def discard(self) -> None:
-        """Forget it, and what it staged; may come at any time, and more than once."""
+        """End the transfer and remove what it has staged. May be called at any time, and
+        more than once.
+        """
         self.is_over = True
         self._threads.submit(self._guarded, self._discard, ())
 
@@ -88,7 +95,9 @@ class Transfer:
 
 
 class FileReceiver(Transfer):
-    """One file from an agent: staged as ``stage``, whole after update_upload_file_close."""
+    """Receives one file from an agent, and stages it under the name ``stage``. The file is
+    complete after update_upload_file_close.
+    """
 
     def __init__(self, staging: Staging, stage: str, max_size_bytes: int) -> None:
         super().__init__(staging.threads)
@@ -101,7 +110,7 @@ class FileReceiver(Transfer):
         self._modified_at: float | None = None
 
     def received(self, path: str) -> StoredFile:
-        """What is staged, once it is whole."""
+        """The staged file, named ``path``. Raises TransferRefused if it is not complete."""
         if not self._is_closed:
             raise TransferRefused("the agent did not say that the file is complete")
         return StoredFile(path, self.size_bytes, self._digest.hexdigest(), self._modified_at)
@@ -147,7 +156,9 @@ class FileReceiver(Transfer):
 
 
 class DirectoryReceiver(Transfer):
-    """A directory from an agent: unpacked into the directory ``stage`` while it comes."""
+    """Receives a directory from an agent as a tar stream, and unpacks it into the staging directory
+    ``stage`` as it comes.
+    """
 
     def __init__(self, staging: Staging, stage: str, compress: str | None) -> None:
         super().__init__(staging.threads)
@@ -159,7 +170,7 @@ class DirectoryReceiver(Transfer):
         self._files: list[StoredFile] | None = None
 
     def received(self) -> list[StoredFile]:
-        """What is staged, once it is whole."""
+        """The staged files. Raises TransferRefused if the directory is not complete."""
         if self._files is None:
             raise TransferRefused("the agent did not say that the directory is complete")
         return self._files
@@ -205,9 +216,10 @@ class DirectoryReceiver(Transfer):
 
 
 class FileSender(Transfer):
-    """A file for an agent; ``open_`` is called, in a thread, at the first read.
+    """Sends a file to an agent. ``open_`` is called, in a thread, at the first read.
 
-    With ``sha256`` the last answer, the empty one, is only given when that is what was sent.
+    With ``sha256`` the last answer, which is empty, is given only if the bytes that were sent
+    have this hash.
     """
 
     def __init__(
@@ -222,7 +234,7 @@ class FileSender(Transfer):
 
     @property
     def sha256(self) -> str:
-        """Of what was sent so far."""
+        """The hash of what was sent so far, in hexadecimal digits."""
         return self._digest.hexdigest()
 
     async def _answer(self, message: messages.Message) -> Any:
@@ -234,7 +246,10 @@ class FileSender(Transfer):
         return await self._in_thread(self._read, min(message.length, BLOCK_BYTES))
 
     def _read(self, length: int) -> bytes:
-        """The next bytes; none of them means the end, and only that."""
+        """The next bytes, at most ``length``; empty only at the file's end.
+
+        Raises ProtocolError if the transfer is over, TransferRefused if the file has another hash.
+        """
         if self.is_over:
             raise ProtocolError("the transfer is over")
         if self._file is None:

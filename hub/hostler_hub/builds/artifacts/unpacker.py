@@ -1,8 +1,8 @@
-"""A tar stream from a worker becomes a tree of files, within limits (U2, U3).
+"""Unpacks a tar stream from a worker into a directory of files, within limits (U2, U3).
 
-The stream is unpacked while it comes: no archive is stored, and what breaks a limit is refused at
-that byte. The tree's directory is empty and open before the first member, and only regular files
-and directories are made in it.
+The stream is unpacked while it comes: no archive is stored, and a stream that exceeds a limit is
+refused at that byte. The directory is empty and open before the first member, and only regular
+files and directories are made in it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ SIZE_BYTES = 4 * 1024**3
 FILE_SIZE_BYTES = 1024**3
 MEMBERS = 100_000
 RATIO = 100
-# Below this a bomb does no harm, and honest logs of little but zeros are that small.
+# Up to this size RATIO is not checked: a bomb does no harm, and logs of mostly zeros are honest.
 RATIO_FREE_BYTES = 16 * 1024**2
 _PIECE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file that is whole and durable: its path, what is in it, and when it was changed last."""
+    """A file that is complete and durable: its path, size, hash, and when it was modified (seconds
+    since the epoch).
+    """
 
     path: str
     size_bytes: int
@@ -44,9 +46,11 @@ class _Inflate(Protocol):
 
 
 class Unpacker:
-    """Feed it the stream, then finish(). Blocking; raises BadArchive for what is not taken.
+    """Call feed() with the stream, then finish(). Blocking; both raise BadArchive for
+    what is refused.
 
-    ``target`` is the empty directory that gets the members. close() may come at any time.
+    ``target`` is the empty directory in which the members are made. close() may be called
+    at any time.
     """
 
     def __init__(self, target: SafeDirectory, compress: str | None) -> None:
@@ -72,7 +76,7 @@ class Unpacker:
             raise BadArchive(f"it cannot be decompressed: {error}") from error
 
     def finish(self) -> list[StoredFile]:
-        """The files, when the archive was whole."""
+        """The unpacked files. Raises BadArchive if the archive is not complete."""
         self._parser.close()
         self._end_file()
         return self.files

@@ -1,4 +1,5 @@
-"""The page: what the hub knows, in a browser. Templates and static files, no build step.
+"""The page: the hub's workers, builds and incidents in a browser. Templates and static files,
+no build step.
 
-It has no knowledge of its own: each view calls the use cases that the REST API calls.
+It contains no logic of its own: each view calls the use cases that the REST API calls.
 """

@@ -1,7 +1,7 @@
-"""Who may see which page. Cookies open pages and nothing else; tokens in headers open none of them.
+"""Access control of the pages. Cookies open pages and nothing else; tokens in headers open no page.
 
-Unsafe requests need the session's CSRF token and must come from this very page: by ``Origin``, or,
-where the browser withholds it (our Referrer-Policy makes it "null"), by ``Sec-Fetch-Site``.
+Unsafe requests need the session's CSRF token and must come from a page of this hub: by ``Origin``,
+or, where the browser withholds it (our Referrer-Policy makes it "null"), by ``Sec-Fetch-Site``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORM_SIZE_BYTES = 16 * 1024
 
 
 class Visit:
-    """Who looks at a page, and the hub it shows."""
+    """One request for a page: the hub, and the caller with their session."""
 
     def __init__(self, hub: Hub, caller: Caller, session: Session, request: Request) -> None:
         self.hub = hub
@@ -36,7 +36,7 @@ class Visit:
         self.request = request
 
     def show(self, template: str, **known: Any) -> Response:
-        """The page, for this visitor."""
+        """Render ``template`` for this caller. ``known``: further variables of the template."""
         operator = self.caller.role.covers(Role.OPERATOR)
         return render.page(
             template,
@@ -52,10 +52,14 @@ class Visit:
 
 
 class SignedIn(Require):
-    """A page's declaration of the smallest role that may see it."""
+    """The dependency with which a page declares the smallest role that may see it."""
 
     async def admit(self, request: Request) -> None:
-        """Notes caller and session on the request. Raises Unauthenticated, Forbidden."""
+        """Check the session, the role and, for a POST, the site and the CSRF token; keep the Visit
+        on the request.
+
+        Raises Unauthenticated, Forbidden; NotFound if a POST has no form.
+        """
         hub: Hub = request.app.state.hub
         session = request.app.state.sessions.find(request.cookies.get(cookie_name(request), ""))
         if session is None:
@@ -72,7 +76,7 @@ class SignedIn(Require):
         request.state.visit = Visit(hub, caller, session, request)
 
     async def __call__(self, request: Request) -> Visit:  # type: ignore[override]
-        """The visitor that `admit` noted."""
+        """The Visit that `admit` kept on the request."""
         visit: Visit = request.state.visit
         return visit
 
@@ -83,10 +87,12 @@ Operator = Annotated[Visit, Depends(SignedIn(Role.OPERATOR))]
 
 
 class PageRoute(APIRoute):
-    """A route whose refusals are pages: to sign in, or that say what is wrong."""
+    """A route that answers a refusal with a page: the sign-in form, or an error page."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's own handler behind the guard."""
+        """FastAPI's own handler, called once the guard has admitted the request. Raises TypeError
+        if the route declares no role.
+        """
         handler = super().get_route_handler()
         guard = declared(self.dependant)
         if not isinstance(guard, SignedIn | Public):
@@ -107,7 +113,9 @@ class PageRoute(APIRoute):
 
 
 def to_sign_in(request: Request, refusal: HubError) -> Response:
-    """Away to the form; what follows the log's growth is told so by the status instead."""
+    """Redirect to the sign-in form. A script's request, such as the one that follows a log, gets
+    the refusal's status instead.
+    """
     if request.headers.get("sec-fetch-dest") == "empty":
         return render.error(refusal)
     back = request.url.path if request.method == "GET" else "/"
@@ -116,7 +124,7 @@ def to_sign_in(request: Request, refusal: HubError) -> Response:
 
 
 def refuse_other_sites(request: Request) -> None:
-    """Raises Forbidden unless the request comes from a page of ours."""
+    """Raise Forbidden unless the request comes from a page of this hub."""
     origin = request.headers.get("origin", "null")
     if origin != "null":
         own = urlsplit(origin).netloc == request.headers.get("host")
@@ -127,7 +135,9 @@ def refuse_other_sites(request: Request) -> None:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a form, each once. Raises NotFound for what is none."""
+    """The fields of a form, by name; of a field that comes twice the last value. Raises NotFound if
+    the body is no form or is too large.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     body = await request.body()
     if kind != "application/x-www-form-urlencoded" or len(body) > FORM_SIZE_BYTES:
@@ -137,7 +147,7 @@ async def read_form(request: Request) -> dict[str, str]:
 
 
 def is_secure(request: Request) -> bool:
-    """Whether the browser reached us by https, possibly through a proxy that is named so."""
+    """Whether the browser uses https, to the hub itself or to the proxy at ``public_url``."""
     settings: Settings = request.app.state.hub.settings
     public = urlsplit(settings.public_url)
     by_proxy = public.scheme == "https" and public.netloc == request.headers.get("host")
@@ -145,5 +155,7 @@ def is_secure(request: Request) -> bool:
 
 
 def cookie_name(request: Request) -> str:
-    """With the prefix no other site of the domain, and nobody in the clear, can set it."""
+    """The name of the session's cookie. With https it has the prefix ``__Host-``, so that neither
+    another site of the domain nor anybody on an unencrypted connection can set it.
+    """
     return "__Host-hostler" if is_secure(request) else "hostler"

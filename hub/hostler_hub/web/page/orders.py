@@ -43,7 +43,7 @@ async def sign_in_form(next: str = "/") -> Response:  # the query's own word
 
 @router.post("/login", dependencies=[PUBLIC])
 async def sign_in(request: Request) -> Response:
-    """Opens a session for whoever knows a token."""
+    """Open a session for a valid token; for any other show the form again, with the refusal."""
     refuse_other_sites(request)
     form = await read_form(request)
     hub: Hub = request.app.state.hub
@@ -108,7 +108,7 @@ async def close(visit: Operator, id: Id) -> Response:
 
 @router.post("/deliveries/{id}/retry")
 async def retry(visit: Operator, id: Id) -> Response:
-    """Sends a message again."""
+    """Send a notification again."""
     delivery = await visit.hub.incidents.retry(id)
     where = f"/incidents/{delivery.incident}" if delivery.incident else "/incidents"
     return RedirectResponse(where, status_code=303)
@@ -116,7 +116,7 @@ async def retry(visit: Operator, id: Id) -> Response:
 
 @router.get("/static/{name}", dependencies=[PUBLIC])
 async def static(name: str) -> Response:
-    """A style sheet or a script, of a fixed list."""
+    """A style sheet or a script; only those in ``_STATIC`` are served."""
     if name not in _STATIC:
         raise NotFound("There is nothing here")
     headers = {"cache-control": "max-age=300", **render.HEADERS}

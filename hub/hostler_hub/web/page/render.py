@@ -28,14 +28,16 @@ HEADERS = {
 
 
 def page(template: str, *, status_code: int = 200, **known: Any) -> Response:
-    """A page. What the template does not know raises."""
+    """Render a template as a response. Raises UndefinedError if ``known`` lacks a variable
+    that it uses.
+    """
     text = _environment.get_template(template).render(version=__version__, **known)
     # A lone surrogate, which UTF-8 lacks, goes out as a question mark.
     return HTMLResponse(text.encode("utf-8", "replace"), status_code=status_code, headers=HEADERS)
 
 
 def error(refusal: HubError) -> Response:
-    """A refusal as a page."""
+    """Render a refusal as a page, with its status and headers."""
     answer = page(
         "error.html", status_code=refusal.status, title=refusal.title, detail=refusal.detail
     )
@@ -45,7 +47,7 @@ def error(refusal: HubError) -> Response:
 
 
 def _since(instant: str | None, now: float) -> str:
-    """How long ago, in the largest unit that fits."""
+    """How long ago ``instant`` was, in the largest unit that fits; empty for None."""
     if instant is None:
         return ""
     return _duration(now - _seconds(instant)) + " ago"
@@ -77,7 +79,7 @@ def _seconds(instant: str) -> float:
 
 
 def _clock(instant: str | None) -> str:
-    """An instant to the second, for people."""
+    """The date and the time of ``instant``, to the second; empty for None."""
     return "" if instant is None else instant[:19].replace("T", " ")
 
 
@@ -91,7 +93,7 @@ def _size(size_bytes: int) -> str:
 
 
 def _command(step: dict[str, Any]) -> str:
-    """What a step does, in a line."""
+    """What a step does, in a line: its command, else its kind."""
     command = step.get("command") or step.get("argv")
     if isinstance(command, list):
         return " ".join(str(each) for each in command)
@@ -99,7 +101,7 @@ def _command(step: dict[str, Any]) -> str:
 
 
 def _pretty(value: BaseModel | dict[str, Any]) -> str:
-    """A model or a document as JSON for people."""
+    """A model or a document as indented JSON."""
     plain = value.model_dump() if isinstance(value, BaseModel) else value
     return json.dumps(plain, indent=2, ensure_ascii=False, sort_keys=True)
 

@@ -19,7 +19,7 @@ from hostler_hub.web.page.guard import PageRoute, Viewer
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 ROWS = 200
-# For so many of those that wait it is worked out at each look why they do.
+# How many waiting builds the page explains at each request.
 EXPLAINED = 10
 EVENTS = 50
 LOG_PIECE_BYTES = 256 * 1024
@@ -38,7 +38,9 @@ async def workers(
     missing: bool = False,
     after: Word = "",
 ) -> Response:
-    """Every worker: what is wanted of it, how it is, who has it, and what is wrong."""
+    """All workers: the mode, the state, the builds or person that hold each, and what is
+    wrong with it.
+    """
     found = visit.hub.workers.page(
         names=[],
         state=state or None,
@@ -85,7 +87,7 @@ async def worker(visit: Viewer, name: str) -> Response:
 
 @router.get("/builds")
 async def builds(visit: Viewer, state: BuildState | Literal[""] = "", after: Word = "") -> Response:
-    """The builds: those that wait and why, those that run, those that ended."""
+    """The builds: those that wait, and why; those that run; those that have ended."""
     queue = visit.hub.builds
     found = await queue.page(state=state or None, worker=None, limit=ROWS, after=after or None)
     waiting = await queue.page(state="queued", worker=None, limit=ROWS, after=None)
@@ -103,7 +105,7 @@ async def builds(visit: Viewer, state: BuildState | Literal[""] = "", after: Wor
 
 @router.get("/builds/{id}")
 async def build(visit: Viewer, id: Id) -> Response:
-    """One build with its steps, their logs as they grow, and why it waits while it does."""
+    """One build with its steps and their logs as they grow; while it waits, the reasons why."""
     hub = visit.hub
     view = await hub.builds.get(id)
     decided = await hub.decisions.page(decisions.Filter(build=id), EVENTS, None)
@@ -114,7 +116,7 @@ async def build(visit: Viewer, id: Id) -> Response:
 async def log(
     visit: Viewer, id: Id, index: StepIndex, offset: Annotated[int, Query(ge=0, lt=2**63)] = 0
 ) -> Response:
-    """The next piece of a step's log, as bytes that no browser takes for a page."""
+    """The next piece of a step's log, as an attachment, which no browser renders as a page."""
     part = await visit.hub.builds.read_log(id, index, offset, LOG_PIECE_BYTES)
     headers = {
         "content-disposition": f'attachment; filename="{id}-{index}.log"',
@@ -126,7 +128,7 @@ async def log(
 
 @router.get("/builds/{id}/steps/{index}/log/whole")
 async def whole_log(visit: Viewer, id: Id, index: StepIndex) -> Response:
-    """A step's log as far as there is one, to keep."""
+    """A step's log up to its present end, as a file to download."""
     queue = visit.hub.builds
     first = await queue.read_log(id, index, 0, LOG_PIECE_BYTES)
 
@@ -144,7 +146,7 @@ async def whole_log(visit: Viewer, id: Id, index: StepIndex) -> Response:
 async def all_incidents(
     visit: Viewer, show: Literal["open", "all"] = "open", after: Word = ""
 ) -> Response:
-    """The incidents, open or all, and the messages that were given up."""
+    """The incidents, open or all, and the notifications that could not be delivered."""
     where = incidents.Filter(open=True if show == "open" else None)
     found = await visit.hub.incidents.page(where, limit=ROWS, after=after or None)
     failed = await visit.hub.incidents.deliveries(
@@ -155,7 +157,7 @@ async def all_incidents(
 
 @router.get("/incidents/{id}")
 async def incident(visit: Viewer, id: Id) -> Response:
-    """One incident with its evidence, and who was told of it."""
+    """One incident, with its evidence and who was notified of it."""
     view = await visit.hub.incidents.get(id)
     evidence = await visit.hub.evidence.of_worker(view.worker)
     told = [each for each in evidence if each["instance"] == view.instance]

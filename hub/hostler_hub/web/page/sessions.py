@@ -1,7 +1,8 @@
-"""Who is signed in: sessions in memory, opened with an API token (U8).
+"""The sessions of people who are signed in: kept in memory, opened with an API token (U8).
 
-A session holds the token it was opened with, which is verified again at each request: a revoked
-token ends its sessions at once. A hub that restarts has none; people sign in again.
+A session holds the token with which it was opened. The token is verified again at each request,
+so that revoking it ends its sessions at once. A restart of the hub ends all sessions; people
+sign in again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SESSIONS = 1000
 
 @dataclass(slots=True)
 class Session:
-    """One browser's session; its forms must send ``csrf`` along."""
+    """One browser's session. Each form must send the value of ``csrf``."""
 
     token: str = field(repr=False)
     opened_at: float
@@ -39,17 +40,19 @@ class Sessions:
         self._open: dict[str, Session] = {}
 
     def open(self, token: str) -> str:
-        """A new session for a token that was verified; returns the cookie's value."""
+        """Open a session for a token that was verified. Returns the cookie's value."""
         now = self._monotonic()
         self._forget_old(now)
-        if len(self._open) >= SESSIONS:  # V15: who was away longest makes room
+        if len(self._open) >= SESSIONS:  # V15: the one unused longest is closed
             del self._open[min(self._open, key=lambda key: self._open[key].seen_at)]
         cookie = secrets.token_urlsafe(32)
         self._open[hash_of(cookie)] = Session(token, now, now, secrets.token_urlsafe(32))
         return cookie
 
     def find(self, cookie: str) -> Session | None:
-        """The cookie's session, as long as it lasts: 12 hours, and one of doing nothing."""
+        """The session of the cookie. None if there is none or it is over: 12 hours after it was
+        opened, or after one hour without a request.
+        """
         now = self._monotonic()
         session = self._open.get(hash_of(cookie))
         if session is None or _is_over(session, now):
