@@ -1,6 +1,6 @@
-"""How long to wait between the tries of something that failed; pure.
+"""The delays between repeated attempts after failures. Pure.
 
-The hub has the same value in its lifecycle core: the two packages share nothing but the wire.
+The hub's lifecycle core has a similar class: the two packages share nothing but the wire protocol.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Backoff:
     factor: float = 2.0
 
     def delay_s(self, failures: int) -> float:
-        """The delay after so many failures in a row, counted from 1."""
+        """The delay in seconds after this many failures in a row (at least 1)."""
         try:
             delay_s = self.first_s * self.factor ** (max(failures, 1) - 1)
         except OverflowError:

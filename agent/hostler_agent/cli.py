@@ -1,10 +1,10 @@
-"""`hostler-agent run`: read the configuration, start the daemon, pass on the signals.
+"""`hostler-agent run`: read the configuration, start the daemon, handle the signals.
 `hostler-agent sweep`: kill what the jobs of a dead agent left behind.
-`hostler-agent host`: what the drivers of a hub elsewhere do on this machine.
+`hostler-agent host`: carry out an action on this machine for the driver of a remote hub.
 `hostler-agent service`: install, remove or run the agent as a Windows service.
 
 Exit codes: 0 told to stop or to go away, orphaned, or swept clean; 2 a configuration that cannot
-work (one line on standard error); 1 anything nobody expected, or something that survived the sweep.
+work (one line on standard error); 1 an unexpected error, or a process that survived the sweep.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _OPTIONS = ("hub", "name", "token_file", "workdir", "ca_file", "containment", "i
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """The program; returns its exit code."""
+    """Entry point of the program. Returns its exit code."""
     options = _parser().parse_args(arguments)
     return guarded(lambda: _ACTIONS[options.command](options), verbose=options.verbose)
 
 
 def sweep(options: argparse.Namespace) -> int:
-    """Kill what is left of the jobs of an agent that is dead; raises ConfigurationError."""
+    """Kill the remaining processes of a dead agent's jobs. Raises ConfigurationError."""
     containment = containment_of(options.containment or "auto", options.name)
 
     async def clear() -> tuple[ProcessName, ...]:
@@ -67,8 +67,10 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def service(options: argparse.Namespace) -> int:
-    """Prepare, install, remove or run the Windows service; raises ConfigurationError. All but the
-    last print what they did in one word: prepared, installed, changed, removed or unchanged."""
+    """Prepare, install, remove or run the Windows service. All but the last print one word that
+    says what was done: prepared, installed, changed, removed or unchanged. Raises
+    ConfigurationError.
+    """
     if sys.platform != "win32":
         raise ConfigurationError("services of this kind are Windows'; here, systemd has them")
     else:  # noqa: RET506 - type checkers know platforms by branches
@@ -93,7 +95,7 @@ def service(options: argparse.Namespace) -> int:
 
 
 def host(options: argparse.Namespace) -> int:
-    """Start, look at or end instances for a hub elsewhere."""
+    """Start, inspect or end instances for a remote hub. Returns the exit code."""
     from hostler_agent.instances.cli import main as act  # noqa: PLC0415
 
     return act(options.arguments)

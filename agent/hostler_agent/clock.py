@@ -1,4 +1,4 @@
-"""Time, as one thing that tests can replace."""
+"""Time, behind an interface that tests can replace."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from typing import Any, Callable, Optional, Protocol
 
 
 class Timer(Protocol):
-    """A call that has not happened yet."""
+    """A scheduled call that has not been made yet."""
 
     def cancel(self) -> None: ...
 
 
 class Clock(Protocol):
-    """Three readings, all in seconds; no code of the agent acts on what day it is.
+    """Three readings, all in seconds. The agent never acts on the calendar time.
 
-    `now()` is for what the hub counts too: a lease goes on while a machine is suspended. `awake()`
-    is for limits of commands: one that was suspended with its machine has not been silent.
+    `now()` is for times that the hub counts too: a lease goes on while a machine is suspended.
+    `awake()` is for the limits of commands: a command that was suspended with its machine has not
+    been silent.
     """
 
     def now(self) -> float:
-        """Seconds that only ever grow, and grow while the machine is suspended too (A8, A9)."""
+        """A monotonic time that goes on while the machine is suspended (A8, A9)."""
 
     def awake(self) -> float:
-        """Seconds that only ever grow, and stand still during suspension, as timers do."""
+        """A monotonic time that stands still while the machine is suspended, as timers do."""
 
     def wall(self) -> float:
-        """Seconds since 1970 as the machine has them, for the hub and for people."""
+        """Seconds since 1970 by the machine's clock, for the hub and for people."""
 
     async def sleep(self, seconds: float) -> None: ...
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Call once after so many seconds of `awake()`, in the event loop's thread."""
+        """Call `call` once after `seconds` of `awake()`, in the event loop's thread."""
 
 
 class SystemClock:
-    """The machine's. Sleeping does not count suspension: look at now() after waking."""
+    """The machine's clock. `sleep` does not count suspension, so check now() after it."""
 
     def __init__(self) -> None:
         clock_id = getattr(time, "CLOCK_BOOTTIME", None)

@@ -1,7 +1,7 @@
-"""What the agent is told: by a file, or on the command line.
+"""The agent's configuration, from a file or from the command line.
 
-The file is JSON and, as the token file it names, for its owner's eyes only. Both ways end in the
-same frozen Config; everything wrong with either is a ConfigurationError of one line.
+The file is JSON. It and the token file that it names must be readable by their owner only. Both
+sources yield the same frozen Config; any mistake in them is a ConfigurationError of one line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hostler_agent.errors import ConfigurationError
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 INSTANCE = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
-"""A ULID."""
+"""The format of a ULID."""
 
 MAX_FILE_BYTES = 64 * 1024
 
@@ -44,12 +44,15 @@ ORPHAN_TIMEOUT_S = 1800
 
 @dataclass(frozen=True)
 class Config:
-    """`instance` and `epoch` are None for a permanent worker. `ca_file` replaces the system's
-    authorities. `insecure` allows plain ws:// to other machines. With `hub_socket`, a Unix socket
-    that leads to the hub, the host in `hub` is a name only, as in a container without a network.
-    After `orphan_timeout_s` seconds without a word of its hub an idle agent of a latent worker
-    leaves (0: never). `at_end` says what becomes of the machine when it has left for that reason
-    or because it was told to: `poweroff_if_orphaned` leaves it to a hub that has said something.
+    """The agent's configuration.
+
+    `instance` and `epoch` are None for a permanent worker. `ca_file` replaces the system's
+    authorities. `insecure` permits plain ws:// to other machines. With `hub_socket`, a Unix socket
+    that leads to the hub, the host in `hub` is only a name, as in a container without a network. An
+    idle agent of a latent worker leaves after `orphan_timeout_s` seconds without contact to its hub
+    (0: never). `at_end` says what happens to the machine when the agent leaves for that reason or
+    because the hub told it to: `exit` leaves the machine on, `poweroff` switches it off, and
+    `poweroff_if_orphaned` switches it off only without contact to the hub.
     """
 
     hub: str
@@ -65,18 +68,20 @@ class Config:
     orphan_timeout_s: int = ORPHAN_TIMEOUT_S
     at_end: str = "exit"
     interruptions: Optional[str] = None
-    """whose notices to look for, that the machine is to be taken away"""
+    """The provider whose notices, that the machine will be taken away, the agent polls for."""
     token_file: Optional[Path] = None
-    """where the password came from"""
+    """The file that the password was read from."""
 
     @property
     def root_name(self) -> str:
-        """What this agent's jobs are marked with."""
+        """The name that marks this agent's jobs: the instance, or else the worker."""
         return self.instance or self.name
 
 
 def load(path: Path) -> Config:
-    """The configuration in a JSON file; relative paths in it start from its directory."""
+    """Load the configuration from a JSON file; relative paths in it start at its directory. Raises
+    ConfigurationError.
+    """
     text = _read_private("configuration", path)
     try:
         options = json.loads(text)
@@ -88,7 +93,9 @@ def load(path: Path) -> Config:
 
 
 def from_options(options: Mapping[str, Any], directory: Path) -> Config:
-    """The configuration in a mapping; a value of None counts as absent."""
+    """Build the configuration from a mapping; a value of None counts as absent. Raises
+    ConfigurationError.
+    """
     options = {key: value for key, value in options.items() if value is not None}
     _check_options(options)
     token_file = directory / options["token_file"]
@@ -167,7 +174,7 @@ def _check_hub(config: Config) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the name can only mean this machine."""
+    """Whether the host name always means this machine."""
     if host == "localhost":
         return True
     try:

@@ -1,9 +1,9 @@
-"""The agent, put together: a link to the hub, commands, and what becomes of them when it breaks.
+"""The agent's main object: connects to the hub, runs commands, and handles lost connections.
 
-With a Hostler hub commands go on while the connection is away, and are resumed: what the hub has
-not acknowledged waits in the outbox and is sent again, until the lease runs out. A stock Buildbot
-master calls a build lost as soon as the connection is, so its commands are ended then (A16). Which
-of the two it is shows in the settings, the first thing a hub must send.
+With a Hostler hub, commands go on while the connection is lost, and are resumed: reports that the
+hub has not acknowledged wait in the outbox and are sent again, until the lease expires. A stock
+Buildbot master considers a build lost as soon as the connection is, so its commands are ended then
+(A16). The settings, which a hub must send first, show which of the two it is.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Toolbox:
-    """What the agent can do: commands by name, their versions, and how jobs are contained."""
+    """The agent's abilities: commands by name, their versions, and the containment of jobs."""
 
     commands: Mapping[str, type[Command]]
     versions: Mapping[str, str]
@@ -58,7 +58,7 @@ class Toolbox:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What tests replace."""
+    """The dependencies that tests replace: clock, randomness, spot notices, dialling."""
 
     clock: Clock = field(default_factory=SystemClock)
     random: Callable[[], float] = random.random
@@ -67,7 +67,7 @@ class Surroundings:
 
 
 class Daemon:
-    """One agent; must be made inside the running event loop, and run once."""
+    """One agent. Must be created inside the running event loop, and run once."""
 
     def __init__(
         self, config: Config, toolbox: Toolbox, surroundings: Optional[Surroundings] = None
@@ -79,7 +79,7 @@ class Daemon:
         self._outbox = Outbox()
         self._roster = Roster(self._outbox)
         self._lease = LeaseTimer(surroundings.clock, self._lease_is_over)
-        # Nobody pays for a permanent worker by the hour, or its owner knows.
+        # A permanent worker waits without limit: its owner started it, and pays for it knowingly.
         patience_s = 0 if config.instance is None else config.orphan_timeout_s
         self._dead_man_switch = DeadManSwitch(surroundings.clock, patience_s, self._roster.is_idle)
         self._link = Link(
@@ -97,9 +97,10 @@ class Daemon:
         self._hub: Optional[HubSettings] = None
         self._is_finishing = False
         self.is_unwanted = False
-        """whether it left because its hub said so, or has been silent for too long"""
+        """Whether the agent left because its hub told it to, or because the hub was silent for too
+        long."""
         self.is_orphaned = False
-        """whether it was the silence"""
+        """Whether the agent left because the hub was silent for too long."""
         self._farewell: Optional[asyncio.Task[None]] = None
         self._leave = asyncio.Event()
         self._handlers: Mapping[type[messages.Message], Callable[[Any], Any]] = {
@@ -113,7 +114,9 @@ class Daemon:
         }
 
     async def run(self) -> None:
-        """Serve the hub until it, or a signal, says to stop; then nothing of ours runs any more."""
+        """Serve the hub until it, or a signal, says to stop. Before it returns, it ends all
+        commands and jobs.
+        """
         await self._toolbox.containment.sweep()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, remove_workspaces, self._config.workdir)
@@ -138,7 +141,9 @@ class Daemon:
             await self._end([*tasks, *watching])
 
     def finish(self) -> None:
-        """Take no more commands, end when the running ones have; asked twice: end at once."""
+        """Accept no more commands, and end when the running ones have ended. A second call ends at
+        once.
+        """
         if self._is_finishing:
             self.stop()
             return

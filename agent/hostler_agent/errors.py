@@ -1,4 +1,4 @@
-"""What can go wrong in the agent, and who is to do something about it.
+"""Exceptions of the agent, and who must do something about each.
 
     AgentError
     ├── ConfigurationError   the operator: fix the configuration; nothing was started
@@ -18,15 +18,17 @@ from hostler_agent.wire.errors import WireError
 
 
 class AgentError(Exception):
-    """Base of what the agent itself raises."""
+    """Base of the agent's own exceptions."""
 
 
 class ConfigurationError(AgentError):
-    """The text is one line, and says which option or file it is about."""
+    """The configuration is wrong. The text is one line and names the option or the file."""
 
 
 class ConnectFailed(AgentError):
-    """One attempt failed; `retry_after_s` is what the hub asked for, if it did."""
+    """One attempt to connect failed. `retry_after_s` is the delay that the hub asked for,
+    or None.
+    """
 
     def __init__(self, reason: str, retry_after_s: Optional[float] = None) -> None:
         super().__init__(reason)
@@ -34,12 +36,12 @@ class ConnectFailed(AgentError):
 
 
 class OrderedAway(AgentError):
-    """This instance is over: end everything, and never connect again."""
+    """The hub has ended this instance: the agent must end everything and never connect again."""
 
 
 class LinkLost(AgentError, WireError):
-    """There is no connection, or it was lost before the answer came."""
+    """There is no connection, or it was lost before the answer arrived."""
 
 
 class DeadlineExceeded(AgentError, WireError):
-    """The hub has not answered a request within the deadline."""
+    """The hub did not answer a request within the deadline."""

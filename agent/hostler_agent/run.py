@@ -1,4 +1,4 @@
-"""Run an agent until it ends: its containment, its signals, its exit code."""
+"""Runs an agent until it ends: logging, containment, signals and exit code."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ def guarded(action: Callable[[], int], *, verbose: bool = False) -> int:
 
 
 def run(config: Config, started: Optional[Callable[[Daemon], None]] = None) -> int:
-    """Serve until told to stop; raises ConfigurationError.
+    """Run the agent until it is told to stop; return the exit code. Raises ConfigurationError.
 
-    `started` is given the daemon when it runs; without it, signals stop it.
+    `started` is called with the daemon when it has been created; without it, signals stop the
+    daemon.
     """
     # Imported here so that --help and a bad configuration answer at once.
     from hostler_agent import machine  # noqa: PLC0415
@@ -54,11 +55,11 @@ def run(config: Config, started: Optional[Callable[[Daemon], None]] = None) -> i
     machine.guard_against_oom()
 
     async def serve() -> bool:
-        """Whether the machine is to be switched off."""
+        """Run the daemon to its end. Returns whether the machine is to be switched off."""
         daemon = Daemon(config, Toolbox(COMMANDS, VERSIONS, containment))
         (started or _obey_signals)(daemon)
         log.info("agent %s of %s serves %s", __version__, config.name, config.hub)
-        # What the start has made stays for good: no collection need look at it again.
+        # The objects made so far live as long as the agent: exempt them from garbage collection.
         gc.freeze()
         await daemon.run()
         if config.at_end == "poweroff_if_orphaned":
@@ -74,7 +75,7 @@ def run(config: Config, started: Optional[Callable[[Daemon], None]] = None) -> i
 
 
 def containment_of(preference: str, root_name: str) -> Containment:
-    """The containment that the configuration asks for; raises ConfigurationError."""
+    """The containment that the configuration names. Raises ConfigurationError."""
     from hostler_agent.jobs import choose_containment  # noqa: PLC0415
     from hostler_agent.jobs.errors import ContainmentUnavailable  # noqa: PLC0415
 

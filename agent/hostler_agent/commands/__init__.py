@@ -1,4 +1,4 @@
-"""The commands of Buildbot's worker protocol, and one of ours: name -> class."""
+"""The commands of Buildbot's worker protocol and one of Hostler's own, by name."""
 
 from hostler_agent.commands.base import Command
 from hostler_agent.commands.directories import CopyDirectory, MakeDirectories, RemoveDirectories
@@ -29,6 +29,7 @@ COMMANDS: dict[str, type[Command]] = {
 }
 
 VERSIONS: dict[str, str] = dict.fromkeys(COMMANDS, "3.3")
-"""Buildbot masters choose their arguments by these; 3.3 is `shell` with `max_lines`."""
+"""The announced versions of the commands. Buildbot masters choose a command's arguments by them;
+3.3 is `shell` with `max_lines`."""
 
 __all__ = ["COMMANDS", "VERSIONS", "BadArguments", "Command", "CommandError", "Context", "Settings"]

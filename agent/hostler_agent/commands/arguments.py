@@ -1,4 +1,4 @@
-"""The arguments of a command, checked: a wrong one is refused with one clear sentence."""
+"""Checks a command's arguments. A wrong one is refused with one clear sentence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class Arguments:
         return value
 
     def path(self, name: str) -> str:
-        """An absolute path. A relative one starts at the agent's base directory."""
+        """An absolute path. A relative path in the argument starts at the agent's base
+        directory.
+        """
         return self._path(name, self._required(name, "a path"))
 
     def paths(self, name: str) -> list[str]:
@@ -45,7 +47,7 @@ class Arguments:
         return bool(value)
 
     def whole(self, name: str, default: Optional[int] = None) -> Optional[int]:
-        """A whole number of at least 0."""
+        """An integer of at least 0."""
         value = self._values.get(name)
         if value is None:
             return default

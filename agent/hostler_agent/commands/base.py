@@ -28,7 +28,7 @@ class Command:
 
     async def run(self) -> None:
         """Run the command and send all its updates. Raises CommandError if it could not be
-        tried.
+        attempted.
         """
         begun = self.clock.awake()
         try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reporting:
-    """What all commands use to report to the hub."""
+    """The objects through which commands report to the hub; shared by all commands."""
 
     outbox: Outbox
     roster: Roster

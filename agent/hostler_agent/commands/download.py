@@ -1,4 +1,6 @@
-"""`download_file`: from the hub to the agent. The file appears whole or not at all (N3)."""
+"""`download_file`: copies a file from the hub to the agent. It appears complete or not at
+all (N3).
+"""
 
 from __future__ import annotations
 
@@ -70,8 +72,8 @@ class DownloadFile(Transfer):
 
 @contextlib.contextmanager
 def _temporary(path: Path, mode: Optional[int]) -> Iterator[tuple[Path, BinaryIO]]:
-    """Create a new file beside `path`, and yield it and its name. It is removed in the end if it
-    still exists.
+    """Create a new file beside `path`; yield its path and the open file. It is removed at the
+    end if it was not renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
@@ -86,8 +88,8 @@ def _temporary(path: Path, mode: Optional[int]) -> Iterator[tuple[Path, BinaryIO
 
 
 def _create(temporary: Path, path: Path, mode: Optional[int]) -> BinaryIO:
-    """Create the file with `mode`, or else the mode of the file that it replaces, or else the
-    umask's.
+    """Create the file with `mode`; if that is None, with the mode of the file that it replaces, or
+    else by the umask.
     """
     if mode is None:
         with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ _FAILURE_REASONS = {
     Ended.SILENT: "timeout_without_output",
     Ended.TALKATIVE: "max_lines_failure",
 }
-"""Buildbot's words; there are no others."""
+"""The failure reasons that a stock master knows."""
 
 _RAW_FAILURE_REASONS = {
     **_FAILURE_REASONS,
@@ -25,7 +25,7 @@ _RAW_FAILURE_REASONS = {
     Ended.LOST: "lost",
     Ended.OOM_KILLED: "oom_killed",
 }
-"""With ours, which only our hub gets."""
+"""The failure reasons that a Hostler hub knows."""
 
 
 def failure_reason(receipt: KillReceipt, return_code: int, raw: bool) -> Optional[str]:
@@ -58,7 +58,9 @@ def remarks(outcome: JobOutcome, resources: Resources) -> Iterator[str]:
 
 
 def oom_sentence(receipt: KillReceipt, resources: Resources) -> Optional[str]:
-    """A sentence if the kernel's OOM killer ended a process of the job; else None."""
+    """A sentence about processes of the job that the kernel's OOM killer ended; None if there were
+    none.
+    """
     kills, peak_bytes = receipt.usage.oom_kills, receipt.usage.peak_memory_bytes
     if not kills:
         return None

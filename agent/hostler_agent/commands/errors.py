@@ -1,4 +1,4 @@
-"""What a command raises.
+"""Exceptions that commands raise.
 
 CommandError           the command cannot be carried out: the `complete` says why
 └── BadArguments       because of its arguments; the text names the command and the argument
@@ -10,16 +10,16 @@ from __future__ import annotations
 
 
 class CommandError(Exception):
-    """The text is one line, for the log of whoever gave the command."""
+    """The command cannot be carried out. The text is one line, for the log of the build."""
 
 
 class BadArguments(CommandError):
-    """An argument is missing, or of a kind it cannot be."""
+    """An argument is missing or has a wrong value."""
 
 
 class WorkStopped(Exception):
-    """The work was interrupted, or took too long; the text says which."""
+    """File work was interrupted or exceeded its time limit; the text says which."""
 
 
 class TransferFailed(Exception):
-    """The text goes to the command's stderr."""
+    """An upload or download failed. The text goes to the command's stderr."""

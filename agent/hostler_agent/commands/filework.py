@@ -1,4 +1,4 @@
-"""File work that runs in a thread, can be stopped, and has limits of time."""
+"""Base of commands that work on files in a thread, can be interrupted, and have time limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class Progress:
             self._stopped = self._stopped or why
 
     def step(self) -> None:
-        """Must be called between two pieces of work. Raises WorkStopped."""
+        """Raise WorkStopped if the work is to stop. The thread must call this between two pieces of
+        work.
+        """
         now = time.monotonic()
         if self._max_time_s and now - self._begun >= self._max_time_s:
             self.stop(f"timed out: {self._max_time_s:g} seconds elapsed")
@@ -41,7 +43,7 @@ class Progress:
 
 
 class FileCommand(Command):
-    """A command that works in a thread. An OSError becomes Buildbot's header and `rc`."""
+    """A command that works in a thread. It reports an OSError as Buildbot's header and `rc`."""
 
     _progress: Optional[Progress] = None
     _interrupted: Optional[str] = None

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def remove_workspaces(workdir: Path) -> None:
-    """Remove all of them. What cannot be removed is logged, and shows in the disk's free space."""
+    """Remove all build directories in `builds` of the workdir. A failure is logged."""
     try:
         left = [path for path in (workdir / "builds").iterdir() if _WORKSPACE.fullmatch(path.name)]
     except OSError:

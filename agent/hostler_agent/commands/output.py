@@ -1,8 +1,8 @@
-"""A command's output on its way to the hub: encoded, gathered into updates, and sent in time.
+"""Sends a command's output to the hub: encodes it, collects it in updates, and limits the delay.
 
 The first bytes are sent after FIRST_DELAY_S, so that a command that has ended by then takes one
-update; later ones when `buffer_size` is reached or `buffer_timeout` has passed. While write()
-waits, the job's pipe is not read: that is the back-pressure on the job (E11).
+update; later ones are sent when `buffer_size` is reached or `buffer_timeout` has passed. While
+write() waits, the job's pipe is not read: that is the back-pressure on the job (E11).
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Encoder(Protocol):
     items: int
 
     def slice_bytes(self, data: bytes, /) -> int:
-        """The most bytes that may be added at a time."""
+        """The most bytes that may be added in one call."""
 
     def add(self, stream: str, data: bytes, now: float, /) -> None: ...
     def add_log(self, name: str, data: bytes, now: float, /) -> None: ...
     def add_pair(self, name: str, value: Any) -> None: ...
     def finish(self, now: float, /) -> None:
-        """Complete the last line, which is held back until it ends."""
+        """Complete the last line, which is held back until its newline arrives."""
 
     def take(self) -> list[list[Any]]:
         """Take the pairs of one update."""
@@ -202,7 +202,7 @@ class CommandOutput:
             await self._gathered()
 
     async def say(self, stream: str, message: str) -> None:
-        """Add a text of the agent's own, which ends with a newline."""
+        """Add a text of the agent's own, which must end with a newline."""
         await self.write(stream, message.encode("utf-8", "replace"))
 
     async def pair(self, name: str, value: Any) -> None:
@@ -210,7 +210,7 @@ class CommandOutput:
         await self._gathered()
 
     def finish_lines(self) -> None:
-        """The process has ended, so its last line is complete even without a newline."""
+        """Complete the last line even without a newline. Called when the process has ended."""
         self._encoder.finish(self._clock.wall())
 
     async def flush(self) -> None:
@@ -225,14 +225,14 @@ class CommandOutput:
                 await self._context.update(pairs)
 
     def abandon(self) -> None:
-        """Send nothing more, as nobody waits for it."""
+        """Send nothing more. Called when no hub waits for the output."""
         if self._timer is not None:
             self._timer.cancel()
         if self._late is not None:
             self._late.cancel()
 
     async def aclose(self) -> None:
-        """Send everything that was added."""
+        """Send everything that was added, and stop."""
         self.finish_lines()
         if self._late is not None:
             await self._late

@@ -1,4 +1,4 @@
-"""What a command needs of its agent, as protocols."""
+"""The interface that the agent provides to its commands, as protocols."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hostler_agent.wire.extension import CommandTerms
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings from the hub's set_worker_settings; the defaults are a stock worker's."""
+    """The settings from the hub's set_worker_settings. The defaults are those of a stock worker."""
 
     newline_re: str = r"(\r\n|\r(?=.)|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+)"
     max_line_length: int = 4096
@@ -44,4 +44,4 @@ class Context(Protocol):
         """Queue an `update`; waits while too much is unacknowledged."""
 
     async def request(self, message: Any) -> Any:
-        """Send one of wire.messages and return the answer's result. Raises WireError."""
+        """Send a request of wire.messages and return the result of its answer. Raises WireError."""

@@ -1,6 +1,4 @@
-"""Commands that query the file system: `stat`, `glob`, `listdir`; and `rmfile`, which is as
-small.
-"""
+"""The commands that query the file system: `stat`, `glob`, `listdir`; and the small `rmfile`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The agent's commands: those that run, and those that ended and are not forgotten yet.
+"""The agent's commands: those that run, and those that ended and are not yet forgotten.
 
-A command that is *forgotten* is ended without a report: its lease is over, its hub has lost it, or
-the agent goes away. With a report, a killed command would look like one that failed by itself.
+To *forget* a command means to end it without a report, because its lease is over, its hub has lost
+it, or the agent goes away. With a report, a killed command would look like one that failed by
+itself.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from hostler_agent.hub.outbox import Outbox
 
 REMEMBERED = 1000
-"""Command ids that are over and still recognised when a start is repeated (K7)."""
+"""The number of ended commands that are still recognised when a start is repeated (K7)."""
 
 END_GRACE_S = 20.0
-"""After an interrupt a command may take its own grace for SIGTERM; then its task is cancelled."""
+"""How long a command may take to end after an interrupt, its own grace for SIGTERM included; then
+its task is cancelled."""
 
 log = logging.getLogger(__name__)
 

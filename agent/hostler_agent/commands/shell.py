@@ -30,7 +30,7 @@ from hostler_agent.jobs.tail import LogFile
 from hostler_agent.wire.extension import CommandTerms
 
 _START_CODES = {errno.ENOENT: 127, errno.EACCES: 126, errno.ENOEXEC: 126}
-"""What a shell would return for a program that it cannot start."""
+"""The return code that a shell gives for a program that it cannot start."""
 
 
 class Shell(Command):
@@ -204,14 +204,14 @@ class Shell(Command):
 
 @functools.lru_cache(maxsize=1)
 def _own_environment() -> Mapping[str, str]:
-    """The agent's environment. It never changes, so it is read once: os.environ decodes all of it
-    at each copy.
+    """The agent's environment. It never changes, so it is read once, because os.environ decodes all
+    variables at each copy.
     """
     return dict(os.environ)
 
 
 def _command(value: Any, shell: Shell) -> tuple[str | list[str], str | list[str]]:
-    """The command to run, and the text to show of it. Raises BadArguments.
+    """The command to run, and the text that shows it in the log. Raises BadArguments.
 
     Buildbot sends a secret as `["obfuscated", secret, what to show instead]`.
     """

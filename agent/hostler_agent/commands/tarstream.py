@@ -1,4 +1,4 @@
-"""A directory as a stream of tar blocks, packed while it is read, so that memory stays bounded."""
+"""Packs a directory into a stream of tar blocks while it is read, so that memory use is bounded."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class TarStream:
         threading.Thread(target=self._pack, name="tar", daemon=True).start()
 
     async def read(self) -> bytes:
-        """The next block; empty at the end. Raises OSError."""
+        """Return the next block; empty at the end. Raises OSError."""
         block = await self._blocks.get()
         if isinstance(block, OSError):
             raise block
         return block
 
     def close(self) -> None:
-        """End the thread, also before the end of the stream."""
+        """End the thread, even before the end of the stream."""
         with self._lock:
             self._closed = True
             if self._putting is not None:
@@ -71,7 +71,9 @@ class TarStream:
         writer.flush()
 
     def _checked(self, member: tarfile.TarInfo) -> tarfile.TarInfo:
-        """Raise OSError for a member that the hub does not accept (its limits are the same)."""
+        """Raise OSError for a member that exceeds the limits of the hub. The limits here are the
+        same.
+        """
         path = os.fsencode(member.name)
         names = path.split(b"/")
         self._members += 1

@@ -1,7 +1,9 @@
-"""`tool_versions`, a command of Hostler's own: finds executables and asks for their versions.
+"""`tool_versions`, a command of Hostler's own: finds executables and runs them to get their
+versions.
 
-A tool is looked up as builds would find it, on the agent's PATH, and run with `--version` in a job
-of its own, so that one that hangs, floods or leaves processes behind is ended as any command.
+A tool is looked up on the agent's PATH, as builds would find it, and run with `--version` in a job
+of its own, so that a tool that hangs, prints too much or leaves processes behind is ended like any
+command.
 """
 
 from __future__ import annotations
@@ -143,7 +145,7 @@ class _VersionOutput:
         self.stopped = why
 
     def version(self) -> Optional[str]:
-        """The version in the output; some tools print it to stderr."""
+        """The version in the tool's output; some tools print it to stderr."""
         for stream in ("stdout", "stderr"):
             version = version_in(self._said[stream].decode("utf-8", "replace"))
             if version is not None:
@@ -161,8 +163,8 @@ def find(name: str) -> Optional[str]:
 
 
 def version_in(text: str) -> Optional[str]:
-    """The first number with points in it (3.9.1), or else the first whole number; None without
-    either.
+    """The first number with points in it (3.9.1), or else the first integer; None if there is
+    neither.
     """
     found = _POINTED.search(text) or _WHOLE.search(text)
     return None if found is None else found.group()

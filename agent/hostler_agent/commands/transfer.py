@@ -1,4 +1,4 @@
-"""What uploads and downloads share."""
+"""Base of the commands that transfer files."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DEFAULT_BLOCK_BYTES = 64 * 1024
 
 
 class Transfer(Command):
-    """The base of transfers. One that fails ends with `rc` 1 and a line on stderr, as stock workers
-    do.
+    """Base of uploads and downloads. A transfer that fails ends with `rc` 1 and a line on stderr,
+    as in stock workers.
     """
 
     _interrupted: Optional[str] = None

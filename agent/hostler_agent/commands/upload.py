@@ -1,4 +1,4 @@
-"""`upload_file` and `upload_directory`: from the agent to the hub, in blocks."""
+"""`upload_file` and `upload_directory`: copy from the agent to the hub, in blocks."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ EVIDENCE_BYTES = 60 * 1024
 
 
 def install_(request: Request, program: Program) -> Reply:
-    """{"directory", "sha256"}: unpack the archive that this program runs from."""
+    """Unpack the archive that this program runs from. Request: {"directory", "sha256"}."""
     from hostler_agent.instances.install import install  # noqa: PLC0415 - rarely needed, and heavy
 
     directories = Directories(text(request, "directory"))
@@ -41,11 +41,11 @@ def install_(request: Request, program: Program) -> Reply:
 
 
 def start(request: Request, program: Program) -> Reply:
-    """{"directory", "hub", "instance", "epoch", "config", "token", ...}: start an agent, or find
-    the one that runs.
+    """Start an agent, or find the running one. Request: {"directory", "hub", "instance", "epoch",
+    "config", "token", ...}.
 
-    `environment` are variables for it, `ca` the authorities it trusts (PEM), `way` one of the
-    platform's ways to start it.
+    Of the optional keys, `environment` are variables for the agent, `ca` the authorities that it
+    trusts (PEM), and `way` one of the platform's ways to start it.
     """
     directories, mark = Directories(text(request, "directory")), _mark(request)
     directories.forget_old()
@@ -62,7 +62,9 @@ def start(request: Request, program: Program) -> Reply:
 
 
 def inspect(request: Request, _program: Program) -> Reply:
-    """{"directory", "hub", "instance"}: the instance's state, process, and last lines of log."""
+    """Return the instance's state, process, and last lines of log. Request: {"directory", "hub",
+    "instance"}.
+    """
     directories = Directories(text(request, "directory"))
     hub, instance = ulid(request, "hub"), ulid(request, "instance")
     try:
@@ -78,8 +80,8 @@ def inspect(request: Request, _program: Program) -> Reply:
 
 
 def stop(request: Request, program: Program) -> Reply:
-    """{"directory", "hub", "instance", "containment", "grace_s"}: end the instance, and return when
-    nothing of it runs any more.
+    """End the instance; return when none of its processes is left. Request: {"directory", "hub",
+    "instance", "containment", "grace_s"}.
     """
     directories = Directories(text(request, "directory"))
     hub, instance = ulid(request, "hub"), ulid(request, "instance")
@@ -92,8 +94,8 @@ def stop(request: Request, program: Program) -> Reply:
 
 
 def list_(request: Request, _program: Program) -> Reply:
-    """{"directory", "hub"}: list the hub's instances that run, that have left their directory, or
-    that something (a service) would start.
+    """List the hub's instances that run, that left their directory behind, or that something (a
+    service) would start. Request: {"directory", "hub"}.
     """
     directories, hub = Directories(text(request, "directory")), ulid(request, "hub")
     running = dict(processes.marked(directories, hub))
@@ -110,7 +112,9 @@ def list_(request: Request, _program: Program) -> Reply:
 
 
 def evidence(request: Request, _program: Program) -> Reply:
-    """{"directory", "hub", "instance"}: texts from which people see what became of it."""
+    """Return texts that show people what happened to the instance. Request: {"directory", "hub",
+    "instance"}.
+    """
     directories, instance = Directories(text(request, "directory")), ulid(request, "instance")
     log = tail(directories.instance(instance) / LOG, EVIDENCE_BYTES)
     texts = {"agent log": log, **processes.evidence()}
@@ -128,8 +132,8 @@ ACTIONS: Mapping[str, Callable[[Request, Program], Reply]] = {
 
 
 def perform(action: str, request: Request, program: Program) -> Reply:
-    """Do what is requested, on this machine, and return the reply. Raises nothing: an error is in
-    the reply as {"error": {"kind", "text"}}, where `kind` is one of `errors.KINDS`.
+    """Carry out an action on this machine and return the reply. Raises nothing: an error is in the
+    reply as {"error": {"kind", "text"}}, where `kind` is one of `errors.KINDS`.
     """
     if action not in ACTIONS:
         known = ", ".join(ACTIONS)
@@ -216,7 +220,9 @@ def _hub_url(directories: Directories, instance: str) -> Optional[str]:
 
 
 def _grace_s(request: Request) -> float:
-    """How long an agent may take to end its jobs, in seconds. Raises HostError."""
+    """How long an agent may take to end its jobs, in seconds, from the request. Raises
+    HostError.
+    """
     grace_s = request.get("grace_s", GRACE_S)
     if not isinstance(grace_s, (int, float)) or not 0 <= grace_s <= MAX_GRACE_S:
         raise HostError(REQUEST, f"'grace_s' must be a number from 0 to {MAX_GRACE_S:g}")

@@ -19,7 +19,7 @@ USAGE = "usage: hostler-agent host ACTION --reply NONCE  (the request, as JSON, 
 
 
 def main(arguments: Sequence[str]) -> int:
-    """What comes after `host`; returns the exit code."""
+    """Run with the arguments after `host`. Returns the exit code."""
     if sys.platform == "win32" and arguments[:1] == ["launch"]:
         from hostler_agent.instances.windows.launch import launch  # noqa: PLC0415 - only for this
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def answer(action: str, content: bytes) -> dict[str, Any]:
-    """The reply to a request as it came in; an error is in it as {"error": {"kind", "text"}}."""
+    """The reply to a request in JSON. An error is in it as {"error": {"kind", "text"}}."""
     from hostler_agent.instances import actions  # noqa: PLC0415 - not for wrong arguments
 
     try:

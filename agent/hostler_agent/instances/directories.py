@@ -16,10 +16,10 @@ from hostler_agent.instances.system_files import files
 LOCK_DEADLINE_S = 30.0
 _LOCK_PAUSE_S = 0.02
 _GONE = b"gone"
-"""The content of an ended instance's lock. Its size alone counts: on a full disk a hole of that
-size stands for it, which takes no room."""
+"""The content of the lock file of an ended instance. Only its size counts: on a full disk the file
+is extended to that size by a hole, which takes no room."""
 FORGET_AFTER_S = 24 * 3600.0
-"""No start is delayed for that long: the lock of an instance that ended is needed no more."""
+"""The age at which the lock of an ended instance is removed: no start is delayed for that long."""
 FORGET_EVERY_S = 3600.0
 TAIL_BYTES = 4000
 _LEFT = ".left-"

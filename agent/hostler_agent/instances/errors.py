@@ -1,4 +1,4 @@
-"""Why a request was not carried out, for the hub that sent it."""
+"""The reasons why a request was not carried out, for the hub that sent it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Optional
 
 
 class HostError(Exception):
-    """`kind` is one of KINDS; the text names the path, or the option, and the system's words."""
+    """A request was not carried out. `kind` is one of KINDS; the text names the path or the option,
+    and has the system's message.
+    """
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -16,15 +18,15 @@ class HostError(Exception):
 
 
 REQUEST = "request"
-"""the request is not one of ours"""
+"""The request is not valid."""
 DISK_FULL = "disk-full"
 NOT_PERMITTED = "not-permitted"
 GONE = "gone"
-"""the instance was ended before this start of it arrived"""
+"""The instance was ended before this start of it arrived."""
 BUSY = "busy"
-"""somebody else is starting or ending the instance"""
+"""Another process is starting or ending the instance."""
 SURVIVES = "survives"
-"""the instance, or what its jobs left, cannot be killed"""
+"""The instance, or a process that its jobs left, cannot be killed."""
 SYSTEM = "system"
 
 KINDS = (REQUEST, DISK_FULL, NOT_PERMITTED, GONE, BUSY, SURVIVES, SYSTEM)
@@ -39,7 +41,9 @@ _OF_ERRNO = {
 
 
 def of_system(error: OSError, doing: str, path: Optional[Path] = None) -> HostError:
-    """The system's refusal, in its own words; `path` where it names none (as for a write)."""
+    """A HostError from an OSError, with the system's message. `path` is used if the error has no
+    file name (as after a write).
+    """
     words = error.strerror or str(error)
     named = error.filename if isinstance(error.filename, str) else path
     where = f" {named}" if named else ""
@@ -47,5 +51,5 @@ def of_system(error: OSError, doing: str, path: Optional[Path] = None) -> HostEr
 
 
 def kind_of(error: OSError) -> str:
-    """The one of KINDS that the system's refusal is."""
+    """The kind of HostError for this OSError: one of KINDS."""
     return _OF_ERRNO.get(error.errno or 0, SYSTEM)

@@ -1,5 +1,6 @@
-"""The pushed archive becomes a directory under its digest: Python keeps compiled modules there, so
-that every later start takes half the time."""
+"""Unpacks a pushed archive into a directory named by its digest: there Python keeps compiled
+modules, so that later starts take half the time.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from hostler_agent.instances.errors import REQUEST, HostError, of_system
 from hostler_agent.instances.system import processes
 
 KEEP_S = 24 * 3600.0
-"""An older agent that nobody runs stays that long: another hub may still be about to."""
+"""How long an unused older agent is kept: another hub may be about to use it."""
 
 
 def install(archive: Path, sha256: str, directories: Directories) -> Path:
@@ -39,7 +40,7 @@ def install(archive: Path, sha256: str, directories: Directories) -> Path:
 
 
 def _unpack(content: bytes, target: Path) -> None:
-    """Unpack whole or not at all, while others may be doing the same."""
+    """Unpack completely or not at all, also while other processes unpack the same archive."""
     fresh = target.with_name(f".{target.name[:16]}.{os.getpid()}")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:

@@ -1,4 +1,4 @@
-"""What it takes to start and to end an agent, in terms that every platform has."""
+"""The parameters for starting and ending an agent, the same on every platform."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hostler_agent.instances.mark import Mark
 RECORD = "process.json"
 LOG = "agent.log"
 DETACHED = "detached"
-"""The value of `Start.way` for a process of its own session, without a manager of the system's."""
+"""The value of `Start.way` for a process in a session of its own, without a service manager."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Requests in, framed replies out.
+"""Parses requests, and frames replies.
 
-A reply is a line `@hostler NONCE SIZE` and SIZE bytes of JSON. Whoever asked has chosen the nonce,
-so that nothing a login prints is taken for a reply.
+A reply is a line `@hostler NONCE SIZE` followed by SIZE bytes of JSON. The requesting hub chose the
+nonce, so that no other output of a login can be taken for a reply.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from hostler_agent.instances.errors import REQUEST, HostError
 MAX_REQUEST_BYTES = 256 * 1024
 NONCE = re.compile(r"[0-9a-zA-Z]{8,64}")
 INSTANCE = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
-"""A ULID; hubs have them as well."""
+"""The format of a ULID, which identifies instances and hubs."""
 
 _FRAME = "\n@hostler {} "
 
 
 def parse(content: bytes) -> dict[str, Any]:
-    """The request; raises HostError."""
+    """Parse a request, which must be a JSON object. Raises HostError."""
     if len(content) > MAX_REQUEST_BYTES:
         raise HostError(REQUEST, f"the request is larger than {MAX_REQUEST_BYTES} bytes")
     try:
@@ -35,7 +35,7 @@ def parse(content: bytes) -> dict[str, Any]:
 
 
 def text(request: Mapping[str, Any], key: str) -> str:
-    """A string of the request; raises HostError."""
+    """A string in the request, not empty. Raises HostError."""
     value = request.get(key)
     if not isinstance(value, str) or not value or "\0" in value:
         raise HostError(REQUEST, f"{key!r} must be text")
@@ -43,7 +43,7 @@ def text(request: Mapping[str, Any], key: str) -> str:
 
 
 def ulid(request: Mapping[str, Any], key: str) -> str:
-    """A ULID of the request; raises HostError."""
+    """A ULID in the request. Raises HostError."""
     value = text(request, key)
     if not INSTANCE.fullmatch(value):
         raise HostError(REQUEST, f"{key!r} must be a ULID")
@@ -51,13 +51,13 @@ def ulid(request: Mapping[str, Any], key: str) -> str:
 
 
 def frame(nonce: str, reply: Mapping[str, Any]) -> bytes:
-    """The reply in its frame."""
+    """The reply as JSON in a frame."""
     body = json.dumps(reply).encode()
     return f"{_FRAME.format(nonce)}{len(body)}\n".encode() + body + b"\n"
 
 
 def find(nonce: str, output: bytes) -> Optional[dict[str, Any]]:
-    """The reply among what a login has printed, or None."""
+    """Find the reply with this nonce in the output of a login. Returns None if there is none."""
     head = _FRAME.format(nonce).encode()
     start = (b"\n" + output).find(head)
     if start < 0:

@@ -1,4 +1,4 @@
-"""Processes as this platform has them: the one place that chooses."""
+"""Chooses the platform's module for processes. No other module chooses."""
 
 from __future__ import annotations
 

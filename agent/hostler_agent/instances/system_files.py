@@ -1,4 +1,4 @@
-"""Directories, files and locks as this platform has them: the one place that chooses."""
+"""Chooses the platform's module for directories, files and locks. No other module chooses."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Jobs: supervised process trees, one for each command.
 
-A job is planned (`plan`, pure), kept in an enclosure of the machine's containment (chosen in
-`containment`; `posix/` and `windows/` implement it), run (`run`), and closed by a kill receipt
-(`receipt`).
+A job is planned (`plan`, pure), runs (`run`) in an enclosure, which holds its processes together,
+and ends with a kill receipt (`receipt`). The machine's containment makes the enclosures:
+`containment` chooses one of those that `posix/` and `windows/` implement.
 """
 
 from hostler_agent.jobs.containment import Containment, choose_containment

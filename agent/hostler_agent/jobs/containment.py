@@ -1,7 +1,7 @@
-"""Containments: how a job's processes are kept together, so that all of them can be ended.
+"""Containments: they hold a job's processes together, so that all of them can be ended.
 
 The platform's modules (`posix.cgroup`, `posix.containment`, `windows.containment`) have the same
-function `establish`; this is the one place that chooses among them.
+function `establish`; this module chooses among them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Reader(Protocol):
 
 class Writer(Protocol):
     async def write_all(self, data: bytes) -> None:
-        """Write the data and close the pipe. Not an error if the reader is gone."""
+        """Write the data and close the pipe. A job that no longer reads is not an error."""
 
     def close(self) -> None: ...
 
@@ -52,7 +52,7 @@ class Process(Protocol):
     def writer(self) -> Optional[Writer]: ...
     @property
     def exited(self) -> asyncio.Future[Exit]:
-        """The process's end; fails with SpawnerLost if it cannot be known. Must not be
+        """How the process ended. Fails with SpawnerLost if that cannot be known. Must not be
         cancelled.
         """
 
@@ -63,7 +63,7 @@ class Process(Protocol):
 
 
 class Enclosure(Protocol):
-    """What holds the processes of one job. Made before the first process; removed only when proven
+    """Holds the processes of one job. Created before the first process; removed only when proven
     empty.
     """
 
@@ -73,10 +73,12 @@ class Enclosure(Protocol):
         """
 
     def holders(self, readers: Collection[Reader]) -> tuple[ProcessName, ...]:
-        """The processes of the job that hold the other end of one of `readers`."""
+        """Names of the job's processes that hold the other end of one of `readers`."""
 
     def usage(self) -> Usage:
-        """The usage as far as the enclosure accounts for it. Must be called before empty()."""
+        """The job's resource usage, as far as the enclosure measures it. Must be called before
+        empty().
+        """
 
     async def empty(self, deadline_s: float) -> Leftovers:
         """Kill every process in the enclosure, wait until none is left, and remove it. May be
@@ -85,7 +87,7 @@ class Enclosure(Protocol):
 
 
 class Containment(Protocol):
-    """The way in which an agent contains its jobs; there is one per agent."""
+    """The method by which an agent contains its jobs; one object per agent."""
 
     @property
     def name(self) -> str:
@@ -93,7 +95,7 @@ class Containment(Protocol):
 
     @property
     def root_name(self) -> str:
-        """The instance's id, or else the worker's name."""
+        """The name that marks the agent's jobs: the instance's id, or else the worker's name."""
 
     def open(self, command_id: str) -> Enclosure:
         """Make the enclosure of a job. Raises OSError."""
@@ -104,14 +106,18 @@ class Containment(Protocol):
         """
 
     def warm_up(self) -> None:
-        """Prepare what the first job would have to wait for. Optional, and may be repeated."""
+        """Make preparations that the first job would otherwise wait for. Optional; may be called
+        again.
+        """
 
     async def aclose(self) -> None:
-        """Kill what is left of all jobs. The agent's death, from any cause, does the same."""
+        """Kill the remaining processes of all jobs. The agent's death, from any cause, has the same
+        effect.
+        """
 
 
 def choose_containment(preference: str, root_name: str) -> Containment:
-    """The best containment of this machine (`auto`), or the one that is named.
+    """Choose the containment `preference`, or for `auto` the best one of this machine.
 
     Raises ContainmentUnavailable.
     """

@@ -1,4 +1,4 @@
-"""What can go wrong with a job, and whose fault it is.
+"""Exceptions of jobs, and whose fault each is.
 
 JobError
 ├── PlanRefused            the command can never be started as it was asked for (the user)
@@ -15,11 +15,13 @@ from typing import Optional
 
 
 class JobError(Exception):
-    """Anything that keeps a job from running."""
+    """Base of the errors that keep a job from running."""
 
 
 class PlanRefused(JobError):
-    """The arguments or the environment cannot be given to any process; the text has the sizes."""
+    """No process can be started with these arguments or this environment. The text has
+    the sizes.
+    """
 
 
 class LimitUnavailable(JobError):
@@ -33,8 +35,9 @@ class LimitUnavailable(JobError):
 
 
 class StartFailed(JobError):
-    """The process could not be started. `errno` is the operating system's, `filename` what it
-    complained about (the program, or the directory to run it in)."""
+    """The process could not be started. `errno` is the operating system's; `filename` is the
+    program or working directory that the error is about.
+    """
 
     def __init__(self, errno: int, filename: Optional[str]) -> None:
         what = "" if filename is None else f": {filename}"

@@ -1,4 +1,4 @@
-"""What a job runs: arguments, environment and limits, checked before anything starts. Pure.
+"""What a job runs: arguments, environment and limits, checked before the start. Pure.
 
 The rules for the environment are those of Buildbot's protocol (`shell`, argument `env`).
 """
@@ -16,7 +16,8 @@ from hostler_agent.jobs.errors import PlanRefused
 
 INSTANCE_VARIABLE = "HOSTLER_INSTANCE"
 COMMAND_VARIABLE = "HOSTLER_COMMAND"
-"""Set for every job, so that a sweep finds its processes by /proc/PID/environ."""
+"""The variable that is set for every job, so that a sweep finds its processes by
+/proc/PID/environ."""
 
 # Linux refuses a longer string (MAX_ARG_STRLEN) with a bare E2BIG that names nothing (E13).
 MAX_STRING_BYTES = 128 * 1024
@@ -33,36 +34,36 @@ class JobLimits:
     """Limits that end a job: in seconds and lines; None or 0 means no limit."""
 
     timeout_s: Optional[float] = None
-    """without output"""
+    """Seconds without output."""
     max_time_s: Optional[float] = None
     max_lines: Optional[int] = None
     sigterm_time_s: Optional[float] = None
-    """grace between SIGTERM and the kill; None kills at once"""
+    """Seconds between SIGTERM and the kill; None kills at once."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What all processes of a job may use together; None means no limit."""
+    """Limits for all processes of a job together; None means no limit."""
 
     memory_bytes: Optional[int] = None
     processes: Optional[int] = None
     cpu_percent: Optional[int] = None
-    """of all the machine's processors: 1 to 100"""
+    """Percentage of all the machine's processors: 1 to 100."""
 
     @property
     def are_limited(self) -> bool:
         return (self.memory_bytes, self.processes, self.cpu_percent) != (None, None, None)
 
     def bounded(self, processes: int) -> Resources:
-        """The same resources, with `processes` as the limit of processes if there is none."""
+        """The same limits, but with `processes` as the limit of processes if there is none."""
         return self if self.processes is not None else replace(self, processes=processes)
 
 
 @dataclass(frozen=True)
 class JobPlan:
-    """One job, ready to start. `argv` and `environment` are what exec gets.
+    """The description of a job to start. `argv` and `environment` are passed to exec.
 
-    `is_shell`: `argv` is a shell, its options and a string, which decides about the quoting on
+    `is_shell`: `argv` is a shell, its options and a string, which determines the quoting on
     Windows. `allow_batch`: `argv` may name a batch file there.
     """
 
@@ -117,8 +118,9 @@ def check(plan: JobPlan) -> None:
 
 
 def _surely_fits(plan: JobPlan) -> bool:
-    """Whether the plan fits by a quick estimate, which is all that a usual command costs: a
-    character takes at most four bytes, so below a quarter of the limit nothing needs to be counted.
+    """Whether the plan is certainly within the limits, by a quick estimate that suffices for most
+    commands: a character takes at most four bytes, so below a quarter of the limit nothing needs to
+    be counted.
     """
     names = plan.environment.keys()
     parts = (*plan.argv, *names, *plan.environment.values(), plan.workdir)

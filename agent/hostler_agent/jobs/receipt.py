@@ -8,21 +8,21 @@ from typing import Optional
 
 
 class Ended(enum.Enum):
-    """How a job ended; the value is the receipt's word for it."""
+    """How a job ended. The value is the receipt's word for it."""
 
     EXITED = "exited"
     SIGNALLED = "signalled"
-    """by a signal that was not ours"""
+    """Ended by a signal that was not sent by the agent."""
     KILLED = "killed"
-    """interrupted by whoever ordered it"""
+    """Interrupted: by the hub, by the command, or because its output could not be delivered."""
     TIMEOUT = "timeout"
     SILENT = "timeout_without_output"
     TALKATIVE = "max_lines"
     NOT_STARTED = "not_started"
     OOM_KILLED = "oom_killed"
-    """its main process, by the kernel for want of memory"""
+    """The kernel killed the main process because memory ran out."""
     LOST = "lost"
-    """the spawner was killed, so nobody knows"""
+    """The spawner was killed, so it is unknown how the job ended."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,25 @@ class Exit:
     signal: Optional[int]
     cpu_s: float
     peak_resident_bytes: Optional[int]
-    """of the largest process of those it waited for (at least what the spawner itself has); on
-    Windows its own, and None where it cannot be told"""
+    """The peak of the largest process among the main process and those it waited for (at least that
+    of the spawner itself). On Windows that of the main process alone, None if unknown."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a job used; None for what this machine does not account for."""
+    """The resources that a job used; None for those that this machine does not measure."""
 
     peak_memory_bytes: Optional[int] = None
     cpu_s: Optional[float] = None
     oom_kills: int = 0
-    """how many of its processes the kernel killed for want of memory, as far as it can be told"""
+    """The number of its processes that the kernel killed because memory ran out, as far
+    as known."""
 
 
 @dataclass(frozen=True)
 class Leftovers:
-    """The processes that the end of a job met: `found` were alive, `survivors` could not be
-    killed.
+    """The processes that were left when a job was ended: `found` were alive, `survivors` could not
+    be killed.
     """
 
     found: tuple[ProcessName, ...] = ()
@@ -75,8 +76,9 @@ class KillReceipt:
     exit_code: Optional[int]
     containment: str
     pids_seen: int = 0
-    """different processes that were met in the job: its main one, and all that had to be killed"""
+    """The number of distinct processes seen in the job: the main one, and all that had to be
+    killed."""
     usage: Usage = Usage()
     survivors: tuple[ProcessName, ...] = ()
     held_output: tuple[str, ...] = ()
-    """names of processes that held the output open after the main process had ended (E8)"""
+    """Names of processes that held the output open after the main process had ended (E8)."""

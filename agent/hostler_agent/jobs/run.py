@@ -40,14 +40,14 @@ class Sink(Protocol):
     async def take_output(self, stream: str, data: bytes) -> None: ...
     async def take_log(self, name: str, data: bytes) -> None: ...
     async def stopping(self, why: str) -> None:
-        """The job is about to be killed, because of `why`."""
+        """The job is about to be killed; `why` is the reason."""
 
 
 @dataclass(frozen=True)
 class JobOutcome:
     receipt: KillReceipt
     signal: Optional[int]
-    """that ended the main process"""
+    """The signal that ended the main process; None if there was none."""
 
     @property
     def return_code(self) -> int:
@@ -87,7 +87,7 @@ class Job:
         self._over: asyncio.Future[None] = loop.create_future()
 
     def interrupt(self, ended: Ended, why: str) -> None:
-        """End the job. Of several reasons the first one counts."""
+        """End the job for this reason. Only the first reason counts."""
         if not self._stop.done():
             self._stop.set_result(_Stop(ended, why))
 
@@ -148,7 +148,7 @@ class Job:
         try:
             await taking
         except Exception:
-            # Nobody can hear the job any more, so it ends; _Tasks raises this in the end.
+            # The output has no receiver any more, so the job is ended; _Tasks raises this error.
             self.interrupt(Ended.KILLED, "the output could not be delivered")
             raise
         finally:
@@ -157,8 +157,8 @@ class Job:
         await asyncio.sleep(0)
 
     async def _ask_to_end(self, process: Process, exited: asyncio.Future[Exit]) -> None:
-        """Ask the process to end and wait for the grace period, if the plan has one. Does not kill
-        it (E1).
+        """Ask the process to end (SIGTERM) and wait for the grace period, if the plan has one. Does
+        not kill it (E1).
         """
         await self._sink.stopping(self._stop.result().why)
         grace_s = self._plan.limits.sigterm_time_s
@@ -217,8 +217,8 @@ class Job:
     async def _read_remaining_output(self, reading: ReadingTasks) -> None:
         """Read what is left in the pipes after the job's processes have ended.
 
-        A pipe that does not end (a survivor or a foreign process holds it) is not waited for. A hub
-        that does not take the output is.
+        Does not wait for a pipe that stays open (a survivor or a process of another job holds it),
+        but does wait for a hub that is slow to take the output.
         """
         waiting = [task for task in reading if not task.done()]
         while waiting:

@@ -19,8 +19,8 @@ READ_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class LogFile:
-    """A log file. `follow`: only what is appended from the start on; else all of it once it has
-    changed.
+    """A log file to read. With `follow` only what is appended from the start on is delivered;
+    otherwise the whole file once it has changed.
     """
 
     name: str
@@ -43,7 +43,9 @@ class Tail:
         self._offset = 0
 
     async def run(self, ended: asyncio.Future[None]) -> None:
-        """Deliver what is written until `ended`, and then once more, so that nothing is missed."""
+        """Deliver what is written until `ended` is set, and then once more, so that nothing is
+        missed.
+        """
         loop = asyncio.get_running_loop()
         try:
             last = False

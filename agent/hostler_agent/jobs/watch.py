@@ -1,4 +1,4 @@
-"""Enforces a job's limits of silence, duration and lines."""
+"""Enforces a job's limits on silence, duration and number of lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hostler_agent.jobs.receipt import Ended
 
 
 class Watch:
-    """Calls `stop` with how the job ends and why when a limit is exceeded; perhaps more than once.
+    """Calls `stop` with the way the job ends and the reason when a limit is exceeded; possibly more
+    than once.
 
     A job whose output is not taken, because the hub does not take it, is not silent: the time does
     not count while `held_back`.
@@ -47,11 +48,11 @@ class Watch:
         return self._holders_back > 0
 
     def heard(self) -> None:
-        """Output has arrived and waits to be taken."""
+        """Record that output has arrived and waits to be taken."""
         self._holders_back += 1
 
     def taken(self) -> None:
-        """Output that had arrived was taken; the silence begins anew."""
+        """Record that output was taken; the time of silence begins anew."""
         self._holders_back -= 1
         self._heard_at = self._clock.awake()
 

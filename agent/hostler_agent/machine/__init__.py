@@ -1,4 +1,6 @@
-"""The machine: functions that each platform implements under the same name; chosen here."""
+"""The machine: functions that each platform implements under the same name. This module chooses the
+platform.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from hostler_agent import __version__, machine
 
 OS_RELEASE_FILES = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
 OS_KEYS = ("os_id", "os_id_like", "os_version_id", "os_version_codename")
-"""Always present, null where the machine does not say."""
+"""Keys that are always present; null if the machine does not tell."""
 
 ENVIRONMENT = frozenset(
     [
@@ -49,14 +49,15 @@ ENVIRONMENT = frozenset(
         "OS",
     ]
 )
-"""The variables that may leave the machine, in upper case (Windows ignores it)."""
+"""The environment variables that may be reported, in upper case (Windows ignores case)."""
 
 OLDER_NAMES = {
     "upload_file": "uploadFile",
     "upload_directory": "uploadDirectory",
     "download_file": "downloadFile",
 }
-"""A master asks whether the worker has `uploadFile`, and then sends it `upload_file`."""
+"""Names under which the transfer commands are announced as well: a master asks whether the worker
+has `uploadFile`, and then sends it `upload_file`."""
 
 MAX_INFO_FILE_BYTES = 4096
 MAX_INFO_FILES = 64
@@ -86,8 +87,8 @@ def announced(commands: Mapping[str, str]) -> dict[str, str]:
 
 
 def machine_facts(workdir: Path) -> dict[str, Any]:
-    """Facts of the machine: texts and numbers, None where unknown. Disk sizes are of the disk that
-    builds work on; sizes are in MiB.
+    """Facts of the machine: texts and numbers, None if unknown. All sizes are in MiB; disk sizes
+    are of the disk that builds work on.
     """
     host, architecture = machine.name()
     cpus = machine.cpu_count()
@@ -108,7 +109,7 @@ def machine_facts(workdir: Path) -> dict[str, Any]:
 
 
 def disk_mb(path: Path) -> tuple[Optional[int], Optional[int]]:
-    """The size of the directory's disk, and what is free for this user, in MiB; None where
+    """The total and the free size of the directory's disk for this user, in MiB; (None, None) if
     unknown.
     """
     try:
@@ -119,7 +120,7 @@ def disk_mb(path: Path) -> tuple[Optional[int], Optional[int]]:
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those of the variables that never hold a secret."""
+    """The variables that may be reported (see ENVIRONMENT), because they never hold a secret."""
     return {
         # MessagePack takes no lone surrogates, which stand for bytes that are no UTF-8.
         name: value.encode("utf-8", "replace").decode()
@@ -165,7 +166,9 @@ def _unquoted(value: str) -> str:
 
 
 def info_files(directory: Path) -> dict[str, str]:
-    """The small text files an administrator keeps in `info` (`admin`, `host`), by name."""
+    """The contents of the small text files in `info` (`admin`, `host`), which administrators write,
+    by name.
+    """
     found: dict[str, str] = {}
     try:
         paths = sorted(directory.iterdir())

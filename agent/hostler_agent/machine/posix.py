@@ -1,4 +1,4 @@
-"""The machine, on POSIX systems."""
+"""The functions of `machine` on POSIX systems."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ assert sys.platform != "win32"
 HAS_TERMINALS = True
 
 READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-"""To open a file for reading, not waiting for the writer of a pipe; other files do not mind."""
+"""Flags to open a file for reading without waiting for the writer of a named pipe."""
 
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 

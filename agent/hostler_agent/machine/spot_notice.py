@@ -1,8 +1,8 @@
 """The notice, two minutes ahead, that a spot instance will be taken away (P16).
 
-EC2 publishes it at the instance's metadata service, with the instant. From then on the agent takes
-no new command. Those that run may end within the time that is left, less a margin in which the hub
-gives the others to other workers.
+EC2 publishes it at the instance's metadata service, with the time. From then on the agent accepts
+no new command. Running commands may go on for the time that is left, less a margin in which the hub
+gives the unfinished ones to other workers.
 """
 
 from __future__ import annotations
@@ -32,17 +32,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Notice:
-    """What will be done to the instance, and in how many seconds."""
+    """What EC2 will do to the instance, and in how many seconds."""
 
     action: str
     left_s: float
 
 
 class SpotNoticeWatcher:
-    """Polls for the notice."""
+    """Polls the metadata service for the notice."""
 
     def __init__(self, clock: Clock, query: Callable[[], Optional[Notice]]) -> None:
-        """`query` returns the notice, None if there is none; it may block."""
+        """`query` returns the notice, or None if there is none; it may block, and runs in
+        a thread.
+        """
         self._clock = clock
         self._query = query
 
@@ -88,7 +90,9 @@ def _parsed(answer: str) -> Notice:
 
 
 def _left_s(instant: object) -> float:
-    """The seconds left, at most what a notice gives: the instance's clock may be wrong."""
+    """The seconds until `instant`, limited to what a notice gives, because the instance's clock may
+    be wrong.
+    """
     longest_s = NOTICE_S - POLL_EVERY_S
     try:
         end = datetime.strptime(str(instant), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)

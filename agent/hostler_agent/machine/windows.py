@@ -1,4 +1,4 @@
-"""The machine, on Windows."""
+"""The functions of `machine` on Windows."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from hostler_agent.win32 import api
 from hostler_agent.win32.api import KERNEL32, function
 
 HAS_TERMINALS = hasattr(KERNEL32, "CreatePseudoConsole")
-"""From Windows 10, version 1809, on."""
+"""Whether there are pseudo consoles: on Windows 10, version 1809, and later."""
 
 READ_FLAGS = os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT
-"""To open a file for reading."""
+"""Flags to open a file for reading."""
 
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_BINARY | os.O_NOINHERIT
 
@@ -36,7 +36,7 @@ PRIVACY_HINT = (
     "let only its owner read it: icacls FILE /inheritance:r /grant:r *S-1-3-4:F "
     "*S-1-5-18:F *S-1-5-32-544:F"
 )
-"""To the owner, the system and its administrators."""
+"""How to give access to the owner, the system and its administrators only."""
 
 _BOOT_KEY = r"Software\Hostler\Boot"
 _FILE_SYSTEM_KEY = r"SYSTEM\CurrentControlSet\Control\FileSystem"

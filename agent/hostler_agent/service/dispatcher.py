@@ -1,8 +1,8 @@
-"""This process as a Windows service: its reports to the service manager, and the manager's
-requests.
+"""Runs this process as a Windows service: reports its state to the service manager, and handles the
+manager's requests.
 
 The manager starts the process, waits until it reports (30 s), and calls it back in threads of its
-own. The process ends when its one service has ended. Loads on Windows only.
+own. The process ends when its one service has ended. Can be imported on Windows only.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class ServiceProcess:
         self._callbacks = (_Main(self._main), _Handler(self._control))
 
     def run(self) -> None:
-        """Return when the service has stopped. Raises OSError if the manager has not started this
-        process.
+        """Run the service; return when it has stopped. Raises OSError if the service manager has
+        not started this process.
         """
         table = (_Entry * 2)(_Entry(self._name, self._callbacks[0]))
         _dispatch(ctypes.byref(table))

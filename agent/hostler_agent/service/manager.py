@@ -1,6 +1,6 @@
-"""Windows' service manager: creates, finds, starts and removes services. It decides nothing.
+"""A wrapper of Windows' service manager: creates, finds, starts and removes services.
 
-Every function raises OSError with `winerror`. Loads on Windows only.
+Every function raises OSError with `winerror`. Can be imported on Windows only.
 """
 
 from __future__ import annotations

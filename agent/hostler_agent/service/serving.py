@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from hostler_agent.daemon import Daemon
 
 AGAIN_S = 30.0
-"""After its hub has sent it away, a permanent worker looks so often whether it is wanted again."""
+"""The interval in seconds at which a permanent worker that its hub has sent away tries to attach
+again."""
 
 log = logging.getLogger(__name__)
 

@@ -22,17 +22,19 @@ from hostler_agent.win32.api import (
 )
 
 OWNER_ONLY = "D:P(A;OICI;FA;;;OW)(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
-"""Its owner, the system and its administrators; nothing is inherited from the directory above."""
+"""SDDL: access for the owner, the system and its administrators; inherits nothing from the parent
+directory."""
 OBJECT_OWNER_ONLY = "D:(A;;GA;;;OW)(A;;GA;;;SY)(A;;GA;;;BA)"
-"""The same for objects that are no files."""
+"""SDDL: the same access for objects that are not files."""
 
 _DACL_INFORMATION = 4
 _FILE_OBJECT = 1
 _CREATE_NEW = 1
 _REVISION = 1
-"""The only one there is."""
+"""The revision of SDDL; there is no other."""
 _EVERYBODY = (";WD)", ";AU)", ";BU)", ";AN)", ";BG)")
-"""Ends of access entries, as text: everyone, authenticated users, users, anonymous, guests."""
+"""The ends of access entries, as text, for: everyone, authenticated users, users, anonymous,
+guests."""
 
 _ADVAPI32 = ctypes.WinDLL("advapi32", use_last_error=True)
 _local_free = function(KERNEL32, "LocalFree", ctypes.c_void_p, ctypes.c_void_p)
@@ -115,8 +117,9 @@ class NotPrivate(Exception):
 
 
 def make_private(path: Path) -> None:
-    """Make sure that the directory is there, and open to its owner, the system and administrators
-    alone. Raises OSError, NotPrivate."""
+    """Create a directory that only its owner, the system and administrators may use, or check an
+    existing one. Raises OSError, NotPrivate.
+    """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
@@ -130,7 +133,7 @@ def make_private(path: Path) -> None:
 
 
 def is_private(path: Path) -> bool:
-    """Whether no access entry of the file is for everybody. Raises OSError."""
+    """Whether no access entry of the file is for one of _EVERYBODY. Raises OSError."""
     descriptor, text = ctypes.c_void_p(), ctypes.c_void_p()
     none = [None] * 4
     error = _security_info(

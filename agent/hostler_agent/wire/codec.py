@@ -1,9 +1,9 @@
-"""One WebSocket message is one MessagePack map, and this is the way from one to the other.
+"""Encodes and decodes frames: one WebSocket message is one MessagePack map.
 
 The peer is not trusted, and a few bytes of MessagePack can ask for a lot of memory: `[[[[…` nests,
 an array header of five bytes announces four billion items, and a million empty lists fit into a
 mebibyte. So the lengths are capped from the frame's size, containers are counted *while* they are
-decoded (a hook that raises stops the decoder), and the depth is checked before anybody recurses.
+decoded (a hook that raises stops the decoder), and the depth is checked before any recursion.
 Each frame gets a decoder of its own: one that failed must not be used again (GHSA-6v7p-g79w-8964).
 Extension types are refused: we have no use for them, and a timestamp is one. So are numbers that
 JSON or a database cannot hold: what one peer says must not break a list that others ask for.
@@ -25,7 +25,9 @@ _INTEGERS = 2**63
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """The frame for `message`; raises ProtocolError for a value MessagePack cannot carry."""
+    """Encode `message` as a frame. Raises ProtocolError for a value that MessagePack
+    cannot carry.
+    """
     try:
         frame: bytes = msgpack.packb(message, use_bin_type=True)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -34,7 +36,9 @@ def encode(message: dict[str, Any]) -> bytes:
 
 
 def joined(head: dict[str, Any], body: bytes) -> bytes:
-    """The frame of two maps of which one was encoded before; both have few keys, and none alike."""
+    """Encode `head` and join it with `body`, a map that is already encoded, into one frame. The two
+    maps must have different keys, together at most 15. Raises ProtocolError.
+    """
     front = encode(head)
     keys = (front[0] & 0x0F) + (body[0] & 0x0F)
     if front[0] & 0xF0 != 0x80 or body[0] & 0xF0 != 0x80 or keys > 15:
@@ -43,7 +47,9 @@ def joined(head: dict[str, Any], body: bytes) -> bytes:
 
 
 def decode(frame: bytes, limits: MessageLimits) -> dict[str, Any]:
-    """The map in `frame`: LimitExceeded when it is too big, ProtocolError when it is not one."""
+    """Decode the map in `frame`. Raises LimitExceeded if it is too big, ProtocolError if it is not
+    one.
+    """
     size = len(frame)
     if size > limits.message_size_bytes:
         raise LimitExceeded(
@@ -106,7 +112,9 @@ def _unpack(frame: bytes, limits: MessageLimits) -> Any:
 
 
 def _check_depth(message: dict[str, Any], limit: int) -> None:
-    """Breadth first and iterative, so that a deep message cannot exhaust our own stack."""
+    """Raise LimitExceeded for too deep nesting. Iterative, so that a deep message cannot exhaust
+    the stack.
+    """
     level: list[Any] = [message]
     depth = 0
     while level:
@@ -117,7 +125,9 @@ def _check_depth(message: dict[str, Any], limit: int) -> None:
 
 
 def _containers(container: Any) -> list[Any]:
-    """The lists and maps directly inside; ProtocolError for what nobody can store."""
+    """The lists and maps directly inside `container`. Raises ProtocolError for a value that cannot
+    be stored.
+    """
     values = container.values() if isinstance(container, dict) else container
     found = []
     for value in values:
@@ -132,7 +142,9 @@ def _containers(container: Any) -> list[Any]:
 
 
 def _check_number(value: Any) -> None:
-    """JSON has no NaN and no infinity, and databases no integer over 64 bits with a sign."""
+    """Raise ProtocolError for NaN, infinity, which JSON lacks, and integers beyond 64 bits signed,
+    which databases lack.
+    """
     if isinstance(value, float):
         if not isfinite(value):
             raise ProtocolError("message has a number that is not finite")

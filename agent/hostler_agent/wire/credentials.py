@@ -1,4 +1,4 @@
-"""HTTP Basic credentials (RFC 7617), as the opening handshake carries them."""
+"""HTTP Basic credentials (RFC 7617) of the opening handshake."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ MAX_HEADER_BYTES = 4096
 
 
 def encode_basic(name: str, password: str) -> str:
-    """The Authorization header's value; a name with a colon cannot be told apart (section 2)."""
+    """The value of the Authorization header. Raises CredentialsError, also for a name with a colon,
+    which could not be decoded (section 2).
+    """
     if ":" in name:
         raise CredentialsError("a name with a colon cannot be sent")
     if not (name + password).isprintable():
@@ -25,7 +27,9 @@ def encode_basic(name: str, password: str) -> str:
 
 
 def decode_basic(header: str) -> tuple[str, str]:
-    """(name, password) of an Authorization header's value; raises CredentialsError."""
+    """Decode the value of an Authorization header into (name, password). Raises
+    CredentialsError.
+    """
     if len(header) > MAX_HEADER_BYTES:
         raise CredentialsError(f"credentials are longer than {MAX_HEADER_BYTES} bytes")
     scheme, _, encoded = header.partition(" ")

@@ -1,4 +1,4 @@
-"""What can go wrong on the wire, and whose fault it is.
+"""Exceptions of the wire protocol, and whose fault each is.
 
     WireError
     ├── ProtocolError       the peer sent something that the protocol does not allow
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 
 class WireError(Exception):
-    """Base of everything the wire raises."""
+    """Base of the exceptions of the wire protocol."""
 
 
 class ProtocolError(WireError):
@@ -26,7 +26,7 @@ class LimitExceeded(WireError):
 
 
 class TooManyInFlight(LimitExceeded):
-    """As many requests as allowed are still unanswered."""
+    """There are as many unanswered requests as the peer permits."""
 
 
 class CredentialsError(WireError):

@@ -1,7 +1,7 @@
-"""What Hostler adds to Buildbot's protocol; announced by those who speak it, asked of nobody.
+"""Hostler's extension of Buildbot's protocol. A peer that supports it says so; no peer need.
 
-- The handshake carries, beside Basic credentials, the agent's session secret and which instance
-  and epoch it is. 410 as its answer, or 4410 as a close code, is the order to go away for good.
+- The handshake carries, beside Basic credentials, the agent's session secret, instance and epoch.
+  The answer 410, or the close code 4410, orders the agent to go away for good.
 - get_worker_info's result has `hostler` in `worker_commands` and a map `hostler`: AgentReport.
 - set_worker_settings has a map `hostler`: HubSettings.
 - `tool_versions` in `worker_commands` is a command of ours: see TOOL_VERSIONS.
@@ -50,23 +50,27 @@ EPOCH_HEADER = "Hostler-Epoch"
 GO_AWAY_STATUS = 410
 GO_AWAY_CLOSE_CODE = 4410
 LEAVE_CLOSE_CODE = 4411
-"""From an agent that leaves for good: its jobs are ended, so nobody waits for it."""
+"""The close code of an agent that leaves for good: its jobs are ended, so the hub need not wait for
+it."""
 
 RUNNING = "running"
 DONE = "done"
 
 STOPPING = "the agent is stopping and takes no more commands"
-"""Why start_command is refused by an agent that finishes what runs: the work is to go elsewhere."""
+"""The refusal of start_command by an agent that is stopping: the hub must give the work
+to another."""
 
 LOST = "the command was ended when its lease was over"
-"""Why start_command is refused for a command that was killed meanwhile: its build was lost."""
+"""The refusal of start_command for a command that was killed when its lease expired: its build is
+lost."""
 
 ENDING = "the command is still being ended"
-"""Why start_command is refused until a command that was forgotten has ended: to be asked again."""
+"""The refusal of start_command until a forgotten command has ended: the hub must ask again."""
 
 TOOL_VERSIONS = "tool_versions"
-"""A command, and the pair it answers with: args `tools` (names) and `timeout`; a map by name of
-`path`, `version` and `problem`, each a text or null."""
+"""The name of a command, and of the pair that it answers with. The command's args are `tools`
+(names) and `timeout`; the pair is a map by name of `path`, `version` and `problem`, each a text or
+null."""
 
 OUTPUT = "output"
 RECEIPT = "receipt"
@@ -74,8 +78,8 @@ RECEIPT = "receipt"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Handshake(Record):
-    """Who connects. `session` is absent from stock peers, `instance` and `epoch` from permanent
-    workers too. The password is kept out of repr().
+    """The peer's identity. `session` is absent from stock peers, `instance` and `epoch` also from
+    permanent workers. The password is kept out of repr().
     """
 
     name: str
@@ -97,7 +101,9 @@ class Handshake(Record):
 
     @classmethod
     def parse(cls, headers: Mapping[str, str]) -> Handshake:
-        """From a mapping that ignores case, such as Starlette's; raises CredentialsError."""
+        """Parse headers in a mapping that ignores case, such as Starlette's. Raises
+        CredentialsError.
+        """
         authorization = headers.get("Authorization")
         if authorization is None:
             raise CredentialsError("there are no credentials")
@@ -117,7 +123,9 @@ class Handshake(Record):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CommandReport(Record):
-    """A command that the agent still has: `state` is RUNNING, or DONE and not acknowledged."""
+    """A command that the agent still has. `state` is RUNNING, or DONE if its end is not yet
+    acknowledged.
+    """
 
     command_id: str
     state: str
@@ -125,9 +133,9 @@ class CommandReport(Record):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AgentReport(Record):
-    """`hostler` in the worker's info. `boot_id` changes when the machine restarts (null where it
-    cannot be known), `process` when the agent does; `facts` describe the machine.
-    `clock_s` is what its clock says, in seconds since 1970.
+    """The map `hostler` in the worker's info. `boot_id` changes when the machine restarts (null if
+    unknown), `process` when the agent does; `facts` describe the machine. `clock_s` is the
+    machine's clock, in seconds since 1970.
     """
 
     boot_id: Optional[str]
@@ -170,12 +178,13 @@ def _command_report(where: str, entry: Any) -> CommandReport:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HubSettings(Record):
-    """`hostler` in the settings: the hub's terms for this connection.
+    """The map `hostler` in the settings: the hub's terms for this connection.
 
-    Commands not in `resume` are killed; of those in it, everything unacknowledged is sent again.
-    The agent kills its jobs when the hub has not been heard of for `lease_ttl_s` less a margin.
-    `go_away_grace_s` is how long commands may take to end when the agent is told to go away.
-    `keepalive_interval_s` is between pings, where its owner wants another one than the agent's.
+    Commands that are not in `resume` are killed; for those in it, all unacknowledged reports are
+    sent again. The agent kills its jobs when it has not heard from the hub for `lease_ttl_s` less a
+    margin. `go_away_grace_s` is how long commands may take to end when the agent is told to go
+    away. `keepalive_interval_s` is the time between pings, if the hub's owner wants another one
+    than the agent's default.
     """
 
     lease_ttl_s: float
@@ -207,10 +216,10 @@ class HubSettings(Record):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CommandLimits(Record):
-    """What all processes of a command may use together; null is no limit.
+    """Limits for all processes of a command together; null is no limit.
 
-    `cpu_percent` is of all the machine's processors. An agent that cannot enforce one that is
-    asked for does not start the command.
+    `cpu_percent` is of all the machine's processors. An agent that cannot enforce a limit does not
+    start the command.
     """
 
     memory_bytes: Optional[int] = None
@@ -227,8 +236,8 @@ _LIMITS = ("memory_bytes", "processes", "cpu_percent")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CommandTerms(Record):
-    """`hostler` in a command's args: the lease it runs under, whether output is raw, its limits,
-    and whether it may be a batch file of Windows.
+    """The map `hostler` in a command's args: the lease it runs under, whether output is raw, its
+    limits, and whether it may be a Windows batch file.
     """
 
     lease: str
@@ -246,7 +255,7 @@ class CommandTerms(Record):
     }
 
     def body(self) -> dict[str, Any]:
-        """Without what is not asked for."""
+        """The map to send, without the optional terms that are not set."""
         body: dict[str, Any] = {"lease": self.lease, "epoch": self.epoch, "raw": self.raw}
         if self.limits is not None:
             body["limits"] = asdict(self.limits)
@@ -296,10 +305,10 @@ class Survivor(Record):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Receipt(Record):
-    """What a job was and what it left: an empty `survivors` means that nothing lives any more.
+    """The last report on a job. If `survivors` is empty, none of its processes is alive.
 
-    `oom_kills` counts the processes that the kernel killed for want of memory. `why` is one
-    sentence for people, where `ended` and the exit code do not say it all.
+    `oom_kills` counts the processes that the kernel killed because memory ran out. `why` is one
+    sentence for people, if `ended` and the exit code do not tell everything.
     """
 
     ended: str

@@ -1,4 +1,4 @@
-"""Taking a value of a known kind out of a map that a peer sent, or saying what is wrong with it."""
+"""Checks and takes values of a known type from a map that a peer sent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from hostler_agent.wire.errors import ProtocolError
 
 @dataclass(frozen=True)
 class FieldType:
-    """A kind of value: its name in error messages, the test for it, and may it be left out?"""
+    """A type of value: its name in error messages, its test, and whether the key must be
+    present.
+    """
 
     name: str
     accepts: Callable[[Any], bool]
@@ -40,7 +42,7 @@ def _is_text_list(value: Any) -> bool:
 
 
 Keys = Mapping[str, FieldType]
-"""What a map must hold: the kind of value by key."""
+"""The keys that a map may have, with the type of each value."""
 
 ANY = FieldType("anything", lambda _: True)
 BOOLEAN = FieldType("a boolean", lambda value: isinstance(value, bool))
@@ -58,19 +60,21 @@ TEXTS = FieldType("a list of strings", _is_text_list)
 
 
 def optional(kind: FieldType) -> FieldType:
-    """The same kind, or null, or left out."""
+    """The same type, but the value may also be null or left out."""
     return FieldType(
         f"{kind.name} or null", lambda value: value is None or kind.accepts(value), False
     )
 
 
 def nullable(kind: FieldType) -> FieldType:
-    """The same kind or null, but it must be there."""
+    """The same type, but the value may also be null. It must not be left out."""
     return replace(optional(kind), required=True)
 
 
 def take(where: str, mapping: Mapping[str, Any], key: str, kind: FieldType) -> Any:
-    """`mapping[key]`, which must be there and be of that kind; `where` names the operation."""
+    """Return `mapping[key]`. Raises ProtocolError, with the operation `where`, if it is missing or
+    of another type.
+    """
     if key not in mapping:
         raise ProtocolError(f"{where}: key {key!r} is missing")
     value = mapping[key]
@@ -80,7 +84,9 @@ def take(where: str, mapping: Mapping[str, Any], key: str, kind: FieldType) -> A
 
 
 def take_map(where: str, mapping: Mapping[str, Any], kinds: Keys) -> dict[str, Any]:
-    """All keys of `kinds` out of `mapping`; others are ignored, an optional one may be left out."""
+    """Return the values of all keys of `kinds`; None for an optional one that is left out. Other
+    keys in `mapping` are ignored. Raises ProtocolError.
+    """
     taken = {}
     for key, kind in kinds.items():
         taken[key] = take(where, mapping, key, kind) if key in mapping or kind.required else None

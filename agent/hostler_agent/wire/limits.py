@@ -1,6 +1,6 @@
-"""How much one peer may ask of the other (U4): the sizes both ends agree on.
+"""The sizes that both ends of a connection agree on: how much one peer may ask of the other (U4).
 
-The sizes are per direction. The hub has thousands of agents that it does not trust, so it takes
+The sizes are per direction. The hub has thousands of agents that it does not trust, so it accepts
 little from each; an agent has one hub, which sends file contents.
 """
 
@@ -13,10 +13,10 @@ MEBIBYTE = 1024 * 1024
 
 @dataclass(frozen=True)
 class MessageLimits:
-    """What the receiver of a direction accepts.
+    """The limits that the receiver sets for one direction.
 
-    `message_size_bytes` bounds one frame, `depth` the nesting of its containers, `items` the
-    number of values in them all together, `in_flight` the sender's unanswered requests.
+    `message_size_bytes` limits one frame, `depth` the nesting of its containers, `items` the total
+    number of values in them, `in_flight` the sender's unanswered requests.
     """
 
     message_size_bytes: int

@@ -42,14 +42,16 @@ RESPONSE = "response"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Message(Record):
-    """A request. `op` is its name on the wire; `keys` what stands beside it and of which kind."""
+    """Base of requests. `op` is the request's name on the wire; `keys` are its other keys, with
+    types.
+    """
 
     op: ClassVar[str]
     keys: ClassVar[Keys] = {}
 
     @classmethod
     def parse(cls, mapping: Mapping[str, Any]) -> Message:
-        """The message in `mapping`; raises ProtocolError."""
+        """Parse the message in `mapping`. Raises ProtocolError."""
         return cls(**take_map(cls.op, mapping, cls.keys))
 
     def body(self) -> dict[str, Any]:
@@ -71,21 +73,21 @@ class Print(Message):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Keepalive(Message):
-    """Is the connection alive? The answer is null."""
+    """Check that the connection is alive. The answer is null."""
 
     op = "keepalive"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GetWorkerInfo(Message):
-    """The answer is a map of what the worker is and can do."""
+    """Ask for the worker's properties and abilities. The answer is a map."""
 
     op = "get_worker_info"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SetWorkerSettings(Message):
-    """How output is to be cut and buffered; comes before the first command.
+    """Set how output is cut and buffered. Sent before the first command.
 
     `buffer_size` in bytes, `buffer_timeout` in seconds, `max_line_length` in characters with the
     newline; `newline_re` matches what stands for a newline. On the wire all of them stand in
@@ -142,7 +144,7 @@ class InterruptCommand(Message):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Shutdown(Message):
-    """Go away: answered at once, then the agent ends."""
+    """Tell the agent to go away. It answers at once and then ends."""
 
     op = "shutdown"
 
@@ -152,7 +154,7 @@ class Shutdown(Message):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Update(Message):
-    """News of a command: `args` is a list of `[name, value]` pairs."""
+    """Report on a running command: `args` is a list of `[name, value]` pairs."""
 
     op = "update"
     keys: ClassVar[Keys] = {"command_id": TEXT, "args": PAIRS}
@@ -162,7 +164,7 @@ class Update(Message):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Complete(Message):
-    """A command has ended; `args` is null, or says why it could not be run."""
+    """Report that a command has ended; `args` is null, or the reason why it could not be run."""
 
     op = "complete"
     keys: ClassVar[Keys] = {"command_id": TEXT, "args": nullable(TEXT)}
@@ -182,7 +184,7 @@ class UpdateUploadFileWrite(Message):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UpdateUploadFileClose(Message):
-    """There are no more chunks."""
+    """Report that there are no more chunks of the file."""
 
     op = "update_upload_file_close"
     keys: ClassVar[Keys] = {"command_id": TEXT}
@@ -191,7 +193,7 @@ class UpdateUploadFileClose(Message):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UpdateUploadFileUtime(Message):
-    """When the file was last read and changed, in seconds since 1970."""
+    """Report when the file was last read and changed, in seconds since 1970."""
 
     op = "update_upload_file_utime"
     keys: ClassVar[Keys] = {"command_id": TEXT, "access_time": NUMBER, "modified_time": NUMBER}
@@ -212,7 +214,7 @@ class UpdateReadFile(Message):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UpdateReadFileClose(Message):
-    """The agent wants no more of the file."""
+    """Report that the agent wants no more of the file."""
 
     op = "update_read_file_close"
     keys: ClassVar[Keys] = {"command_id": TEXT}
@@ -231,7 +233,7 @@ class UpdateUploadDirectoryWrite(Message):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UpdateUploadDirectoryUnpack(Message):
-    """The tarball is complete: unpack it."""
+    """Report that the tarball is complete and is to be unpacked."""
 
     op = "update_upload_directory_unpack"
     keys: ClassVar[Keys] = {"command_id": TEXT}
@@ -243,7 +245,7 @@ class UpdateUploadDirectoryUnpack(Message):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Response(Record):
-    """The one answer to the request of that `seq_number`.
+    """The answer to the request with this `seq_number`.
 
     Buildbot's peers test `is_exception` for presence, so it is sent only when true; a peer that
     sends it as false means a success.
@@ -266,10 +268,12 @@ class Response(Record):
 
 
 class Packed:
-    """A command's message, encoded ahead: it may be sent again, and takes less room so."""
+    """A command's message that is already encoded: it may be sent several times, and takes less
+    memory.
+    """
 
     def __init__(self, message: Update | Complete) -> None:
-        """Raises ProtocolError for what MessagePack cannot carry."""
+        """Encode the message. Raises ProtocolError for a value that MessagePack cannot carry."""
         self.op = message.op
         self.command_id = message.command_id
         self.encoded = codec.encode(message.body())
@@ -288,7 +292,7 @@ HUB_OPERATIONS = _by_op(
     InterruptCommand,
     Shutdown,
 )
-"""What a hub may ask of an agent."""
+"""The operations that a hub may send to an agent."""
 
 AGENT_OPERATIONS = _by_op(
     Update,
@@ -301,4 +305,4 @@ AGENT_OPERATIONS = _by_op(
     UpdateUploadDirectoryWrite,
     UpdateUploadDirectoryUnpack,
 )
-"""What an agent may ask of a hub."""
+"""The operations that an agent may send to a hub."""

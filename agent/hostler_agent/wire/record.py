@@ -1,7 +1,8 @@
-"""What equal and printable frozen dataclasses have in common, written once.
+"""Equality and repr() for frozen dataclasses, defined once in a base class.
 
-`@dataclass` generates and compiles these methods for every class; for the wire's thirty classes
-that was a tenth of the time in which an agent starts. They are declared with eq=False, repr=False.
+`@dataclass` generates and compiles these methods for every class; for the thirty classes of the
+wire protocol that took a tenth of the agent's start time. Subclasses are declared with eq=False,
+repr=False.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Any
 
 
 class Record:
-    """Equal when of the same class with equal fields; prints like a dataclass."""
+    """Records are equal if they have the same class and equal fields; repr() is that of a
+    dataclass.
+    """
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):

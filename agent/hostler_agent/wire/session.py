@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class Role(enum.Enum):
-    """Which end of the conversation we are."""
+    """The end of the conversation that a session is for."""
 
     AGENT = "agent"
     HUB = "hub"
@@ -50,7 +50,7 @@ OPERATIONS: Mapping[Role, Mapping[str, type[Message]]] = {
     Role.AGENT: HUB_OPERATIONS,
     Role.HUB: AGENT_OPERATIONS,
 }
-"""By our own role: the operations that the peer may ask of us."""
+"""The operations that the peer may send, by our own role."""
 
 _RECEIVES = {Role.AGENT: TO_AGENT, Role.HUB: TO_HUB}
 _SENDS = {Role.AGENT: TO_HUB, Role.HUB: TO_AGENT}
@@ -58,7 +58,7 @@ _SENDS = {Role.AGENT: TO_HUB, Role.HUB: TO_AGENT}
 
 @dataclass(frozen=True)
 class Requested:
-    """The peer asks: answer(seq_number) or refuse(seq_number), exactly once."""
+    """The peer sent a request: call answer(seq_number) or refuse(seq_number), exactly once."""
 
     seq_number: int
     message: Message
@@ -66,7 +66,7 @@ class Requested:
 
 @dataclass(frozen=True)
 class Answered:
-    """The request of that token succeeded."""
+    """The request with this token succeeded."""
 
     token: object
     result: Any
@@ -74,7 +74,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Failed:
-    """The peer answered the request of that token with an error."""
+    """The peer answered the request with this token by an error."""
 
     token: object
     error: RemoteError
@@ -100,7 +100,7 @@ class Session:
         limits: Optional[MessageLimits] = None,
         peer_limits: Optional[MessageLimits] = None,
     ) -> None:
-        """`limits` is what we accept, `peer_limits` what the peer does; see `limits`."""
+        """`limits` are our own limits, `peer_limits` those of the peer; see `limits`."""
         self._operations = OPERATIONS[role]
         self._limits = limits or _RECEIVES[role]
         self._peer_limits = peer_limits or _SENDS[role]
@@ -110,23 +110,23 @@ class Session:
 
     @property
     def in_flight(self) -> int:
-        """How many of our requests are unanswered."""
+        """The number of our own requests without an answer."""
         return len(self._tokens)
 
     @property
     def unanswered(self) -> int:
-        """How many of the peer's requests we owe an answer.
+        """The number of the peer's requests that we have not answered.
 
-        Buildbot's worker does not wait for answers, so a flood is no fault of the peer: stop
-        reading the socket while this is at the limit.
+        Buildbot's worker does not wait for answers, so many requests at once are not an error of
+        the peer: the caller stops reading the socket while this is at the limit.
         """
         return len(self._unanswered)
 
     def request(self, message: Message | Packed, token: object) -> bytes:
-        """The frame that asks for `message`; `token` comes back with the answer.
+        """Encode `message` as a request; the answer will carry `token`. Returns the frame.
 
         Raises TooManyInFlight, LimitExceeded (too large for the peer) and ProtocolError (cannot be
-        encoded); then nothing has changed.
+        encoded). In these cases nothing has changed.
         """
         if len(self._tokens) >= self._peer_limits.in_flight:
             raise TooManyInFlight(f"{len(self._tokens)} requests are unanswered")
@@ -141,26 +141,29 @@ class Session:
         return frame
 
     def answer(self, seq_number: int, result: Any = None) -> bytes:
-        """The frame that answers a request; raises like request(), and it may then be refused."""
+        """Encode the answer to a request. Raises the same exceptions as request(); the request may
+        then be refused.
+        """
         frame = self._frame(Response(seq_number, result).body())
         self._unanswered.discard(seq_number)
         return frame
 
     def refuse(self, seq_number: int, reason: str) -> bytes:
-        """The frame that answers a request with an error."""
+        """Encode an error as the answer to a request. Returns the frame."""
         self._unanswered.discard(seq_number)
         return self._frame(Response(seq_number, _transmissible(reason), is_exception=True).body())
 
     def abandon(self, token: object) -> None:
-        """Wait no longer for this token's answer (its deadline has passed)."""
+        """Stop waiting for the answer to this token's request (its deadline has passed)."""
         for seq_number, waiting in list(self._tokens.items()):
             if waiting is token:
                 del self._tokens[seq_number]
 
     def receive(self, frame: bytes) -> Optional[Event]:
-        """What the frame says; None for a response that nobody waits for.
+        """Decode a frame of the peer. Returns None for a response to an unknown or abandoned
+        request.
 
-        Raises ProtocolError or LimitExceeded when the conversation cannot go on.
+        Raises ProtocolError or LimitExceeded if the conversation cannot go on.
         """
         mapping = codec.decode(frame, self._limits)
         seq_number = take("message", mapping, "seq_number", INTEGER)
@@ -170,7 +173,9 @@ class Session:
         return self._receive_request(op, seq_number, mapping)
 
     def lose(self) -> list[object]:
-        """The connection is gone: the tokens of the requests that get no answer any more."""
+        """Forget all requests; return the tokens of our own unanswered ones. Called when the
+        connection is gone.
+        """
         tokens = list(self._tokens.values())
         self._tokens.clear()
         self._unanswered.clear()
@@ -211,5 +216,5 @@ class Session:
 
 
 def _transmissible(reason: str) -> str:
-    """An error's text as it may travel: short, and without the lone surrogates of file names."""
+    """Make an error's text fit to be sent: short, and without the lone surrogates of file names."""
     return reason[:4096].encode("utf-8", "replace").decode()

@@ -21,10 +21,10 @@ from typing import Any, Optional
 from hostler_agent.wire.errors import ProtocolError
 
 Content = list[Any]
-"""`[text, positions, times]`"""
+"""A content list: `[text, positions, times]`."""
 
 BUILDBOTS_NEWLINE_RE = r"(\r\n|\r(?=.)|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+)"
-"""What a stock master sends."""
+"""The `newline_re` that a stock master sends."""
 
 # The same, so written that `re` looks for a match only where one of three characters is: it knows
 # the first character of literals, not of a repeat.
@@ -33,8 +33,9 @@ _BUILDBOTS_NEWLINES_BEGIN = ("\r", "\033", "\x08")
 
 
 class LineSplitter:
-    """Cuts one stream into content lists. Bytes that are no UTF-8 become U+FFFD, unless another
-    `decoder` is given."""
+    """Cuts one stream into content lists. Bytes that are not UTF-8 become U+FFFD, unless another
+    `decoder` is given.
+    """
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class LineSplitter:
         newline_re: str,
         decoder: Optional[codecs.IncrementalDecoder] = None,
     ) -> None:
-        """Raises ProtocolError when `newline_re` is no regular expression."""
+        """Raises ProtocolError if `newline_re` is not a regular expression."""
         self._begins: tuple[str, ...] = ("",)
         try:
             if newline_re == BUILDBOTS_NEWLINE_RE:
@@ -58,14 +59,16 @@ class LineSplitter:
         self._partial_since = 0.0
 
     def feed(self, data: bytes | str, at: float) -> Optional[Content]:
-        """The lines that `data`, which arrived at `at`, has finished; None when it has none."""
+        """Add `data`, which arrived at `at` (seconds since 1970). Returns the lines that it
+        completes, or None.
+        """
         if isinstance(data, str):
             # Names of files may hold lone surrogates, which no peer could decode.
             data = data.encode("utf-8", "replace")
         return self._append(self._decoder.decode(data), at)
 
     def flush(self, at: float) -> Optional[Content]:
-        """What is left, made a line; the stream has ended."""
+        """Return the unfinished rest as a line, or None. Called at the end of the stream."""
         content = self._append(self._decoder.decode(b"", final=True), at)
         if not self._partial:
             return content
@@ -104,7 +107,9 @@ class LineSplitter:
 
 
 def join(first: Content, second: Content) -> Content:
-    """One content list of two that follow each other in the same stream; `first` becomes it."""
+    """Append the second of two consecutive content lists of a stream to `first`, and
+    return that.
+    """
     offset = len(first[0])
     first[0] += second[0]
     first[1] += [offset + position for position in second[1]]
@@ -113,7 +118,7 @@ def join(first: Content, second: Content) -> Content:
 
 
 def text_bytes(value: Any) -> bytes:
-    """The UTF-8 of a content list's text; raises ProtocolError.
+    """The UTF-8 of a content list's text. Raises ProtocolError.
 
     Positions and times are not needed for that, and stock peers do not always count them alike.
     """

@@ -1,1 +1,1 @@
-"""Drivers start, inspect, stop and list instances; `contract` is what each of them keeps."""
+"""Drivers start, inspect, stop and list instances. `contract` defines the interface of a driver."""

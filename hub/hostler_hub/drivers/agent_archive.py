@@ -1,9 +1,11 @@
-"""The agent as one file, made of what is installed here, for machines that have nothing but Python.
+"""Builds the agent archive: one file with the agent and its dependencies, from what is installed
+here, for machines that have nothing but Python.
 
-The same installation gives the same bytes, so the digest names the contents: drivers push the file
-when a machine has no such digest, and many hubs and workers share what is there already. Compiled
-parts stay behind, for zipimport cannot load them and they fit one Python only; the pins in
-pyproject keep to releases whose Python code runs on 3.9.
+The same installation yields the same bytes, so the digest identifies the contents: drivers push the
+file to a machine that has no archive of that digest, and several hubs and workers share an archive
+that is there already. Compiled modules are left out, because zipimport cannot load them and they
+fit one Python version only; the version pins in pyproject therefore admit only releases whose
+Python code runs on 3.9.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ if __name__ == "__main__":
 
 
 def install(directory: Path) -> AgentArchive:
-    """Put the archive into `directory` under its digest, and remove those that are out of date."""
+    """Write the archive into `directory`, named by its digest, and remove archives older than
+    KEEP_S.
+    """
     content = build()
     digest = hashlib.sha256(content).hexdigest()
     archive = AgentArchive(path_of(directory, digest), digest)
@@ -67,12 +71,12 @@ def install(directory: Path) -> AgentArchive:
 
 
 def path_of(directory: Path, sha256: str) -> Path:
-    """Where the archive of a digest is, if it is there at all."""
+    """The path in `directory` of the archive with this digest. The file need not exist."""
     return directory / f"{sha256}{SUFFIX}"
 
 
 def write(target: Path, content: bytes) -> None:
-    """Replace `target` as a whole."""
+    """Write a file with mode 755, replacing `target` atomically. Raises OSError."""
     number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:16]}")
     try:
         with open(number, "wb") as file:
@@ -85,7 +89,7 @@ def write(target: Path, content: bytes) -> None:
 
 
 def build() -> bytes:
-    """The archive's bytes."""
+    """Build the archive and return its content: a zip file that begins with a shebang line."""
     contents = io.BytesIO()
     contents.write(_SHEBANG)
     files = sources()
@@ -98,7 +102,9 @@ def build() -> bytes:
 
 
 def sources() -> Mapping[str, bytes]:
-    """What is in it, by name: Python, and the dependencies' licences."""
+    """The files of the archive by their names in it: Python sources and the dependencies'
+    licences.
+    """
     files = {"__main__.py": _MAIN.encode(), **dict(_agent())}
     for name in DEPENDENCIES:
         files.update(_dependency(name))

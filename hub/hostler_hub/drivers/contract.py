@@ -42,9 +42,11 @@ class DriverOptions(BaseModel):
     def in_force(
         cls, present: Mapping[str, Any] | None, started: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """The options that a living instance is handled with: see ``place``.
+        """The options with which the hub handles a living instance: `present` or `started`; see
+        ``place``.
 
-        ``present`` are the definition's, or None without a definition.
+        ``present`` are the options of the worker's current definition, or None if it has none;
+        ``started`` are those with which the instance was started.
         """
         if present is None or present == started:
             return started
@@ -58,16 +60,17 @@ class DriverOptions(BaseModel):
 
     @property
     def recipe(self) -> str:
-        """A digest of how a machine is made of these options, if it may be kept as a spare.
+        """A digest of the options that determine how a machine is made, if it may be kept as a
+        spare.
 
-        Empty if none is to be kept: then instances are destroyed at their end (see ``Keeper``).
+        Empty if no spare is to be kept: then an instance is destroyed at its end (see ``Keeper``).
         """
         return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the lifecycle may expect of a driver, as data."""
+    """Properties of a driver that the lifecycle needs to know. Times are in seconds."""
 
     permanent: bool = False  # the owner starts the machine; create is never called
     missing_timeout_s: float = 120.0  # how long its instances may take to attach, by default
@@ -78,7 +81,9 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class AgentArchive:
-    """The agent as one file that any Python from 3.9 on runs; pushed when the digest differs."""
+    """The agent as one file, which any Python from 3.9 on runs. A driver pushes it to a machine
+    that has no archive of this digest.
+    """
 
     path: Path
     sha256: str
@@ -86,7 +91,7 @@ class AgentArchive:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a driver gets when it is made: the hub's id, a directory of its own, and more."""
+    """What a hub passes to a driver's constructor."""
 
     hub: str  # ULID of this hub; part of every mark
     directory: Path
@@ -101,7 +106,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
-    """The instance to start. ``token`` is its one-time secret, and in no repr."""
+    """The instance to start. ``token`` is its one-time secret, which is kept out of repr()."""
 
     worker: str
     instance: str
@@ -127,7 +132,9 @@ class InstanceRef:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What inspect has found, with text for people (an exit code, the last log lines)."""
+    """The result of ``Driver.inspect``. ``evidence`` is text for people (exit code, last log
+    lines).
+    """
 
     presence: Presence
     evidence: str = ""
@@ -136,11 +143,12 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """Something at the provider that carries this hub's mark.
+    """An object at the provider that carries this hub's mark.
 
-    ``handle`` alone (with no options of a definition that may be gone) is enough to destroy it;
-    ``name`` is what the provider calls it, for people; ``created_at`` in seconds since the epoch.
-    Of a *spare*, the stopped machine that is left of an instance, ``spare`` is its recipe.
+    ``handle`` alone is enough to destroy it, also when the worker's definition is gone; ``name`` is
+    the provider's name of it, for people; ``created_at`` is in seconds since the epoch. For a
+    *spare* (the stopped machine that an instance left for the next one), ``spare`` is its recipe;
+    otherwise it is empty.
     """
 
     instance: str
@@ -153,7 +161,7 @@ class Owned:
 
 
 class Driver(Protocol):
-    """The contract; ``tests/conformance/drivers.py`` holds every driver to it."""
+    """The interface of a driver; ``tests/conformance/drivers.py`` tests every driver against it."""
 
     name: ClassVar[str]
     capabilities: ClassVar[Capabilities]
@@ -170,57 +178,64 @@ class Driver(Protocol):
         """
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
-        """Whether the instance is there. Called every check interval and after a lost agent.
+        """Find out whether the instance exists. Called at every check interval and after a lost
+        agent.
 
-        UNKNOWN when the provider does not say; GONE only on positive evidence. Raises DriverError,
-        which counts as UNKNOWN.
+        The result is UNKNOWN if the provider does not tell, and GONE only on positive evidence.
+        Raises DriverError, which counts as UNKNOWN.
         """
 
     async def destroy(self, ref: InstanceRef) -> None:
-        """Stop the instance and all it started; return when it is proven gone.
+        """Stop the instance and everything it started; return when it is proven gone.
 
-        Idempotent, called until it succeeds, also for instances that never were. Raises
-        ProviderFailed when it is, or may be, still there.
+        Idempotent. Called until it succeeds, also for instances that never existed. Raises
+        ProviderFailed if the instance still exists or may exist.
         """
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
-        """Everything with this hub's mark. Called by reconcile.
+        """List every object at the provider that carries this hub's mark. Called by reconcile.
 
-        ``places`` are the options of every worker and every living instance of this driver: they
-        say at which hosts, daemons or regions to look; each is asked once, however many options
-        name it. Raises ProviderFailed when one of them did not answer, for then the list would
-        not be whole, and what is absent from it would be taken for gone.
+        ``places`` are the options of every worker and every living instance of this driver. They
+        say at which hosts, daemons or regions to look; each place is asked once, however many
+        options name it. Raises ProviderFailed if a place did not answer: the list would be
+        incomplete, and an instance missing from it would be taken for gone.
         """
 
     async def aclose(self) -> None:
-        """The hub stops: close clients, and leave instances alone."""
+        """Close the driver's clients. Called when the hub stops; instances keep running."""
 
 
 @runtime_checkable
 class Witness(Protocol):
-    """The optional power to tell what happened to an instance, before it is destroyed."""
+    """Optional interface: a driver that can report what happened to an instance before it is
+    destroyed.
+    """
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
-        """Texts by name (``console``, ``agent log``, ``processes`` ...), at most 64 KiB each.
+        """Return texts by name (``console``, ``agent log``, ``processes`` ...), at most 64 KiB
+        each.
 
-        Called after a failed start and after a loss, before destroy. What cannot be had is left
-        out; raises nothing but DriverError.
+        Called after a failed start and after a loss, before destroy. A text that cannot be had is
+        left out. Raises only DriverError.
         """
 
 
 @runtime_checkable
 class Keeper(Protocol):
-    """The optional power to keep the machine of an instance for its worker's next one.
+    """Optional interface: a driver that can keep an instance's machine for the worker's next
+    instance.
 
-    What is kept is a *spare*: a machine that is stopped, costs little, and carries the instance's
-    mark and its recipe. ``create`` takes it up where it was made as the options ask for today;
-    reconcile destroys what no worker would take up any more, and all but one of each worker.
+    The machine that is kept is a *spare*: it is stopped, costs little, and carries the instance's
+    mark and its recipe. ``create`` starts a spare again if its recipe is that of the current
+    options. Reconcile destroys spares that no worker would use any more, and all but one spare of
+    each worker.
     """
 
     async def keep(self, ref: InstanceRef) -> bool:
-        """End the instance; whether its machine was kept. Both are as proven as by ``destroy``.
+        """End the instance. Returns whether its machine was kept; both outcomes are as proven as by
+        ``destroy``.
 
         Called instead of ``destroy``, once, for an instance that ends in good order and whose
-        options have a recipe; should it raise, or never be answered, ``destroy`` is called.
-        Raises DriverError.
+        options have a recipe. If it raises or never returns, ``destroy`` is called. Raises
+        DriverError.
         """

@@ -1,4 +1,4 @@
-"""What a hub of given settings gives each of its drivers: directories, its address, secrets."""
+"""Builds the environment of each driver from the hub's settings: directories, URL, secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hostler_hub.runtime.settings import Settings
 def environment_of(
     driver: str, settings: Settings, hub_id: str, archive: AgentArchive, secrets: Secrets
 ) -> Environment:
-    """The environment of the driver of that name."""
+    """The environment of the driver with this name."""
     return Environment(
         hub=hub_id,
         directory=settings.state_dir / "instances" / driver,

@@ -1,4 +1,4 @@
-"""What drivers raise.
+"""Exceptions that drivers raise.
 
     DriverError             a driver could not do what it was asked
       OptionsRefused        the owner's options can never work
@@ -34,7 +34,7 @@ class HandleRefused(DriverError):
     def of_version(
         cls, driver: str, instance: str, found: object, understood: Collection[int]
     ) -> HandleRefused:
-        """A handle that says another version, or none."""
+        """The exception for a handle whose version is missing or not understood."""
         known = ", ".join(map(str, sorted(understood)))
         return cls(
             f"{driver}: the handle of instance {instance} has version {found!r}; this hub "
@@ -43,9 +43,10 @@ class HandleRefused(DriverError):
 
 
 class HostFailed(Exception):
-    """A machine did not carry out a request of `hosts.host.Host`. The text has its own words.
+    """A machine did not carry out a request of `hosts.host.Host`. The text is the machine's
+    message.
 
-    `ran` is False when the request was surely not carried out; `kind` is one of
+    `ran` is False if the request was certainly not carried out; `kind` is one of
     `hostler_agent.instances.errors.KINDS`, or empty.
     """
 

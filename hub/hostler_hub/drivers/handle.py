@@ -1,7 +1,7 @@
-"""Handles: what a driver keeps of an instance, in the store between its calls.
+"""Handles: what a driver stores about an instance between its calls.
 
-The contract carries handles as JSON objects; a driver reads one once, as it comes in, and from
-there on has the fields of its own subclass of `Handle`.
+The contract passes handles as JSON objects. A driver parses one at the start of a call, and then
+works with the fields of its own subclass of `Handle`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from hostler_hub.drivers.errors import HandleRefused
 
 
 class Handle(BaseModel):
-    """Base of every driver's handle. Its fields are what it takes to find and to end an instance
-    when the worker's definition is gone; secrets are kept as references only.
+    """Base of every driver's handle. Its fields are enough to find and to end an instance when the
+    worker's definition is gone; secrets are stored as references only.
 
-    A subclass whose fields change counts `VERSION` up, adds the older number to `UNDERSTOOD`, and
+    A subclass whose fields change increments `VERSION`, adds the older number to `UNDERSTOOD`, and
     overrides `upgrade`.
     """
 
@@ -29,12 +29,12 @@ class Handle(BaseModel):
     UNDERSTOOD: ClassVar[frozenset[int]] = frozenset({1})
 
     def dump(self) -> Mapping[str, Any]:
-        """The handle as a JSON object, with its `version`."""
+        """The handle as a JSON object, with its `version`; see `parse`."""
         return {"version": self.VERSION, **self.model_dump(mode="json")}
 
     @classmethod
     def parse(cls, stored: Mapping[str, Any], instance: str) -> Self:
-        """Read what `dump` has written, now or in an older version. Raises HandleRefused."""
+        """Parse what `dump` returned, in this version or an older one. Raises HandleRefused."""
         version = stored.get("version")
         if version not in cls.UNDERSTOOD:
             raise HandleRefused.of_version(cls.DRIVER, instance, version, cls.UNDERSTOOD)
@@ -47,5 +47,7 @@ class Handle(BaseModel):
 
     @classmethod
     def upgrade(cls, stored: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The fields of a handle of an older version that is in `UNDERSTOOD`."""
+        """Convert the fields of a handle of an older version, which is in `UNDERSTOOD`, to this
+        version.
+        """
         raise NotImplementedError

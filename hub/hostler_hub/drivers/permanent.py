@@ -1,4 +1,4 @@
-"""Driver ``permanent``: machines their owners start; their agents attach by themselves.
+"""Driver ``permanent``: machines that their owners start, and whose agents attach by themselves.
 
 The hub starts and stops nothing here: it tells the agent to go away when it should, and waits.
 """
@@ -22,7 +22,9 @@ from hostler_hub.lifecycle.model import Presence
 
 
 class PermanentDriver:
-    """Any agent of the protocol that knows the worker's name and password (also Buildbot's own)."""
+    """Accepts any agent of the protocol that knows the worker's name and password, Buildbot's
+    worker included.
+    """
 
     name: ClassVar[str] = "permanent"
     capabilities: ClassVar[Capabilities] = Capabilities(permanent=True, missing_timeout_s=600.0)
@@ -38,11 +40,11 @@ class PermanentDriver:
         return Inspection(Presence.UNKNOWN, f"{ref.worker} is started by its owner")
 
     async def destroy(self, ref: InstanceRef) -> None:
-        """Nothing to destroy: the agent was sent away over its connection."""
+        """Do nothing: the agent was sent away over its connection."""
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
         del places
         return ()
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the driver holds no connections."""

@@ -1,4 +1,4 @@
-"""Finds drivers by entry point, so that a third party can add one without touching the hub."""
+"""Finds drivers by entry point, so that third parties can add one without changing the hub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ _SDKS = {"docker": "docker", "ec2": "boto3", "ssh": "fabric", "winrm": "winrm"}
 
 
 class _AnyOptions(DriverOptions):
-    """Options that nothing here can judge, as they are stored."""
+    """Options of a driver that is not installed: stored as they are, because they cannot be
+    validated.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -70,14 +72,16 @@ class UnavailableDriver:
         return []
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
     def _fail(self) -> NoReturn:
         raise ProviderFailed(what_to_install(self.name))
 
 
 def load() -> Mapping[str, type[Driver]]:
-    """Every installed driver by its name. A driver that cannot be imported stops the start."""
+    """Load every installed driver, by name. A driver that cannot be imported stops the
+    hub's start.
+    """
     found: dict[str, type[Driver]] = {}
     for point in entry_points(group=GROUP):
         sdk = _SDKS.get(point.name)
@@ -91,7 +95,7 @@ def load() -> Mapping[str, type[Driver]]:
 
 
 def what_to_install(driver: str) -> str:
-    """The sentence for a driver whose extra is missing."""
+    """The sentence that tells how to install the extra of a driver."""
     return (
         f"driver {driver}: {_SDKS[driver]} is not installed where the hub runs; "
         f"pip install 'hostler[{driver}]' there, and restart the hub"

@@ -1,8 +1,8 @@
-"""Removes a tree through descriptors, and so never through a link.
+"""Removes a directory tree by way of open directory descriptors, so never through a link.
 
-Whatever changes meanwhile (a directory is replaced by a link to elsewhere), only what is really
-below the path is removed: every step is relative to an open directory, and no directory is opened
-through a link.
+Even if the tree changes meanwhile (a directory is replaced by a link to elsewhere), only entries
+that are really below the path are removed: every step is relative to an open directory, and no
+directory is opened through a link.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def remove(path: str, progress: Progress) -> list[OSError]:
-    """Remove a file, a link or a tree. Returns the failures; a path that does not exist is none.
+    """Remove a file, a link or a tree. Returns the failures. A path that does not exist is not a
+    failure.
 
     Raises WorkStopped.
     """
@@ -107,7 +108,7 @@ class _Removal:
 
 
 def _open(parent: int, name: str) -> int:
-    """Open a directory to list it; add the permission first if it is missing."""
+    """Open a directory to list it. If the permission to read it is missing, add that first."""
     try:
         return os.open(name, _FLAGS, dir_fd=parent)
     except PermissionError:
@@ -121,7 +122,7 @@ def _open(parent: int, name: str) -> int:
 
 
 def _writable(directory: int, remove_entry: object) -> None:
-    """Repeat the removal with permission to write to the directory."""
+    """Call the removal again after adding the permission to write to the directory."""
     assert callable(remove_entry)
     try:
         remove_entry()

@@ -22,7 +22,7 @@ from hostler_agent.commands.filework import Progress
 from hostler_agent.win32 import api
 
 _PATIENCE_S = 2.0
-"""For all of a tree together."""
+"""How long to repeat failed removals, in seconds, for one tree in total."""
 _PAUSE_S = 0.05
 
 _SHARE = api.SHARE_READ | api.SHARE_WRITE
@@ -30,7 +30,8 @@ _LINK_FLAGS = api.FILE_FLAG_BACKUP_SEMANTICS | api.FILE_FLAG_OPEN_REPARSE_POINT
 
 
 def remove(path: str, progress: Progress) -> list[OSError]:
-    """Remove a file, a link or a tree. Returns the failures; a path that does not exist is none.
+    """Remove a file, a link or a tree. Returns the failures. A path that does not exist is not a
+    failure.
 
     Raises WorkStopped.
     """

@@ -18,7 +18,9 @@ from hostler_agent.instances.errors import NOT_PERMITTED, HostError
 
 
 def make_private(path: Path) -> None:
-    """Make a directory that only its owner may write, or check one. Raises OSError, HostError."""
+    """Create a directory that only its owner may write, or check an existing one. Raises OSError,
+    HostError.
+    """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.stat()
     if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -28,11 +30,11 @@ def make_private(path: Path) -> None:
 
 
 def open_own(path: Path) -> int:
-    """A descriptor to read a file of ours alone: no link, and no second name of another. Raises
+    """Open a regular file for reading; refuse symbolic and hard links. Returns a descriptor. Raises
     OSError.
 
-    Builds run as the same user as agents, and could lead a name to a file that must not be opened:
-    SQLite loses its locks when its process opens and closes the database once more.
+    Builds run as the same user as agents, and could link the name to a file that must not be
+    opened: SQLite loses its locks when its process opens and closes the database once more.
     """
     if path.lstat().st_nlink != 1:
         raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), str(path))
@@ -48,7 +50,9 @@ def open_lock(path: Path) -> int:
 
 
 def take(number: int) -> bool:
-    """Try to take the lock, until its descriptor is closed. Returns whether it was free."""
+    """Try to take the lock, which is held until the descriptor is closed. Returns whether it was
+    free.
+    """
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -61,12 +65,14 @@ def write_at_start(number: int, content: bytes) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Raises OSError."""
+    """Rename a file or directory. Raises OSError."""
     source.rename(target)
 
 
 def remove_tree(path: Path) -> Optional[str]:
-    """Remove a directory, also what a build has made read-only. Returns why something is left."""
+    """Remove a directory, including what a build made read-only. Returns None, or why something is
+    left.
+    """
     shutil.rmtree(path, ignore_errors=True)
     if not path.exists():
         return None

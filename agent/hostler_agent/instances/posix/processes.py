@@ -30,14 +30,16 @@ from hostler_agent.private_files import write_private
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR")
-"""What an agent gets of a login's environment; its jobs get it from there."""
+"""The variables of the login's environment that an agent gets; its jobs inherit them."""
 
 SWEEP_DEADLINE_S = 30.0
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A process: no other ever has the same pid, start (clock ticks since boot) and boot id."""
+    """A process, identified by pid, start time (clock ticks since boot) and boot id: no other
+    process ever has the same three.
+    """
 
     pid: int
     started: int
@@ -115,7 +117,9 @@ def marked(directories: Directories, hub: str) -> Iterator[tuple[Mark, Identity]
 
 
 def registered(_directories: Directories, _hub: str) -> tuple[Mark, ...]:
-    """What would start agents: nothing here, for units go with their agents."""
+    """The marks for which a start is set up: none here, because a systemd unit ends with
+    its agent.
+    """
     return ()
 
 
@@ -185,7 +189,7 @@ def evidence() -> dict[str, str]:
 
 
 def uses(directories: Directories, program: Path) -> bool:
-    """Whether a process runs that has `program` among its arguments."""
+    """Whether a running process has `program` among its arguments."""
     del directories
     wanted = os.fsencode(str(program))
     for pid in procfs.all_pids():

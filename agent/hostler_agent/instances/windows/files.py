@@ -1,7 +1,7 @@
 """Private directories, files and locks on Windows; the same functions as `posix.files`.
 
-What has just ended may hold its files for a moment longer, and a virus scanner any file: what
-cannot be renamed or removed is tried again for some seconds (E18).
+A process that has just ended may hold its files for a moment longer, and a virus scanner any file:
+renaming and removing are therefore repeated for some seconds (E18).
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from hostler_agent.win32 import security
 PATIENCE_S = 5.0
 _PAUSE_S = 0.05
 _LOCKED_BYTE = 1 << 30
-"""Far behind the content, which others may then read: Windows' locks keep readers out as well."""
+"""The offset of the locked byte. It lies far behind the content, because locks on Windows keep
+others from reading the locked bytes."""
 
 
 def make_private(path: Path) -> None:
-    """Make sure that the directory is there, and open to its owner, the system and administrators
-    alone. Raises OSError, HostError."""
+    """Create a directory that only its owner, the system and administrators may use, or check an
+    existing one. Raises OSError, HostError.
+    """
     try:
         security.make_private(path)
     except security.NotPrivate as error:
@@ -36,17 +38,19 @@ def make_private(path: Path) -> None:
 
 
 def open_own(path: Path) -> int:
-    """A descriptor to read a file. Raises OSError."""
+    """Open a file for reading. Returns a descriptor. Raises OSError."""
     return os.open(path, os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT)
 
 
 def open_lock(path: Path) -> int:
-    """A descriptor of a file that may be locked. Raises OSError."""
+    """Open a lock file, created if need be. Returns a descriptor. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_BINARY | os.O_NOINHERIT)
 
 
 def take(number: int) -> bool:
-    """Try to take the lock, until its descriptor is closed. Returns whether it was free."""
+    """Try to take the lock, which is held until the descriptor is closed. Returns whether it was
+    free.
+    """
     os.lseek(number, _LOCKED_BYTE, os.SEEK_SET)
     try:
         msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
@@ -61,12 +65,14 @@ def write_at_start(number: int, content: bytes) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Raises OSError."""
+    """Rename a file or directory; repeated for PATIENCE_S. Raises OSError."""
     _persist(lambda: source.rename(target))
 
 
 def remove_tree(path: Path) -> Optional[str]:
-    """Remove a directory, also what a build has made read-only. Returns why something is left."""
+    """Remove a directory, including what a build made read-only. Returns None, or why something is
+    left.
+    """
     longest = f"\\\\?\\{path}"  # builds nest deeper than other paths may be
     try:
         _persist(lambda: shutil.rmtree(longest, onerror=_unlock))
@@ -92,7 +98,9 @@ def _persist(act: Callable[[], object]) -> None:
 
 
 def _unlock(function: Callable[..., Any], path: str, error: Any) -> None:
-    """Read-only is an attribute here, which keeps files from being removed."""
+    """Error handler of rmtree: clear the read-only attribute, which keeps a file from being
+    removed, and repeat.
+    """
     if not isinstance(error[1], PermissionError):
         raise error[1]
     os.chmod(path, stat.S_IWRITE)  # noqa: PTH101 - it is text with a prefix

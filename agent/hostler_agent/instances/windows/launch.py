@@ -1,10 +1,10 @@
-"""The beginning of an agent on Windows, by whatever starts it: `host launch DIRECTORY --mark MARK`,
-and `--service` where that is the service manager.
+"""Runs a new agent on Windows: `host launch DIRECTORY --mark MARK`, with `--service` if the service
+manager started it.
 
-It puts itself into a Job Object that is named after the instance, so that whoever looks finds all
-that the agent ever started, or nothing at all, and never a stranger with a reused pid. Then it
-looks whether the instance was ended meanwhile: an end first says so and then looks for the job, so
-that one of the two sees the other.
+The process enters a Job Object that is named after the instance. Whoever looks the job up finds all
+processes that the agent ever started, or none, but never an unrelated process with a reused pid.
+Then it checks whether the instance was ended meanwhile: an end first marks the instance as gone and
+then looks for the job, so that one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from hostler_agent.run import LOG_FORMAT, guarded, run
 EXIT_REFUSED = 3
 CONFIG = "agent.json"
 SERVICE_PATIENCE_S = 5.0
-"""Who stops the service by hand may wait that long for its builds."""
+"""How long the instance's builds may take to end if a person stops the service, in seconds."""
 _HOME = {
     "USERPROFILE": "",
     "APPDATA": r"AppData\Roaming",
@@ -41,12 +41,15 @@ _HOME = {
     "TEMP": r"AppData\Local\Temp",
     "TMP": r"AppData\Local\Temp",
 }
-"""Variables that say where a user's files are, and where those of a service's builds are beneath
-its instance, to go with it: its account's own would be all services'."""
+"""The variables that name a user's directories, with the path of each below the instance's `home`.
+A service's builds use these, which are removed with the instance; those of the service's account
+would be shared by all services."""
 
 
 def launch(arguments: Sequence[str]) -> int:
-    """The agent, from here to its end."""
+    """Run the agent until it ends. `arguments`: DIRECTORY, `--mark`, MARK, and optionally
+    `--service`. Returns the exit code.
+    """
     directory, mark = Path(arguments[0]), Mark.parse(arguments[2])
     if mark is None:
         return EXIT_REFUSED
@@ -59,7 +62,9 @@ def launch(arguments: Sequence[str]) -> int:
 
 
 def _serve(directory: Path, mark: Mark) -> int:
-    """The same, as the service that this process was started as."""
+    """Run the agent as the Windows service that this process was started for. Returns the exit
+    code.
+    """
     from hostler_agent.service.dispatcher import ServiceProcess  # noqa: PLC0415
     from hostler_agent.service.serving import Serving  # noqa: PLC0415
 
@@ -78,8 +83,10 @@ def _serve(directory: Path, mark: Mark) -> int:
 
 
 def _enter(directory: Path, mark: Mark) -> bool:
-    """Into the instance's job, whose only handle lives as long as this process, and into its
-    directory; False for an instance that is not to be started any more."""
+    """Enter the instance's Job Object, whose only handle is open as long as this process lives, and
+    the instance's directory and environment. Returns False if the instance runs already or was
+    ended.
+    """
     job = JobObject.named(job_name(mark.hub, mark.instance))
     if job is None:  # another is quicker
         return False
@@ -101,6 +108,8 @@ def _make_home(home: Path) -> None:
 
 
 def _log_to(path: Path) -> None:
-    """Nobody reads what we say but in this file."""
+    """Redirect standard output and error to the log file, which is the only place that anyone
+    reads.
+    """
     log = open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
     sys.stdout = sys.stderr = log

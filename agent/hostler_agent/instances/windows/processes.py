@@ -1,8 +1,9 @@
-"""Agents on Windows: in a Job Object of that instance's name; the same names as `processes`.
+"""Agents on Windows, each in a Job Object that is named after its instance; the same functions as
+`posix.processes`.
 
-As long as one process of an instance lives, its job does, and when the agent dies the kernel kills
-the others. So no pid is ever remembered to be acted upon, and an end is one call. What is listed
-are the directories of instances, which are there before the first process and go after the last.
+The Job Object exists as long as a process of the instance does, and when the agent dies the kernel
+kills the others. So no action relies on a stored pid, and an end is one call. Instances are listed
+by their directories, which exist before the first process and are removed after the last.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _SNAPSHOT_PROCESSES = 2
 
 @dataclass(frozen=True)
 class Identity:
-    """A process, for people: an instance is identified by its Job Object."""
+    """A process, for people to read: an instance is identified by its Job Object."""
 
     pid: int
     started: int
@@ -71,7 +72,7 @@ def job_name(hub: str, instance: str) -> str:
 
 
 def find(directories: Directories, hub: str, instance: str) -> Optional[Identity]:
-    """The instance's running agent; None if none of its processes runs."""
+    """The instance's running agent; None if no process of the instance runs. Raises HostError."""
     job = _job(hub, instance)
     if job is None:
         return None
@@ -83,7 +84,7 @@ def find(directories: Directories, hub: str, instance: str) -> Optional[Identity
 
 
 def marked(directories: Directories, hub: str) -> Iterator[tuple[Mark, Identity]]:
-    """Every agent of the hub that has its directory here."""
+    """The mark and process of every running agent of the hub that has a directory here."""
     for instance in directories.known():
         about = read_json(directories.instance(instance) / "mark.json")
         if about.get("hub") == hub:
@@ -111,7 +112,7 @@ def start(wanted: Start) -> Identity:
 
 
 def end_instance(directories: Directories, mark: Mark, ending: Ending) -> None:
-    """End an instance's agent and all that it has started. Raises HostError."""
+    """End an instance's agent and everything that it has started. Raises HostError."""
     deadline = time.monotonic() + ending.grace_s
     if (directories.instance(mark.instance) / tasks.DEFINITION).exists():
         tasks.remove(mark.instance)
@@ -127,18 +128,18 @@ def end_instance(directories: Directories, mark: Mark, ending: Ending) -> None:
 
 
 def registered(directories: Directories, hub: str) -> Iterator[Mark]:
-    """What is set up to start agents of the hub in that directories, whether it does or not."""
+    """The marks of services that are set up to start agents of the hub, running or not."""
     yield from services.marked(directories, hub)
 
 
 def evidence() -> dict[str, str]:
-    """The machine's processes, and the newest entries of its event log, as texts."""
+    """The machine's processes and the newest entries of its event log, as texts by name."""
     lines = (f"{pid} {parent} {name}" for pid, parent, name in _all_processes())
     return {"processes": "\n".join(("pid parent name", *lines)), "event log": _events()}
 
 
 def uses(directories: Directories, program: Path) -> bool:
-    """Whether some instance was started with it."""
+    """Whether an instance that has a directory here was started with `program`."""
     abouts = (read_json(directories.instance(each) / "mark.json") for each in directories.known())
     return any(about.get("program") == str(program) for about in abouts)
 
@@ -169,7 +170,9 @@ def _job(hub: str, instance: str) -> Optional[JobObject]:
 
 
 def _detach(wanted: Start) -> subprocess.Popen[bytes]:
-    """Out of the job that the login is in, where that lets anybody out."""
+    """Start the agent outside the login's job. Raises HostError if that job permits no
+    breakaway.
+    """
     with open(wanted.directory / LOG, "ab") as log:
         try:
             return subprocess.Popen(
@@ -189,7 +192,9 @@ def _detach(wanted: Start) -> subprocess.Popen[bytes]:
 
 
 def _await(wanted: Start, way: str, why_ended: Callable[[], object]) -> Identity:
-    """Wait for the agent's process. `why_ended` returns a reason once it cannot begin any more."""
+    """Wait until the agent's process runs, and return it. `why_ended` returns a reason once it
+    cannot start any more. Raises HostError.
+    """
     directories = Directories(str(wanted.directory.parents[1]))
     deadline = time.monotonic() + BEGIN_DEADLINE_S
     while True:
@@ -245,7 +250,7 @@ class _ProcessEntry(ctypes.Structure):
 
 
 def _all_processes() -> Iterator[tuple[int, int, str]]:
-    """(pid, parent, name); nothing where Windows does not say."""
+    """Yield (pid, parent, name) of each process; nothing if Windows refuses the list."""
     kernel, entry = api.KERNEL32, _ProcessEntry()
     entry.dwSize = ctypes.sizeof(entry)
     take = api.function(
@@ -264,7 +269,9 @@ def _all_processes() -> Iterator[tuple[int, int, str]]:
 
 
 def _events() -> str:
-    """The newest entries of the system's event log: crashes, full disks, restarts."""
+    """The newest entries of the system's event log (crashes, full disks, restarts); empty on
+    failure.
+    """
     asked = ["wevtutil.exe", "qe", "System", "/c:20", "/rd:true", "/f:text"]
     try:
         status, said = programs.ask(asked, EVENTS_DEADLINE_S)

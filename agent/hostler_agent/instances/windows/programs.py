@@ -1,4 +1,4 @@
-"""Runs programs of Windows."""
+"""Runs programs of Windows and collects their output."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ assert sys.platform == "win32"
 def ask(argv: Sequence[str], deadline_s: float) -> tuple[int, str]:
     """Run a program; return (status, output). Raises OSError or subprocess.TimeoutExpired.
 
-    Its output goes into a file: a service that is started on its behalf may inherit a pipe, whose
-    end would then be waited for without a deadline.
+    The output goes into a file: a service that is started on the program's behalf could inherit a
+    pipe and keep it open, so that waiting for its end would have no deadline.
     """
     with tempfile.TemporaryFile() as said:
         done = subprocess.run(

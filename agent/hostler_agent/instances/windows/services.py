@@ -1,9 +1,9 @@
-"""Services that run one instance each: what they start outlives whoever asked for it.
+"""Windows services that run one instance each: their processes outlive the login that made them.
 
-A service is named after its instance, and its command has the mark, never the token. Nothing but
-we starts it, and nothing starts it again. It runs as LOCAL SERVICE, which may do little and has no
-password: a service's account of its own would leave a profile behind with each instance. That
-account may read the agent and is given the instance's directory, which also is its home.
+A service is named after its instance; its command contains the mark, never the token. It is started
+only by this module, and nothing restarts it. It runs as LOCAL SERVICE, which has few rights and no
+password: an account of its own for each service would leave a profile behind with each instance.
+LOCAL SERVICE may read the agent and change the instance's directory, which is also its home.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def name_of(instance: str) -> str:
 
 
 def start(wanted: Start, arguments: Sequence[str]) -> None:
-    """Make the service and start it; where that fails none is left. Raises OSError or HostError."""
+    """Make the service and start it; delete it if that fails. Raises OSError or HostError."""
     definition = _definition(wanted, arguments)
     _grant(wanted)
     with contextlib.closing(_made(wanted.mark.instance, definition)) as service:
@@ -57,7 +57,7 @@ def start(wanted: Start, arguments: Sequence[str]) -> None:
 
 
 def ended(instance: str) -> Optional[str]:
-    """Why the service does not run; None while it does."""
+    """The reason why the service does not run; None while it runs."""
     service = manager.find(name_of(instance), to_change=False)
     if service is None:
         return "the service is gone"
@@ -69,7 +69,7 @@ def ended(instance: str) -> Optional[str]:
 
 
 def is_there(instance: str) -> bool:
-    """Whether there is one, without the rights that it takes to ask the service manager."""
+    """Whether the instance has a service. Needs no rights at the service manager."""
     try:
         winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, f"{_SERVICES}\\{name_of(instance)}").Close()
     except FileNotFoundError:
@@ -78,7 +78,9 @@ def is_there(instance: str) -> bool:
 
 
 def forbid(instance: str) -> None:
-    """Delete the service, which starts nothing any more. Raises OSError, not for a missing one."""
+    """Delete the service, so that nothing starts it any more. A missing one is not an error. Raises
+    OSError.
+    """
     service = manager.find(name_of(instance))
     if service is not None:
         with contextlib.closing(service):
@@ -86,7 +88,7 @@ def forbid(instance: str) -> None:
 
 
 def await_gone(instance: str, deadline: float) -> None:
-    """Wait until the service is deleted. Raises OSError or HostError."""
+    """Wait until the deletion of the service has taken effect. Raises OSError or HostError."""
     while True:
         service = manager.find(name_of(instance), to_change=False)
         if service is None:
@@ -100,7 +102,9 @@ def await_gone(instance: str, deadline: float) -> None:
 
 
 def marked(directories: Directories, hub: str) -> Iterator[Mark]:
-    """Those of the hub whose agents' directories are in these directories, with or without one."""
+    """The marks of the hub's services whose instance directory is below `directories`, whether or
+    not that still exists.
+    """
     with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _SERVICES) as services:
         for name in _names(services):
             with contextlib.suppress(OSError), winreg.OpenKey(services, name) as service:
@@ -112,7 +116,7 @@ def marked(directories: Directories, hub: str) -> Iterator[Mark]:
 
 
 def _names(services: winreg.HKEYType) -> list[str]:
-    """The names of services that may be agents'."""
+    """The names of the registered services that have the form of an agent's."""
     names = (winreg.EnumKey(services, number) for number in range(winreg.QueryInfoKey(services)[0]))
     return [name for name in names if _NAME.fullmatch(name)]
 
@@ -131,7 +135,9 @@ def _definition(wanted: Start, arguments: Sequence[str]) -> manager.Definition:
 
 
 def _made(instance: str, definition: manager.Definition) -> manager.Service:
-    """New; or what a start left that died before it could start it."""
+    """Create the service, or redefine one that exists because an earlier start died before starting
+    it. Raises HostError or OSError.
+    """
     try:
         return manager.create(name_of(instance), definition)
     except OSError as error:
@@ -156,7 +162,9 @@ def _refused(what: str, error: OSError) -> HostError:
 
 
 def _grant(wanted: Start) -> None:
-    """Let the service's account read the agent, and change the instance's directory."""
+    """Let the service's account read the agent and change the instance's directory. Raises
+    HostError.
+    """
     instances = wanted.directory.parent
     for path in (instances.parent, instances, wanted.program.path.parent):
         _icacls(path, "(RX)")

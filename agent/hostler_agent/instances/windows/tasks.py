@@ -1,7 +1,7 @@
-"""Scheduled tasks, by Windows' own schtasks.exe: what they start outlives whoever asked for it.
+"""Scheduled tasks, made with Windows' own schtasks.exe: their processes outlive the login.
 
-The user who logs in is the task's as well, without a password being stored (S4U); a task of ours
-has no trigger, so that nothing but we starts it, and no time limit, which is three days otherwise.
+A task runs as the user who logged in, without a stored password (S4U). It has no trigger, so that
+only this module starts it, and no time limit, which would be three days by default.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def start(wanted: Start, user: str) -> None:
 
 
 def remove(instance: str) -> None:
-    """Delete the task, which starts nothing any more. A missing one is no error."""
+    """Delete the task, so that nothing starts it any more. A missing one is not an error."""
     for verb in (("/End",), ("/Delete", "/F")):
         _call([verb[0], "/TN", name_of(instance), *verb[1:]])
 

@@ -36,13 +36,13 @@ from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
 
 MAX_PIDS = 4096
 CONTROLLERS = ("memory", "cpu", "pids")
-"""Of version 2, those that jobs are limited by."""
+"""The controllers of version 2 by which jobs are limited."""
 _SWEEP_DEADLINE_S = 10.0
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def establish(preference: str, root_name: str) -> CgroupContainment:
-    """Make the containment. `preference` is cgroup2, cgroup1 or auto (2 before 1). Raises
+    """Create the containment. `preference` is cgroup2, cgroup1 or auto (2 before 1). Raises
     ContainmentUnavailable.
     """
     hierarchies = mounts.own_cgroups()
@@ -60,7 +60,9 @@ def establish(preference: str, root_name: str) -> CgroupContainment:
 
 
 def _homes(name: str, hierarchies: dict[str, Path]) -> tuple[Path, ...]:
-    """The agent's own cgroup in each hierarchy to use; the first is used to kill."""
+    """The agent's own cgroup in each hierarchy that holds processes together. The first one is used
+    to kill.
+    """
     version_2, pids = hierarchies.get("cgroup2"), hierarchies.get("pids")
     if name == "cgroup2":
         if version_2 is None:
@@ -100,7 +102,7 @@ class CgroupContainment:
         self._open: list[CgroupEnclosure] = []
         self._bounded: Optional[list[bool]] = None
         self._accounts_memory: Optional[bool] = None
-        """whether each job's first cgroup tells about memory; None before the first job"""
+        """Whether each job's first cgroup reports memory usage; None before the first job."""
 
     def _root(self, home: Path) -> Path:
         return home / "hostler" / _directory_name(self.root_name)
@@ -266,8 +268,8 @@ class CgroupEnclosure:
         return members
 
     def _removed(self) -> bool:
-        """Remove the cgroup. The kernel permits that only if nothing in it is alive: that is the
-        proof (V3).
+        """Remove the cgroup. The kernel permits that only if no process in it is alive, which is
+        the proof (V3).
         """
         results = [_remove(path) for path in self.paths]
         if not all(results):

@@ -1,16 +1,17 @@
 """Jobs on any Linux: processes started by the spawner, contained by being its descendants.
 
-This is the containment for machines whose cgroups are not ours to write. The spawner is the
-subreaper, so whatever a job leaves behind when its main process has ended is (below) a child of the
-spawner: double forks and setsid change nothing about that, and nothing gets out.
+This containment is for machines on which the agent may not write to cgroups. The spawner is a
+subreaper, so a process that a job leaves behind when its main process has ended is a child of the
+spawner or below one. Double forks and setsid change nothing about that, so no process escapes.
 
-Which orphan belongs to which job is told by, in this order: being below a job's main process; its
-mark; the HOSTLER_COMMAND it was started with; its session; and for one that hides all of them, by
-age: the owner must have started before it, and once no job that runs did, it is nobody's and goes.
+The job of such an orphan is determined by, in this order: an ancestor that is a job's main process;
+the mark; the HOSTLER_COMMAND in its initial environment; the session; and for a process that hides
+all of these, by age: its job must have started before it, and if no running job did, it belongs to
+none and is killed.
 
-The mark is the soft limit of file locks, another number for each job: processes inherit it whatever
-they do to their environment, session and user, everybody may read it, and since Linux 2.4 it limits
-nothing. Only who sets it anew (`ulimit -x`) is rid of it.
+The mark is the soft limit of file locks, another number for each job. Processes inherit it whatever
+they do to their environment, session and user; every user may read it; and since Linux 2.4 it
+limits nothing. Only a process that sets the limit anew (`ulimit -x`) loses the mark.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _SWEEP_DEADLINE_S = 10.0
 
 
 def establish(preference: str, root_name: str) -> SubreaperContainment:
-    """Make the containment. Raises ContainmentUnavailable."""
+    """Create the containment. Raises ContainmentUnavailable."""
     if preference not in ("auto", "subreaper"):
         raise ContainmentUnavailable(f"this platform has no containment {preference!r}")
     if procfs.stat(os.getpid()) is None:
@@ -146,7 +147,9 @@ class SubreaperEnclosure:
         return members & alive
 
     def _roots(self) -> list[int]:
-        """The processes below which all processes of this job are."""
+        """The topmost processes of this job: each process of the job is one of them or
+        below one.
+        """
         spawner = self._containment.spawner.pid
         if spawner is None:
             # It was killed and its children are init's: only their marks tell.
@@ -163,7 +166,7 @@ class SubreaperEnclosure:
             before, ended = ended, seen.keys() - {one.pid for one in alive}
             if ended <= before:
                 return [one.pid for one in alive if self._owns(one)]
-            # Who has ended since it was listed has left its children to the spawner: listed anew.
+            # A process that ended since it was listed left its children to the spawner: list again.
 
     def _is_marked(self, pid: int) -> bool:
         return procfs.environment_has(
@@ -171,7 +174,7 @@ class SubreaperEnclosure:
         ) and procfs.environment_has(pid, INSTANCE_VARIABLE, self._containment.root_name)
 
     def _owns(self, orphan: procfs.ProcessStat) -> bool:
-        """Whether a child of the spawner, which is no other job's main process, belongs to this
+        """Whether a child of the spawner that is not another job's main process belongs to this
         job.
         """
         main = self.main
@@ -179,14 +182,14 @@ class SubreaperEnclosure:
             return True
         mark = self._containment.mark_of(orphan.pid)
         if mark is not None:
-            # Ours, or nobody's any more.
+            # The mark is this job's, or that of a job that has ended.
             others = (one.mark for one in self._containment.open_enclosures if one is not self)
             return mark not in others
         if procfs.environment_has(orphan.pid, COMMAND_VARIABLE, self.command_id):
             return True
         if main is not None and orphan.session == main.pid:
             return True
-        # Anybody else's who runs and may have started it?
+        # It belongs to this job unless another running job may have started it.
         return not any(
             one.may_own(orphan) for one in self._containment.open_enclosures if one is not self
         )
@@ -231,7 +234,7 @@ async def spawn(spawner: SpawnerClient, plan: JobPlan, placement: Placement) -> 
 
 
 def holders(members: Collection[int], readers: Collection[object]) -> tuple[ProcessName, ...]:
-    """Those of `members` that have one of the pipes open."""
+    """Names of those of `members` that have one of the pipes open."""
     inodes = {reader.identity for reader in readers if isinstance(reader, PipeReader)}
     return procfs.names(pid for pid in members if procfs.holds_any(pid, inodes))
 
@@ -267,8 +270,8 @@ async def sweep_marked(root_name: str, spare: Collection[int]) -> tuple[ProcessN
 
 
 def _dying(found: Mapping[int, ProcessName]) -> set[int]:
-    """Those of `found` that are not zombies yet. A process that is being killed first loses its
-    environment, by which it was found, and a moment later its files and locks.
+    """Those of `found` that are not yet zombies. A process that is being killed loses its
+    environment first, by which it was found, and a moment later its files and locks.
     """
     return {one.pid for one in procfs.names(found) if one == found[one.pid]}
 

@@ -26,7 +26,7 @@ from hostler_agent.jobs.receipt import Usage
 
 CPU_PERIOD_US = 100_000
 LAZY = ("memory", "cpu")
-"""Controllers whose cgroups of version 1 are made for those jobs only that ask for a limit."""
+"""The controllers whose cgroups of version 1 are made only for jobs that have a limit of theirs."""
 
 _WORDS = {"memory": "memory", "cpu": "CPU time", "pids": "the number of processes"}
 
@@ -42,7 +42,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """One controller of version 1: the agent's own cgroup, and the one above all of its jobs."""
+    """One controller of version 1: the agent's own cgroup, and the parent of all cgroups of its
+    jobs.
+    """
 
     home: Path
     root: Path
@@ -73,7 +75,7 @@ class Limiter:
 
     @property
     def roots(self) -> tuple[Path, ...]:
-        """The cgroups above those that are made for limits."""
+        """The parents of the cgroups that are made for limits."""
         found = (self._version_1.get(name) for name in LAZY)
         return tuple(dict.fromkeys(one.root for one in found if one is not None))
 
@@ -100,7 +102,7 @@ class Limiter:
 
 
 _PROOF = {"memory": "memory.max", "cpu": "cpu.max", "pids": "pids.max"}
-"""Files of version 2 that are there when the controller is."""
+"""Files of version 2 that exist if the controller is enabled."""
 
 
 def settings(resources: Resources, version: int) -> dict[str, list[Setting]]:
@@ -108,7 +110,7 @@ def settings(resources: Resources, version: int) -> dict[str, list[Setting]]:
     found: dict[str, list[Setting]] = {}
     if resources.memory_bytes is not None:
         size = str(resources.memory_bytes)
-        # What may not grow in memory shall not grow on the disk instead.
+        # Without a limit of swap, the job would use the disk beyond its memory limit.
         found["memory"] = (
             [Setting("memory.max", size), Setting("memory.swap.max", "0", optional=True)]
             if version == 2
@@ -159,7 +161,7 @@ def _impose(cgroup: LimitCgroup, wanted: list[Setting]) -> None:
 
 
 def seals(cgroups: list[LimitCgroup], resources: Resources) -> list[tuple[str, str]]:
-    """Files, and the values to write to them once the spawner has left the job's cgroups."""
+    """Files, and the values to write to them when the spawner has left the job's cgroups."""
     return [
         (f"{cgroup.path}/pids.max", str(resources.processes))
         for cgroup in cgroups

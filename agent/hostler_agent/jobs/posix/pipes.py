@@ -16,8 +16,8 @@ from typing import Optional
 assert sys.platform != "win32"
 
 READ_BYTES = 128 * 1024
-"""At a time, and what the pipe of a flood holds: twice Linux's own, so it takes half as many
-messages."""
+"""The most bytes of one read, and the size of a full pipe: twice Linux's default, so that much
+output takes half as many messages."""
 
 _PIPE_BYTES = 64 * 1024
 

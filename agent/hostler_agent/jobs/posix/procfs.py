@@ -143,7 +143,7 @@ def signal_members(members: Callable[[], Collection[int]], number: int) -> set[i
 
 
 class PollDeadline:
-    """A deadline, and growing pauses until then, to poll for what the kernel does not announce."""
+    """A deadline with growing pauses, to poll for events that the kernel does not announce."""
 
     def __init__(self, deadline_s: float) -> None:
         self._ends = time.monotonic() + deadline_s

@@ -1,6 +1,4 @@
-"""The agent's side of the spawner: starts it, asks it to start jobs, and receives how they
-ended.
-"""
+"""The agent's side of the spawner: starts it, has it start jobs, and receives their exit states."""
 
 from __future__ import annotations
 
@@ -38,13 +36,14 @@ class Placement:
     """The cgroups that a job is started in."""
 
     entries: Sequence[tuple[str, str]] = ()
-    """the `cgroup.procs` of a cgroup for the job, and the one that leads out of it again"""
+    """Pairs: the `cgroup.procs` of a cgroup for the job, and the one that leads out of it again."""
 
     seals: Sequence[tuple[str, str]] = ()
-    """files of those cgroups, and what they get when the job is in and has not run yet"""
+    """Files of those cgroups, and what to write to them when the job is inside and has
+    not yet run."""
 
     mark: int = 0
-    """what all of its processes inherit, or 0; see `posix`"""
+    """The mark that all processes of the job inherit, or 0 for none; see `containment`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Child:
     token: int
     pid: int
     exited: asyncio.Future[Exit]
-    """raises SpawnerLost when nobody can tell any more"""
+    """How the process ended. Raises SpawnerLost if that cannot be known any more."""
 
 
 class SpawnerClient:
@@ -63,7 +62,7 @@ class SpawnerClient:
     """
 
     def __init__(self, name: str, roots: Sequence[str] = ()) -> None:
-        """`roots`: the cgroups above those of the jobs."""
+        """`roots`: the parents of the jobs' cgroups."""
         self._name = name
         self._roots = tuple(roots)
         self._process: Optional[subprocess.Popen[bytes]] = None
@@ -239,7 +238,7 @@ class SpawnerClient:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             self._channel.close()
         if self._process is not None:
-            # Its socket closes a moment before it can be reaped; another turn does that.
+            # The spawner's socket closes before it can be reaped; a later call reaps it.
             self._ended = [one for one in (*self._ended, self._process) if one.poll() is None]
         self._process = None
         self._channel = None

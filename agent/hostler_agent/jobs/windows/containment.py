@@ -34,18 +34,18 @@ from hostler_agent.jobs.windows.terminal import PseudoConsole
 from hostler_agent.win32 import api
 
 MAX_PROCESSES = 4096
-"""Of a job that says nothing else, as on Linux (E3)."""
+"""The limit of processes for a job that sets none, as on Linux (E3)."""
 
 _CONSOLE_HOST = "conhost.exe"
-"""Serves the others' console, and goes with them."""
+"""The program that serves the console of the job's processes, and ends with them."""
 
 _POLL_S = 0.5
-"""How often to look for what a lost message would have told."""
+"""The interval at which to check for an event whose message was lost, in seconds."""
 _CLOSE_DEADLINE_S = 10.0
 
 
 def establish(preference: str, root_name: str) -> JobObjectContainment:
-    """Make the containment. Raises ContainmentUnavailable."""
+    """Create the containment. Raises ContainmentUnavailable."""
     if preference not in ("auto", "job_object"):
         raise ContainmentUnavailable(f"this platform has no containment {preference!r}")
     return JobObjectContainment(root_name)
@@ -127,7 +127,9 @@ class JobObjectEnclosure:
         return self._main
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
-        """All processes that are alive: Windows does not tell which of them hold a pipe."""
+        """Names of all processes that are alive: Windows does not tell which of them hold
+        a pipe.
+        """
         if self._job is None or not readers:
             return ()
         return tuple(one for one in self._job.members() if one.name != _CONSOLE_HOST)

@@ -22,7 +22,7 @@ from hostler_agent.win32 import api, security
 from hostler_agent.win32.api import KERNEL32, Handle, function
 
 KILL_CODE = 0x40010004
-"""Exit code of what we kill (DBG_TERMINATE_PROCESS): no program chooses it for itself."""
+"""The exit code of processes that we kill (DBG_TERMINATE_PROCESS), which no program uses itself."""
 
 _EXITING_MS = 1000
 _TICKS_PER_S = 10_000_000
@@ -155,7 +155,9 @@ class JobObject:
 
     @classmethod
     def named(cls, name: str) -> Optional[JobObject]:
-        """A new Job Object that can be found by its name; None if one of that name exists."""
+        """Create a Job Object that can be found by its name. Returns None if one of that name
+        exists.
+        """
         owner_only = security.attributes(security.OBJECT_OWNER_ONLY)
         ctypes.set_last_error(0)
         handle = api.made(_create(ctypes.byref(owner_only), name))
@@ -168,7 +170,9 @@ class JobObject:
 
     @classmethod
     def find(cls, name: str) -> Optional[JobObject]:
-        """The Job Object of that name. It exists for as long as somebody has it open."""
+        """Open the Job Object of that name; None if there is none. It exists as long as a handle to
+        it is open.
+        """
         try:
             return cls._of(api.made(_open(_JOB_ALL_ACCESS, False, name)))
         except OSError as error:
@@ -183,7 +187,9 @@ class JobObject:
         return made
 
     def limit(self, resources: Resources) -> None:
-        """Set what all members together may use, and that they end with the last handle."""
+        """Set the limits of all members together, and that members are killed when the last handle
+        closes.
+        """
         try:
             self._set(_EXTENDED_LIMITS, _limits(resources))
             if resources.cpu_percent is not None:

@@ -1,8 +1,8 @@
 """Pipes between the agent and a job, on asyncio's Proactor loop.
 
-Anonymous pipes cannot be read asynchronously, so ours are named ones with one instance each, that
-only this machine may open and only once. Behind read() at most a few blocks wait: who does not read
-lets the pipe fill, and the job waits (E11).
+Anonymous pipes cannot be read asynchronously, so these are named pipes with one instance each,
+which can be opened only from this machine and only once. At most a few blocks are read ahead of
+read(): if it is not called, the pipe fills, and the job waits (E11).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PipeReader:
         self._transport: Optional[asyncio.ReadTransport] = None
 
     async def open(self) -> None:
-        """Must be called once the job has the other end."""
+        """Start reading. Must be called once the job has the other end."""
         loop = asyncio.get_running_loop()
         self._stream = stream = asyncio.StreamReader(READ_BYTES)
         self._transport, _ = await loop.connect_read_pipe(
@@ -162,17 +162,17 @@ def open_stdio(with_stdin: bool) -> Stdio:
 
 
 def output_pipe() -> tuple[Handle, Handle]:
-    """A pipe as (the agent's end to read, the job's end to write)."""
+    """Create a pipe: (the agent's end to read, the job's end to write)."""
     return _pipe(_ACCESS_INBOUND, api.GENERIC_WRITE)
 
 
 def silent_pipe() -> tuple[Handle, Handle]:
-    """A pipe as (the agent's end, into which nothing is written; the job's end to read)."""
+    """Create a pipe: (the agent's end, into which nothing is written; the job's end to read)."""
     return _pipe(_ACCESS_DUPLEX, api.GENERIC_READ)
 
 
 def _pipe(access: int, child_access: int) -> tuple[Handle, Handle]:
-    """A pipe as (the agent's end, the job's end)."""
+    """Create a pipe: (the agent's end, the job's end)."""
     name = rf"\\.\pipe\hostler-{secrets.token_hex(16)}"
     mode = access | _FIRST_PIPE_INSTANCE | _OVERLAPPED
     sizes = (READ_BYTES, READ_BYTES)

@@ -21,11 +21,11 @@ from typing import Callable, Optional
 from hostler_agent.jobs.errors import PlanRefused
 
 MAX_COMMAND_LINE = 32_767
-"""CreateProcess's limit in UTF-16 units, the closing NUL included."""
+"""CreateProcess's limit of a command line in UTF-16 units, the closing NUL included."""
 MAX_SHELL_LINE = 8_191
-"""cmd.exe's."""
+"""The limit of a command line of cmd.exe, in characters."""
 MAX_VARIABLE = 32_767
-"""Of `NAME=value` with its NUL."""
+"""The limit of a variable as `NAME=value`, its NUL included."""
 
 BATCH_EXTENSIONS = (".bat", ".cmd")
 _RUNNABLE_EXTENSIONS = (".com", ".exe", *BATCH_EXTENSIONS)
@@ -42,7 +42,7 @@ def program_line(program: str, arguments: tuple[str, ...]) -> str:
 
 
 def shell_line(shell: str, command: str) -> str:
-    """The command line for a string. Raises PlanRefused."""
+    """The command line by which cmd.exe runs a string. Raises PlanRefused."""
     if "\n" in command or "\r" in command:
         raise PlanRefused(
             "the command has several lines, and cmd.exe would run the first and succeed; "
@@ -102,11 +102,11 @@ def environment_block(environment: Mapping[str, str]) -> str:
 def find_program(
     program: str, workdir: str, environment: Mapping[str, str], is_file: Callable[[str], bool]
 ) -> Optional[str]:
-    """The absolute path of what a name means in a job; None when there is no such file.
+    """The absolute path of the program that a name means in a job; None if there is no such file.
 
-    By the PATH and PATHEXT of the job, as on other systems. CreateProcess would look in the
-    directories of the agent and of Windows first, and in whatever directory we are in.
-    Raises PlanRefused for names that are not what they look like.
+    Searches the PATH and PATHEXT of the job, as on other systems. CreateProcess would search the
+    directories of the agent and of Windows first, and the current directory. Raises PlanRefused for
+    a name whose meaning to Windows differs from its look.
     """
     _check_name(program)
     extensions = _extensions(program, environment)

@@ -1,14 +1,15 @@
-"""Starts a process that is in its job from its first instruction, and has three handles of ours,
-or a terminal.
+"""Starts a process that is in its job from the first instruction, with three handles of ours or a
+terminal.
 
 Buildbot's worker, Buildkite, GitLab and BK-CI assign the job after the start, so that a quick child
-escapes. Here the job is an attribute of CreateProcess itself (PROC_THREAD_ATTRIBUTE_JOB_LIST); on a
-Windows before 10, which does not know it, the process is started suspended, assigned, and resumed.
+escapes. Here the job is an attribute of CreateProcess itself (PROC_THREAD_ATTRIBUTE_JOB_LIST). On a
+Windows before 10, which does not know the attribute, the process is started suspended, assigned,
+and resumed.
 
-The process gets a console without a window of its own (CREATE_NO_WINDOW): what it does to it, its
-code page and Ctrl events included, stays between the job and its console. With a pseudo console it
-is given no handles at all: Windows then takes the console's own, and only then (with none named, a
-process gets those of its parent, even if that is an agent whose output is a file).
+The process gets a console without a window of its own (CREATE_NO_WINDOW), so that what it does to
+the console, its code page and Ctrl events included, affects only the job. With a pseudo console the
+process is given no handles at all: only then does Windows take the console's. (If none were named,
+a process would get those of its parent, even if that is an agent whose output is a file.)
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Terminals for jobs: pseudo consoles (ConPTY), which Windows has from 10, version 1809, on.
 
-A pseudo console is a console host of its own between the job and two pipes of ours. It is no member
+A pseudo console is a console host process between the job and two pipes of ours. It is not a member
 of the job, and it holds the output open until it is closed: so it is closed as soon as the main
-process has ended. That flushes what was written, and ends whoever still uses it, as the hangup of a
-terminal does elsewhere. It goes with the agent, too, by the end of its pipes.
+process has ended. Closing flushes what was written, and ends the processes that still use it, like
+the hangup of a terminal on other systems. It also ends with the agent, when its pipes close.
 
-What arrives is what a terminal would show: text with control sequences, in lines of COLUMNS.
+The output is what a terminal would show: text with control sequences, in lines of COLUMNS.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class _Size(ctypes.Structure):
 
 
 class PseudoConsole:
-    """A pseudo console. It is made in a thread, since that starts a program, and closed in one,
-    since that waits for the program's end.
+    """A pseudo console. It is created in a thread, because that starts a program, and closed in
+    one, because that waits for the program's end.
     """
 
     def __init__(self, theirs: tuple[Handle, Handle], ours: Handle) -> None:
-        """`theirs`: the ends that the console reads and writes. `ours`: the other end of what it
-        reads, which stays open and silent as long as the console lives.
+        """`theirs`: the ends that the console reads and writes. `ours`: the other end of the pipe
+        that it reads, which stays open and silent as long as the console lives.
         """
         self._theirs = theirs
         self._ours = ours

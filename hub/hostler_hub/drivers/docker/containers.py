@@ -67,7 +67,9 @@ def marked(client: APIClient, hub: str, instance: str) -> list[str]:
 
 
 def end(client: APIClient, container: str, grace_s: int) -> None:
-    """Stop the container, kill it after the grace, and remove it with its volumes."""
+    """Stop the container, kill it if it still runs after the grace period, and remove it with its
+    volumes.
+    """
     from docker.errors import APIError, NotFound  # noqa: PLC0415 - as above
 
     try:
@@ -94,8 +96,8 @@ def await_removal(client: APIClient, container: str, deadline_s: int) -> None:
 
 
 def remove_volumes(client: APIClient, hub: str, instance: str, handle: DockerHandle | None) -> None:
-    """Remove what a removal that was cut short has left: volumes with the instance's mark, and
-    those of the handle.
+    """Remove the volumes that an interrupted removal left: those with the instance's mark, and
+    those that the handle names.
     """
     from docker.errors import NotFound  # noqa: PLC0415 - as above
 
@@ -107,7 +109,9 @@ def remove_volumes(client: APIClient, hub: str, instance: str, handle: DockerHan
 
 
 def owned(client: APIClient, endpoint: Endpoint, hub: str) -> list[Owned]:
-    """Every container with the hub's mark, and every such volume without its container."""
+    """Every container with the hub's mark, and every volume with the mark whose container
+    is gone.
+    """
     containers = list(_containers(client, endpoint, hub))
     known = {each.instance for each in containers}
     listed = client.volumes(filters=labels.of_hub(hub))["Volumes"] or []

@@ -1,9 +1,9 @@
-"""One Docker daemon as the driver sees it: a client of the SDK, and its calls under deadlines.
+"""A Docker daemon as the driver uses it: a client of the SDK whose calls run in threads.
 
-The SDK blocks, and a daemon that is stopped or overloaded blocks it for long. So each call has a
-thread of its own, which nothing waits for at the hub's end, and a bounded number of them per
-daemon, so that one that hangs takes no threads from another. The SDK is imported with the first
-call: a fleet without containers need not carry its 40 MiB.
+The SDK blocks, and a daemon that is stopped or overloaded blocks it for long. So each call runs in
+a daemon thread of its own, which the hub does not wait for when it stops. The number of threads per
+Docker daemon is limited, so that one daemon that hangs takes no threads from another. The SDK is
+imported at the first call: a fleet without containers need not load its 40 MiB.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ THREADS = 16
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a daemon listens and how it is trusted; comparable, so that each has one client."""
+    """The address of a daemon and its TLS material. Hashable: there is one client per endpoint."""
 
     docker_host: str
     tls: Tls | None = None
@@ -50,7 +50,7 @@ class Endpoint:
 
 
 class Daemon:
-    """The client of one endpoint, connected with the first call."""
+    """The client of one endpoint. It connects at the first call."""
 
     call_s: ClassVar[float] = 60.0  # a loaded daemon takes its time, a frozen one for ever
 
@@ -63,10 +63,10 @@ class Daemon:
         self._threads = asyncio.Semaphore(THREADS)
 
     async def ask(self, question: Callable[[APIClient], T], deadline_s: float | None = None) -> T:
-        """Let ``question`` use the client in a thread.
+        """Call ``question`` with the client, in a thread, and return its result.
 
-        Raises OptionsRefused, NotThere, Conflict, NoAnswer, or another ProviderFailed. A thread
-        that is not waited for any more ends with the SDK's own timeout.
+        Raises OptionsRefused, NotThere, Conflict, NoAnswer, or another ProviderFailed. The thread
+        of a call that was given up ends with the SDK's own timeout.
         """
         deadline_s = deadline_s or self.call_s
         try:
@@ -78,14 +78,14 @@ class Daemon:
             raise NoAnswer(text) from None
 
     def close(self) -> None:
-        """Close the connections. Calls under way go on in their threads."""
+        """Close the connections. Calls in progress go on in their threads."""
         self._disconnect()
         if self._files is not None:
             self._files.cleanup()
             self._files = None
 
     def _disconnect(self) -> None:
-        """Drop the client. Calls under way keep their connection until they are answered."""
+        """Drop the client. Calls in progress keep their connection until they are answered."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
@@ -136,7 +136,7 @@ class Daemon:
             tls=tls or False,
             max_pool_size=THREADS,
         )
-        # Else the authorities of REQUESTS_CA_BUNDLE would replace those that the owner named.
+        # Otherwise the authorities of REQUESTS_CA_BUNDLE would replace those of the options.
         client.trust_env = False
         return client
 
@@ -161,7 +161,7 @@ class Daemon:
 
     @contextlib.contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Raise the SDK's errors as this package's, with the daemon's own words."""
+        """Translate the SDK's exceptions into this package's, with the daemon's message."""
         from docker.errors import APIError, DockerException, TLSParameterError  # noqa: PLC0415
         from requests.exceptions import RequestException  # noqa: PLC0415
 
@@ -199,8 +199,8 @@ def _hint(words: str) -> str:
 
 
 def _innermost_words(error: BaseException) -> str:
-    """The text of the innermost error: the SDK wraps requests' error, that urllib3's, that the
-    system's.
+    """The text of the innermost exception. The SDK wraps the exception of requests, which wraps
+    that of urllib3, which wraps the operating system's.
     """
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error

@@ -1,4 +1,4 @@
-"""The driver itself: the contract's calls, made of calls to a daemon."""
+"""`DockerDriver`: implements the driver contract by calls to Docker daemons."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GRACE_S = 10.0
 
 
 class DockerDriver:
-    """Starts containers with an agent in them."""
+    """Starts containers that run an agent."""
 
     name: ClassVar[str] = "docker"
     # A create may pull or build; those have deadlines of their own, of at most an hour.
@@ -141,7 +141,9 @@ class DockerDriver:
         return files
 
     def _authorities(self, options: DockerOptions) -> str | None:
-        """The authorities (PEM) that the agent trusts for wss://. None: those of the image."""
+        """The certificate authorities (PEM) that the agent trusts for wss://. None: those of the
+        image.
+        """
         if options.hub_ca is None:
             known = self._environment.ca_file
             return None if known is None else known.read_text()
@@ -185,7 +187,9 @@ class DockerDriver:
         return Inspection(presence, f"docker: {words}", status.handle(endpoint, seen).dump())
 
     async def _end(self, daemon: Daemon, container: str, grace_s: float) -> None:
-        """End a container. It is gone when the daemon says that it has no such container (V3)."""
+        """End a container. It counts as gone when the daemon says that it has no such container
+        (V3).
+        """
         whole_s = max(1, round(grace_s))
         deadline_s = whole_s + 2 * REMOVAL_S
         await daemon.ask(lambda client: containers.end(client, container, whole_s), deadline_s)
@@ -212,8 +216,9 @@ class DockerDriver:
         return self._daemons[endpoint]
 
     def _daemon_of(self, ref: InstanceRef, handle: DockerHandle | None) -> Daemon:
-        """The daemon of an instance: its handle's, with the options' certificates if they are for
-        the same daemon.
+        """The daemon that an instance is on: the one of its handle, with the certificates of the
+        current options if they name the same daemon. Raises DriverError with neither handle nor
+        valid options.
         """
         options = _options_of(ref)
         if handle is None:
@@ -227,12 +232,14 @@ class DockerDriver:
 
 
 def _handle_of(ref: InstanceRef) -> DockerHandle | None:
-    """The instance's handle, read. Raises HandleRefused."""
+    """Parse the instance's handle; None if it has none. Raises HandleRefused."""
     return None if ref.handle is None else DockerHandle.parse(ref.handle, ref.instance)
 
 
 def _options_of(ref: InstanceRef) -> DockerOptions | None:
-    """The definition's options; None if there is none, or if they are valid no more."""
+    """The options of the worker's definition; None if there is none, or if they are no longer
+    valid.
+    """
     try:
         return DockerOptions.of(ref.options) if ref.options else None
     except ValidationError:

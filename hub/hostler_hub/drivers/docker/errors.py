@@ -1,4 +1,4 @@
-"""What a Docker daemon's answers are raised as.
+"""Exceptions for the answers of a Docker daemon.
 
 drivers.errors.ProviderFailed
   NotThere    the daemon knows no such object
@@ -12,12 +12,12 @@ from hostler_hub.drivers.errors import ProviderFailed
 
 
 class NotThere(ProviderFailed):
-    """The daemon knows no such object: positive evidence, unlike every other failure."""
+    """The daemon knows no such object. Unlike every other failure, this proves that it is gone."""
 
 
 class Conflict(ProviderFailed):
-    """The name is taken, or the object is in the midst of another change."""
+    """The name is taken, or the daemon is in the middle of another change of the object."""
 
 
 class NoAnswer(ProviderFailed):
-    """The daemon did not answer. What it was asked for may be done all the same."""
+    """The daemon did not answer. The request may have been carried out all the same."""

@@ -11,8 +11,8 @@ from hostler_hub.drivers.handle import Handle
 
 
 class DockerHandle(Handle):
-    """The daemon, the container's id (empty: only volumes are left), and the volumes that go with
-    it. ``tls`` names secrets, and contains none.
+    """The daemon, the id of the container (empty if only volumes are left), and the container's
+    volumes. ``tls`` holds the names of secrets, not the secrets.
     """
 
     DRIVER = "docker"

@@ -1,7 +1,7 @@
-"""What an owner can do about a daemon's refusal: which option is to blame, by the daemon's words.
+"""Hints for a worker's owner: which option to change, found by the text of the daemon's refusal.
 
-The daemon tells of what it was asked in its own terms, which are not those of a definition. Where
-its words are not known here, they stand alone: a wrong hint would be worse than none.
+The daemon describes a refusal in its own terms, which are not those of a worker's definition. A
+text that no hint is known for is reported without one: a wrong hint would be worse than none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TABLE = tuple((re.compile(words, re.IGNORECASE), hint) for words, hint in _HINT
 
 
 def with_hint(text: str) -> str:
-    """The text of a refusal, followed by what to do where that is known."""
+    """The text of a refusal, followed by the hint for it if one is known."""
     for words, hint in _TABLE:
         if words.search(text):
             return f"{text}; {hint}"

@@ -1,9 +1,9 @@
-"""How the agent in a container reaches the hub.
+"""Chooses how the agent in a container reaches the hub.
 
-A local daemon mounts the directory of the hub's Unix socket, read-only: it works out of the box,
-needs no network in the container, and shows no token to one. Mounted is the directory and not the
-socket, because a hub that starts anew makes a new socket in it. Elsewhere only wss:// will do, for
-agents refuse to send a token in the clear.
+A local daemon mounts the directory of the hub's Unix socket, read-only: this works without
+configuration, needs no network in the container, and sends no token over a network. The directory
+is mounted and not the socket, because a restarted hub makes a new socket in it. With other daemons
+only wss:// is possible, because agents refuse to send a token unencrypted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOUNT = "/run/hostler"
 @dataclass(frozen=True, slots=True)
 class HubRoute:
     """The URL of the hub for an agent. ``directory`` is mounted at MOUNT; ``socket`` is the path of
-    the hub's socket in it, as the container has it.
+    the hub's socket inside the container.
     """
 
     url: str

@@ -1,4 +1,4 @@
-"""Images that are there for sure: inspected, pulled or built, each with a deadline."""
+"""Makes sure that a daemon has an image: inspects, pulls or builds it, each under a deadline."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ LAST_LINES = 10
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image. ``user`` is the user of its containers; empty for root."""
+    """An image. ``user`` is the user that its containers run as; empty for root."""
 
     name: str
     user: str
 
 
 class Images:
-    """The images of all workers; what many workers need is pulled or built once at a time."""
+    """The images of all workers. An image that several workers need is pulled or built
+    only once.
+    """
 
     def __init__(self, contexts: Path, secrets: Secrets) -> None:
         self._contexts = contexts
@@ -98,7 +100,9 @@ class Images:
         return {"username": options.registry.username, "password": password}
 
     async def _built(self, daemon: Daemon, options: DockerOptions) -> Image:
-        """Build the image unless it exists. Its name is a digest of what it is made of."""
+        """Build the image unless it exists. Its name is a digest of its context and build
+        options.
+        """
         context = await asyncio.to_thread(self._context, options)
         digest = hashlib.sha256(context)
         for part in (options.target, options.platform, *sorted(options.build_args.items())):
@@ -132,7 +136,7 @@ class Images:
         await _ask_within(daemon, build, options.build_timeout_s, "cannot build the Dockerfile")
 
     def _context(self, options: DockerOptions) -> bytes:
-        """The build's context as a tar archive, the same bytes for the same files."""
+        """The build context as a tar archive. The same files yield the same bytes."""
         files = dict(self._files(options))
         if options.dockerfile is not None:
             files[DOCKERFILE] = options.dockerfile
@@ -177,7 +181,9 @@ def _inspect(client: APIClient, name: str) -> Image:
 
 
 def _split(name: str) -> tuple[str, str | None]:
-    """Repository and tag; a digest stays with the repository, as the daemon wants it."""
+    """Split a name into repository and tag. A digest stays with the repository, as the
+    SDK expects.
+    """
     if "@" in name:
         return name, None
     repository, colon, tag = name.rpartition(":")
@@ -202,8 +208,8 @@ async def _ask_within(
 
 
 def _read_progress(progress: Iterable[Any], deadline_s: float) -> None:
-    """Read the progress of a pull or a build to its end. An error comes as a line of it, not as a
-    status. Raises ProviderFailed.
+    """Read the progress messages of a pull or build to the end. Raises ProviderFailed for an error,
+    which the daemon reports in a message and not by a status, and after `deadline_s`.
     """
     ends_at = time.monotonic() + deadline_s
     said: list[str] = []
@@ -218,7 +224,9 @@ def _read_progress(progress: Iterable[Any], deadline_s: float) -> None:
 
 
 def _add(archive: tarfile.TarFile, name: str, source: Path | str) -> None:
-    """Add a file to the context. Links stay links: what they point to at the hub is not sent."""
+    """Add a file to the build context. A symbolic link is added as a link, so that no file outside
+    the context is sent.
+    """
     if isinstance(source, str):
         content = source.encode()
         entry = tarfile.TarInfo(name)

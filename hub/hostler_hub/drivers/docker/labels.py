@@ -1,4 +1,4 @@
-"""The mark as labels: on containers and on the volumes that are made with them."""
+"""The mark in the form of labels, on containers and on the volumes that are made with them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def mark_of(labels: Mapping[str, str]) -> Mark:
 
 
 def name(spec: InstanceSpec) -> str:
-    """The container's name: one for each instance, so that the daemon itself refuses a second
-    container of it (409).
+    """The name of an instance's container. It is unique for each instance, so that the daemon
+    itself refuses a second container (409).
     """
     return f"hostler-{spec.worker}-{spec.epoch}-{spec.instance[-_TAIL:].lower()}"
 
 
 def of_hub(hub: str) -> dict[str, list[str]]:
-    """The filter for all that is one hub's. The daemon compares whole values."""
+    """The filter for all objects of one hub. The daemon compares whole values."""
     return {"label": [f"{MARK.hub}={hub}"]}
 
 
 def of_instance(hub: str, instance: str) -> dict[str, list[str]]:
-    """The filter for all that is one instance's."""
+    """The filter for all objects of one instance."""
     return {"label": [f"{MARK.hub}={hub}", f"{MARK.instance}={instance}"]}

@@ -1,4 +1,4 @@
-"""What an owner may say of a worker that is a container."""
+"""The options of a worker in a container."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Part(BaseModel):
 
 
 class Tls(_Part):
-    """What proves the daemon to the hub (``ca``) and the hub to the daemon."""
+    """TLS material: ``ca`` verifies the daemon; ``cert`` and ``key`` authenticate the hub to it."""
 
     ca: SecretRef
     cert: SecretRef
@@ -40,7 +40,7 @@ class Tls(_Part):
 
 
 class RegistryLogin(_Part):
-    """Who pulls."""
+    """The account that pulls an image from its registry."""
 
     username: Word
     password: SecretRef
@@ -94,7 +94,7 @@ class DockerOptions(DriverOptions):
 
     @property
     def is_local(self) -> bool:
-        """Whether the daemon is this machine's, so that it can mount our files."""
+        """Whether the daemon runs on this machine, so that it can mount files of the hub."""
         return self.docker_host.startswith("unix://")
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
-"""The files that a container gets before it starts: the agent, its configuration, its token.
+"""The files that are copied into a container before it starts: agent, configuration, token.
 
-They go into a volume that belongs to the container alone: not into its image layer, where a
-`docker commit` would find the token, nor into its environment or arguments, which anybody who may
-inspect it reads.
+They go into a volume that only this container uses. They are not in the container's own layer,
+where `docker commit` would find the token, nor in its environment or arguments, which anyone who
+may inspect the container can read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WORK = "work"
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The user who runs the agent, in the container's own numbers."""
+    """The user and group that run the agent, as numeric ids inside the container."""
 
     uid: int = 0
     gid: int = 0
@@ -43,7 +43,7 @@ class File:
 def agent_files(
     spec: InstanceSpec, options: DockerOptions, route: HubRoute, authorities: str | None
 ) -> list[File]:
-    """The agent's configuration and the files it names. The caller adds the agent's archive."""
+    """The agent's configuration and the files that it names. The caller adds the agent archive."""
     config = {
         "hub": route.url,
         "name": spec.worker,

@@ -1,4 +1,4 @@
-"""The container as the daemon is asked to make it. Pure: options in, arguments of the SDK out."""
+"""Translates options into the SDK's arguments for creating a container. Pure."""
 
 from __future__ import annotations
 

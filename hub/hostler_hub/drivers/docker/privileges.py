@@ -1,8 +1,8 @@
-"""Privileges that only the hub's owner may allow: those by which a build could leave its container.
+"""Options through which a build could escape its container; only the hub's owner may allow them.
 
-Whoever may define workers must not thereby become root of the daemon's machine. So options that
-lead out of a container are refused unless the hub's setting ``docker_allow`` names them;
-an option that is not in the table is refused as well.
+A person who may define workers must not thereby become root on the daemon's machine. So such
+options are refused unless the hub's setting ``docker_allow`` names them. An entry of
+``host_config`` that is not in the table is refused as well.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _HARMLESS_SECURITY = ("no-new-privileges", "no-new-privileges:true", "no-new-pri
 
 
 def check(options: DockerOptions, allowed: frozenset[str]) -> None:
-    """Raises OptionsRefused with the option's name and the word that would allow it."""
+    """Raise OptionsRefused for an option that is not allowed, with the word that would allow it."""
     for option, need in _needs(options):
         if need not in allowed:
             raise OptionsRefused(
@@ -78,7 +78,7 @@ def _needs(options: DockerOptions) -> Iterator[tuple[str, str]]:
 
 
 def _is_foreign(network: str) -> bool:
-    """The host's own network, or another container's."""
+    """Whether `network` is the host's own network or that of another container."""
     return network == "host" or ":" in network
 
 

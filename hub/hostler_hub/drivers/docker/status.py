@@ -1,4 +1,4 @@
-"""What the daemon's answers mean: whether an instance is there, and what became of it."""
+"""Interprets the daemon's answers: whether an instance exists, and what happened to it."""
 
 from __future__ import annotations
 
@@ -38,19 +38,21 @@ def handle(endpoint: Endpoint, seen: Mapping[str, Any]) -> DockerHandle:
 
 
 def anonymous_volumes(seen: Mapping[str, Any]) -> tuple[str, ...]:
-    """The container's volumes without a name: the agent's, and those that the image declares."""
+    """The container's anonymous volumes: the agent's, and those that the image declares."""
     mounts: Sequence[Mapping[str, Any]] = seen.get("Mounts") or ()
     names = [mount.get("Name", "") for mount in mounts if mount.get("Type") == "volume"]
     return tuple(sorted(name for name in names if _ANONYMOUS.fullmatch(name)))
 
 
 def presence(seen: Mapping[str, Any]) -> Presence:
-    """Whether the container runs. One that was never started is gone: nothing will start it."""
+    """Whether the container runs. One that was never started counts as gone: nothing will
+    start it.
+    """
     return Presence.RUNNING if seen["State"]["Status"] in _UP else Presence.GONE
 
 
 def describe(seen: Mapping[str, Any]) -> str:
-    """The container's state in a line, with the reasons that the daemon knows."""
+    """One line of text about the container's state, with the reasons that the daemon gives."""
     state = seen["State"]
     status = state["Status"]
     if status == "created":
@@ -68,12 +70,14 @@ def describe(seen: Mapping[str, Any]) -> str:
 
 
 def last_words(client: APIClient, container: str) -> str:
-    """The end of the container's log; empty when there is none to be had."""
+    """The last lines of the container's log; empty if it has none."""
     return _log(client, container, LAST_LINES)[-LAST_BYTES:].strip()
 
 
 def evidence(client: APIClient, container: str) -> dict[str, str]:
-    """The container's state, console and processes; those that the daemon has not are left out."""
+    """Texts on the container's state, console and processes. The processes are left out if it no
+    longer runs.
+    """
     from docker.errors import APIError  # noqa: PLC0415 - the SDK comes with the first call
 
     seen = client.inspect_container(container)
@@ -91,7 +95,9 @@ def evidence(client: APIClient, container: str) -> dict[str, str]:
 
 
 def created_at(summary: Mapping[str, Any]) -> float | None:
-    """Seconds since the epoch. Lists of containers have a number, lists of volumes a text."""
+    """The creation time in seconds since the epoch; None if unknown. The daemon lists it as a
+    number for containers and as text for volumes.
+    """
     made = summary.get("Created", summary.get("CreatedAt"))
     if isinstance(made, int | float):
         return float(made)

@@ -1,6 +1,6 @@
-"""The owner of the agent's files: the container's user, in numbers.
+"""Finds the numeric ids of the container's user, who will own the agent's files.
 
-A tar archive is unpacked by its numbers, while images and options may name users that only the
+A tar archive is unpacked by numeric ids, while images and options may name users that only the
 image's own /etc/passwd knows.
 """
 
@@ -20,7 +20,7 @@ _FILE_BYTES = 1024 * 1024
 
 
 def owner_of(client: APIClient, container: str, user: str) -> Owner:
-    """The owner that ``user`` (``NAME[:GROUP]``, in words or numbers) means in the container.
+    """The numeric ids of ``user`` (``NAME[:GROUP]``, names or numbers) inside the container.
 
     Raises OptionsRefused for a name that the image does not know.
     """

@@ -1,4 +1,4 @@
-"""Driver ``ec2``: instances in Amazon's cloud, and in what speaks its API."""
+"""Driver ``ec2``: instances of Amazon EC2, and of services with the same API."""
 
 from hostler_hub.drivers.ec2.driver import Ec2Driver
 

@@ -1,8 +1,8 @@
-"""Describes single instances, many of them by one call.
+"""Describes single EC2 instances, many of them by one call.
 
-Every instance is inspected every few seconds, so that a fleet of thousands would spend on it all
-the calls that a region allows. So requests that come at about the same time share a call: the
-first one after a pause is sent after GATHER_S, and calls are at least APART_S apart.
+The hub inspects every instance every few seconds; with one call each, a fleet of thousands would
+use up all the calls that a region allows. So requests that arrive at about the same time share a
+call: the first one after a pause is sent after GATHER_S, and calls are at least APART_S apart.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ APART_S = 0.5
 
 
 class BatchedDescribe:
-    """``several`` describes the instances of some ids, and leaves out those that do not exist."""
+    """Collects ids and describes them together. ``several`` maps the ids it is given to their
+    descriptions and leaves out instances that do not exist.
+    """
 
     def __init__(self, several: Several) -> None:
         self._several = several
@@ -29,7 +31,9 @@ class BatchedDescribe:
         self._free_at = 0.0
 
     async def describe(self, instance_id: str) -> Described | None:
-        """The instance; None if it is not shown. Raises what ``several`` raises."""
+        """Describe one instance. Returns None if EC2 does not show it. Raises what ``several``
+        raises.
+        """
         if not self._wanted or len(self._wanted) >= MAX_IDS:
             self._wanted = {}  # the full one is on its way, or will soon be
             self._begin(self._wanted)
@@ -46,7 +50,7 @@ class BatchedDescribe:
         def over(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
             for future in wanted.values():
-                future.cancel()  # those that have no answer: it was cancelled, maybe unbegun
+                future.cancel()  # those without an answer: the task was cancelled, maybe unbegun
 
         task = asyncio.create_task(self._describe(wanted), name="ec2 describe")
         self._tasks.add(task)
@@ -63,7 +67,7 @@ class BatchedDescribe:
         except Exception as error:  # noqa: BLE001 - whoever waits is to have it, whatever it is
             for future in wanted.values():
                 future.set_exception(error)
-                future.exception()  # who waited may have gone
+                future.exception()  # mark it as retrieved: its waiter may be gone
             return
         for instance_id, future in wanted.items():
             future.set_result(found.get(instance_id))

@@ -1,4 +1,4 @@
-"""Calls to one region: in threads, below its limits, with a deadline each, errors translated."""
+"""Calls to one EC2 region: in threads, within its rate limits, with translated errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ THROTTLED = Backoff(first_s=1.0, longest_s=20.0, jitter=0.5)
 
 
 class Cloud:
-    """One region as one set of credentials sees it."""
+    """One region, accessed with one set of credentials."""
 
     def __init__(self, options: Ec2Options, secrets: Secrets) -> None:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ec2")
@@ -39,9 +39,11 @@ class Cloud:
         self._buckets: dict[str, Bucket] = {}
 
     async def call(self, operation: str, doing: str, **arguments: Any) -> Mapping[str, Any]:
-        """One call; throttled ones are made again, with growing pauses, until it is let through.
+        """Make one call and return its answer. A throttled call is repeated, with growing pauses,
+        until EC2 accepts it.
 
-        Raises CallFailed, which has boto3's own error and what it means.
+        `doing` says in error messages what was tried. Raises CallFailed, which has boto3's own
+        error and its meaning.
         """
         throttled = 0
         while True:
@@ -58,7 +60,7 @@ class Cloud:
             await asyncio.sleep(THROTTLED.delay_s(throttled, jitter))
 
     async def pages(self, operation: str, doing: str, **arguments: Any) -> list[Mapping[str, Any]]:
-        """Every page of an answer."""
+        """Make a call for every page of its answer and return the pages. Raises CallFailed."""
         found: list[Mapping[str, Any]] = []
         more: dict[str, str] = {}
         while True:
@@ -70,7 +72,7 @@ class Cloud:
 
     async def _once(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         def ask() -> Mapping[str, Any]:
-            with self._making:  # half a second of a processor's, which the hub has not
+            with self._making:  # takes half a second of CPU time: only once
                 self._client = self._client or self._make()
             answer: Mapping[str, Any] = getattr(self._client, operation)(**arguments)
             return answer
@@ -84,7 +86,7 @@ class Cloud:
         return self._buckets[operation]
 
     def close(self) -> None:
-        """Let go of connections; a call under way ends by its own deadline."""
+        """Close the connections. A call in progress ends by its own timeout."""
         if self._client is not None:
             self._client.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -113,7 +115,7 @@ def _client(options: Ec2Options, keys: Mapping[str, str]) -> Any:
         connect_timeout=5,
         read_timeout=30,
         max_pool_connections=_THREADS,
-        # Ours know what may be asked again and what may have happened (P1).
+        # No retries by botocore: the driver's own know which calls may be repeated (P1).
         retries={"total_max_attempts": 1, "mode": "standard"},
     )
     client = session.client("ec2", endpoint_url=options.endpoint_url, config=config, **keys)

@@ -1,9 +1,9 @@
-"""Reads EC2's descriptions of instances: what is needed of them, and only that.
+"""Parses EC2's descriptions of instances and keeps only the fields that the driver needs.
 
-botocore makes an object of everything that EC2 says of an instance, in Python, half a millisecond
-and more for each: a list of 5,000 would keep a processor busy for seconds, and with it the hub,
-whose event loop shares it. So the answer is read here, by expat, before botocore's own parser sees
-it.
+botocore makes a Python object of everything that EC2 says of an instance, which takes half a
+millisecond and more for each: a list of 5,000 would keep a processor busy for seconds, and block
+the hub's event loop, which shares it. So this module parses the answer with expat before botocore's
+own parser sees it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ _NOTHING = b"<DescribeInstancesResponse/>"
 
 
 def install(client: Any) -> None:
-    """Have the client read them this way; pages, errors and all else stay botocore's."""
+    """Make the client parse descriptions with this module. Pagination, errors and other calls stay
+    botocore's.
+    """
     client.meta.events.register("before-parse.ec2.DescribeInstances", _read)
 
 
@@ -26,7 +28,7 @@ def _read(
 ) -> None:
     if response_dict["status_code"] >= 300:
         return
-    # Of a service that every hub trusts with its machines.
+    # S314: the XML is from EC2, which the hub trusts with its machines anyway.
     answer = ET.fromstring(response_dict["body"])  # noqa: S314
     response_dict["body"] = _NOTHING
     reservations = [

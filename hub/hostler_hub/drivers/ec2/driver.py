@@ -1,9 +1,10 @@
-"""The contract, for instances by boto3.
+"""`Ec2Driver`: implements the driver contract for EC2 instances, with boto3.
 
-Theory of operation. ``launch`` starts an instance with its mark, at most one whatever is answered;
-``inventory`` finds it by its mark, and knows that EC2 shows things late; ``terminate`` ends it and
-believes only what EC2 shows; ``spare`` stops it instead and starts it again, where the options say
-so; ``regions`` keeps the client and the inventory of each region.
+Theory of operation. ``launch`` starts an instance with its mark, and never more than one, whatever
+the outcome of a call; ``inventory`` finds it by its mark, and takes into account that EC2 shows
+changes late; ``terminate`` ends it and waits until EC2 shows it as terminated; ``spare`` stops it
+instead and starts it again, if the options ask for that; ``regions`` keeps the client and the
+inventory of each region.
 """
 
 from __future__ import annotations
@@ -47,7 +48,12 @@ class Ec2Driver:
         self._regions = Regions(environment.hub, environment.secrets)
 
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
-        """A machine that was kept, or the first type and subnet that has room."""
+        """Start the worker's spare, or else a new machine of the first type and subnet with
+        capacity.
+
+        Returns the handle of the machine that an earlier call made for the instance, if there is
+        one.
+        """
         options = Ec2Options.of(spec.options)
         inventory = self._regions.at(options)
         try:
@@ -83,7 +89,7 @@ class Ec2Driver:
         return Inspection(Presence.GONE if gone else Presence.UNKNOWN, evidence)
 
     async def destroy(self, ref: InstanceRef) -> None:
-        """Terminate, then look until EC2 says terminated: accepted is not done (V3)."""
+        """Terminate the machine, and poll until EC2 says terminated: accepted is not done (V3)."""
         target = Target.of(ref)
         _, inventory = self._regions.of(ref, target.handle)
         try:
@@ -92,7 +98,7 @@ class Ec2Driver:
             raise failed.driver_error from failed.error
 
     async def keep(self, ref: InstanceRef) -> bool:
-        """Stop it where the options ask for that, else terminate it."""
+        """Stop the machine as a spare if the options ask for that, otherwise terminate it."""
         target = Target.of(ref)
         options, inventory = self._regions.of(ref, target.handle)
         try:
@@ -112,7 +118,7 @@ class Ec2Driver:
         return list(owned.values())
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
-        """The console, and what EC2 says of the state."""
+        """The console output, and the instance's state with EC2's reason for it."""
         target = Target.of(ref)
         _, inventory = self._regions.of(ref, target.handle)
         try:
@@ -131,7 +137,7 @@ class Ec2Driver:
         return texts
 
     async def aclose(self) -> None:
-        """Let go of connections; instances stay."""
+        """Close the connections. Instances keep running."""
         await self._regions.aclose()
 
 

@@ -1,4 +1,4 @@
-"""What EC2's refusals mean: whose doing, whether something may have been made, what to try next."""
+"""Classifies EC2's errors: who is to blame, whether an instance may have been made, what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hostler_hub.drivers.errors import DriverError, OptionsRefused, ProviderFail
 
 
 class Meaning(Enum):
-    """What a refusal means for what to do next."""
+    """The meaning of a failed call: what the driver does next depends on it."""
 
     THROTTLED = auto()  # too many calls: wait, ask the same again
     NO_CAPACITY = auto()  # another type or zone may have some (P5)
@@ -96,7 +96,7 @@ _ADVICE = {
 
 
 def meaning(error: Exception) -> Meaning:
-    """What an exception of boto3 means."""
+    """Classify an exception of boto3."""
     if isinstance(error, ClientError):
         known = _MEANINGS.get(_code(error))
         if known is not None:
@@ -111,7 +111,7 @@ def meaning(error: Exception) -> Meaning:
 
 
 def translated(error: ClientError | BotoCoreError, doing: str) -> DriverError:
-    """The driver's own error: what was tried, the provider's words, what to do."""
+    """Translate into a DriverError whose text has what was tried, EC2's message, and advice."""
     code = _code(error) if isinstance(error, ClientError) else type(error).__name__
     words = (
         error.response.get("Error", {}).get("Message", "")
@@ -127,10 +127,10 @@ def translated(error: ClientError | BotoCoreError, doing: str) -> DriverError:
 
 
 class CallFailed(Exception):
-    """A call that EC2 refused, or did not answer.
+    """A call that EC2 refused or did not answer.
 
-    ``error`` is boto3's, ``meaning`` what it means, ``driver_error`` what the driver raises for it
-    if nothing else can be done.
+    ``error`` is boto3's exception, ``meaning`` its classification, ``driver_error`` the exception
+    that the driver raises if it cannot recover.
     """
 
     def __init__(self, error: ClientError | BotoCoreError, doing: str) -> None:

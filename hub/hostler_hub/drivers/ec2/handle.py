@@ -9,7 +9,7 @@ from hostler_hub.drivers.handle import Handle
 
 
 class Ec2Handle(Handle):
-    """The instance's id, and the region and service (None: Amazon's own) that it is of."""
+    """The id of the instance, its region, and the URL of the service (None: Amazon's own)."""
 
     DRIVER = "ec2"
 
@@ -20,7 +20,7 @@ class Ec2Handle(Handle):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The instance that a call of the contract means; ``handle`` is None where it was lost."""
+    """The instance that a call of the contract is about; ``handle`` is None if it was lost."""
 
     worker: str
     instance: str
@@ -29,6 +29,6 @@ class Target:
 
     @classmethod
     def of(cls, ref: InstanceRef) -> Target:
-        """Read the reference's handle. Raises HandleRefused."""
+        """Build the target from the reference, whose handle is parsed. Raises HandleRefused."""
         handle = None if ref.handle is None else Ec2Handle.parse(ref.handle, ref.instance)
         return cls(ref.worker, ref.instance, ref.epoch, handle)

@@ -1,7 +1,7 @@
-"""What EC2 shows of a hub's instances, and what may be concluded from what it does not show.
+"""What EC2 shows of a hub's instances, and what follows if it does not show an instance.
 
-What EC2 lists lags behind what it did: an instance that is not found is *unknown* for minutes after
-its start, never gone (P3, K2), and ``shutting-down`` is not gone either (P14).
+EC2's lists lag behind its actions: for minutes after its start an instance that is not found is
+*unknown*, never gone (P3, K2), and ``shutting-down`` is not gone either (P14).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ LIVING = ("pending", "running", "stopping", "stopped", "shutting-down")
 
 
 class Inventory:
-    """A hub's instances in one region, as EC2 shows them and as the hub has changed them since.
+    """A hub's instances in one region: what EC2 shows of them, and the hub's own later changes.
 
-    Tags are shown late, and two callers may want one machine at once; so what was written is noted
-    here. Methods that ask EC2 raise CallFailed.
+    EC2 shows tags late, and two callers may want the same machine at once; so the inventory records
+    the tags that were written. Methods that call EC2 raise CallFailed.
     """
 
     def __init__(self, cloud: Cloud, hub: str) -> None:
@@ -45,25 +45,29 @@ class Inventory:
         self._ending: set[str] = set()
 
     def note_intent(self, instance: str) -> None:
-        """The instance is about to be made. Until `note_attempt` it counts as never made."""
+        """Record that the instance will be made. Until `note_attempt` it counts as never made."""
         self._never_made.add(instance)
 
     def note_attempt(self, instance: str) -> None:
-        """The call that makes the instance was sent: from now on it may exist."""
+        """Record that the call that makes the instance is sent: from now on it may exist."""
         self._never_made.discard(instance)
 
     async def describe(self, target: Target) -> Described | None:
-        """The instance, by its handle or else by its mark. None: EC2 does not show it."""
+        """Describe the instance, found by its handle or else by its mark. None: EC2 does not show
+        it.
+        """
         if target.handle is None:
             return await self.find(target.instance)
         return await self.by_id(target.handle.id)
 
     async def by_id(self, instance_id: str) -> Described | None:
-        """The instance of that id. None: EC2 does not show it."""
+        """Describe the instance with this id. None: EC2 does not show it."""
         return await self._batches.describe(instance_id)
 
     async def find(self, instance: str) -> Described | None:
-        """The instance that carries the mark; a living one before one that is terminated."""
+        """Describe the instance that carries the mark, preferring a living one to a
+        terminated one.
+        """
         for instance_id, tags in self._ours():
             if tags.get(MARK.instance) == instance:
                 return await self.by_id(instance_id)
@@ -72,7 +76,7 @@ class Inventory:
         return min(found, key=lambda each: state_of(each)[0] == "terminated", default=None)
 
     async def all(self) -> list[Described]:
-        """Everything with the hub's mark that is not terminated."""
+        """Describe every instance that carries the hub's mark and is not terminated."""
         filters = filters_of({f"tag:{MARK.hub}": self._hub})
         filters.append({"Name": "instance-state-name", "Values": list(LIVING)})
         return await self._described("list instances", filters)
@@ -87,41 +91,43 @@ class Inventory:
     # --- whose a machine is --------------------------------------------------------------------
 
     def tags(self, seen: Described) -> dict[str, str]:
-        """A machine's tags: as EC2 shows them, and as this hub has set them since."""
+        """The machine's tags: those that EC2 shows, updated by those that this hub has
+        set since.
+        """
         shown = {each["Key"]: each["Value"] for each in seen.get("Tags", ())}
         instance_id = seen["InstanceId"]
         written, claimed = self._written.get(instance_id, {}), self._claimed.get(instance_id, {})
         return {**shown, **written, **claimed}
 
     def mark(self, seen: Described) -> Mark:
-        """Whose the machine is."""
+        """The mark in the machine's tags: the instance that it belongs to."""
         return Mark.of_fields(MARK.prefix, self.tags(seen))
 
     def is_spare(self, seen: Described) -> bool:
-        """Whether the machine is stopped, or just stopping, to be kept."""
+        """Whether the machine is a spare: stopped or stopping, and tagged to be kept."""
         tags = self.tags(seen)
         is_at_rest = state_of(seen)[0] in {"stopping", "stopped"}
         return is_at_rest and SPARE in tags and tags[SPARE] == self.mark(seen).instance
 
     def is_spare_of(self, seen: Described, instance: str) -> bool:
-        """Whether the machine is the spare that this instance has left."""
+        """Whether the machine is a spare that was kept of this instance."""
         return self.is_spare(seen) and self.tags(seen)[SPARE] == instance
 
     def is_taken(self, seen: Described, instance: str, epoch: int) -> bool:
-        """Whether the instance's machine belongs to a later instance by now. (Tags of an earlier
-        one only mean that EC2 shows the newer ones late.)
+        """Whether the machine now belongs to a later instance than this one. (Tags of an earlier
+        instance only mean that EC2 does not show the newer tags yet.)
         """
         mark = self.mark(seen)
         return mark.instance != instance and mark.epoch > epoch
 
     def note_tags(self, instance_id: str, tags: Mapping[str, str]) -> None:
-        """The tags have been set on the machine."""
+        """Record that the tags were set on the machine."""
         self._claimed.pop(instance_id, None)
         self._written.setdefault(instance_id, {}).update(tags)
 
     def claim(self, instance_id: str, tags: Mapping[str, str]) -> bool:
-        """The tags are about to be set, and count from now on: nobody ends the machine but as the
-        instance that they name. Returns False for a machine that is being ended.
+        """Record tags that are about to be set on the machine; they count from now on, so that only
+        the instance that they name can end it. Returns False if the machine is being ended.
         """
         if instance_id in self._ending:
             return False
@@ -129,13 +135,14 @@ class Inventory:
         return True
 
     def unclaim(self, instance_id: str) -> None:
-        """The claimed tags have not been set after all."""
+        """Undo `claim`: the tags were not set."""
         self._claimed.pop(instance_id, None)
 
     def begin_ending(self, seen: Described, instance: str, epoch: int) -> bool:
-        """The machine is about to be ended as this instance's: nobody may claim it any more.
+        """Record that the machine is about to be ended on behalf of this instance. From now on
+        `claim` refuses it.
 
-        Returns False if it belongs to a later instance by now.
+        Returns False if the machine belongs to a later instance by now.
         """
         if self.is_taken(seen, instance, epoch):
             return False
@@ -143,7 +150,7 @@ class Inventory:
         return True
 
     def forget(self, instance_id: str) -> None:
-        """The machine is terminated: drop what was noted of it."""
+        """Drop everything recorded of a machine that is terminated."""
         self._ending.discard(instance_id)
         self._claimed.pop(instance_id, None)
         self._written.pop(instance_id, None)
@@ -153,8 +160,8 @@ class Inventory:
         yield from list(self._written.items())
 
     def not_shown(self, target: Target) -> Inspection:
-        """The verdict on an instance that EC2 does not show: gone only when EC2 would have shown
-        it by now.
+        """The result of inspecting an instance that EC2 does not show: GONE only if EC2 would have
+        shown it by now.
         """
         if target.instance in self._never_made:
             return Inspection(Presence.GONE, "ec2: no instance was made")
@@ -171,7 +178,9 @@ class Inventory:
         self.cloud.close()
 
     async def _several(self, ids: list[str]) -> Mapping[str, Described]:
-        """Describe instances by a filter: given as arguments, one unknown id fails the call."""
+        """Describe instances by a filter on their ids. (If ids were given as arguments, one unknown
+        id would make the whole call fail.)
+        """
         filters = [{"Name": "instance-id", "Values": ids}]
         try:
             found = await self._described("look at the instance", filters)
@@ -189,12 +198,12 @@ class Inventory:
 
 
 def filters_of(wanted: Mapping[str, str]) -> list[dict[str, Any]]:
-    """EC2's form of filters for one value each."""
+    """EC2's request form of filters that each match one value."""
     return [{"Name": name, "Values": [value]} for name, value in wanted.items()]
 
 
 def state_of(seen: Described) -> tuple[str, str]:
-    """The instance's state, and EC2's reason for it (or nothing)."""
+    """The instance's state, and EC2's reason for it (empty if none)."""
     reason = seen.get("StateReason", {}).get("Message", "")
     return str(seen["State"]["Name"]), str(reason)
 

@@ -1,7 +1,8 @@
-"""Starting an instance: the first type and subnet that has room, one at most whatever is answered.
+"""Starts an instance of the first type and subnet with capacity; never more than one.
 
 The client token ``ULID.epoch.attempt`` makes a repeated RunInstances answer with the instance that
-the first one made (P1), and the tags go into the same call, so nothing ever runs unmarked.
+the first one made (P1), and the tags are part of the same call, so that no instance ever runs
+without a mark.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ async def _run(
 async def _run_once(
     inventory: Inventory, spec: InstanceSpec, request: Mapping[str, Any]
 ) -> Described:
-    """Make one request, again with the same token while its outcome is unclear (P1)."""
+    """Make one RunInstances request; repeat it with the same token while its outcome is unclear
+    (P1).
+    """
     for left in reversed(range(_MAX_TRIES)):
         try:
             answer = await inventory.cloud.call("run_instances", "start an instance", **request)
@@ -79,7 +82,7 @@ async def _run_once(
 
 
 async def newest_image(inventory: Inventory, options: Ec2Options) -> str:
-    """The id of the newest image that option image describes. Raises CallFailed, OptionsRefused."""
+    """The id of the newest AMI that matches option image. Raises CallFailed, OptionsRefused."""
     image = options.image
     assert image is not None
     wanted = {"name": image.name, "architecture": image.architecture, "state": "available"}
@@ -100,7 +103,9 @@ async def newest_image(inventory: Inventory, options: Ec2Options) -> str:
 
 
 async def give_address(inventory: Inventory, options: Ec2Options, made: Described) -> None:
-    """Give the instance the options' elastic_ip, if any, once it can have it. Raises CallFailed."""
+    """Assign the options' elastic_ip, if any, as soon as the instance can have it. Raises
+    CallFailed.
+    """
     if options.elastic_ip is None:
         return
     found: Described | None = made

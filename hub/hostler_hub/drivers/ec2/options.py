@@ -1,4 +1,4 @@
-"""What the owner of an EC2 worker chooses."""
+"""The options of an EC2 worker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NOT_OF_THE_MACHINE = {
 
 
 class Image(BaseModel):
-    """The newest AMI that fits: by its owners and a pattern of its name."""
+    """The newest AMI with one of these owners whose name matches the pattern `name`."""
 
     model_config = _STRICT
 
@@ -43,7 +43,9 @@ class Image(BaseModel):
 
 
 class Volume(BaseModel):
-    """A block device. ``device`` of the AMI's root volume changes that one."""
+    """A block device. If ``device`` is that of the AMI's root volume, the root volume is
+    changed.
+    """
 
     model_config = _STRICT
 
@@ -56,7 +58,7 @@ class Volume(BaseModel):
 
 
 class Spot(BaseModel):
-    """Spot capacity, up to a price per hour (none: the on-demand price)."""
+    """Spot capacity. `max_price` is per hour; None: up to the on-demand price."""
 
     model_config = _STRICT
 
@@ -64,7 +66,9 @@ class Spot(BaseModel):
 
 
 class Credentials(BaseModel):
-    """Keys by reference; without them boto3's own chain: profile, environment, instance role."""
+    """References to access keys. Without them boto3 looks for credentials: profile, environment,
+    instance role.
+    """
 
     model_config = _STRICT
 
@@ -73,7 +77,7 @@ class Credentials(BaseModel):
 
 
 class Ec2Options(DriverOptions):
-    """Options of an EC2 worker. Instance types and subnets are tried in order of the lists."""
+    """Options of an EC2 worker. Instance types and subnets are tried in the order of the lists."""
 
     region: Region
     ami: Annotated[str, Field(pattern=r"^ami-[0-9a-f]+$")] | None = None

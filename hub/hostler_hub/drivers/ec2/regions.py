@@ -1,4 +1,4 @@
-"""The regions that workers name, each with the inventory that one set of credentials sees."""
+"""The regions that workers name, with one inventory per region and set of credentials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REGION_OPTIONS = ("region", "endpoint_url", "profile", "credentials")
 
 
 class Regions:
-    """Makes each region's inventory once, when it is first needed."""
+    """Makes each region's inventory when it is first needed, and keeps it."""
 
     def __init__(self, hub: str, secrets: Secrets) -> None:
         self._hub = hub
@@ -32,7 +32,9 @@ class Regions:
         return self._inventories[key]
 
     def of(self, ref: InstanceRef, handle: Ec2Handle | None) -> tuple[Ec2Options, Inventory]:
-        """The options and inventory of an instance's region: by its options, or else its handle."""
+        """The options and inventory of an instance's region, found by its options, or else by its
+        handle.
+        """
         known = None
         if handle is not None:
             known = self._listed.get((handle.endpoint_url, handle.region))
@@ -42,7 +44,9 @@ class Regions:
         return options, self.at(options)
 
     def each(self, places: Sequence[Mapping[str, Any]]) -> list[Ec2Options]:
-        """The regions to list, once each. Handles of their instances can be read from now on."""
+        """The distinct regions to list, each as options. Remembers them, so that `of` can find the
+        region of an instance that has only a handle.
+        """
         # Thousands of workers name the same few: only these are looked into.
         few = {repr([place.get(name) for name in _REGION_OPTIONS]): place for place in places}
         found: dict[str, Ec2Options] = {}

@@ -1,4 +1,4 @@
-"""The arguments of the call that starts an instance. Pure: nothing here calls EC2."""
+"""Builds the arguments of the call that starts an instance. Pure: nothing here calls EC2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 def run_request(
     environment: Environment, spec: InstanceSpec, options: Ec2Options, image: str
 ) -> dict[str, Any]:
-    """RunInstances' arguments but for type, subnet and client token."""
+    """The arguments of RunInstances except for type, subnet and client token."""
     tags = [{"Key": key, "Value": value} for key, value in _tags(environment.hub, spec, options)]
     request: dict[str, Any] = {
         "ImageId": image,
@@ -37,7 +37,9 @@ def run_request(
 
 
 def alternatives(options: Ec2Options) -> Iterator[dict[str, str]]:
-    """Types, and for each the subnets, in the owner's order."""
+    """The arguments for type and subnet, in the order to try: each type with each of the
+    subnets.
+    """
     for instance_type in options.instance_types:
         if not options.subnets:
             yield {"InstanceType": instance_type}
@@ -46,7 +48,7 @@ def alternatives(options: Ec2Options) -> Iterator[dict[str, str]]:
 
 
 def _chosen(options: Ec2Options) -> dict[str, Any]:
-    """The arguments that the owner may leave out."""
+    """The arguments for those optional settings that the options contain."""
     chosen: dict[str, Any] = {}
     if options.security_groups:
         chosen["SecurityGroupIds"] = list(options.security_groups)

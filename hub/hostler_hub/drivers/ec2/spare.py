@@ -1,12 +1,13 @@
 """Spares: machines that are stopped at the end of an instance and started again for the next one.
 
-Theory of operation. A spare is a stopped machine whose tag ``hostler:spare`` names the instance
-that ``hostler:instance`` names as well. The first is set before it is stopped; the second, with the
-epoch, is overwritten by whoever takes it up, in one call, before it is started. So wherever a hub
-dies, what is left is either a spare or an instance's, and is found by its mark. Its user-data is
-replaced while it is stopped, and so before anybody can run it.
+Theory of operation. A spare is a stopped machine whose tag ``hostler:spare`` names the same
+instance as its tag ``hostler:instance``. The first tag is set before the machine is stopped; the
+second one is overwritten, together with the epoch and in one call, before the machine is started
+for another instance. So wherever a hub dies, the machine is either a spare or belongs to an
+instance, and is found by its mark. Its user-data is replaced while it is stopped, and so before
+anything can run it.
 
-Whatever goes wrong with stopping, the instance is terminated at the next try.
+If stopping fails in any way, the next call terminates the machine.
 """
 
 from __future__ import annotations
@@ -33,8 +34,7 @@ _MAX_TRIES = 3
 async def stop_as_spare(inventory: Inventory, target: Target, options: Ec2Options) -> bool:
     """Stop the instance's machine and keep it as a spare, or else terminate it.
 
-    Returns whether it was kept. Raises CallFailed, and ProviderFailed when it is not stopped in
-    time.
+    Returns whether it was kept. Raises CallFailed, and ProviderFailed if it does not stop in time.
     """
     found = await inventory.describe(target)
     if found is None or not _may_be_kept(inventory, found, target, options):
@@ -57,7 +57,9 @@ def _may_be_kept(
 
 
 async def _stopped(inventory: Inventory, target: Target, found: Described) -> bool:
-    """Stop the machine, and wait until EC2 says stopped. Returns False if it ends instead."""
+    """Stop the machine and wait until EC2 says stopped. Returns False if it is terminated instead.
+    Raises CallFailed, and ProviderFailed after GONE_WITHIN_S.
+    """
     instance_id, state = found["InstanceId"], state_of(found)[0]
     deadline = time.monotonic() + GONE_WITHIN_S
     while state != "stopped":
@@ -87,7 +89,7 @@ async def _stop(inventory: Inventory, instance_id: str) -> None:
 async def reuse_spare(
     inventory: Inventory, environment: Environment, spec: InstanceSpec, options: Ec2Options
 ) -> Described | None:
-    """Start the worker's spare as this instance. Returns None if there is none that fits.
+    """Start the worker's spare as this instance. Returns None if there is no suitable spare.
 
     Raises CallFailed, OptionsRefused, ProviderFailed.
     """
@@ -112,9 +114,9 @@ async def reuse_spare(
 
 
 async def _find(inventory: Inventory, spec: InstanceSpec, options: Ec2Options) -> Described | None:
-    """The newest spare that was made as the options ask for today.
+    """Describe the newest spare whose recipe is that of the current options; None if there is none.
 
-    A spare of an image of which there is a newer one is terminated, and None returned.
+    A spare whose image is not the newest any more is terminated, and None returned.
     """
     found = [
         each
@@ -133,8 +135,8 @@ async def _find(inventory: Inventory, spec: InstanceSpec, options: Ec2Options) -
 
 
 async def _claimed(inventory: Inventory, spare: Described, spec: InstanceSpec, data: str) -> bool:
-    """Make the spare the instance's, user-data first. Returns False if it is being ended, or
-    another instance has it.
+    """Give the spare to the instance: first its user-data, then the tags. Returns False if the
+    spare is being ended or is not available any more.
     """
     instance_id = spare["InstanceId"]
     tags = {MARK.instance: spec.instance, MARK.epoch: str(spec.epoch)}
@@ -170,7 +172,7 @@ async def _set_tags(inventory: Inventory, instance_id: str, tags: Mapping[str, s
 async def _call_until_clear(
     inventory: Inventory, operation: str, doing: str, **arguments: Any
 ) -> None:
-    """Make an idempotent call, again while its outcome is unclear. Raises CallFailed."""
+    """Make an idempotent call; repeat it while its outcome is unclear. Raises CallFailed."""
     for left in reversed(range(_MAX_TRIES)):
         try:
             await inventory.cloud.call(operation, doing, **arguments)

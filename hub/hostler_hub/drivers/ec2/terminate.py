@@ -1,4 +1,4 @@
-"""Ending an instance: terminate, then look until EC2 says terminated. Accepted is not done (V3)."""
+"""Ends an instance: terminate, then poll until EC2 says terminated. Accepted is not done (V3)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _POLL_INTERVAL_S = 2.0
 async def end(inventory: Inventory, target: Target) -> None:
     """Terminate the instance and return when EC2 says terminated.
 
-    Raises CallFailed, and ProviderFailed when it may still be there.
+    Raises CallFailed, and ProviderFailed if it may still exist.
     """
     deadline = time.monotonic() + GONE_WITHIN_S
     while True:

@@ -1,4 +1,4 @@
-"""A bucket of tokens, so that a fleet's calls stay below the provider's own limits (P4)."""
+"""A token bucket that keeps a fleet's calls below the provider's own rate limits (P4)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Bucket:
-    """``rate`` calls a second in the long run, ``burst`` at once."""
+    """Allows ``rate`` calls per second on average, and ``burst`` calls at once."""
 
     def __init__(self, rate: float, burst: int, now: Callable[[], float]) -> None:
         self._rate = rate
@@ -17,14 +17,14 @@ class Bucket:
         self._at = now()
 
     async def take(self) -> None:
-        """Returns when a call may be made."""
+        """Wait until a call may be made."""
         self._fill()
         self._level -= 1
         if self._level < 0:  # in debt: who comes later waits longer
             await asyncio.sleep(-self._level / self._rate)
 
     def penalise(self) -> None:
-        """The provider has said that it was too much: begin again with nothing."""
+        """Empty the bucket, because the provider has refused a call as one too many."""
         self._fill()
         self._level = min(self._level, 0.0)
 

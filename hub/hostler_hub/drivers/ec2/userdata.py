@@ -1,7 +1,9 @@
-"""What a new instance is told: fetch the agent by its digest, start it, switch off at its end.
+"""The user-data of a new instance: it fetches the agent by its digest, starts it, and switches the
+machine off at its end.
 
-User-data can be read by every process of the instance, and by whoever may describe it. So the
-token in it works once, for the first session that comes with it; a second one ends the instance.
+User-data can be read by every process of the instance, and by everyone who may describe it. So the
+token in it works once, for the first session that presents it; a second session with it ends the
+instance.
 """
 
 from __future__ import annotations
@@ -116,9 +118,10 @@ Start-ScheduledTask -TaskName 'hostler-agent'
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What an instance needs to know. ``authorities``: PEM to trust instead of the system's.
+    """The values that go into an instance's user-data. ``authorities``: PEM to trust instead of the
+    system's.
 
-    ``starts_again``: its machine is stopped at its end, by the hub, and may boot again.
+    ``starts_again``: the hub stops the machine at the instance's end and may boot it again.
     """
 
     worker: str
@@ -138,7 +141,7 @@ class Boot:
 
 
 def linux(boot: Boot) -> str:
-    """A script for cloud-init."""
+    """The user-data as a script for cloud-init."""
     ca = "ca.pem" if boot.authorities else ""
     authorities = f"base64 -d > ca.pem <<'END'\n{_wrapped(boot.authorities)}\nEND\n" if ca else ""
     script = _LINUX.format(**_fields(boot, wrap=True), authorities=authorities, ca=ca)
@@ -146,7 +149,9 @@ def linux(boot: Boot) -> str:
 
 
 def windows(boot: Boot) -> str:
-    """A script for EC2Launch. A private authority goes into the machine's own store."""
+    """The user-data as a script for EC2Launch, which adds a private authority to the machine's own
+    store.
+    """
     authorities = ""
     if boot.authorities:
         data = base64.b64encode(boot.authorities).decode()
@@ -185,7 +190,7 @@ def _config(boot: Boot) -> dict[str, Any]:
         "ca_file": "ca.pem" if boot.authorities else None,
         "insecure": boot.insecure or None,
         "orphan_timeout_s": boot.orphan_timeout_s,
-        # Its own power-off terminates the machine, which the hub wants stopped if it is there.
+        # A power-off from inside terminates the machine; the hub, if it lives, stops it instead.
         "at_end": "poweroff_if_orphaned" if boot.starts_again else "poweroff",
         "interruptions": "ec2" if boot.is_spot else None,
     }

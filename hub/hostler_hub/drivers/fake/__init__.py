@@ -1,4 +1,4 @@
-"""Driver ``fake``: instances in the hub's own process, with faults to order, for tests."""
+"""Driver ``fake``: instances in the hub's own process, with configurable faults, for tests."""
 
 from hostler_hub.drivers.fake.driver import FakeDriver
 

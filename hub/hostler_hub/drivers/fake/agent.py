@@ -1,4 +1,4 @@
-"""An agent that runs nothing: it attaches as a real one does and answers every command at once."""
+"""A fake agent: it attaches as a real one does, runs nothing, and answers every command at once."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class FakeAgent:
             await asyncio.sleep(RECONNECT_S)
 
     async def _attend(self) -> bool:
-        """One connection; True when told to go away."""
+        """Serve one connection until it ends. Returns True if the hub ordered the agent
+        to go away.
+        """
         headers = self._handshake.headers()
         try:
             connection = await connect(

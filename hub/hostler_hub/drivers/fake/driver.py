@@ -1,8 +1,8 @@
-"""Driver ``fake``: instances that exist in memory only, with every fault a provider can have.
+"""Driver ``fake``: instances that exist in memory only, with configurable faults of a provider.
 
-For tests, simulations and benchmarks of the hub. With ``attach`` an instance brings an agent of
-its own that answers every command at once with rc 0 (``fake_agent``), so that a fleet of thousands
-fits one machine.
+For tests, simulations and benchmarks of the hub. With ``attach`` an instance has an agent
+(``fake_agent``) that answers every command at once with rc 0, so that a fleet of thousands fits one
+machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hostler_hub.lifecycle.model import Presence
 
 
 class FakeOptions(DriverOptions):
-    """The knobs. Times are seconds on the event loop's clock."""
+    """The options: which faults to simulate. Times are in seconds on the event loop's clock."""
 
     attach: bool = False  # bring an agent that attaches and answers at once
     slow_boot_s: float = 0.0  # between create's answer and the agent's attach
@@ -51,7 +51,7 @@ class FakeOptions(DriverOptions):
 
 
 class FakeHandle(Handle):
-    """The instance's ULID: all that the fake provider needs to find it."""
+    """The instance's ULID, by which the fake provider finds it."""
 
     DRIVER = "fake"
 
@@ -71,26 +71,30 @@ class FakeInstance:
     spare: str = ""
 
     def handle(self) -> Mapping[str, Any]:
-        """The handle, as the contract has it."""
+        """The instance's handle as a JSON object."""
         return FakeHandle(instance=self.instance).dump()
 
 
 @dataclass
 class FakeProvider:
-    """The other side: what exists, and what was asked. Outlives a driver, as a real one does."""
+    """The fake provider: its instances, and a record of the calls. It outlives a driver, as a real
+    provider does.
+    """
 
     instances: dict[str, FakeInstance] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
-    """instances that lists do not show yet, or not any more (P6)"""
+    """Instances that lists do not show yet, or no longer show (P6)."""
     mute: bool = False
-    """whether it answers no lists"""
+    """Whether every list call fails."""
     mute_regions: set[str] = field(default_factory=set)
-    """where it answers none"""
+    """The regions whose list calls fail."""
     calls: list[tuple[str, str]] = field(default_factory=list)
 
 
 class FakeDriver:
-    """A driver on a FakeProvider of its own, or on a shared one that tests look into."""
+    """A driver that uses a FakeProvider of its own, or one that the caller passes in to
+    inspect it.
+    """
 
     name: ClassVar[str] = "fake"
     capabilities: ClassVar[Capabilities] = Capabilities(create_deadline_s=5.0)
@@ -179,12 +183,12 @@ class FakeDriver:
         return {"console": f"fake: last words of {ref.instance}\n"}
 
     async def aclose(self) -> None:
-        """The agents live in this process and end with it; the instances stay listed."""
+        """Stop the agents, which run in this process. The provider still lists the instances."""
         agents = [each.agent for each in self.provider.instances.values() if each.agent]
         await asyncio.gather(*(agent.aclose() for agent in agents))
 
     async def take_away(self, instance: str) -> None:
-        """End an instance from outside, as a spot market or a colleague would."""
+        """End an instance from outside, as a spot market or an operator at the provider would."""
         found = self.provider.instances.pop(instance, None)
         if found is None:
             return

@@ -1,1 +1,3 @@
-"""What the drivers of machines share: they run one request at a time through a transport."""
+"""Shared by the drivers of machines that exist already: they send requests to a machine through a
+transport.
+"""

@@ -1,9 +1,9 @@
-"""Drivers whose machines exist already: an instance is a process, started by the agent's own code.
+"""Base of the drivers whose machines exist already: an instance is an agent process on a machine.
 
-The mark stands in the agent's arguments and beside its configuration, the token in a file that
-arrives over standard input. A machine that cannot be reached is never taken for one that has no
-instance: until it answers, its instances are unknown. The one exception is an instance whose start
-was never sent, which a driver knows itself.
+The mark is in the agent's arguments and in a file beside its configuration; the token is in a file
+that arrives over standard input. A machine that cannot be reached is never taken for one without
+instances: until it answers, its instances are unknown. The only exception is an instance whose
+start request was never sent, which the driver knows itself.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ _HINTS = {
 
 
 class HostDriver(ABC, Generic[Options]):
-    """Starts agents on machines, several on one where workers say so."""
+    """Starts agents on machines; several workers may share one machine."""
 
     name: ClassVar[str]
     options_model: type[Options]
     handle_model: type[HostHandle[Options]]
     query_deadline_s: ClassVar[float] = 12.0
-    """How long a machine may take to answer what changes nothing."""
+    """The deadline of requests that change nothing on the machine, in seconds."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        # Instances of which nothing has been sent: there is nothing to end, also where nobody
-        # answers. A new process does not know, and asks the machine.
+        # Instances whose start was never sent: there is nothing to end, even if the machine does
+        # not answer. A restarted hub has no such knowledge, and asks the machine.
         self._unsent: set[str] = set()
 
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
-        """Start an agent on the options' machine, which is woken if it sleeps."""
+        """Start an agent on the machine that the options name; wake the machine if it sleeps."""
         options = self.options_model.of(spec.options)
         self._unsent.add(spec.instance)
         url = self._hub_url(options)
@@ -81,9 +81,9 @@ class HostDriver(ABC, Generic[Options]):
         return Inspection(Presence.UNKNOWN, words)
 
     async def destroy(self, ref: InstanceRef) -> None:
-        """End the agent and whatever its jobs left, and remove its directory.
+        """End the agent and whatever its jobs left behind, and remove the instance's directory.
 
-        Returns when the machine has said that all of that is done.
+        Returns when the machine has confirmed all of that.
         """
         if ref.instance not in self._unsent:
             options, site = self._located(ref, self._handle_of(ref))
@@ -93,7 +93,9 @@ class HostDriver(ABC, Generic[Options]):
         self._unsent.discard(ref.instance)
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
-        """Ask every machine of `places` once for each way to reach it."""
+        """List the instances of every machine in `places`. A machine is asked once for each way to
+        reach it.
+        """
         machines = {}
         for each in places:
             options = self.options_model.of(each)
@@ -104,7 +106,7 @@ class HostDriver(ABC, Generic[Options]):
         return list(found.values())
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
-        """The agent's log, and what the machine says of itself."""
+        """The agent's log, and what the machine reports on its state."""
         if ref.instance in self._unsent:
             return {}
         options, site = self._located(ref, self._handle_of(ref))
@@ -114,39 +116,44 @@ class HostDriver(ABC, Generic[Options]):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """As the contract says."""
+        """Close the driver's connections; instances keep running."""
 
     # --- what each driver does in its own way ---------------------------------------------------
 
     @abstractmethod
     async def _host(self, options: Options, site: Site, *, wake: bool = False) -> Host:
-        """The machine of these options. With `wake` it answers, or DriverError or TransportError
-        is raised; without, its first call tells.
+        """The machine that the options name. With `wake` it has answered, or DriverError or
+        TransportError is raised; without `wake`, a machine that cannot be reached shows at its
+        first call.
         """
 
     @abstractmethod
     def _hub_url(self, options: Options) -> str:
-        """Where the agent is to connect. Raises OptionsRefused if it could not."""
+        """The URL that the agent connects to. Raises OptionsRefused if the agent could
+        not connect.
+        """
 
     async def _open_route(self, options: Options, instance: str, url: str) -> str:
-        """Make a way to the hub for an agent that will be started; return the URL it is to use."""
+        """Open a route to the hub for an agent that is about to start; return the URL it
+        must use.
+        """
         del options, instance
         return url
 
     async def _restore_route(
         self, options: Options, instance: str, handle: HostHandle[Options] | None
     ) -> None:
-        """Make the way to the hub again that an agent was started with, if it is gone."""
+        """Reopen the route to the hub that the agent was started with, if it is closed."""
 
     async def _close_route(self, instance: str) -> None:
-        """Close the way to the hub of an instance that is gone."""
+        """Close the route to the hub of an instance that is gone."""
 
     def _agent_config(self, options: Options) -> dict[str, Any]:
-        """What the agent's configuration has beyond `hub`, names and epoch."""
+        """The keys of the agent's configuration beyond hub, names and epoch."""
         return options.agent_config()
 
     def _handle(self, options: Options, reply: Mapping[str, Any]) -> HostHandle[Options]:
-        """The handle of an instance, of what its machine says of it."""
+        """Build the instance's handle from the machine's reply."""
         return self.handle_model(
             options=options, directory=reply["directory"], process=reply["process"]
         )
@@ -157,7 +164,7 @@ class HostDriver(ABC, Generic[Options]):
         self, host: Host, spec: InstanceSpec, options: Options, url: str
     ) -> Mapping[str, Any]:
         request = {**self._start_request(spec, options, url), "token": spec.token}
-        forget = self._unsent.discard  # in a thread, at the last moment before it is not true
+        forget = self._unsent.discard  # called in a thread, just before the start is sent
         try:
             return await host.call(
                 "start", request, START_DEADLINE_S, sending=lambda: forget(spec.instance)
@@ -218,7 +225,7 @@ class HostDriver(ABC, Generic[Options]):
 
     @contextmanager
     def _translate_errors(self, options: Options) -> Iterator[None]:
-        """Raise the errors of hosts and transports as the contract's, with the driver's name."""
+        """Translate HostFailed and TransportError into ProviderFailed, with the driver's name."""
         try:
             yield
         except TransportError as error:
@@ -228,14 +235,16 @@ class HostDriver(ABC, Generic[Options]):
             raise ProviderFailed(f"{self.name}: {options.address}: {error}{hint}") from error
 
     def _handle_of(self, ref: InstanceRef) -> HostHandle[Options] | None:
-        """The instance's handle, read; None if it has none. Raises HandleRefused."""
+        """Parse the instance's handle; None if it has none. Raises HandleRefused."""
         return self.handle_model.parse(ref.handle, ref.instance) if ref.handle else None
 
     def _located(
         self, ref: InstanceRef, handle: HostHandle[Options] | None
     ) -> tuple[Options, Site]:
-        """How to reach the instance: as the definition says now, but as the user who started it,
-        and in the directory that it was started in. A handle alone is enough.
+        """The options and the site by which to reach the instance. They are the current
+        definition's if that names the same place and user, otherwise those that the instance was
+        started with; the directory is the one it was started in. A handle alone is enough. Raises
+        DriverError with neither.
         """
         started = handle.options if handle else None
         present = self._present_options(ref) or started
@@ -249,7 +258,9 @@ class HostDriver(ABC, Generic[Options]):
         return present, Site(directory or site.directory, site.python)
 
     def _present_options(self, ref: InstanceRef) -> Options | None:
-        """The definition's options; None without a definition."""
+        """The options of the worker's definition; None if there is none. Raises DriverError if
+        invalid.
+        """
         try:
             return self.options_model.of(ref.options) if ref.options else None
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Options and handles of the drivers whose instances are processes of machines that exist."""
+"""Options and handles of the drivers whose instances are processes on existing machines."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from hostler_hub.drivers.hosts.host import Site
 
 
 class HostOptions(DriverOptions):
-    """What the options of such a driver have in common."""
+    """Base of the options of these drivers."""
 
     environment: Mapping[str, str] = {}
     containment: str = "auto"  # how the agent's jobs are held together
 
     @property
     def address(self) -> str:
-        """The machine's address, for people."""
+        """The machine's address, for messages."""
         raise NotImplementedError
 
     @property
     def access(self) -> Hashable:
-        """How the machine is reached: workers whose `access` is equal share a connection."""
+        """How the machine is reached. Workers whose `access` is equal share a connection."""
         raise NotImplementedError
 
     @property
     def site(self) -> Site:
-        """Where on the machine its agents live."""
+        """The directory on the machine that holds the instances, and the Python of the agents."""
         raise NotImplementedError
 
     @property
     def owner(self) -> str | None:
-        """The user on the machine whose processes the agents are; None if no option says."""
+        """The user on the machine who owns the agents' processes; None if no option names one."""
         return None
 
     def handle_options(self) -> dict[str, Any]:
-        """The options that a handle keeps: those it takes to find and to end an instance when the
-        definition is gone. They name secrets, and contain none.
+        """The options that a handle stores: those needed to find and to end an instance when the
+        worker's definition is gone. They contain references to secrets, never the secrets.
         """
         raise NotImplementedError
 
@@ -67,8 +67,8 @@ class ProcessRecord(BaseModel):
 
 
 class HostHandle(Handle, Generic[Options]):
-    """Which machine the instance is on, and in which directory. `directory` is None where only the
-    options name it; `process` is for people, for an instance is found by its mark.
+    """The machine that the instance is on, and its directory there. `directory` is None if only the
+    options name it. `process` is only for people to read, because an instance is found by its mark.
     """
 
     options: Options

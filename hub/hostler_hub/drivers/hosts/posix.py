@@ -18,7 +18,7 @@ from hostler_hub.drivers.hosts.remote import (
 )
 from hostler_hub.drivers.transports.contract import Command, CommandResult
 
-# What a shell or Python answer when they could not even begin.
+# Exit statuses of a shell or Python that did not run the agent: nothing was carried out.
 _NOT_RUN = (2, NO_AGENT, NO_PYTHON, OLD_PYTHON, NO_DIRECTORY, 126, 127)
 
 _EXPAND = """\

@@ -1,10 +1,12 @@
-"""The agent's `host` verb on another machine, by any transport: what all systems share.
+"""Calls the agent's verb `host` on another machine, through any transport. Base of `posix` and
+`windows`.
 
-Theory of operation. One command does everything: it looks for the agent of the wanted digest and
-runs it, and that reads the request and answers in a frame (`hostler_agent.instances`). Only where
-that digest is missing the archive is pushed and unpacked, once for all hubs and workers. What
-looks for the agent is a few lines in a language that the machine has (`posix`, `windows`), and its
-own answers are exit statuses that say for sure that the request was not carried out.
+Theory of operation. One command does everything: it looks for the agent with the wanted digest and
+runs it; the agent reads the request from standard input and writes a framed reply
+(`hostler_agent.instances`). If the machine has no agent of that digest, the archive is pushed and
+unpacked, once for all hubs and workers. The script that looks for the agent is written in a
+language that the machine has (`posix`, `windows`). Its own failures are exit statuses which say
+with certainty that the request was not carried out.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ NO_AGENT, NO_PYTHON, OLD_PYTHON, NEVER_WAS, NO_DIRECTORY = 90, 91, 92, 93, 94
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One action for a machine. `instance` is empty where the action is on none."""
+    """One action to carry out on a machine. `instance` is empty if the action concerns none."""
 
     action: str
     instance: str
@@ -56,7 +58,9 @@ class RemoteHost(Host):
         deadline_s: float,
         sending: Callable[[], None] | None = None,
     ) -> Mapping[str, Any]:
-        """As the base says; pushes the agent if the machine does not have this one."""
+        """Send the request and return the reply. Pushes the agent first if the machine does not
+        have this version.
+        """
         content = json.dumps({"directory": self._site.directory, **request}).encode()
         instance = str(request.get("instance", ""))
         sent = Request(action, instance, content, deadline_s, sending)
@@ -72,22 +76,24 @@ class RemoteHost(Host):
 
     @abstractmethod
     def _call_command(self, request: Request, nonce: str) -> tuple[list[str], bytes]:
-        """The command that finds the agent and runs it, and what its standard input begins with."""
+        """The command that finds the agent and runs it, and the beginning of its standard input."""
 
     @abstractmethod
     def _install_command(self, archive: str, nonce: str) -> tuple[list[str], bytes]:
-        """The same for an archive that was just written beside the agents, to install itself."""
+        """The command that runs the pushed archive `archive` to install itself, and the beginning
+        of its standard input.
+        """
 
     @abstractmethod
     def _no_reply(self, outcome: CommandResult, nonce: str) -> HostFailed:
-        """The error that it means when a command ended without a reply."""
+        """The exception for a command that ended without a reply."""
 
     @abstractmethod
     def _path(self, directory: str, *names: str) -> str:
-        """The path of a file in a directory of the machine."""
+        """The path of a file below a directory of the machine, in the machine's syntax."""
 
     async def _push(self, directory: str) -> None:
-        """Write the agent's archive into `directory`, and have it check and install itself."""
+        """Write the agent's archive to the machine, and run it to check and install itself."""
         nonce = secrets.token_hex(8)
         name = f".push-{nonce}.pyz"
         await self._put(directory, name, self._archive.path.read_bytes())
@@ -110,7 +116,9 @@ class RemoteHost(Host):
             raise refusal from error
 
     async def _why_not_put(self, directory: str, size_bytes: int) -> HostFailed | None:
-        """Why a file of that size cannot be written, in the machine's words. None: not known."""
+        """The reason, from the machine, why a file of this size cannot be written. None
+        if unknown.
+        """
         del directory, size_bytes
         return None
 
@@ -128,19 +136,25 @@ class RemoteHost(Host):
 
 
 def last_output(outcome: CommandResult) -> str:
-    """The end of what a command has printed: of its standard error, else of its output."""
+    """The end of a command's standard error, or of its standard output if standard error
+    is empty.
+    """
     text = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").strip()
     return text[-SAID_BYTES:]
 
 
 def too_old(python: str, words: str, *, ran: bool) -> HostFailed:
-    """The error for a Python that the agent does not run on; `words` are the machine's."""
+    """The exception for a Python that is too old for the agent; `words` is the machine's
+    message.
+    """
     text = f"option 'python': {python!r} is too old; Python 3.9 or newer is needed ({words})"
     return HostFailed(text, ran=ran)
 
 
 def _directory(outcome: CommandResult, nonce: str) -> str | None:
-    """The agents' directory in full, which the command prints where the agent is missing."""
+    """The absolute path of the agents' directory, which the script prints when the agent is
+    missing.
+    """
     found = re.search(
         rf"^@hostler-at {nonce} (.*?)\r?$",
         outcome.stdout.decode("utf-8", "replace"),

@@ -1,4 +1,4 @@
-"""Host drivers whose machines are reached by a transport."""
+"""Base of the host drivers whose machines are reached through a transport."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ Options_contra = TypeVar("Options_contra", contravariant=True)
 
 
 class Machines(Protocol[Options_contra]):
-    """The machines of one driver, and the connections to them."""
+    """The interface of a driver's machines and of the connections to them."""
 
     def transport(self, options: Options_contra) -> Transport:
         """The transport to a machine: one for each machine and user, shared by their workers."""
 
     async def awake(self, options: Options_contra) -> Transport:
-        """The transport to a machine that answers, woken if need be and the options say how."""
+        """The transport to a machine that answers. A machine that sleeps is woken if the options
+        say how.
+        """
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -34,8 +36,8 @@ class RemoteDriver(HostDriver[Options]):
     """Starts agents on other machines."""
 
     machines_module: ClassVar[str]
-    """The module whose class `Machines` is made of the environment. It is imported with the first
-    call, for it takes memory and time that a hub without such workers need not spend."""
+    """The module that defines the class `Machines`. It is imported at the first call, because it
+    takes memory and time that a hub without such workers need not spend."""
     host_class: ClassVar[type[RemoteHost]]
 
     def __init__(self, environment: Environment) -> None:
@@ -43,13 +45,13 @@ class RemoteDriver(HostDriver[Options]):
         self._loaded: Any = None
 
     async def aclose(self) -> None:
-        """Close the connections; what they have started lives on."""
+        """Close the connections. Agents that were started through them keep running."""
         machines, self._loaded = self._loaded, None
         if machines is not None:
             await machines.aclose()
 
     async def _machines(self) -> Any:
-        """The driver's machines, a `Machines`."""
+        """The driver's `Machines`, created at the first call."""
         if self._loaded is None:
             module = await asyncio.to_thread(importlib.import_module, self.machines_module)
             if self._loaded is None:  # nobody else has been quicker

@@ -1,7 +1,7 @@
-"""Waking machines that sleep: a magic packet, and programs that the hub's administrator allows.
+"""Wakes machines that sleep: by a magic packet, and by programs (hooks) of the hub's administrator.
 
-Whoever may define workers names a hook, and can give it nothing but the worker's host and mac:
-which programs there are, and what they do, is decided by who may write to the hub's machine.
+A person who may define workers can name a hook, and can pass it nothing but the worker's host and
+mac. Which hooks exist, and what they do, is decided by those who may write to the hub's machine.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _SAID_BYTES = 400
 
 
 class WakeOptions(BaseModel):
-    """How a machine that sleeps is woken: a magic packet to `mac`, and `hook`, a program that the
-    hub's administrator has put into the directory `hooks` of this driver.
+    """How to wake a machine that sleeps: by a magic packet to `mac`, and by `hook`, the name of a
+    program that the hub's administrator put into this driver's directory `hooks`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -54,7 +54,7 @@ async def call(how: WakeOptions, hooks: Path | None, host: str) -> None:
 
 
 def magic_packet(mac: str) -> bytes:
-    """The content of a wake-on-LAN packet: six times 255, then sixteen times the address."""
+    """The content of a wake-on-LAN packet: six bytes of 255, then the MAC address sixteen times."""
     return b"\xff" * 6 + bytes.fromhex(mac.replace(":", "").replace("-", "")) * 16
 
 

@@ -1,8 +1,9 @@
-"""The agent's `host` verb on a machine with Windows and Python.
+"""Calls the agent's verb `host` on a machine with Windows and Python.
 
-The few lines that look for the agent are Python, and go over standard input like the request
-(`transports.winrm.files`), so that nothing has to be quoted for cmd.exe. They first print that they
-run: the exit status of cmd.exe for a program that it does not find is that of many others.
+The script that looks for the agent is Python and goes over standard input like the request
+(`transports.winrm.files`), so that nothing has to be quoted for cmd.exe. It first prints that it
+runs: the exit status of cmd.exe for a program that it cannot find is also used by many other
+programs.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ class WindowsHost(RemoteHost):
     """A machine with Windows. All methods raise HostFailed and TransportError."""
 
     async def never_was(self, instance: str, error: HostFailed, deadline_s: float) -> bool:
-        """Without Python nothing was started, unless there was one before: then the instance has
-        left its directory.
+        """Whether the instance was never started. Without Python it cannot have been, unless there
+        was a Python before: then the instance's directory still exists.
         """
         if error.kind != NO_PYTHON_THERE:
             return error.kind == NEVER_WAS_THERE

@@ -1,8 +1,8 @@
-"""The driver itself: a host driver whose one machine is the hub's own.
+"""`LocalDriver`: a host driver whose only machine is the hub's own.
 
-An agent is a process known by its mark, pid, start time and boot, so that never is a bare pid
-signalled (E6). It gets a few variables of the hub's environment and no more (V14). What a killed
-agent has left behind is found and killed by `hostler-agent sweep`.
+An agent is identified by its mark, pid, start time and boot, so that a signal is never sent to a
+bare pid (E6). It gets a few variables of the hub's environment and no more (V14). `hostler-agent
+sweep` finds and kills what a killed agent left behind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from hostler_hub.lifecycle.model import Presence
 
 
 class LocalHandle(HostHandle[LocalOptions]):
-    """Version 1 had `pid`, `started` and `boot` of the process, and no options."""
+    """The handle of an instance on this machine. Version 1 had `pid`, `started` and `boot` of the
+    process, and no options.
+    """
 
     DRIVER = "local"
     VERSION = 2
@@ -43,7 +45,9 @@ class LocalHandle(HostHandle[LocalOptions]):
 
     @classmethod
     def upgrade(cls, stored: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Its agent is found by its mark, and swept with the options' default containment."""
+        """Convert a handle of version 1: the agent is found by its mark, and swept with the default
+        containment.
+        """
         del stored
         return {"options": {}}
 
@@ -73,7 +77,9 @@ class LocalDriver(HostDriver[LocalOptions]):
         return await super().create(spec)
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
-        """As the base says."""
+        """Inspect the instance. The evidence for one that is gone includes the log in its former
+        directory.
+        """
         seen = await super().inspect(ref)
         if seen.presence is Presence.GONE:
             for directory in self._former_directories(ref.instance):
@@ -82,18 +88,20 @@ class LocalDriver(HostDriver[LocalOptions]):
         return seen
 
     async def destroy(self, ref: InstanceRef) -> None:
-        """As the base says."""
+        """End the instance, and remove also its former directories."""
         await super().destroy(ref)
         for directory in self._former_directories(ref.instance):
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
-        """All on this machine, whether or not a worker is defined that would be here."""
+        """List every instance on this machine, whether or not a worker that runs here is
+        defined.
+        """
         del places
         return await super().list_owned([{}])
 
     async def aclose(self) -> None:
-        """Agents live in sessions of their own and outlive the hub."""
+        """Stop the threads. Agents live in sessions of their own and outlive the hub."""
         self._children.close()
         threads, self._threads = self._threads, None
         if threads is not None:
@@ -108,7 +116,9 @@ class LocalDriver(HostDriver[LocalOptions]):
         return LocalHost(here, self._threads, self._children)
 
     def _hub_url(self, options: LocalOptions) -> str:
-        """With TLS the hub is reached by its socket: no certificate names loopback."""
+        """The hub's URL for agents. With TLS they connect to the hub's socket, because no
+        certificate names the loopback address.
+        """
         del options
         url = self._environment.connect_url
         return url if self._socket is None else f"ws://localhost{urlsplit(url).path}"
@@ -118,7 +128,9 @@ class LocalDriver(HostDriver[LocalOptions]):
         return {**options.agent_config(), **socket}
 
     def _present_options(self, ref: InstanceRef) -> LocalOptions:
-        """The definition's options, or the defaults: it takes none to find an instance here."""
+        """The options of the worker's definition, or else the defaults, which are enough to find an
+        instance here.
+        """
         return super()._present_options(ref) or LocalOptions()
 
     @property
@@ -127,7 +139,9 @@ class LocalDriver(HostDriver[LocalOptions]):
         return environment.hub_socket if environment.connect_url.startswith("wss:") else None
 
     def _make_private(self) -> None:
-        """Hubs before handles of version 2 left it to the umask who may write the directory."""
+        """Make the driver's directory writable for its owner only. Hubs before handles of version 2
+        left that to the umask.
+        """
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._directory.chmod(0o700)
@@ -136,6 +150,8 @@ class LocalDriver(HostDriver[LocalOptions]):
             raise HostFailed(text, ran=False) from error
 
     def _former_directories(self, instance: str) -> list[Path]:
-        """An instance's directory as hubs before handles of version 2 made it: WORKER/INSTANCE."""
+        """The directories that hubs before handles of version 2 made for the instance:
+        WORKER/INSTANCE.
+        """
         former = self._directory.glob(f"*/{instance}")
         return [path for path in former if path.parent.name != "instances"]

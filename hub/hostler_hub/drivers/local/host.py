@@ -1,8 +1,8 @@
-"""The hub's own machine: the agent's `host` actions run in the hub, each in a thread.
+"""The hub's own machine: the agent's `host` actions run inside the hub, each in a thread.
 
-A process of its own for each action would take longer than all the rest of a start. So the hub is
-the parent of the agents that it has started, and reaps those that end while it runs; agents of an
-earlier hub are init's. Either way they live in sessions of their own, and outlive the hub.
+A process for each action would take longer than the rest of a start. So the hub is the parent of
+the agents that it starts, and reaps those that end while it runs; agents of an earlier hub are
+children of init. All agents live in sessions of their own, and outlive the hub.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ THREADS = 16
 
 
 class Children:
-    """Reaps agents that this process has started: a zombie would stay for as long as the hub."""
+    """Reaps the agents that this process started; without it they would stay zombies while the hub
+    runs.
+    """
 
     def __init__(self) -> None:
         self._watched: set[int] = set()
 
     def watch(self, pid: int) -> None:
-        """Reap this process when it ends. One that is not our child is left alone."""
+        """Reap this process when it ends. A process that is not a child of ours is left alone."""
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -40,7 +42,7 @@ class Children:
         asyncio.get_running_loop().add_reader(pidfd, self._reap, pid, pidfd)
 
     def close(self) -> None:
-        """Watch no more; the processes live on."""
+        """Stop watching. The processes keep running."""
         for pidfd in list(self._watched):
             self._forget(pidfd)
 
@@ -70,8 +72,10 @@ class LocalHost(Host):
         deadline_s: float,
         sending: Callable[[], None] | None = None,
     ) -> Mapping[str, Any]:
-        """As the base says. An action that is given up goes on in its thread to its own end."""
-        # What an owner's interpreter has started can be ended without it.
+        """Carry out the action in a thread and return its reply. After `deadline_s` HostFailed is
+        raised, while the thread goes on to the action's end.
+        """
+        # Only a start needs the owner's interpreter: an instance can be ended without it.
         python = self._site.python if action == "start" else sys.executable
         program = Program.installed(python)
         content = {"directory": self._site.directory, **request}

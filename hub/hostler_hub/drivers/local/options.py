@@ -1,4 +1,4 @@
-"""Options of a local worker: what its agent runs on, and with which variables."""
+"""Options of a local worker: the agent's Python, containment and environment."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ class LocalOptions(HostOptions):
 
     @property
     def address(self) -> str:
-        """As the base says."""
+        """Name of the machine in messages."""
         return "this machine"
 
     @property
     def access(self) -> Hashable:
-        """There is one machine."""
+        """None: there is only one machine."""
         return None
 
     @property
     def site(self) -> Site:
-        """The directory is the driver's own, and no option."""
+        """The agent's Python. The directory is empty here: the driver supplies its own."""
         return Site("", self.python or sys.executable)
 
     def handle_options(self) -> dict[str, Any]:
-        """As the base says."""
+        """The options that a handle stores: the containment, which a sweep needs."""
         return self.model_dump(mode="json", include={"containment"}, exclude_defaults=True)
 
     def start_request(self) -> dict[str, Any]:
-        """No unit of systemd: making one takes longer than all the rest of a start."""
+        """Start the agent as a detached process: making a systemd unit takes longer than the rest
+        of a start.
+        """
         return {"way": DETACHED}

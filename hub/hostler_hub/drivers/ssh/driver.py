@@ -1,7 +1,7 @@
 """Driver ``ssh``: agents on machines with a POSIX shell and Python, reached by SSH.
 
-How it deals with machines it shares with other drivers (`hosts`). Its own is the tunnel, by which
-an agent reaches the hub through the connection that started it.
+It shares the handling of machines with other drivers (`hosts`). Specific to it is the tunnel,
+through which an agent reaches the hub over the SSH connection that started it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from hostler_hub.drivers.ssh.options import SshOptions
 
 
 class SshHandle(HostHandle[SshOptions]):
-    """`port` is the tunnel's on the machine's loopback; None without a tunnel."""
+    """The handle of an instance. `port` is the tunnel's port on the machine's loopback; None
+    without a tunnel.
+    """
 
     DRIVER = "ssh"
 
@@ -27,7 +29,7 @@ class SshHandle(HostHandle[SshOptions]):
 
 
 class SshDriver(RemoteDriver[SshOptions]):
-    """Starts agents on other machines, several on one where workers say so."""
+    """Starts agents on other machines; several workers may share one machine."""
 
     name: ClassVar[str] = "ssh"
     capabilities: ClassVar[Capabilities] = Capabilities(

@@ -1,4 +1,4 @@
-"""How an agent on another machine reaches the hub, or why it cannot."""
+"""Decides whether and at which URL an agent on another machine can reach the hub."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from hostler_hub.drivers.ssh.options import SshOptions
 
 
 def agent_url(options: SshOptions, environment: Environment) -> str:
-    """Where the agent is to connect (with a tunnel, only the path counts). Raises OptionsRefused.
+    """The URL for the agent; with a tunnel only its path is used. Raises OptionsRefused if the
+    agent cannot connect.
 
-    Agents send no token over plain ws:// but to their own machine.
+    Agents send no token over plain ws:// except to their own machine.
     """
     url = environment.connect_url
     why = "" if options.tunnel else why_not(url, options.host, is_direct=not options.jump)
@@ -27,7 +28,7 @@ def agent_url(options: SshOptions, environment: Environment) -> str:
 
 
 def why_not(url: str, host: str, *, is_direct: bool = True) -> str:
-    """Why an agent on that machine cannot connect to the URL; empty when it can."""
+    """The reason why an agent on that machine cannot connect to the URL; empty if it can."""
     hub = urlsplit(url).hostname or ""
     if url.startswith("wss:") or (is_loopback(hub) and is_loopback(host) and is_direct):
         return ""
@@ -35,5 +36,5 @@ def why_not(url: str, host: str, *, is_direct: bool = True) -> str:
 
 
 def port_of_url(url: object) -> int | None:
-    """The tunnel's port, as it stands in an agent's configuration."""
+    """The tunnel's port in the hub URL of an agent's configuration; None without one."""
     return urlsplit(url).port if isinstance(url, str) else None

@@ -1,7 +1,7 @@
-"""The machines that the SSH driver reaches: their connections, tunnels, and known keys.
+"""The machines that the SSH driver reaches: their connections, tunnels, and known host keys.
 
-Apart from the driver, because what it imports takes half a second and 25 MiB, which a hub without
-such workers need not pay.
+This is a module of its own because its imports take half a second and 25 MiB, which a hub without
+such workers need not spend.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class Machines:
         return self._transports[access]
 
     async def awake(self, options: SshOptions) -> SshTransport:
-        """The transport to a machine, logged in; a machine that sleeps is woken as options say.
+        """The transport to a machine, logged in. A machine that sleeps is woken if the options say
+        how.
 
-        Raises DriverError for what cannot be done to wake it.
+        Raises DriverError if it cannot be woken.
         """
         transport = self.transport(options)
         try:
@@ -58,7 +59,7 @@ class Machines:
         return transport
 
     async def aclose(self) -> None:
-        """Close the connections; what they have started lives on."""
+        """Close the connections. Agents that were started through them keep running."""
         await self.tunnels.aclose()
         await asyncio.gather(*(each.aclose() for each in self._transports.values()))
         self._threads.shutdown(wait=False, cancel_futures=True)

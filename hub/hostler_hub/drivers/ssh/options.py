@@ -1,4 +1,4 @@
-"""Options of an SSH worker: which machine, how to log in, where and on what the agent runs."""
+"""Options of an SSH worker: the machine, the login, and the agent's directory and Python."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class SshOptions(HostOptions):
 
     @property
     def place(self) -> str:
-        """The machine and its directory; a user or a key may be corrected."""
+        """The machine and its directory. User and key are not part of it, so that they may be
+        corrected.
+        """
         way = [hop.address for hop in self.jump]
         return " ".join([*way, f"{self.host}:{self.port or ''}", self.directory])
 
@@ -73,14 +75,14 @@ class SshOptions(HostOptions):
 
     @property
     def site(self) -> Site:
-        """As the base says."""
+        """The directory on the machine that holds the instances, and the Python of the agents."""
         return Site(self.directory, self.python)
 
     @property
     def owner(self) -> str | None:
-        """As the base says."""
+        """The user who logs in and owns the agents' processes; None if the option is absent."""
         return self.user
 
     def handle_options(self) -> dict[str, Any]:
-        """As the base says."""
+        """The options that a handle stores; see the base class."""
         return self.model_dump(mode="json", include=set(_HANDLE_OPTIONS), exclude_defaults=True)

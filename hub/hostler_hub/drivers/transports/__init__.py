@@ -1,1 +1,3 @@
-"""Transports move commands and bytes to a machine and back; what they are for, drivers know."""
+"""Transports carry commands and files to a machine and back. They know nothing of agents or
+instances.
+"""

@@ -1,8 +1,10 @@
-"""What a transport is: commands and files on another machine, each with a limit and a deadline.
+"""The interface of a transport: commands and files on another machine, with size limits and
+deadlines.
 
-A transport keeps nothing but connections, which it opens when they are needed and again when they
-were lost. Every call ends within its deadline, whatever the machine or the network does; what it
-raises says whether the command may have run, for only what was never sent is surely not done.
+A transport keeps nothing but connections, which it opens when they are needed and reopens when they
+were lost. Every call ends within its deadline, whatever the machine or the network does. Its
+exceptions say whether the command may have run: only a command that was never sent is known not to
+have run.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ class CommandResult:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command for a machine. `argv` reaches the program as it is; `content` is its standard
-    input, and the only part that may hold secrets. `output_bytes` limits what it may print.
+    """A command for a machine. `argv` reaches the program unchanged. `content` is its standard
+    input, and the only part that may hold secrets. `output_bytes` limits the size of its output.
     `sending` is called just before the command may reach the machine.
     """
 
@@ -41,13 +43,13 @@ class Transport(Protocol):
     """One machine, as one user. All methods raise TransportError."""
 
     async def run(self, command: Command) -> CommandResult:
-        """Run a command to its end. A status other than 0 is no error."""
+        """Run a command to its end. An exit status other than 0 is not an error."""
 
     async def put(self, path: str, content: bytes, deadline_s: float) -> None:
-        """Write a new file that only its owner can read. An existing file is refused."""
+        """Create a file that only its owner can read. Raises Refused if the file exists."""
 
     async def fetch(self, path: str, size_bytes: int, deadline_s: float) -> bytes:
         """Read a file of at most `size_bytes`."""
 
     async def aclose(self) -> None:
-        """Close the connection; a command that runs is lost."""
+        """Close the connection. A running command is lost."""

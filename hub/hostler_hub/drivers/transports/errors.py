@@ -1,4 +1,4 @@
-"""What transports raise.
+"""Exceptions that transports raise.
 
 TransportError
   Unreachable             no way to the machine now, or it was lost
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 
 class TransportError(Exception):
-    """A call to a machine failed. The text names the machine and has the reason given.
+    """A call to a machine failed. The text names the machine and the reason.
 
     `sent` tells whether the command may have reached the machine.
     """
@@ -34,11 +34,11 @@ class AuthenticationFailed(TransportError):
 
 
 class HostKeyUnknown(TransportError):
-    """The machine's key is not known, and may not be accepted at first contact."""
+    """The machine's host key is unknown, and may not be accepted at the first contact."""
 
 
 class HostKeyChanged(TransportError):
-    """The machine shows another key than it is known by; a person must decide (G2)."""
+    """The machine's host key differs from the known one; a person must decide (G2)."""
 
 
 class Refused(TransportError):
@@ -46,7 +46,9 @@ class Refused(TransportError):
 
 
 class NotWritten(Refused):
-    """The machine could not write a file; its disk may be full. `words` are the machine's."""
+    """The machine could not write a file; its disk may be full. `words` is the machine's
+    message.
+    """
 
     def __init__(self, address: str, words: str) -> None:
         super().__init__(f"{address}: cannot write {words} (is the disk full?)", sent=True)

@@ -1,4 +1,4 @@
-"""Driver ``winrm``: agents on Windows machines that nothing was installed on but Python."""
+"""Driver ``winrm``: agents on Windows machines on which nothing but Python is installed."""
 
 from hostler_hub.drivers.winrm.driver import WinrmDriver
 

@@ -1,7 +1,7 @@
-"""The driver itself. How it deals with machines it shares with other drivers (`hosts`).
+"""`WinrmDriver`. It shares the handling of machines with other drivers (`hosts`).
 
-What a WinRM shell has started dies with it, so an agent is started by a scheduled task, or
-detached where the shell's job lets it out; the agent's `host` verb does either on the machine.
+A process that a WinRM shell started dies with the shell. So the agent's verb `host` starts an agent
+by a service or a scheduled task, or detached if the shell's job permits breakaway.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from hostler_hub.drivers.winrm.options import WinrmOptions
 
 
 class WinrmHandle(HostHandle[WinrmOptions]):
-    """Which machine the instance is on, and in which directory."""
+    """The handle of an instance: the machine that it is on, and its directory there."""
 
     DRIVER = "winrm"
 
 
 class WinrmDriver(RemoteDriver[WinrmOptions]):
-    """Starts agents on Windows machines, several on one where workers say so."""
+    """Starts agents on Windows machines; several workers may share one machine."""
 
     name: ClassVar[str] = "winrm"
     capabilities: ClassVar[Capabilities] = Capabilities(

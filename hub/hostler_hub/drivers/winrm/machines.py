@@ -1,7 +1,7 @@
-"""The machines that the driver reaches: their connections.
+"""The machines that the WinRM driver reaches, and the connections to them.
 
-Apart from the driver, for what it imports takes memory and time, which a hub without such workers
-need not pay.
+This is a module of its own because its imports take memory and time, which a hub without such
+workers need not spend.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ class Machines:
         return self._transports[access]
 
     async def awake(self, options: WinrmOptions) -> WinrmTransport:
-        """The transport to a machine. Whether the machine answers, the first command will tell."""
+        """The transport to a machine. It does not connect: the first command shows whether the
+        machine answers.
+        """
         return self.transport(options)
 
     async def aclose(self) -> None:
-        """Close the connections; what they have started lives on."""
+        """Close the connections. Agents that were started through them keep running."""
         await asyncio.gather(*(each.aclose() for each in self._transports.values()))
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Options of a WinRM worker: which machine, how to log in, where and on what the agent runs."""
+"""Options of a WinRM worker: the machine, the login, and the agent's directory and Python."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ class WinrmOptions(HostOptions):
 
     @property
     def place(self) -> str:
-        """The machine and its directory; a password or a certificate may be corrected."""
+        """The machine and its directory. Password and certificate are not part of it, so that they
+        may be corrected.
+        """
         return f"{self.host}:{self.port or ''} {self.directory}"
 
     @property
@@ -82,22 +84,22 @@ class WinrmOptions(HostOptions):
 
     @property
     def site(self) -> Site:
-        """As the base says."""
+        """The directory on the machine that holds the instances, and the Python of the agents."""
         return Site(self.directory, self.python)
 
     @property
     def owner(self) -> str | None:
-        """As the base says."""
+        """The user who logs in and owns the agents' processes."""
         return self.user
 
     def handle_options(self) -> dict[str, Any]:
-        """As the base says."""
+        """The options that a handle stores; see the base class."""
         return self.model_dump(mode="json", include=set(_HANDLE_OPTIONS), exclude_defaults=True)
 
     def agent_config(self) -> dict[str, Any]:
-        """As the base says."""
+        """The options that go into the agent's configuration."""
         return {"orphan_timeout_s": self.orphan_timeout_s}
 
     def start_request(self) -> dict[str, Any]:
-        """As the base says."""
+        """The options that go into the request that starts an agent."""
         return {"way": self.start}

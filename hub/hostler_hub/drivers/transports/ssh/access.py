@@ -1,4 +1,4 @@
-"""How a machine is reached by SSH: address, user, credentials by reference, what its key is."""
+"""How to reach a machine by SSH: address, user, references to credentials, host key."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ HostKey = Annotated[str, Field(pattern=HOST_KEY)]
 
 
 class Hop(BaseModel):
-    """One machine to log in to. `host_key` is a line of its .pub file; without one the hub's
-    known_hosts must have it, or `accept_new` let the first contact decide.
+    """A machine to log in to. `host_key` is the content of its .pub file. Without it the machine's
+    key must be in the hub's known_hosts, or `accept_new` must permit accepting it at the first
+    contact.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -38,7 +39,7 @@ class Hop(BaseModel):
 
     @property
     def address(self) -> str:
-        """For people, and as a key: the same address is the same machine."""
+        """The address, for messages and as a key: equal addresses mean the same machine."""
         user = f"{self.user}@" if self.user else ""
         return f"{user}{self.host}:{self.port}" if self.port else f"{user}{self.host}"
 
@@ -46,7 +47,7 @@ class Hop(BaseModel):
 class SshAccess(BaseModel):
     """The machine, and the jump hosts on the way to it, outermost first.
 
-    With `ssh_config`, the hub's own ssh_config, known_hosts, key files and agent count as well.
+    With `ssh_config`, the hub's own ssh_config, known_hosts, key files and agent are used as well.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

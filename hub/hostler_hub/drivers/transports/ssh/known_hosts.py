@@ -1,4 +1,6 @@
-"""The keys that machines are known by, in OpenSSH's format; kept by the hub, edited by people."""
+"""The known host keys of machines: a file in OpenSSH's format, kept by the hub and edited by
+people.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ SSH_PORT = 22
 
 
 class KnownHosts:
-    """A file that may not exist yet. Safe to use from many threads."""
+    """A known_hosts file, which need not exist yet. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -29,9 +31,9 @@ class KnownHosts:
             return self._read()
 
     def add(self, name: str, key: paramiko.PKey) -> bool:
-        """Add the key of a new machine. Returns whether the key is known now.
+        """Add the key of a new machine. Returns whether the machine is known by this key now.
 
-        It is not if the machine is known by other keys.
+        Returns False if the machine is known by other keys.
         """
         with self._lock:
             known = self._read().lookup(name)
@@ -55,13 +57,13 @@ def name_of(host: str, port: int) -> str:
 
 
 def fingerprint(key: paramiko.PKey) -> str:
-    """As `ssh-keygen -l` prints it."""
+    """The key's type and SHA-256 fingerprint, in the format of `ssh-keygen -l`."""
     digest = b64encode(sha256(key.asbytes()).digest()).decode().rstrip("=")
     return f"{key.get_name()} SHA256:{digest}"
 
 
 def parse(line: str) -> paramiko.PKey:
-    """A key as in a .pub file; raises ValueError."""
+    """Parse the key in a line of a .pub file. Raises ValueError."""
     kind, _, encoded = line.partition(" ")
     try:
         return paramiko.PKey.from_type_string(kind, b64decode(encoded, validate=True))
@@ -70,14 +72,16 @@ def parse(line: str) -> paramiko.PKey:
 
 
 class FirstContact(paramiko.MissingHostKeyPolicy):  # type: ignore[misc] # it has no types
-    """What happens when a machine's key is not known: refused, or with `accept_new` remembered."""
+    """Decides on an unknown host key: refuses it, or with `accept_new` stores it as known."""
 
     def __init__(self, known: KnownHosts, *, accept_new: bool) -> None:
         self._known = known
         self._accept_new = accept_new
 
     def missing_host_key(self, client: object, hostname: str, key: paramiko.PKey) -> None:
-        """Called by paramiko; returning accepts. Raises HostKeyUnknown."""
+        """Accept the key by returning. Called by paramiko for an unknown key. Raises
+        HostKeyUnknown.
+        """
         del client
         if self._accept_new and self._known.add(hostname, key):
             return

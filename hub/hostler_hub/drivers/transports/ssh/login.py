@@ -1,7 +1,7 @@
-"""From an address to a connection that is authenticated: keys checked, credentials looked up.
+"""Logs in: opens an authenticated connection, checks host keys, and looks up credentials.
 
-fabric knows ssh_config, jump hosts and proxy commands; what it must never do is take an unknown
-host key, which is its default: `_harden` sets every machine on the way right.
+fabric supports ssh_config, jump hosts and proxy commands. By default it accepts unknown host keys,
+which must never happen: `_harden` sets the right policy for every machine on the way.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ _KEY_KINDS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 @dataclass(frozen=True)
 class LoginMaterial:
-    """What logins use: known hosts, secrets, and the ssh_config that option `ssh_config` allows."""
+    """What a login needs beside the options: known hosts, secrets, and the ssh_config file that
+    option `ssh_config` permits.
+    """
 
     known: KnownHosts
     ssh_config: Path
@@ -63,8 +65,8 @@ class LoginMaterial:
 
 
 def log_in(access: SshAccess, material: LoginMaterial) -> fabric.Connection:
-    """An open connection. Blocks, each of its phases at most `connect_timeout_s`; raises
-    TransportError, which never says that anything was sent.
+    """Open a connection and log in. Blocks; each phase takes at most `connect_timeout_s`. Raises
+    TransportError, always with `sent` False.
     """
     connection = None
     try:
@@ -81,7 +83,7 @@ def log_in(access: SshAccess, material: LoginMaterial) -> fabric.Connection:
 
 
 def log_out(connection: fabric.Connection) -> None:
-    """Close it, and the connections to the jump hosts it goes through."""
+    """Close the connection, and the connections to the jump hosts that it goes through."""
     for each in _chain(connection):
         _close(each)
 
@@ -94,7 +96,7 @@ def _close(connection: fabric.Connection) -> None:
 
 
 def translate(error: Exception, address: str) -> TransportError:
-    """The transport error that a library's error means."""
+    """Translate an exception of fabric, paramiko or the system into a TransportError."""
     if isinstance(error, TransportError):
         return error
     if isinstance(error, BadHostKeyException):
@@ -150,7 +152,7 @@ def _prepare(
 
 
 def _config(access: SshAccess, material: LoginMaterial) -> fabric.Config:
-    """fabric's configuration, without its own files, and OpenSSH's only if the options say so."""
+    """fabric's configuration without its own files; OpenSSH's files only if the options permit."""
     ssh_config = paramiko.SSHConfig()
     if access.ssh_config and material.ssh_config.exists():
         ssh_config = paramiko.SSHConfig.from_path(str(material.ssh_config))
@@ -189,7 +191,7 @@ def _credentials(hop: Hop, access: SshAccess, secrets: Secrets) -> dict[str, Any
 
 
 def _private_key(text: str, passphrase: str | None) -> paramiko.PKey:
-    """Raises ValueError; no message has anything of the key in it."""
+    """Parse a private key. Raises ValueError, whose message contains nothing of the key."""
     for kind in _KEY_KINDS:
         key = _of_kind(kind, text, passphrase)
         if key is not None:
@@ -231,7 +233,7 @@ def _harden(
 
 
 def _chain(connection: fabric.Connection) -> Iterator[fabric.Connection]:
-    """The connection, and the connections to the jump hosts that it goes through."""
+    """Yield the connection, then the connections to the jump hosts that it goes through."""
     each: Any = connection
     while isinstance(each, fabric.Connection):
         yield each

@@ -1,10 +1,10 @@
 """Transport by SSH, with fabric and paramiko.
 
-Theory of operation. Both libraries block, so every call runs in a thread, and ends there by
-itself: each wait has what is left of the call's deadline as its own. One connection serves all
-calls to a machine, six at a time (sshd allows ten sessions), and is opened anew when it has
-broken; it is dropped when nobody has needed it for a while. Who cannot use it only retires it:
-it may be good enough for the calls that are still on it.
+Theory of operation. Both libraries block, so every call runs in a thread, and ends there by itself:
+the timeout of each wait is what is left of the call's deadline. One connection serves all calls to
+a machine, six at a time (sshd allows ten sessions). It is opened anew when it has broken, and
+closed when it has been idle for a while. A call that cannot use the connection only retires it:
+other calls may still be using it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class SshTransport:
-    """One machine as one user; must be used in one event loop."""
+    """One machine as one user. Must be used in one event loop."""
 
     def __init__(
         self, access: SshAccess, material: LoginMaterial, threads: ThreadPoolExecutor
@@ -64,28 +64,28 @@ class SshTransport:
 
     @property
     def address(self) -> str:
-        """The machine's address, for people."""
+        """The machine's address, for messages."""
         return self.access.target.address
 
     async def run(self, command: Command) -> CommandResult:
-        """As the contract says."""
+        """Run a command to its end; see the contract."""
         return await self._call(command.deadline_s, functools.partial(_run, command=command))
 
     async def put(self, path: str, content: bytes, deadline_s: float) -> None:
-        """As the contract says."""
+        """Create a file; see the contract."""
         await self._call(deadline_s, functools.partial(_put, path=path, content=content))
 
     async def fetch(self, path: str, size_bytes: int, deadline_s: float) -> bytes:
-        """As the contract says."""
+        """Read a file; see the contract."""
         return await self._call(deadline_s, functools.partial(_fetch, path=path, size=size_bytes))
 
     async def connected(self) -> paramiko.Transport:
-        """The open connection itself, for tunnels. Use it within `hold`."""
+        """The open paramiko transport, for tunnels. Must be used within `hold`."""
         return (await self._connect()).transport
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep the connection from being closed for being idle."""
+        """Keep the connection open while it is idle."""
         self._in_use += 1
         if self._idle is not None:
             self._idle.cancel()
@@ -97,7 +97,7 @@ class SshTransport:
                 self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._drop)
 
     async def aclose(self) -> None:
-        """As the contract says."""
+        """Close the connection."""
         if self._idle is not None:
             self._idle.cancel()
         self._drop()
@@ -114,7 +114,9 @@ class SshTransport:
                 ) from None
 
     async def _try_twice(self, act: Callable[..., T], deadline: _Deadline) -> T:
-        """Act on the open connection, or on a new one if that has broken since its last use."""
+        """Call `act` on the open connection; if that has broken and nothing was sent, repeat on a
+        new one.
+        """
         try:
             return await self._try(act, deadline)
         except Unreachable as error:
@@ -152,7 +154,9 @@ class SshTransport:
             return self._shared
 
     def _log_in(self) -> fabric.Connection:
-        """Log in; again if sshd drops the login, as it does at random when many come at once."""
+        """Log in. Repeated if sshd drops the login, as it does at random when many arrive
+        at once.
+        """
         for tries_left in reversed(range(LOGIN_TRIES)):
             try:
                 return log_in(self.access, self._material)
@@ -175,8 +179,8 @@ class SshTransport:
 
 @dataclass(eq=False)
 class _SharedConnection:
-    """A connection, and how many calls use it. Threads add their `sessions` and remove them;
-    `opened` counts the sessions that there ever were.
+    """A connection and the number of calls that use it. Threads add and remove their `sessions`;
+    `opened` counts all sessions ever opened.
     """
 
     connection: fabric.Connection
@@ -190,20 +194,24 @@ class _SharedConnection:
         return self.connection.transport
 
     def close(self) -> None:
-        """Close it in a thread of its own, which paramiko and the network may hold up."""
+        """Close the connection in a thread of its own, because paramiko and the network may block
+        it.
+        """
         ending = functools.partial(log_out, self.connection)
         threading.Thread(target=ending, daemon=True, name="logout").start()
 
 
 def _log_out_late(future: asyncio.Future[fabric.Connection]) -> None:
-    """Close a connection whose login has ended after its caller was cancelled."""
+    """Close a connection whose login has succeeded after its caller was cancelled."""
     if not future.cancelled() and future.exception() is None:
         _SharedConnection(future.result()).close()
 
 
 @dataclass
 class _Deadline:
-    """A call's end, as seen by the thread; `sent` once the command may have reached the machine."""
+    """The end of a call, for the thread that runs it. `sent` becomes True once the command may have
+    reached the machine.
+    """
 
     at: float
     address: str
@@ -214,7 +222,7 @@ class _Deadline:
         return time.monotonic() >= self.at
 
     def left_s(self) -> float:
-        """Raises TransportTimeout when there is nothing left."""
+        """The seconds left. Raises TransportTimeout if there are none."""
         left = self.at - time.monotonic()
         if left <= 0:
             raise TransportTimeout(f"{self.address} did not answer in time", sent=self.sent)
@@ -261,8 +269,10 @@ def _session(shared: _SharedConnection, deadline: _Deadline) -> Iterator[paramik
 
 
 def _open_session(shared: _SharedConnection, deadline: _Deadline) -> paramiko.Channel:
-    """sshd counts a session until it has buried its processes, a little after we have closed it,
-    and may allow fewer than we would have: then there is one again when another of ours is over.
+    """Open a session. sshd may refuse one: it counts a session until it has reaped its processes,
+    shortly after we close it, and may allow fewer sessions than we want. So a refused request is
+    repeated until it succeeds, or is refused while no other session of ours is open. Raises
+    Refused.
     """
     while True:
         opened, others, refusal = shared.opened, False, None
@@ -270,8 +280,8 @@ def _open_session(shared: _SharedConnection, deadline: _Deadline) -> paramiko.Ch
             try:
                 return shared.transport.open_session(timeout=deadline.left_s())
             except SSHException as error:
-                # Of several refused at once paramiko knows the reason for one; the others are told
-                # what it says of a broken connection too.
+                # If several requests are refused at once, paramiko reports the reason to one; the
+                # others get the same exception as for a broken connection.
                 if not shared.transport.is_active():
                     raise
                 refusal = error
@@ -337,7 +347,7 @@ def _fetch(shared: _SharedConnection, deadline: _Deadline, *, path: str, size: i
 
 @contextlib.contextmanager
 def _sftp(shared: _SharedConnection, deadline: _Deadline) -> Iterator[paramiko.SFTPClient]:
-    """A session of its own for each file: nothing is shared between threads."""
+    """Open an SFTP client on a session of its own, so that threads share none."""
     try:
         with _session(shared, deadline) as channel:
             deadline.sent = True

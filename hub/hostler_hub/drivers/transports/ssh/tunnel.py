@@ -1,8 +1,8 @@
-"""Tunnels: a port on a machine's loopback that leads, inside our own SSH connection, to the hub.
+"""Tunnels: a port on a machine's loopback that leads to the hub through our own SSH connection.
 
-The machine's sshd listens there for us, so an agent reaches a hub that has no address of its own
-and needs no TLS. Such a port lives as long as the connection: when that breaks it is asked for
-again, under the same number, for agents that come back know no other.
+The machine's sshd listens on the port for us, so that an agent can reach a hub that has no public
+address, without TLS. The port exists as long as the connection. When that breaks, the same port
+number is requested again, because agents that reconnect know no other.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Forward:
 
 
 class Tunnels:
-    """All tunnels of a hub. `hub` is the Unix socket where it listens for agents."""
+    """All tunnels of a hub. `hub` is the Unix socket on which the hub listens for agents."""
 
     def __init__(self, hub: Path | None) -> None:
         self._hub = hub
@@ -61,7 +61,7 @@ class Tunnels:
     async def ensure(self, transport: SshTransport, user: str, port: int | None) -> int:
         """Open a port on the machine that leads to the hub, and keep it open until `release(user)`.
 
-        Returns the port: `port`, or one that is chosen. Raises TransportError.
+        Returns the port: `port`, or if that is None one that is chosen. Raises TransportError.
         """
         if self._hub is None:
             raise Refused("option 'tunnel': this hub has no socket for agents")
@@ -75,7 +75,7 @@ class Tunnels:
         return chosen
 
     async def release(self, user: str) -> None:
-        """Close the ports that only `user` has needed."""
+        """Close the ports that only `user` needed."""
         for forward in list(self._forwards.values()):
             for port in [port for port, users in forward.needed.items() if users == {user}]:
                 del forward.needed[port]
@@ -87,7 +87,7 @@ class Tunnels:
                 await self._forget(forward)
 
     async def aclose(self) -> None:
-        """Keep no port open any more; they close with their connections."""
+        """Stop keeping ports open. They close with their connections."""
         for forward in list(self._forwards.values()):
             await self._forget(forward)
 
@@ -148,7 +148,7 @@ class Tunnels:
 
 
 async def _ask(connection: Any, ask: Callable[[], object]) -> None:
-    """Make a request of paramiko, which would wait for ever, under a deadline. Raises
+    """Make a request with paramiko, which has no timeout, under a deadline. Raises
     TransportError.
     """
     try:
@@ -167,7 +167,9 @@ def _cancel(connection: Any, port: int) -> None:
 
 
 def _relay(hub: Path, channel: Any, _origin: object, _server: object) -> None:
-    """paramiko's thread calls this for each connection to the port, and must not be held up."""
+    """Start a thread that relays a connection to the hub. Called in paramiko's thread for each
+    connection to the port, and must not block it.
+    """
     threading.Thread(target=_connect, args=(hub, channel), daemon=True, name="tunnel").start()
 
 
@@ -186,7 +188,9 @@ def _connect(hub: Path, channel: Any) -> None:
 
 
 def _dial(hub: Path) -> socket.socket:
-    """Connect to the hub's socket by a path of at most 107 bytes, which its own may exceed."""
+    """Connect to the hub's socket. The path goes through /proc/self/fd, because a socket's path may
+    have 107 bytes at most.
+    """
     directory = os.open(hub.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     ours = socket.socket(socket.AF_UNIX)
     try:

@@ -1,4 +1,6 @@
-"""How a machine is reached by WinRM: address, user, credentials by reference, whom to believe."""
+"""How to reach a machine by WinRM: address, user, references to credentials, trusted
+certificates.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ Auth = Literal["ntlm", "kerberos", "basic"]
 class WinrmAccess(BaseModel):
     """One machine as one user.
 
-    With `tls`, its certificate must have `fingerprint`, or be issued by `ca` (PEM; else the
-    system's authorities), or both where both are given. Without, every message is encrypted by
-    what NTLM or Kerberos has negotiated.
+    With `tls`, the machine's certificate must have `fingerprint`, or be issued by `ca` (PEM; by
+    default the system's authorities), or both if both are given. Without `tls`, every message is
+    encrypted with the key that NTLM or Kerberos has negotiated.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -47,7 +49,9 @@ class WinrmAccess(BaseModel):
 
     @property
     def address(self) -> str:
-        """For people, and as a key: the same address is the same machine and user."""
+        """The address, for messages and as a key: equal addresses mean the same machine
+        and user.
+        """
         return f"{self.user}@{self.host}:{self.listener}"
 
     @property
@@ -57,6 +61,6 @@ class WinrmAccess(BaseModel):
 
     @property
     def endpoint(self) -> str:
-        """The URL of the service."""
+        """The URL of the WinRM service."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.tls else 'http'}://{host}:{self.listener}/wsman"

@@ -1,8 +1,8 @@
-"""A command line for Windows' cmd.exe, which WinRM hands every command to.
+"""Builds a command line for Windows' cmd.exe, to which WinRM passes every command.
 
-Inside of double quotes cmd.exe leaves everything alone but `%` and the quotes themselves; so
-arguments are put into quotes, and what cannot stand there is refused: what is not known
-beforehand goes over standard input.
+Within double quotes cmd.exe changes nothing but `%` and the quotes themselves. So arguments are put
+into quotes, and an argument that cannot be quoted is refused; content that is not known beforehand
+goes over standard input.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import re
 from collections.abc import Sequence
 
 LINE_CHARACTERS = 8000
-"""cmd.exe takes 8191, and WinRM puts its own words before them."""
+"""The longest command line. cmd.exe takes 8191 characters, and WinRM adds some of its own."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./\\:=-]+")
 _FORBIDDEN = re.compile(r'[%"\x00-\x1f\x7f]')
 
 
 def join(argv: Sequence[str]) -> str:
-    """The line; raises ValueError for what cmd.exe would read as something else."""
+    """Quote the arguments and join them into a line. Raises ValueError for an argument that cmd.exe
+    would change, and for a line that is too long.
+    """
     line = " ".join(_quote(each) for each in argv)
     if len(line) > LINE_CHARACTERS:
         raise ValueError(f"the command line has {len(line)} characters, of {LINE_CHARACTERS}")

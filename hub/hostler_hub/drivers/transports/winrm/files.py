@@ -1,8 +1,8 @@
-"""Programs for a Windows machine's Python, which need neither PowerShell nor quoting.
+"""Programs for the Python of a Windows machine, which need neither PowerShell nor quoting.
 
-A program goes over standard input as the first line, in Base64, and what it is to work on after
-it: so nothing of either passes through cmd.exe. File contents are in Base64 as well, for what
-WinRM does to bytes on the way is not written down; the digest tells whether all of them arrived.
+A program is the first line of standard input, in Base64, and its input follows: so neither passes
+through cmd.exe. File contents are in Base64 too, because it is not documented what WinRM does to
+bytes on the way; a digest tells whether all of them arrived.
 """
 
 from __future__ import annotations
@@ -72,30 +72,32 @@ sys.stdout.write(base64.b64encode(content).decode())
 
 
 def program(python: str, text: str, *arguments: str) -> tuple[list[str], bytes]:
-    """(command line, beginning of standard input) for a program of several lines."""
+    """The command line that runs the Python program `text`, and the beginning of its standard
+    input.
+    """
     head = base64.b64encode(text.encode()) + b"\n"
     return [python, "-I", "-S", "-c", LOADER, *arguments], head
 
 
 def putting(python: str, path: str, content: bytes, deadline_s: float) -> Command:
-    """The command that writes a file. It exits with EXISTS, NO_ROOM or NOT_WHOLE if it cannot."""
+    """The command that writes a file. It exits with EXISTS, NO_ROOM or NOT_WHOLE if that fails."""
     digest = hashlib.sha256(content).hexdigest()
     argv, head = program(python, PUT, path, str(len(content)), digest)
     return Command(argv, head + base64.b64encode(content), deadline_s)
 
 
 def fetching(python: str, path: str, size_bytes: int, deadline_s: float) -> Command:
-    """The command that prints a file. It exits with NO_FILE or TOO_LARGE if it cannot."""
+    """The command that prints a file. It exits with NO_FILE or TOO_LARGE if that fails."""
     argv, head = program(python, FETCH, path, str(size_bytes))
     return Command(argv, head, deadline_s, output_bytes=2 * size_bytes + 64 * 1024)
 
 
 def content_of(printed: bytes) -> bytes:
-    """The file's content, of what the command of `fetching` has printed."""
+    """Decode the file's content from the output of the command of `fetching`."""
     return base64.b64decode(printed)
 
 
 def words(stderr: bytes, python: Sequence[str]) -> str:
-    """What a program that failed has said, for an error's text."""
+    """The end of a failed program's standard error, for an error message."""
     said = stderr.decode("utf-8", "replace").strip()
     return said[-400:] or f"{python[0]} said nothing"

@@ -1,8 +1,9 @@
-"""The HTTP(S) connections below pywinrm: certificates pinned, answers bounded, cut at any moment.
+"""The HTTP(S) connections below pywinrm: pinned certificates, limited answers, closable at any
+time.
 
-pywinrm would verify certificates by its own rules, and gives no way to end a call that hangs. So
-requests gets an adapter of ours, whose sockets can be shut down from another thread: whoever waits
-in one of them then returns at once, with an error (G3).
+pywinrm would verify certificates by its own rules, and has no way to end a call that hangs. So
+requests gets an adapter of ours, whose sockets can be shut down from another thread: a thread that
+waits on one of them then fails at once (G3).
 """
 
 from __future__ import annotations
@@ -22,30 +23,35 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 ANSWER_BYTES = 2 * 1024 * 1024
-"""Of one message. Windows sends what we say it may, 150 KiB; others may send what they like."""
+"""The most bytes of one answer. Windows keeps to the size that we announce, 150 KiB; another
+service may not."""
 
 POOL = 1
-"""NTLM authenticates connections, so each session keeps to one."""
+"""The connections of a session. NTLM authenticates a connection, so each session uses only one."""
 
 
 class AnswerTooLarge(requests.RequestException):
-    """An answer is larger than any of WinRM's: the service is another, or hostile."""
+    """An answer is larger than any of WinRM's: it is another service, or a hostile one."""
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Which certificates are trusted: of this SHA-256, of these authorities (PEM), or both."""
+    """The trusted certificates: the one with this SHA-256, those of these authorities (PEM), or
+    both.
+    """
 
     fingerprint: str | None = None
     authorities: str | None = None
 
     @property
     def verifies(self) -> bool:
-        """Whether a certificate's issuer and name count."""
+        """Whether the certificate's issuer and host name are verified."""
         return self.authorities is not None or self.fingerprint is None
 
     def context(self) -> ssl.SSLContext:
-        """Raises ValueError when the authorities are no certificates."""
+        """The TLS settings for this trust. Raises ValueError if the authorities are not
+        certificates.
+        """
         try:
             context = ssl.create_default_context(cadata=self.authorities)
         except ssl.SSLError as error:
@@ -57,7 +63,7 @@ class Trust:
 
 
 class Connections:
-    """The sockets of one session, to be shut down at any moment. Safe to use from other threads."""
+    """The sockets of one session, which can be shut down at any time. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -65,7 +71,7 @@ class Connections:
         self._is_cut = False
 
     def hold(self, made: socket.socket) -> None:
-        """Keep a duplicate of a new socket, for TLS takes over the first. Raises
+        """Keep a duplicate of a new socket, because TLS takes over the original. Raises
         ConnectionAbortedError after `cut`.
         """
         with self._lock:
@@ -75,7 +81,7 @@ class Connections:
             self._held.append(made.dup())
 
     def cut(self) -> None:
-        """Shut all sockets down, for good: calls that wait for one fail at once."""
+        """Shut all sockets down for good. Calls that wait on one, or open one later, fail."""
         with self._lock:
             self._is_cut = True
             for each in self._held:
@@ -92,7 +98,9 @@ class Connections:
 
 
 class Adapter(HTTPAdapter):
-    """The adapter of one session: its connections are noted, pinned and bounded."""
+    """The requests adapter of one session: registers its connections, pins certificates, limits
+    answers.
+    """
 
     def __init__(self, trust: Trust, connections: Connections) -> None:
         self._trust = trust
@@ -100,7 +108,7 @@ class Adapter(HTTPAdapter):
         super().__init__(pool_connections=POOL, pool_maxsize=POOL, max_retries=0)
 
     def init_poolmanager(self, *arguments: Any, **keywords: Any) -> None:
-        """Called by requests, once."""
+        """Create the connection pools. Called once by requests."""
         super().init_poolmanager(
             *arguments,
             **keywords,
@@ -112,12 +120,12 @@ class Adapter(HTTPAdapter):
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> Any:
-        """Our context decides; requests would add authorities of its own."""
+        """Leave the TLS settings to our context; requests would add authorities of its own."""
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
         return host, {"cert_reqs": self._requirement}
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Our context decides here as well."""
+        """Leave the verification to our context."""
         del url, verify, cert
         conn.cert_reqs = self._requirement
 
@@ -148,7 +156,7 @@ def _bounded(response: requests.Response) -> Callable[..., Iterator[bytes]]:
 
 
 def _pools(connections: Connections) -> dict[str, type[HTTPConnectionPool]]:
-    """Pools whose connections add their sockets to `connections`."""
+    """The pool classes, whose connections add their sockets to `connections`."""
 
     class Plain(HTTPConnection):
         def _new_conn(self) -> socket.socket:
@@ -172,7 +180,9 @@ def _pools(connections: Connections) -> dict[str, type[HTTPConnectionPool]]:
 
 
 def fingerprint_of(host: str, port: int, timeout_s: float) -> str:
-    """The SHA-256 of the certificate that whoever answers there shows; empty when none does."""
+    """The SHA-256 fingerprint of the certificate that the server at this address shows; empty if it
+    shows none.
+    """
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -188,5 +198,5 @@ def fingerprint_of(host: str, port: int, timeout_s: float) -> str:
 
 
 def digest(certificate: bytes) -> str:
-    """As openssl prints it."""
+    """The certificate's SHA-256, in openssl's format: pairs of hex digits joined by colons."""
     return ":".join(f"{byte:02X}" for byte in sha256(certificate).digest())

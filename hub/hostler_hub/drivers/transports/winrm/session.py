@@ -1,9 +1,9 @@
-"""One authenticated WinRM session: what pywinrm does, and what its errors mean.
+"""An authenticated WinRM session: wraps pywinrm and translates its errors.
 
-A shell is opened for every command, and closed with it, so that what a command has started does
-not outlive it, and nothing is left at a machine's limit of shells. A session whose call failed is
-not used again: in particular pywinrm would send the next message unencrypted when it has not got
-as far as agreeing on a key.
+A shell is opened for every command, and closed with it, so that what a command started does not
+outlive it, and no shells are left that count against the machine's limit. A session whose call
+failed is not used again: in particular, pywinrm would send the next message unencrypted if it had
+not got as far as agreeing on a key.
 """
 
 from __future__ import annotations
@@ -49,10 +49,12 @@ from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.secrets import Secrets
 
 POLL_S = 20
-"""How long a Receive may wait for output before WinRM says that there is none yet."""
+"""How long a Receive may wait for output before WinRM answers that there is none yet, in
+seconds."""
 CLOSE_S = 5.0
 CHUNK_BYTES = 64 * 1024
-"""Of standard input in one message: in Base64 less than the least that WinRM takes, 150 KiB."""
+"""Bytes of standard input per message. In Base64 that stays below the smallest message size that
+WinRM accepts, 150 KiB."""
 UTF_8 = 65001
 
 _ACCESS_DENIED = 5
@@ -60,14 +62,16 @@ _ACCESS_DENIED = 5
 
 @dataclass
 class Deadline:
-    """A call's end, as seen by the thread; `sent` once the command may have reached the machine."""
+    """The end of a call, for the thread that runs it. `sent` becomes True once the command may have
+    reached the machine.
+    """
 
     at: float
     address: str
     sent: bool = False
 
     def left_s(self) -> float:
-        """Raises TransportTimeout when there is nothing left."""
+        """The seconds left. Raises TransportTimeout if there are none."""
         left = self.at - time.monotonic()
         if left <= 0:
             raise TransportTimeout(f"{self.address} did not answer in time", sent=self.sent)
@@ -75,14 +79,16 @@ class Deadline:
 
 
 class Session:
-    """Used by one thread at a time; only `cut` may be called by others. Raises TransportError."""
+    """An authenticated session. Used by one thread at a time, except for `cut`. All methods raise
+    TransportError.
+    """
 
     def __init__(self, access: WinrmAccess, secrets: Secrets) -> None:
         self.access = access
         self.connections = Connections()
         self.used_at = time.monotonic()
         self.shell_open = ""
-        """Its name, while a call is under way."""
+        """The id of the open shell; empty if none is open."""
         try:
             trust = _trust(access, secrets)
             password = secrets.of_option("password", access.password) or ""
@@ -99,20 +105,22 @@ class Session:
         self._protocol.transport = self._channel
 
     def cut(self) -> None:
-        """End whatever waits for the machine in this session."""
+        """Fail every call of this session that waits for the machine. May be called in
+        any thread.
+        """
         self.connections.cut()
 
     def close(self) -> None:
-        """Close the connection. A shell that is open ends by its own idle timeout."""
+        """Close the connection. A shell that is still open ends by its own idle timeout."""
         self._channel.close_session()
         self.connections.close()
 
     @contextlib.contextmanager
     def shell(self, deadline: Deadline) -> Iterator[str]:
-        """Open a shell, and close it at the end in any case. Yields its id."""
+        """Context manager that opens a shell, yields its id, and closes it in any case."""
         with self._translate_errors(deadline):
             self._limit(deadline)
-            # Of a hub that dies nothing is left for long, and of a command that hangs.
+            # The idle timeout ends the shell if the hub dies or the command hangs.
             idle = f"PT{int(deadline.left_s()) + 60}S"
             self.shell_open = self._protocol.open_shell(codepage=UTF_8, idle_timeout=idle)
         try:
@@ -127,7 +135,9 @@ class Session:
             return self._protocol.run_command(shell, line, console_mode_stdin=False)
 
     def feed(self, shell: str, command: str, content: bytes, deadline: Deadline) -> None:
-        """Its standard input, to the end. A command that does not want it is no error."""
+        """Write all of `content` to the command's standard input. A command that exits without
+        reading it is not an error.
+        """
         starts = range(0, max(1, len(content)), CHUNK_BYTES)
         with self._translate_errors(deadline):
             for start in starts:
@@ -139,8 +149,8 @@ class Session:
                     return
 
     def collect(self, shell: str, command: str, limit: int, deadline: Deadline) -> CommandResult:
-        """What it printed, until it has ended. No answer in a poll's time is none at all: pywinrm
-        itself would ask for ever.
+        """Collect the command's output until it ends. Raises OutputTooLarge beyond `limit` bytes,
+        and TransportTimeout: pywinrm itself would poll for ever.
         """
         stdout, stderr = bytearray(), bytearray()
         with self._translate_errors(deadline):
@@ -159,7 +169,9 @@ class Session:
                     return CommandResult(received[2], bytes(stdout), bytes(stderr))
 
     def end_shell(self, shell: str) -> None:
-        """Close a shell and what runs in it. If that fails, it ends by its idle timeout."""
+        """Close a shell and end what runs in it. If that fails, the shell ends by its
+        idle timeout.
+        """
         self._channel.timeouts_s = (CLOSE_S, CLOSE_S)
         with contextlib.suppress(*_RAISED):
             self._protocol.close_shell(shell, close_session=False)
@@ -172,7 +184,9 @@ class Session:
 
     @contextlib.contextmanager
     def _translate_errors(self, deadline: Deadline) -> Iterator[None]:
-        """Raise the libraries' errors as transport errors that say whether the command was sent."""
+        """Translate the libraries' exceptions into transport errors that say whether the command
+        was sent.
+        """
         try:
             yield
         except TransportError as error:
@@ -185,7 +199,7 @@ class Session:
 
 
 class _Channel(winrm.transport.Transport):
-    """pywinrm's HTTP transport with our own trust and timeouts."""
+    """pywinrm's HTTP transport, with our own trust and timeouts."""
 
     def __init__(
         self, access: WinrmAccess, password: str, trust: Trust, connections: Connections
@@ -204,7 +218,7 @@ class _Channel(winrm.transport.Transport):
 
     @property
     def timeouts_s(self) -> tuple[float, float]:
-        """How long to wait for a connection, and for an answer, in seconds."""
+        """The timeouts for connecting and for an answer, in seconds."""
         return self._timeouts_s
 
     @timeouts_s.setter
@@ -213,7 +227,9 @@ class _Channel(winrm.transport.Transport):
         self.read_timeout_sec = timeouts_s  # type: ignore[assignment] # requests takes a pair
 
     def build_session(self) -> requests.Session:
-        """Called before each message."""
+        """Return the HTTP session, prepared with our adapter. Called by pywinrm before each
+        message.
+        """
         if self.session is None:
             super().build_session()
         assert self.session is not None
@@ -221,7 +237,9 @@ class _Channel(winrm.transport.Transport):
         return self.session
 
     def setup_encryption(self, session: requests.Session) -> None:
-        """Called in between, and sends the first message."""
+        """Negotiate encryption, which sends the first message. Called by pywinrm from
+        `build_session`.
+        """
         self._prepare(session)
         super().setup_encryption(session)
 
@@ -232,7 +250,7 @@ class _Channel(winrm.transport.Transport):
             session.mount(scheme, self._adapter)
 
 
-# What pywinrm lets through of its own reading of answers, beside what it means to raise.
+# Exceptions that escape from pywinrm's parsing of answers, beside those that it documents.
 _GARBLED = (ET.ParseError, StopIteration, KeyError, ValueError, IndexError, AssertionError)
 _RAISED = (
     WinRMError,
@@ -246,7 +264,7 @@ _RAISED = (
 
 
 def _trust(access: WinrmAccess, secrets: Secrets) -> Trust:
-    """Raises SecretRefused or ValueError."""
+    """The trusted certificates of the options. Raises SecretRefused or ValueError."""
     trust = Trust(access.fingerprint, secrets.of_option("ca", access.ca))
     try:
         trust.context()
@@ -256,7 +274,7 @@ def _trust(access: WinrmAccess, secrets: Secrets) -> Trust:
 
 
 def _translate(error: BaseException, access: WinrmAccess) -> TransportError:
-    """The transport error that a library's error means."""
+    """Translate an exception of pywinrm, requests or the system into a TransportError."""
     address = access.address
     if isinstance(error, WSManFaultError):
         return _fault(error, address)
@@ -327,7 +345,9 @@ def _unreachable(error: BaseException, access: WinrmAccess) -> TransportError:
 
 
 def _innermost_words(error: BaseException) -> str:
-    """The system's text in the innermost error that has one: those around it repeat it."""
+    """The system's message in the innermost exception that has one; the outer ones only
+    repeat it.
+    """
     found = str(error)
     inner: BaseException | None = error
     while inner is not None:

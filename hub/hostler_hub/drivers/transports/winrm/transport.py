@@ -1,9 +1,9 @@
 """Transport by WinRM, with pywinrm.
 
-Theory of operation. pywinrm blocks, and keeps asking a machine that says nothing; so every call
+Theory of operation. pywinrm blocks, and keeps polling a machine that says nothing. So every call
 runs in a thread, in a session of its own, whose sockets are shut down when the call's deadline has
-passed: the thread then ends, whatever the machine or the network does. Sessions that ended well
-are used again for a while, as logging in takes longer than most commands.
+passed: the thread then ends, whatever the machine or the network does. Sessions that ended well are
+reused for a while, because logging in takes longer than most commands.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from hostler_hub.runtime.secrets import Secrets
 
 SESSIONS = 6
 IDLE_S = 20.0
-"""WinRM keeps a connection for longer, but what is between us may not."""
+"""How long an unused session is kept. WinRM keeps a connection for longer, but a device in between
+may not."""
 
 T = TypeVar("T")
 
 
 class WinrmTransport:
-    """One machine as one user; must be used in one event loop."""
+    """One machine as one user. Must be used in one event loop."""
 
     def __init__(self, access: WinrmAccess, secrets: Secrets, threads: ThreadPoolExecutor) -> None:
         self.access = access
@@ -50,11 +51,13 @@ class WinrmTransport:
 
     @property
     def address(self) -> str:
-        """The machine's address, for people."""
+        """The machine's address, for messages."""
         return self.access.address
 
     async def run(self, command: Command) -> CommandResult:
-        """As the contract says; through cmd.exe, so an argument with `%` or `"` is refused."""
+        """Run a command through cmd.exe; see the contract. Raises Refused for an argument with `%`
+        or `"`.
+        """
         try:
             line = cmd_line.join(command.argv)
         except ValueError as error:
@@ -63,7 +66,7 @@ class WinrmTransport:
         return await self._call(command.deadline_s, act)
 
     async def put(self, path: str, content: bytes, deadline_s: float) -> None:
-        """As the contract says; the machine's Python writes it and checks its digest."""
+        """Create a file; see the contract. The machine's Python writes it and checks its digest."""
         command = files.putting(self.access.python, path, content, deadline_s)
         done = await self.run(command)
         if done.status == files.NO_ROOM:
@@ -72,7 +75,7 @@ class WinrmTransport:
             self._refuse(done, command)
 
     async def fetch(self, path: str, size_bytes: int, deadline_s: float) -> bytes:
-        """As the contract says."""
+        """Read a file; see the contract."""
         command = files.fetching(self.access.python, path, size_bytes, deadline_s)
         done = await self.run(command)
         if done.status == files.TOO_LARGE:
@@ -83,7 +86,7 @@ class WinrmTransport:
         return files.content_of(done.stdout)
 
     async def aclose(self) -> None:
-        """As the contract says."""
+        """Close all sessions that are not in use."""
         if self._dropping is not None:
             self._dropping.cancel()
         self._drop_idle()
@@ -170,7 +173,9 @@ class WinrmTransport:
 
 
 def _end_shell(access: WinrmAccess, secrets: Secrets, shell: str) -> None:
-    """End the shell of a call that was given up, whose command would run on until it is idle."""
+    """End the shell of a call that was given up; its command would otherwise run until the idle
+    timeout.
+    """
     with contextlib.suppress(TransportError):
         session = Session(access, secrets)
         session.end_shell(shell)
