@@ -31,7 +31,13 @@ def get(c: Connection, lease: str) -> RowMapping | None:
     return c.execute(_GET, {"b_id": lease}).mappings().one_or_none()
 
 
-def recent(c: Connection, worker: str | None, limit: int) -> Sequence[RowMapping]:
-    """The last `limit` leases that have ended, of one worker or of all, newest first."""
-    query = _RECENT if worker is None else _RECENT.where(past_leases.c.worker == worker)
+def recent(
+    c: Connection, worker: str | None, holder: str | None, limit: int
+) -> Sequence[RowMapping]:
+    """The last `limit` leases that have ended, newest first; of one worker or holder, or of all."""
+    query = _RECENT
+    if worker is not None:
+        query = query.where(past_leases.c.worker == worker)
+    if holder is not None:
+        query = query.where(past_leases.c.lease["holder"].as_string() == holder)
     return c.execute(query, {"b_limit": limit}).mappings().all()

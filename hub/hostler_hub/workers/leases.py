@@ -220,12 +220,11 @@ class Leases:
     ) -> LeaseList:
         """Open leases ordered by worker, or, with ``ended``, ended leases, newest first."""
         if ended:
-            rows = await self._store.read(operator_leases.recent, worker, limit)
-            views = [past_lease_view(row) for row in rows]
-        else:
-            held = sorted(set(self._index.workers()))
-            entries = [entry for name in held if (entry := self._registry.find(name))]
-            views = [lease_view(each, p) for each in entries if (p := each.life.person)]
+            rows = await self._store.read(operator_leases.recent, worker, holder, limit)
+            return LeaseList(items=[past_lease_view(row) for row in rows])
+        held = sorted(set(self._index.workers()))
+        entries = [entry for name in held if (entry := self._registry.find(name))]
+        views = [lease_view(each, p) for each in entries if (p := each.life.person)]
         wanted = [
             view
             for view in views
