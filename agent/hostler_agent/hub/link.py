@@ -89,6 +89,7 @@ class Link:
         self._endpoint = endpoint
         self._tls = endpoint.tls()
         self._headers = handshake.headers()
+        self._is_instance = handshake.instance is not None
         self._clock = clock
         self._delay = ReconnectDelay(random)
         self._contacted = contacted
@@ -127,7 +128,7 @@ class Link:
         try:
             return await self._dial()
         except InvalidStatus as error:
-            raise _refusal(error) from error
+            raise _refusal(error, is_instance=self._is_instance) from error
         except WebSocketException as error:
             raise ConnectFailed(f"the handshake failed: {error}") from error
         except (OSError, EOFError, UnicodeError, asyncio.TimeoutError) as error:
@@ -166,9 +167,14 @@ class Link:
         )
 
 
-def _refusal(error: InvalidStatus) -> Exception:
+def _refusal(error: InvalidStatus, *, is_instance: bool) -> Exception:
+    """The exception for an answer that is not 101.
+
+    A hub sends 410 to agents of instances alone. Where a permanent worker's agent gets it, a proxy
+    answered, and the agent tries again.
+    """
     response = error.response
-    if response.status_code == GO_AWAY_STATUS:
+    if is_instance and response.status_code == GO_AWAY_STATUS:
         return OrderedAway("the hub answered 410: this instance is over")
     reason = f"the hub answered {response.status_code}"
     if response.status_code == 401:

@@ -7,7 +7,8 @@ from typing import Callable, Optional
 from hostler_agent.backoff import Backoff
 
 CEILING = Backoff(first_s=1.0, longest_s=120.0)
-LONGEST_RETRY_AFTER_S = 3600.0
+# Longer than a hub ever asks for (A12); a proxy may ask for days.
+LONGEST_RETRY_AFTER_S = 300.0
 
 
 class ReconnectDelay:

@@ -33,12 +33,14 @@ HANDSHAKE = Handshake("w1", "token", "s" * 43, "01JABCDEFGHJKMNPQRSTVWXYZ0", 7)
 class Client:
     """A link whose connections answer every request with null, and its contacts."""
 
-    def __init__(self, clock: Any, url: str, **endpoint: Any) -> None:
+    def __init__(
+        self, clock: Any, url: str, handshake: Handshake = HANDSHAKE, **endpoint: Any
+    ) -> None:
         self.contacts: list[float] = []
         self.was_contacted = asyncio.Event()
         self.requests: list[messages.Message] = []
         self.connections: asyncio.Queue[Connection] = asyncio.Queue()
-        self.link = Link(Endpoint(url, **endpoint), HANDSHAKE, clock, lambda: 1.0, self.contacted)
+        self.link = Link(Endpoint(url, **endpoint), handshake, clock, lambda: 1.0, self.contacted)
         self.task = asyncio.create_task(self.link.run(self.serve), name="link under test")
 
     def contacted(self, sent_at: float) -> None:
@@ -165,6 +167,17 @@ async def test_410_is_an_order_to_go_away_for_good(bare, connect) -> None:
     with pytest.raises(OrderedAway):
         await client.outcome()
     assert len(bare.handshakes) == 1
+
+
+async def test_410_sends_no_permanent_agent_away(bare, connect, clock) -> None:
+    """Its hub never says so: a proxy in front of it has lost the hub for a while."""
+    bare.refusals = [(410, {}), (410, {})]
+    connect(bare.url, handshake=Handshake("w1", "password", "s" * 43))
+    await clock.waiting(1.0)
+    await clock.advance(1.0)
+    await clock.waiting(2.0)
+    await clock.advance(2.0)
+    await bare.attached()
 
 
 async def test_close_code_4410_is_an_order_to_go_away_for_good(bare, connect) -> None:
