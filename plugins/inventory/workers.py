@@ -86,6 +86,10 @@ HUB_OPTIONS = (
 PAGE = 500
 
 
+# Groups that every inventory has: a host of such a name would hide all others.
+OF_ANSIBLE = ("all", "ungrouped")
+
+
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     NAME = "hostler.fleet.workers"
 
@@ -104,7 +108,14 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 self._cache[key] = views
         self.inventory.add_group("workers")
         for view in views:
-            self._add(view)
+            if view["name"] in OF_ANSIBLE:
+                # Defined before hubs refused it.
+                self.display.warning(
+                    "worker %s is left out: a group of Ansible's own has its name; rename it"
+                    % view["name"]
+                )
+            else:
+                self._add(view)
 
     def _ask(self, folder):
         """The views of all workers, by the hub; each relative path counts from folder."""
@@ -129,13 +140,39 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         for word in self.get_option("group_by"):
             for words in groups_of(view, word):
                 group = self._sanitize_group_name(words)
-                self.inventory.add_child(self.inventory.add_group(group), name)
+                self.inventory.add_host(name, self.inventory.add_group(group))
         strict = self.get_option("strict")
         self._set_composite_vars(self.get_option("compose"), variables, name, strict=strict)
-        self._add_host_to_composed_groups(self.get_option("groups"), variables, name, strict=strict)
+        inventory = self.inventory
+        self.inventory = HostFirst(inventory, name)
+        try:
+            groups = self.get_option("groups")
+            self._add_host_to_composed_groups(groups, variables, name, strict=strict)
+        finally:
+            self.inventory = inventory
         self._add_host_to_keyed_groups(
             self.get_option("keyed_groups"), variables, name, strict=strict
         )
+
+
+class HostFirst:
+    """An inventory in which one name always means the host, also where a group has it too.
+
+    Ansible adds a group before a host of the same name: a worker called as a group would bring all
+    hosts of that group into its own groups.
+    """
+
+    def __init__(self, inventory, host):
+        self._inventory = inventory
+        self._host = host
+
+    def __getattr__(self, name):
+        return getattr(self._inventory, name)
+
+    def add_child(self, group, child):
+        if child == self._host:
+            return self._inventory.add_host(child, group)
+        return self._inventory.add_child(group, child)
 
 
 def pages(client):

@@ -50,6 +50,31 @@ def test_workers_are_hosts_in_groups_by_what_they_are(hub, ansible, tmp_path):
     assert found["_meta"]["hostvars"]["b"]["hostler_mode_reason"] == unsafe("lunch")
 
 
+def test_a_worker_that_is_called_as_a_group_is_a_host_all_the_same(hub, ansible, tmp_path):
+    """One took the whole fleet into its own groups, or made the inventory unreadable."""
+    names = ["busy", "missing", "mode_paused", "workers"]
+    define(hub, {"name": "good"}, *({"name": name} for name in names))
+    hub.workers["workers"]["mode"] = "paused"
+    path = write(tmp_path, hub, groups={"busy": "hostler_mode == 'paused'"})
+    found = listed(ansible, path)
+    everybody = sorted(["good", *names])
+    assert sorted(found["_meta"]["hostvars"]) == everybody
+    for group in ("workers", "state_latent", "driver_local"):
+        assert sorted(found[group]["hosts"]) == everybody
+    for group in ("busy", "mode_paused"):
+        assert found[group] == {"hosts": ["workers"]}
+
+
+def test_a_worker_that_is_called_as_ansible_s_own_group_hides_no_other(hub, ansible, tmp_path):
+    """Hubs refuse such names now, and have taken them before."""
+    define(hub, {"name": "all"}, {"name": "good"}, {"name": "ungrouped"})
+    done = ansible("ansible-inventory", "-i", write(tmp_path, hub), "--list")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["_meta"]["hostvars"]) == ["good"]
+    for name in ("all", "ungrouped"):
+        assert f"worker {name} is left out" in " ".join(done.stderr.split())
+
+
 def test_groups_and_variables_of_one_s_own(hub, ansible, tmp_path):
     define(hub, {"name": "a", "properties": {"os": "bsd"}}, {"name": "b"})
     hub.workers["a"]["builds"] = ["1"]

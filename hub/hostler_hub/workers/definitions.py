@@ -33,6 +33,9 @@ _log = structlog.get_logger(__name__)
 # The fields that an instance is started with: a change of these needs a new instance.
 _OF_THE_INSTANCE = ("driver", "driver_options")
 
+# Groups that every inventory has.
+_OF_ANSIBLE = frozenset({"all", "ungrouped"})
+
 
 class Definitions:
     """Creates and changes workers.
@@ -90,6 +93,12 @@ class Definitions:
                     f"worker {definition.name} is defined twice", pointer=f"{where}/name"
                 )
             seen.add(definition.name)
+            if definition.name in _OF_ANSIBLE and self._registry.find(definition.name) is None:
+                raise InvalidRequest(
+                    f"worker {definition.name}: a group of Ansible's own has this name, so that "
+                    "no inventory can hold it as a host; choose another",
+                    pointer=f"{where}/name",
+                )
             driver = self._drivers.get(definition.driver)
             if driver is None:
                 known = ", ".join(sorted(self._drivers))

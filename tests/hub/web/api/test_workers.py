@@ -240,3 +240,15 @@ async def test_an_order_takes_names_or_a_selection(operator: httpx2.AsyncClient,
     for wrong in ({}, {"names": ["web-1"], "select": select}, {"select": {}}):
         refused = await operator.post(f"{WORKERS}/{path}", json={**wrong, **rest})
         assert refused.status_code == 422, wrong
+
+
+@pytest.mark.parametrize("name", ["all", "ungrouped"])
+async def test_names_of_ansible_s_own_groups_are_refused(
+    operator: httpx2.AsyncClient, name: str
+) -> None:
+    wanted = {"workers": [{"name": "good", "driver": "fake"}, {"name": name, "driver": "fake"}]}
+    answer = await operator.post("/api/v1/workers/define", json=wanted)
+    assert answer.status_code == 422
+    assert f"worker {name}: a group of Ansible's own has this name" in answer.text
+    assert "/workers/1/name" in answer.text
+    assert (await operator.get("/api/v1/workers")).json()["items"] == []
