@@ -97,7 +97,8 @@ async def test_options_instead_of_a_file(hub, run, write_config, tmp_path: Path)
 
 async def test_410_ends_with_0(hub, run, write_config) -> None:
     hub.refusals = [(410, {})]
-    process = await run("run", "--config", write_config(hub))
+    config = write_config(hub, instance="01JABCDEFGHJKMNPQRSTVWXYZ0", epoch=7)
+    process = await run("run", "--config", config)
     code, log = await end(process)
     assert code == 0
     assert "this instance is over" in log

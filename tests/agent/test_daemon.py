@@ -458,7 +458,7 @@ async def test_shutdown_is_answered_and_ends_everything(hub, start) -> None:
 
 async def test_an_order_to_go_away_ends_everything(hub, start) -> None:
     """A2: 410 on the way back in."""
-    agent = await start(hub)
+    agent = await start(hub, instance="01JABCDEFGHJKMNPQRSTVWXYZ0", epoch=7)
     connection = await hub.attached()
     await talk(connection, "c1", name="wait")
     hub.refusals = [(410, {})]
