@@ -43,9 +43,11 @@ from hostler_hub.scheduling.dispatcher import Dispatcher
 from hostler_hub.scheduling.groups import Groups
 from hostler_hub.scheduling.idle_pool import IdlePool
 from hostler_hub.scheduling.matching import Roster
+from hostler_hub.scheduling.open_breakers import OpenBreakers
 from hostler_hub.scheduling.pool_policy import PoolPolicy
 from hostler_hub.scheduling.reasons import Reasons
 from hostler_hub.scheduling.skip_recorder import SkipRecorder
+from hostler_hub.scheduling.start_breakers import StartBreakers
 from hostler_hub.store import meta
 from hostler_hub.store.engine import Store
 from hostler_hub.store.open import open_store
@@ -145,6 +147,7 @@ class _Core:
     lease_offered: asyncio.Event
     backlog: Backlog
     decision_log: DecisionLog
+    breakers: StartBreakers
     policy: PoolPolicy
     notifier: Notifier
     controller: Controller
@@ -165,7 +168,8 @@ def _core(base: _Base) -> _Core:
     )
     backlog = Backlog(roster, wake_dispatcher)
     log = DecisionLog(store, clock, settings.decisions_keep_s, settings.decisions_keep_rows)
-    policy = PoolPolicy(clock, registry, backlog, log)
+    breakers = StartBreakers(registry, base.drivers)
+    policy = PoolPolicy(clock, registry, backlog, log, breakers)
     notifier = Notifier(settings, store, clock, base.id, base.secrets)
     controller = Controller(
         store,
@@ -178,7 +182,18 @@ def _core(base: _Base) -> _Core:
         receivers,
     )
     signals = wake_dispatcher, lease_offered
-    return _Core(registry, roster, receivers, *signals, backlog, log, policy, notifier, controller)
+    return _Core(
+        registry,
+        roster,
+        receivers,
+        *signals,
+        backlog,
+        log,
+        breakers,
+        policy,
+        notifier,
+        controller,
+    )
 
 
 @dataclass(frozen=True)
@@ -250,7 +265,8 @@ def _parts(base: _Base, core: _Core) -> _Parts:
         incidents=Incidents(
             store, clock, registry, core.notifier.defaults, core.notifier.outbox.wake
         ),
-        groups=Groups(store, clock, policy, core.wake_dispatcher.set),
+        groups=Groups(store, clock, policy, core.breakers, core.wake_dispatcher.set),
+        breakers=OpenBreakers(clock, core.breakers, core.decision_log, core.wake_dispatcher.set),
     )
     return _Parts(hub, core, admission, supervisor, dispatcher)
 

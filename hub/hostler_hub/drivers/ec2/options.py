@@ -124,6 +124,18 @@ class Ec2Options(DriverOptions):
         return f"{self.endpoint_url or 'aws'}/{self.region}"
 
     @property
+    def failure_domains(self) -> tuple[str, str, str, str]:
+        """The image on its instance types, the types, and the image, each in the region; the
+        region.
+        """
+        where = f"region {self.region}"
+        if self.endpoint_url:
+            where = f"{where} of {self.endpoint_url}"
+        types = f"instance type {' or '.join(self.instance_types)}"
+        image = f"image {self.ami or (self.image.name if self.image else '')}"
+        return f"{image} on {types} in {where}", f"{types} in {where}", f"{image} in {where}", where
+
+    @property
     def recipe(self) -> str:
         if self.at_end != "stop":
             return ""
