@@ -1,4 +1,4 @@
-"""The benchmarks are run by hand; so that they do not rot unseen, their modules are imported here."""
+"""The benchmarks are run by hand; so that they do not rot unseen, they are imported here."""
 
 from __future__ import annotations
 
