@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 
 from hostler_hub.builds.artifacts.exchange import Exchange, open_exchange
 from hostler_hub.builds.logs import Logs
+from hostler_hub.builds.secrets import BuildSecrets
 from hostler_hub.builds.service import Builds
 from hostler_hub.builds.step_runner import Services
 from hostler_hub.builds.supervisor import Supervisor
@@ -224,7 +225,16 @@ def _parts(base: _Base, core: _Core) -> _Parts:
     agents = AgentServer(settings, store, clock, registry, controller, admission, sessions)
     reasons = Reasons(registry, core.roster, policy)
     logs = Logs(store, settings.log_step_size_bytes)
-    services = Services(store, clock, controller, sessions, logs, base.exchange, Waiters())
+    services = Services(
+        store,
+        clock,
+        controller,
+        sessions,
+        logs,
+        base.exchange,
+        Waiters(),
+        BuildSecrets(settings.build_secrets_path),
+    )
     supervisor = Supervisor(services, core.backlog, core.receivers.lost_leases)
     dispatcher = Dispatcher(
         clock,

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAME = "hostler"
+SECRETS_VERSION = 2
+"""The first version whose agents take secrets (CommandTerms.secrets)."""
 VERSION = 2
-"""What an agent takes: from 2 on secrets for commands (CommandTerms.secrets)."""
 PATH = "/api/v1/agents/connect"
 
 SESSION_HEADER = "Hostler-Session"
