@@ -62,15 +62,19 @@ def sweep(workdir: Path) -> None:
                 log.warning("a secret file stays: %s", failure)
 
 
-def _places(workdir: Path) -> Iterator[Path]:
-    """The directories that may hold the agent's secret files; the preferred one first."""
+def _places(workdir: Path, *, common: bool = True) -> Iterator[Path]:
+    """The directories that may hold the agent's secret files; the preferred one first. See
+    machine.memory_directories.
+    """
     name = hashlib.sha256(os.fsencode(workdir.resolve())).hexdigest()[:32]
-    yield from (place / f"hostler-secrets-{name}" for place in machine.memory_directories())
+    yield from (
+        place / f"hostler-secrets-{name}" for place in machine.memory_directories(common=common)
+    )
     yield workdir / ".secrets"
 
 
 def _agents_directory(workdir: Path, owner: Optional[Owner]) -> Path:
-    *places, last = _places(workdir)
+    *places, last = _places(workdir, common=owner is None)
     for place in places:
         with contextlib.suppress(OSError):  # a read-only view of the machine's directories
             place.mkdir(mode=0o700, exist_ok=True)

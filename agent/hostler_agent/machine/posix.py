@@ -92,12 +92,16 @@ def is_private(path: Path) -> bool:
     return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
-def memory_directories() -> list[Path]:
-    """Directories of this user that are in memory, where each is one; the preferred one first."""
+def memory_directories(*, common: bool) -> list[Path]:
+    """Directories of this user that are in memory, where each is one; the preferred one first.
+
+    `common`: also the one for everybody's files. A job of another user may have its own in that
+    place.
+    """
     user = os.geteuid()
-    # A job's view may have a /dev/shm of its own where the agent is root.
-    shared = Path("/dev/shm")  # noqa: S108 - whose directory it is gets checked
-    places = [Path("/run")] if user == 0 else [Path(f"/run/user/{user}"), shared]
+    places = [Path("/run") if user == 0 else Path(f"/run/user/{user}")]
+    if common:
+        places.append(Path("/dev/shm"))  # noqa: S108 - the caller checks whose a file in it is
     return [place for place in places if _is_in_memory(place)]
 
 

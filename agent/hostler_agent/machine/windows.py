@@ -159,7 +159,7 @@ def power_off() -> bool:
     return ended.returncode == 0
 
 
-def memory_directories() -> list[Path]:
+def memory_directories(*, common: bool) -> list[Path]:  # noqa: ARG001
     """Directories of this user that are in memory: Windows has none."""
     return []
 

@@ -106,7 +106,7 @@ async def test_what_a_killed_agent_left_is_swept(tmp_path):
 async def test_a_directory_of_somebody_else_s_making_is_not_used(tmp_path, monkeypatch):
     memory = tmp_path / "memory"
     memory.mkdir()
-    monkeypatch.setattr(machine, "memory_directories", lambda: [memory])
+    monkeypatch.setattr(machine, "memory_directories", lambda *, common: [memory])
     place, last = secret_files._places(tmp_path)
     place.symlink_to(tmp_path)
     files = SecretFiles(tmp_path, {"KEY": VALUE})
