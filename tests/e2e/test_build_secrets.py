@@ -97,6 +97,7 @@ async def test_V14_a_secret_reaches_its_steps_and_is_kept_and_shown_nowhere(
         assert not shows(json.dumps(shown).encode())
     assert files_that_show_it(hub.state_dir) == []
     assert not shows(dump(hub, database_url))
+    hub.stop()
     assert not shows(json.dumps(hub.log).encode())
 
 
@@ -149,6 +150,7 @@ async def test_K7_a_hub_that_is_killed_resumes_a_step_without_sending_its_secret
         assert (view["state"], view["attempts"]) == ("success", 1), view["result_text"]
         assert await api.output(build) == b"it is ***\n"
     assert not path.exists()
+    hub.stop()
 
 
 @pytest.mark.parametrize("end", ["cancel", "agent"])

@@ -80,6 +80,7 @@ class StepRun:
         self._kind = KINDS[self._step.kind]
         self._limits = effective(spec.limits, self._step.limits) if self._step.argv else None
         self._key = key
+        self._is_forgotten = False  # the agent had the command, but has to start it anew
         self._log = services.logs.writer(key, log_size_bytes)
         self._stop = interrupt
         self._command_id = f"{key.build}.{key.attempt}.{key.index}"
@@ -235,6 +236,7 @@ class StepRun:
         if why == LOST:
             raise CommandGone(why)
         if why == ENDING:  # its slot stays occupied until then (V10)
+            self._is_forgotten = True
             await asyncio.sleep(_ENDING_S)
         elif why == STOPPING:  # no fault of the build: it is lost with its agent
             await session.closed.wait()
@@ -297,6 +299,8 @@ class StepRun:
             return ()
         build = await self._services.store.read(builds.get, self._lease.build)
         assert build is not None, "a build that has a lease is kept"
+        if report is not None and self._is_forgotten:
+            report = replace(report, commands=())
         use = Use(build["submitted_by"], self._lease.worker)
         return await self._services.secrets.for_command(wanted, use, report, self._command_id)
 

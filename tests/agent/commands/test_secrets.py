@@ -127,6 +127,7 @@ async def test_a_file_for_another_user_is_his_and_cannot_be_listed(tmp_path):
         assert stat.S_IMODE(above.stat().st_mode) == 0o711
         assert above.stat().st_uid == 0
     files.remove()
+    secret_files.sweep(tmp_path)
 
 
 async def test_a_command_is_not_started_without_the_value_of_its_secret(context):
