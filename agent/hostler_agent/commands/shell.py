@@ -16,7 +16,7 @@ from hostler_agent import machine
 from hostler_agent.commands import ending
 from hostler_agent.commands.base import Command
 from hostler_agent.commands.errors import CommandError
-from hostler_agent.commands.secret_files import SecretFiles
+from hostler_agent.commands.secret_files import Owner, SecretFiles
 from hostler_agent.jobs.errors import JobError, LimitUnavailable, PlanRefused, StartFailed
 from hostler_agent.jobs.plan import (
     COMMAND_VARIABLE,
@@ -51,7 +51,7 @@ class Shell(Command):
         plan = self._plan(command)
         logs = self._log_files(plan.workdir)
         await self._make_workdir(plan.workdir)
-        with self._secret_files() as paths:
+        with self._secret_files(plan) as paths:
             plan = self._with_secrets(plan, paths)
             await self._announce(plan, shown, logs)
             end = await self._run(plan, logs)
@@ -124,7 +124,7 @@ class Shell(Command):
         )
 
     @contextlib.contextmanager
-    def _secret_files(self) -> Iterator[Mapping[str, str]]:
+    def _secret_files(self, plan: JobPlan) -> Iterator[Mapping[str, str]]:
         """The files of the secrets that the command gets as files, by variable, for as long as the
         context lasts. Raises CommandError.
         """
@@ -133,7 +133,7 @@ class Shell(Command):
             yield {}
             return
         try:
-            files = SecretFiles(Path(self.context.workdir), values)
+            files = SecretFiles(Path(self.context.workdir), values, _reader(plan))
         except OSError as error:
             raise CommandError(f"shell: the secret files cannot be written: {error}") from error
         try:
@@ -284,6 +284,12 @@ def _command(value: Any, shell: Shell) -> tuple[str | list[str], str | list[str]
 
 def _text(value: str | bytes) -> str:
     return os.fsdecode(value) if isinstance(value, bytes) else value
+
+
+def _reader(plan: JobPlan) -> Optional[Owner]:
+    """The user that the job runs as; None if that is the agent's own."""
+    user = getattr(plan, "user", None)
+    return None if user is None else (user.uid, user.gid)
 
 
 def _remove(files: SecretFiles) -> None:
