@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -13,12 +14,14 @@ import structlog
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError
 from hostler_agent.wire.extension import OUTPUT, RECEIPT, Output, Receipt
+from hostler_agent.wire.fields import EXIT_CODE, nullable, take
 from hostler_agent.wire.text import text_bytes
 from hostler_hub.builds.artifacts.transfers import Transfer
 from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import LogWriter
 from hostler_hub.builds.states import StepOutcome
 from hostler_hub.specs.states import StepState
+from hostler_hub.store.errors import LogGap
 
 _log = structlog.get_logger(__name__)
 
@@ -26,6 +29,11 @@ _COMPLETE_S = 5.0
 _LOGGED = frozenset({OUTPUT, "stdout", "stderr", "header", "log"})
 _TOLD = frozenset({"stat", "files"})
 _SAID_BYTES = 1000
+_STREAM_SIZE = 64
+# How many pairs of an update are taken before others have their turn.
+_PAIRS_AT_ONCE = 100
+# How many streams' last words are kept.
+_STREAMS_HEARD = 8
 
 
 @dataclass
@@ -53,6 +61,7 @@ class CommandRun:
     receipt: Receipt | None = None
     told: dict[str, Any] = field(default_factory=dict)
     said: dict[str, bytes] = field(default_factory=dict)
+    _order: asyncio.Lock = field(default_factory=asyncio.Lock)  # updates are taken as they came
     # The outcome of a command that has ended after the hub interrupted it.
     interrupted: StepOutcome | None = None
     # The hub's own failure in this command, which counts for more than the agent's account of it.
@@ -65,17 +74,28 @@ class CommandRun:
         return self.interrupted or self.outcome.result()
 
     async def update(self, pairs: Sequence[Sequence[Any]]) -> None:
-        """Take an update; return when what it reports is durable.
+        """Take an update; return when what it reports is durable. Raises ProtocolError, and takes
+        nothing of it, if a value is none.
 
         The exit code becomes durable only with the outcome, which `complete` brings. If it
         were acknowledged earlier, an agent would not report it again to the next hub. Known
         peers complete a command without waiting for this answer; a peer that does wait is
         answered after ``_COMPLETE_S``.
         """
-        appended = [self._take(key, value) for key, value in pairs]
+        appended: list[asyncio.Future[int]] = []
+        async with self._order:
+            # A flood waits for itself, and lets the others have their turn.
+            parsed: list[tuple[str, Any]] = []
+            async for some in _slices(pairs):
+                parsed += [(key, _parsed(key, value)) for key, value in some]
+            async for some in _slices(_joined(parsed)):
+                if appended:
+                    await appended[-1]
+                for key, value in some:
+                    if (write := self._take(key, value)) is not None:
+                        appended.append(write)
         for write in appended:
-            if write is not None:
-                await write
+            await write
         if any(key == "rc" for key, _ in pairs):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_COMPLETE_S):
@@ -99,32 +119,29 @@ class CommandRun:
             raise ProtocolError(text) from error
 
     def _take(self, key: str, value: Any) -> asyncio.Future[int] | None:
-        if self.log is not None and key in _LOGGED:
-            return self._append(self.log, key, value)
+        """Take what ``_parsed`` has made of a pair."""
+        if isinstance(value, Output):
+            return None if self.log is None else self._append(self.log, key, value)
         if key == "rc":
-            self.rc = value if isinstance(value, int) else -1
+            self.rc = value
         elif key == "failure_reason":
-            self.failure_reason = str(value)[:200]
+            self.failure_reason = value
         elif key == RECEIPT:
-            self.receipt = Receipt.parse(value)
+            self.receipt = value
         elif key in _TOLD:
             self.told[key] = value
         return None
 
-    def _append(self, log: LogWriter, key: str, value: Any) -> asyncio.Future[int]:
-        if key == OUTPUT:
-            output = Output.parse(value)
-            stream, data, offset = output.stream, output.data, self.base + output.offset
-        elif key == "log":
-            if not isinstance(value, (list, tuple)) or len(value) != 2:
-                raise ProtocolError("update: the value of 'log' must be [name, text]")
-            name, content = value
-            stream, data, offset = str(name)[:64], text_bytes(content), None
-        else:
-            stream, data, offset = key, text_bytes(value), None
-        if self.listens:
-            self.said[stream] = (self.said.get(stream, b"") + data)[-_SAID_BYTES:]
-        stored = log.append(stream, data, offset)
+    def _append(self, log: LogWriter, key: str, output: Output) -> asyncio.Future[int]:
+        offset = self.base + output.offset if key == OUTPUT else None
+        if self.listens and (output.stream in self.said or len(self.said) < _STREAMS_HEARD):
+            said = self.said.get(output.stream, b"") + output.data
+            self.said[output.stream] = said[-_SAID_BYTES:]
+        try:
+            stored = log.append(output.stream, output.data, offset)
+        except LogGap as error:
+            self.logged = error.offset + len(output.data)  # the log is to tell that it lacks them
+            raise ProtocolError(f"update.output: {error}") from error
         self.logged = log.end
         return stored
 
@@ -132,7 +149,8 @@ class CommandRun:
         """Take the end of the command, with the agent's ``error`` if there is one. Returns, which
         acknowledges the end, when the outcome is durable (K9).
         """
-        self.owed = self.logged
+        async with self._order:  # behind the updates that came before
+            self.owed = self.logged
         if not self.outcome.done():
             self.outcome.set_result(self._judge(error))
         await self.stored.wait()
@@ -162,6 +180,62 @@ class CommandRun:
                 if line.strip():
                     return line.strip()
         return None
+
+
+async def _slices(pairs: Sequence[Any]) -> AsyncIterator[Sequence[Any]]:
+    """The pairs, some at once, with a turn for others in between."""
+    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        yield pairs[start : start + _PAIRS_AT_ONCE]
+
+
+def _parsed(key: str, value: Any) -> Any:
+    """The value of an update's pair, in the type that its key has. Raises ProtocolError."""
+    if key in _LOGGED:
+        return _output_of(key, value)
+    if key == "rc":
+        code = take("update", {key: value}, key, nullable(EXIT_CODE))
+        return -1 if code is None else code
+    if key == "failure_reason":
+        return str(value)[:200]
+    return Receipt.parse(value) if key == RECEIPT else value
+
+
+def _output_of(key: str, value: Any) -> Output:
+    """The output in a pair of an update: of our own agent with its offset, of a stock worker with
+    offset 0. Raises ProtocolError.
+    """
+    if key == OUTPUT:
+        output = Output.parse(value)
+        return replace(output, stream=output.stream[:_STREAM_SIZE])
+    if key != "log":
+        return Output(key, 0, text_bytes(value))
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not isinstance(value[0], str):
+        raise ProtocolError("update: the value of 'log' must be [name, text]")
+    return Output(value[0][:_STREAM_SIZE], 0, text_bytes(value[1]))
+
+
+def _joined(reports: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """The same reports, with consecutive texts of a stream in one: a stock worker sends lines one
+    by one, and each report that is left is a row of the store.
+    """
+    joined: list[tuple[str, Any]] = []
+    for same, group in itertools.groupby(reports, _stream_of):
+        texts = list(group)
+        if same is None or len(texts) == 1:
+            joined += texts
+        else:
+            key, first = texts[0]
+            data = b"".join(output.data for _, output in texts)
+            joined.append((key, replace(first, data=data)))
+    return joined
+
+
+def _stream_of(report: tuple[str, Any]) -> str | None:
+    """The stream of a text without an offset, else None."""
+    key, value = report
+    return value.stream if isinstance(value, Output) and key != OUTPUT else None
 
 
 def survivors(receipt: Receipt | None) -> tuple[str, ...]:
