@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ from hostler_hub.scheduling.start_breakers import StartBreakers
 from hostler_hub.store import meta
 from hostler_hub.store.engine import Store
 from hostler_hub.store.open import open_store
+from hostler_hub.store.readiness import Readiness
 from hostler_hub.web import application
 from hostler_hub.web.hub import Hub
 from hostler_hub.web.tokens import Tokens
@@ -256,6 +257,7 @@ def _parts(base: _Base, core: _Core) -> _Parts:
         settings=settings,
         clock=clock,
         store=store,
+        readiness=Readiness(store, settings.state_dir),
         tokens=base.tokens,
         workers=Workers(store, clock, registry, controller, supervisor, reasons),
         builds=Builds(services, core.backlog, reasons, supervisor),
@@ -291,6 +293,7 @@ async def _start(stack: contextlib.AsyncExitStack, parts: _Parts, closing: Closi
     def closes(name: str, close: Callable[[], Awaitable[object]]) -> None:
         stack.push_async_callback(closing.within, name, close)
 
+    closes("readiness", hub.readiness.aclose)
     await controller.load()
     stack.callback(_note_what_is_left, hub.settings, hub.clock, core.registry, closing)
     closes("outbox", outbox.aclose)
@@ -311,6 +314,8 @@ async def _start(stack: contextlib.AsyncExitStack, parts: _Parts, closing: Closi
     closes("idle instances", stop)
     closes("background tasks", tasks.aclose)
     tasks.spawn(controller.stalls.watch(), "stalls")
+    offer = functools.partial(_set_all, core.receivers.offers)
+    tasks.spawn(hub.readiness.watch(controller.stalls, offer), "store's outages")
     tasks.spawn(core.decision_log.run(), "decision log")
     tasks.spawn(parts.dispatcher.run(), "dispatcher")
     tasks.spawn(hub.leases.run(), "leases")
@@ -332,6 +337,11 @@ def _note_what_is_left(
     )
     left = {"at": clock.now(), "instances": instances, "unclosed": closing.unclosed}
     write_json(settings.stop_file, left)
+
+
+def _set_all(offers: Iterable[asyncio.Event]) -> None:
+    for offer in offers:
+        offer.set()
 
 
 def _own_id(c: Connection, fresh: str) -> str:

@@ -15,6 +15,7 @@ from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.groups import Groups
 from hostler_hub.scheduling.open_breakers import OpenBreakers
 from hostler_hub.store.engine import Store
+from hostler_hub.store.readiness import Readiness
 from hostler_hub.web.tokens import Tokens
 from hostler_hub.workers.connections.refusals import Refusals
 from hostler_hub.workers.connections.server import AgentServer
@@ -37,6 +38,7 @@ class Hub:
     settings: Settings
     clock: Clock
     store: Store
+    readiness: Readiness
     tokens: Tokens
     workers: Workers
     builds: Builds

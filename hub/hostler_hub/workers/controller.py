@@ -216,7 +216,7 @@ class Controller:
             return False
         except StoreUnavailable as error:
             happened = type(event).__name__
-            _log.warning("event waits", worker=name, happened=happened, reason=str(error))
+            _log.debug("event waits", worker=name, happened=happened, reason=str(error))
             return None
         return True
 

@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from hostler_hub.errors import Forbidden, HubError, NotFound, TooManyAttempts, Unauthenticated
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.specs.caller import Caller, Role
-from hostler_hub.web.api.security import Public, Require, declared
+from hostler_hub.web.api.security import Public, Require, declared, refuse_in_outage
 from hostler_hub.web.hub import Hub
 from hostler_hub.web.page import render
 from hostler_hub.web.page.sessions import Session
@@ -100,6 +100,8 @@ class PageRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             try:
+                if isinstance(guard, SignedIn):
+                    refuse_in_outage(request)
                 await guard.admit(request)
                 return await handler(request)
             except (Unauthenticated, TooManyAttempts) as refusal:

@@ -24,6 +24,7 @@ from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
+from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.reconcile import diff
@@ -74,6 +75,8 @@ class Reconciler:
             try:
                 report = await self.settle()
                 _note(report)
+            except StoreUnavailable as error:
+                _log.debug("reconcile waits for the store", reason=str(error))
             except Exception as error:  # noqa: BLE001 - one bad pass must not end reconciling
                 _log.error("reconcile failed", exc_info=error)
             await self._nap()

@@ -19,6 +19,19 @@ class Health(View):
     hub: str = Field(description="The hub's id, made once per database.")
 
 
+class Ready(View):
+    """That the hub can accept builds."""
+
+    status: Literal["ready"] = Field(description="Always `ready`.")
+
+
+class NotReady(View):
+    """That the hub can accept nothing now, since it could not keep it."""
+
+    status: Literal["not ready"] = Field(description="Always `not ready`.")
+    reason: str = Field(description="What is wrong, in a sentence without paths or hosts.")
+
+
 class Whoami(View):
     """Whose token it is."""
 
