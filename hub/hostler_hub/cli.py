@@ -99,6 +99,8 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
         health = process.call(running, "/healthz") if running.url else None
         state["healthy"] = health is not None
         if running.url and health is not None:
+            state["not_ready"] = process.why_not_ready(running)
+        if state["healthy"] and state["not_ready"] is None:
             token = _admin_token(settings)
             state.update(process.call(running, "/api/v1/status", token=token) or {})
     if arguments.json:
@@ -168,6 +170,8 @@ def _status_line(state: dict[str, Any]) -> str:
         return f"no hub runs on {state['state_dir']}"
     if not state["healthy"]:
         return f"a hub (pid {state['pid']}) runs on {state['state_dir']} but does not answer"
+    if state["not_ready"] is not None:
+        return f"{state['url']} (pid {state['pid']}) accepts nothing now: {state['not_ready']}"
     workers, builds = state.get("workers", {}), state.get("builds", {})
     return (
         f"{state['url']} (pid {state['pid']}, since {state['started_at']}):"

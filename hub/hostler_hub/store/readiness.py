@@ -88,21 +88,17 @@ class Readiness:
 
     async def _try(self) -> str | None:
         try:
+            await self._store.write(_write_row)
+            await self._store.read(meta.get, "trial")
             await asyncio.to_thread(_make_file, self._state_dir)
-        except OSError as error:
-            words = os.strerror(error.errno) if error.errno else str(error)
-            return f"the state directory cannot be written: {words.lower()}"
-        try:
-            await self._try_database()
         except StoreUnavailable as error:
             return error.summary
         except StoreHeld:
             return "another hub holds the database"
+        except OSError as error:
+            words = os.strerror(error.errno) if error.errno else str(error)
+            return f"the state directory cannot be written: {words.lower()}"
         return None
-
-    async def _try_database(self) -> None:
-        await self._store.write(_write_row)
-        await self._store.read(meta.get, "trial")
 
     async def _has_healed(self) -> bool:
         try:
