@@ -65,6 +65,7 @@ from hostler_hub.workers.connections.server import AgentServer
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.definitions import Definitions
 from hostler_hub.workers.evidence import Evidence
+from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.incident_log import Incidents
 from hostler_hub.workers.lease_index import LeaseIndex
 from hostler_hub.workers.leases import Leases
@@ -120,7 +121,8 @@ async def running(
             drivers[name] = driver(environment_of(name, settings, hub_id, archive, secrets))
             stack.push_async_callback(closing.within, f"driver {name}", drivers[name].aclose)
         exchange = stack.enter_context(open_exchange(settings.state_dir, store, clock))
-        base = _Base(hub_id, settings, clock, store, tokens, secrets, drivers, exchange)
+        hold = await Hold.load(store)
+        base = _Base(hub_id, settings, clock, store, tokens, secrets, drivers, exchange, hold)
         yield await _start(stack, _parts(base, _core(base)), closing)
 
 
@@ -136,6 +138,7 @@ class _Base:
     secrets: Secrets
     drivers: Mapping[str, Driver]
     exchange: Exchange
+    hold: Hold
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ def _core(base: _Base) -> _Core:
         policy,
         notifier.alarms,
         receivers,
+        hold=base.hold,
     )
     signals = wake_dispatcher, lease_offered
     return _Core(
@@ -221,9 +225,18 @@ def _parts(base: _Base, core: _Core) -> _Parts:
 
     refusals = Refusals(store, clock)
     admission = Admission(
-        store, clock, registry, controller, refusals, base.secrets, settings.handshakes_per_s
+        store,
+        clock,
+        registry,
+        controller,
+        refusals,
+        base.secrets,
+        settings.handshakes_per_s,
+        base.hold,
     )
-    agents = AgentServer(settings, store, clock, registry, controller, admission, sessions)
+    agents = AgentServer(
+        settings, store, clock, registry, controller, admission, sessions, base.hold
+    )
     reasons = Reasons(registry, core.roster, policy)
     logs = Logs(store, settings.log_step_size_bytes)
     services = Services(
@@ -257,6 +270,7 @@ def _parts(base: _Base, core: _Core) -> _Parts:
         settings=settings,
         clock=clock,
         store=store,
+        hold=base.hold,
         readiness=Readiness(store, settings.state_dir),
         tokens=base.tokens,
         workers=Workers(store, clock, registry, controller, supervisor, reasons),
@@ -267,7 +281,13 @@ def _parts(base: _Base, core: _Core) -> _Parts:
         refusals=refusals,
         exchange=base.exchange,
         reconciler=Reconciler(
-            store, clock, registry, controller, base.drivers, settings.reconcile_interval_s
+            store,
+            clock,
+            registry,
+            controller,
+            base.drivers,
+            settings.reconcile_interval_s,
+            base.hold,
         ),
         evidence=Evidence(store, clock),
         leases=Leases(

@@ -172,11 +172,12 @@ def _status_line(state: dict[str, Any]) -> str:
         return f"a hub (pid {state['pid']}) runs on {state['state_dir']} but does not answer"
     if state["not_ready"] is not None:
         return f"{state['url']} (pid {state['pid']}) accepts nothing now: {state['not_ready']}"
+    hold = f"\nhold: {state['hold']}" if state.get("hold") else ""
     workers, builds = state.get("workers", {}), state.get("builds", {})
     return (
         f"{state['url']} (pid {state['pid']}, since {state['started_at']}):"
         f" {workers.get('total', 0)} workers, {workers.get('attached', 0)} attached;"
-        f" {builds.get('queued', 0)} builds queued, {builds.get('running', 0)} running"
+        f" {builds.get('queued', 0)} builds queued, {builds.get('running', 0)} running{hold}"
     )
 
 

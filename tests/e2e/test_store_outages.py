@@ -1,4 +1,4 @@
-"""A hub whose database cannot be used for a while: it says so, keeps what it has accepted, and heals.
+"""A hub whose database cannot be used for a while: it says so, keeps what it accepted, and heals.
 
 The process lives (`/healthz`), it is not ready (`/readyz` says why), what it cannot keep is refused
 at once with the same reason, the log has one line per change, and a running build knows nothing.
@@ -119,7 +119,7 @@ def without_descriptors(pid: int) -> Iterator[None]:
 async def test_no_descriptors_left(
     make_hub: Callable[..., HubProcess], make_gate: Callable[..., Gate]
 ) -> None:
-    """SQLite has its files open and takes writes; who asks is told that nothing more can be opened."""
+    """SQLite has its files open and takes writes; who asks is told that no more can be opened."""
     hub = make_hub()
     hub.start()
     gate = make_gate()

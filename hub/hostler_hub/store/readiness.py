@@ -68,8 +68,7 @@ class Readiness:
             await self._outage.wait()
             self._outage.clear()
             with stalls.waiting():
-                while not await self._has_healed():
-                    await asyncio.sleep(AGAIN_S)
+                await self._try_until_healed()
             on_healed()
 
     async def aclose(self) -> None:
@@ -99,6 +98,12 @@ class Readiness:
             words = os.strerror(error.errno) if error.errno else str(error)
             return f"the state directory cannot be written: {words.lower()}"
         return None
+
+    async def _try_until_healed(self) -> None:
+        healed = await self._has_healed()
+        while not healed:
+            await asyncio.sleep(AGAIN_S)
+            healed = await self._has_healed()
 
     async def _has_healed(self) -> bool:
         try:

@@ -21,6 +21,7 @@ from hostler_hub.workers.connections.refusals import Refusals
 from hostler_hub.workers.connections.server import AgentServer
 from hostler_hub.workers.definitions import Definitions
 from hostler_hub.workers.evidence import Evidence
+from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.incident_log import Incidents
 from hostler_hub.workers.leases import Leases
 from hostler_hub.workers.reconcile.reconciler import Reconciler
@@ -39,6 +40,7 @@ class Hub:
     clock: Clock
     store: Store
     readiness: Readiness
+    hold: Hold
     tokens: Tokens
     workers: Workers
     builds: Builds

@@ -159,7 +159,9 @@ class CommandHandlers:
     # --- agents, leases, the registry -----------------------------------------------------------
 
     def _send_away(self, _entry: Entry, command: commands.SendAway) -> None:
-        self._receivers.sessions.send_away(command.connection, command.reason)
+        self._receivers.sessions.send_away(
+            command.connection, command.reason, for_good=command.for_good
+        )
 
     def _examine(self, entry: Entry, command: commands.Examine) -> None:
         name = entry.life.name

@@ -49,6 +49,7 @@ async def status(hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001  # decla
         schemas.Status(
             version=__version__,
             hub=hub.id,
+            hold=hub.hold.reason,
             workers=hub.workers.counts(),
             builds=hub.supervisor.counts(),
             incidents=await hub.incidents.counts(),

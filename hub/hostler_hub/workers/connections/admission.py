@@ -42,12 +42,15 @@ from hostler_hub.workers.agents.session import Admitted
 from hostler_hub.workers.connections.refusals import Refusals
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.errors import HandshakeRefused
+from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.registry import Entry, Registry
 
 _log = structlog.get_logger(__name__)
 
 # After how many seconds an agent may try again if the store could not be read.
 STORE_RETRY_S = 5
+# And if it is of an instance that has ended, but the hub is in hold and may end nothing.
+HOLD_RETRY_S = 60
 
 
 class Admission:
@@ -62,6 +65,7 @@ class Admission:
         refusals: Refusals,
         secrets: Secrets,
         handshakes_per_s: int,
+        hold: Hold,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -70,6 +74,7 @@ class Admission:
         self._refusals = refusals
         self._secrets = secrets
         self._rate = handshakes_per_s
+        self._hold = hold
         self._window = (0, 0)
         self._tasks = Tasks()
 
@@ -141,6 +146,8 @@ class Admission:
         life = entry.life if entry is not None else None
         current = life is not None and life.instance is not None and life.instance.id == instance
         if not current or handshake.epoch != row["epoch"]:
+            if self._hold.reason is not None:  # the instance ends with its agent
+                raise HandshakeRefused(503, self._hold.reason, HOLD_RETRY_S)
             raise HandshakeRefused(
                 410, f"instance {instance} of {handshake.name} is over: do not come back"
             )

@@ -44,6 +44,10 @@ class Status(View):
 
     version: str = Field(description="The hub's version.")
     hub: str = Field(description="The hub's id, made once per database.")
+    hold: str | None = Field(
+        description="Why the hub starts and destroys nothing until that is confirmed, as after a "
+        "restore; null if it is in no hold."
+    )
     workers: WorkerCounts = Field(description="How many workers are how.")
     builds: BuildCounts = Field(description="How many builds are under way.")
     incidents: IncidentCounts = Field(description="How many incidents are not over.")
