@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI
-from sqlalchemy import Connection
 
 from hostler_hub.builds.artifacts.exchange import Exchange, open_exchange
 from hostler_hub.builds.logs import Logs
@@ -49,7 +48,7 @@ from hostler_hub.scheduling.pool_policy import PoolPolicy
 from hostler_hub.scheduling.reasons import Reasons
 from hostler_hub.scheduling.skip_recorder import SkipRecorder
 from hostler_hub.scheduling.start_breakers import StartBreakers
-from hostler_hub.store import meta
+from hostler_hub.store import identity
 from hostler_hub.store.engine import Store
 from hostler_hub.store.open import open_store
 from hostler_hub.store.readiness import Readiness
@@ -110,7 +109,7 @@ async def running(
     sources = sources or Sources()
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(sources.store(settings))
-        hub_id = await store.write(_own_id, new_ulid(int(clock.now() * 1000)))
+        hub_id = await identity.claim(store, settings, new_ulid(int(clock.now() * 1000)))
         tokens = Tokens(store, clock)
         await tokens.ensure_admin(settings.state_dir)
         closing = Closing(settings.shutdown_deadline_s + _CLOSE_S)
@@ -362,11 +361,3 @@ def _note_what_is_left(
 def _set_all(offers: Iterable[asyncio.Event]) -> None:
     for offer in offers:
         offer.set()
-
-
-def _own_id(c: Connection, fresh: str) -> str:
-    """The hub's id, with which it marks its instances. It is made once per database."""
-    known = meta.get(c, "hub")
-    if known is None:
-        meta.put(c, "hub", fresh)
-    return known or fresh

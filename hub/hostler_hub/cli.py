@@ -1,4 +1,4 @@
-"""`hostler-hub`: serve, start, stop, status, certificate, token.
+"""`hostler-hub`: serve, start, stop, status, backup, restore, certificate, token.
 
 A mistake of the operator is reported as one line on stderr and exit status 2. Only serve imports
 the web framework, so that the other commands answer at once.
@@ -122,6 +122,25 @@ def _certificate(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _backup(settings: Settings, arguments: argparse.Namespace) -> int:
+    from hostler_hub.store import backups  # noqa: PLC0415  # the store's imports
+
+    manifest = backups.back_up(settings, arguments.file)
+    print(f"{arguments.file}: hub {manifest.hub}, {len(manifest.members)} files")
+    for name in manifest.missing:
+        print(f"not on the hub's disk any more: {name}", file=sys.stderr)
+    return 0
+
+
+def _restore(settings: Settings, arguments: argparse.Namespace) -> int:
+    from hostler_hub.store import restores  # noqa: PLC0415  # the store's imports
+
+    manifest = restores.restore(settings, arguments.file)
+    print(f"{settings.state_dir}: hub {manifest.hub}, {len(manifest.members)} files")
+    print("The hub will start in hold: it ends nothing before reconcile is given confirmed: true")
+    return 0
+
+
 def _token_create(settings: Settings, arguments: argparse.Namespace) -> int:
     body = {"name": arguments.name, "role": arguments.role}
     if arguments.expires_in is not None:
@@ -211,6 +230,10 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait")
     status = add("status", _status, "Tell whether a hub runs and how it is; 1 if none answers.")
     status.add_argument("--json", action="store_true", help="as one JSON object")
+    text = "Write a backup of database and state directory to a new file, also while the hub runs."
+    add("backup", _backup, text).add_argument("file", type=Path, metavar="FILE")
+    text = "Restore a backup into an empty state directory; the hub then starts in hold."
+    add("restore", _restore, text).add_argument("file", type=Path, metavar="FILE")
     text = "Make a certificate for the hub, signed by an authority of its own."
     certificate = add("certificate", _certificate, text)
     certificate.add_argument(

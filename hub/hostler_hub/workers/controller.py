@@ -29,13 +29,14 @@ from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.runtime.waiters import Waiters
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import builds, incidents, workers
+from hostler_hub.store import hold as hold_row
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.command_handlers import CommandHandlers, CommandReceivers
 from hostler_hub.workers.decisions import Transition
 from hostler_hub.workers.driver_calls import DriverCalls
 from hostler_hub.workers.evidence import Evidence
-from hostler_hub.workers.hold import Hold, lift
+from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.incidents import Alarms
 from hostler_hub.workers.policy import FleetPolicy
 from hostler_hub.workers.registry import Entry, Origin, Registry
@@ -192,7 +193,7 @@ class Controller:
             for entry in self._registry
         ]
         try:
-            await self.handle_many(happened, lift)
+            await self.handle_many(happened, hold_row.lift)
         except StoreUnavailable:
             self._hold.reason = reason
             raise

@@ -30,6 +30,7 @@ _WITH_CAUSE = (
     events.PersonAsked,
     events.PersonLeft,
     events.Forgotten,
+    events.HoldLifted,
 )
 
 

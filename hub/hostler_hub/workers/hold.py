@@ -9,15 +9,9 @@ that the lifecycle core orders no create and no destroy, and the reconciler hold
 
 from __future__ import annotations
 
-import json
-
-from sqlalchemy import Connection
-
 from hostler_hub.runtime.clock import instant
-from hostler_hub.store import meta
+from hostler_hub.store import hold
 from hostler_hub.store.engine import Store
-
-KEY = "hold"
 
 
 class Hold:
@@ -29,18 +23,8 @@ class Hold:
     @classmethod
     async def load(cls, store: Store) -> Hold:
         """The hold that the database records, if it does."""
-        row = await store.read(meta.get, KEY)
-        return cls(None if row is None else _sentence(json.loads(row)["made_at"]))
-
-
-def record(made_at: float) -> str:
-    """The row's value for a backup made at `made_at` (Unix time)."""
-    return json.dumps({"made_at": made_at})
-
-
-def lift(c: Connection) -> None:
-    """Delete the row."""
-    meta.delete(c, KEY)
+        made_at = await store.read(hold.load)
+        return cls(None if made_at is None else _sentence(made_at))
 
 
 def _sentence(made_at: float) -> str:

@@ -75,7 +75,10 @@ class Api:
     # --- clients ----------------------------------------------------------------------------------
 
     async def token(self, role: Role) -> str:
-        name = f"a-{role}"
+        return await self._token(f"a-{role}", role)
+
+    async def _token(self, name: str, role: Role) -> str:
+        """A new token of that name, also in a database that knows one."""
         if any(each["name"] == name for each in await self.hub.tokens.list()):
             await self.hub.tokens.delete(name)
         return await self.hub.tokens.create(name, role, by="test")
@@ -136,7 +139,7 @@ class Api:
     async def _watch(self) -> httpx2.AsyncClient:
         """A client with a token that no test asks for, and so none revokes."""
         if not self._watcher:
-            self._watcher = await self.hub.tokens.create("watcher", Role.VIEWER, by="test")
+            self._watcher = await self._token("watcher", Role.VIEWER)
         return self.client(self._watcher)
 
 

@@ -96,6 +96,7 @@ def compare(
     has confirmed that actions which are held may be carried out. ``hold``: why the hub is in hold;
     then nothing is done that ends anything.
     """
+    confirmed = confirmed or hold is not None  # what a confirmation would do is what is told
     living = {each.instance for each in seen.expected}
     foreign = [each for each in seen.owned if each.instance not in living]
     findings = [_foreign(seen, each, since, confirmed) for each in foreign]
