@@ -67,7 +67,7 @@ class Directories:
             return False
 
     def remove(self, instance: str) -> None:
-        """Remove an instance's directory. Raises HostError, with the path, if some of it is left."""
+        """Remove an instance's directory. Raises HostError if some of it is left."""
         left = self.instances / f"{_LEFT}{instance}"
         try:
             files.rename(self.instance(instance), left)

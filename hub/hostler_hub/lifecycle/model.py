@@ -178,6 +178,8 @@ def why_no_instance(worker: Worker) -> str | None:
     """Why no instance may be started for an operator or a build now, or None if one may (V11)."""
     if worker.policy.permanent:
         return "it is started by its owner and is not attached"
+    if worker.state is State.INSUBSTANTIATING and worker.destroy_attempts:
+        return f"its last instance could not be stopped yet: {worker.last_error}"
     if worker.state is State.INSUBSTANTIATING:
         return "its last instance is still being stopped"
     return why_not_usable(worker)

@@ -50,6 +50,7 @@ async def status(hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001  # decla
             version=__version__,
             hub=hub.id,
             hold=hub.hold.reason,
+            not_ready=await hub.readiness.why_not(),
             workers=hub.workers.counts(),
             builds=hub.supervisor.counts(),
             incidents=await hub.incidents.counts(),

@@ -46,6 +46,8 @@ class Visit:
             may_submit=self.caller.role.covers(Role.SUBMITTER),
             path=self.request.url.path,
             hub_id=self.hub.id,
+            trouble=self.hub.store.health.trouble,
+            hold=self.hub.hold.reason,
             now=self.hub.clock.now(),
             **known,
         )

@@ -48,6 +48,9 @@ class Status(View):
         description="Why the hub starts and destroys nothing until that is confirmed, as after a "
         "restore; null if it is in no hold."
     )
+    not_ready: str | None = Field(
+        description="Why the hub can accept nothing now, as it could not keep it; null if it can."
+    )
     workers: WorkerCounts = Field(description="How many workers are how.")
     builds: BuildCounts = Field(description="How many builds are under way.")
     incidents: IncidentCounts = Field(description="How many incidents are not over.")
