@@ -25,6 +25,7 @@ from hostler_hub.runtime.settings import Settings
 from hostler_hub.store import builds, workers
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
+from hostler_hub.store.health import Use
 from hostler_hub.workers.agents.session import AgentSession
 from hostler_hub.workers.agents.sessions import TRY_AGAIN_CLOSE_CODE, Sessions
 from hostler_hub.workers.connections.admission import Admission
@@ -74,7 +75,11 @@ class AgentServer:
             return
         await websocket.accept()
         session = AgentSession(
-            websocket, admitted, self._sessions.sinks, deadline_s=self._settings.request_deadline_s
+            websocket,
+            admitted,
+            self._sessions.sinks,
+            deadline_s=self._settings.request_deadline_s,
+            is_store_away=lambda: self._store.health.is_failing(Use.WRITE),
         )
         reading = asyncio.create_task(session.read(), name=f"agent {admitted.worker}")
         try:
