@@ -14,6 +14,7 @@ from hostler_hub.workers.agents.sessions import Sessions
 from hostler_hub.workers.command_handlers import CommandReceivers
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.decisions import Decision, Transition, of_transition
+from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.incidents import Alarms, Recipient
 from hostler_hub.workers.lease_index import LeaseIndex
 from hostler_hub.workers.policy import FleetPolicy
@@ -60,7 +61,7 @@ class NoAgents(Sessions):
         super().__init__(store, registry)
         self.sent_away: list[str] = []
 
-    def send_away(self, connection: str, reason: str) -> None:
+    def send_away(self, connection: str, reason: str, *, for_good: bool) -> None:
         self.sent_away.append(connection)
 
 
@@ -73,6 +74,7 @@ class Core:
         clock: Clock,
         drivers: Mapping[str, Driver],
         policy: FleetPolicy | None = None,
+        hold: Hold | None = None,
     ) -> None:
         self.registry = Registry()
         self.sessions = NoAgents(store, self.registry)
@@ -94,6 +96,7 @@ class Core:
             policy=policy or EachAlone(),
             alarms=Alarms(self.told.recipients, self.told.on_news),
             receivers=self.receivers,
+            hold=hold or Hold(),
         )
 
     async def aclose(self) -> None:

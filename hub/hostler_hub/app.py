@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import FastAPI
-from sqlalchemy import Connection
 
 from hostler_hub.builds.artifacts.exchange import Exchange, open_exchange
 from hostler_hub.builds.logs import Logs
@@ -49,9 +48,10 @@ from hostler_hub.scheduling.pool_policy import PoolPolicy
 from hostler_hub.scheduling.reasons import Reasons
 from hostler_hub.scheduling.skip_recorder import SkipRecorder
 from hostler_hub.scheduling.start_breakers import StartBreakers
-from hostler_hub.store import meta
+from hostler_hub.store import identity
 from hostler_hub.store.engine import Store
 from hostler_hub.store.open import open_store
+from hostler_hub.store.readiness import Readiness
 from hostler_hub.web import application
 from hostler_hub.web.hub import Hub
 from hostler_hub.web.tokens import Tokens
@@ -64,6 +64,7 @@ from hostler_hub.workers.connections.server import AgentServer
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.definitions import Definitions
 from hostler_hub.workers.evidence import Evidence
+from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.incident_log import Incidents
 from hostler_hub.workers.lease_index import LeaseIndex
 from hostler_hub.workers.leases import Leases
@@ -108,7 +109,7 @@ async def running(
     sources = sources or Sources()
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(sources.store(settings))
-        hub_id = await store.write(_own_id, new_ulid(int(clock.now() * 1000)))
+        hub_id = await identity.claim(store, settings, new_ulid(int(clock.now() * 1000)))
         tokens = Tokens(store, clock)
         await tokens.ensure_admin(settings.state_dir)
         closing = Closing(settings.shutdown_deadline_s + _CLOSE_S)
@@ -119,7 +120,8 @@ async def running(
             drivers[name] = driver(environment_of(name, settings, hub_id, archive, secrets))
             stack.push_async_callback(closing.within, f"driver {name}", drivers[name].aclose)
         exchange = stack.enter_context(open_exchange(settings.state_dir, store, clock))
-        base = _Base(hub_id, settings, clock, store, tokens, secrets, drivers, exchange)
+        hold = await Hold.load(store)
+        base = _Base(hub_id, settings, clock, store, tokens, secrets, drivers, exchange, hold)
         yield await _start(stack, _parts(base, _core(base)), closing)
 
 
@@ -135,6 +137,7 @@ class _Base:
     secrets: Secrets
     drivers: Mapping[str, Driver]
     exchange: Exchange
+    hold: Hold
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,7 @@ def _core(base: _Base) -> _Core:
         policy,
         notifier.alarms,
         receivers,
+        hold=base.hold,
     )
     signals = wake_dispatcher, lease_offered
     return _Core(
@@ -220,9 +224,18 @@ def _parts(base: _Base, core: _Core) -> _Parts:
 
     refusals = Refusals(store, clock)
     admission = Admission(
-        store, clock, registry, controller, refusals, base.secrets, settings.handshakes_per_s
+        store,
+        clock,
+        registry,
+        controller,
+        refusals,
+        base.secrets,
+        settings.handshakes_per_s,
+        base.hold,
     )
-    agents = AgentServer(settings, store, clock, registry, controller, admission, sessions)
+    agents = AgentServer(
+        settings, store, clock, registry, controller, admission, sessions, base.hold
+    )
     reasons = Reasons(registry, core.roster, policy)
     logs = Logs(store, settings.log_step_size_bytes)
     services = Services(
@@ -256,6 +269,8 @@ def _parts(base: _Base, core: _Core) -> _Parts:
         settings=settings,
         clock=clock,
         store=store,
+        hold=base.hold,
+        readiness=Readiness(store, settings.state_dir),
         tokens=base.tokens,
         workers=Workers(store, clock, registry, controller, supervisor, reasons),
         builds=Builds(services, core.backlog, reasons, supervisor),
@@ -265,7 +280,13 @@ def _parts(base: _Base, core: _Core) -> _Parts:
         refusals=refusals,
         exchange=base.exchange,
         reconciler=Reconciler(
-            store, clock, registry, controller, base.drivers, settings.reconcile_interval_s
+            store,
+            clock,
+            registry,
+            controller,
+            base.drivers,
+            settings.reconcile_interval_s,
+            base.hold,
         ),
         evidence=Evidence(store, clock),
         leases=Leases(
@@ -291,6 +312,7 @@ async def _start(stack: contextlib.AsyncExitStack, parts: _Parts, closing: Closi
     def closes(name: str, close: Callable[[], Awaitable[object]]) -> None:
         stack.push_async_callback(closing.within, name, close)
 
+    closes("readiness", hub.readiness.aclose)
     await controller.load()
     stack.callback(_note_what_is_left, hub.settings, hub.clock, core.registry, closing)
     closes("outbox", outbox.aclose)
@@ -311,6 +333,8 @@ async def _start(stack: contextlib.AsyncExitStack, parts: _Parts, closing: Closi
     closes("idle instances", stop)
     closes("background tasks", tasks.aclose)
     tasks.spawn(controller.stalls.watch(), "stalls")
+    offer = functools.partial(_set_all, core.receivers.offers)
+    tasks.spawn(hub.readiness.watch(controller.stalls, offer), "store's outages")
     tasks.spawn(core.decision_log.run(), "decision log")
     tasks.spawn(parts.dispatcher.run(), "dispatcher")
     tasks.spawn(hub.leases.run(), "leases")
@@ -334,9 +358,6 @@ def _note_what_is_left(
     write_json(settings.stop_file, left)
 
 
-def _own_id(c: Connection, fresh: str) -> str:
-    """The hub's id, with which it marks its instances. It is made once per database."""
-    known = meta.get(c, "hub")
-    if known is None:
-        meta.put(c, "hub", fresh)
-    return known or fresh
+def _set_all(offers: Iterable[asyncio.Event]) -> None:
+    for offer in offers:
+        offer.set()

@@ -1,4 +1,4 @@
-"""`hostler-hub`: serve, start, stop, status, certificate, token.
+"""`hostler-hub`: serve, start, stop, status, backup, restore, certificate, token.
 
 A mistake of the operator is reported as one line on stderr and exit status 2. Only serve imports
 the web framework, so that the other commands answer at once.
@@ -99,6 +99,8 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
         health = process.call(running, "/healthz") if running.url else None
         state["healthy"] = health is not None
         if running.url and health is not None:
+            state["not_ready"] = process.why_not_ready(running)
+        if state["healthy"] and state["not_ready"] is None:
             token = _admin_token(settings)
             state.update(process.call(running, "/api/v1/status", token=token) or {})
     if arguments.json:
@@ -117,6 +119,25 @@ def _certificate(settings: Settings, arguments: argparse.Namespace) -> int:
     print(f"HOSTLER_TLS_CERTIFICATE={directory / 'hub.pem'}")
     print(f"HOSTLER_TLS_KEY={directory / 'hub.key'}")
     print(f"HOSTLER_TLS_CA={directory / 'ca.pem'}")
+    return 0
+
+
+def _backup(settings: Settings, arguments: argparse.Namespace) -> int:
+    from hostler_hub.store import backups  # noqa: PLC0415  # the store's imports
+
+    manifest = backups.back_up(settings, arguments.file)
+    print(f"{arguments.file}: hub {manifest.hub}, {len(manifest.members)} files")
+    for name in manifest.missing:
+        print(f"not on the hub's disk any more: {name}", file=sys.stderr)
+    return 0
+
+
+def _restore(settings: Settings, arguments: argparse.Namespace) -> int:
+    from hostler_hub.store import restores  # noqa: PLC0415  # the store's imports
+
+    manifest = restores.restore(settings, arguments.file)
+    print(f"{settings.state_dir}: hub {manifest.hub}, {len(manifest.members)} files")
+    print("The hub will start in hold: it ends nothing before reconcile is given confirmed: true")
     return 0
 
 
@@ -168,11 +189,14 @@ def _status_line(state: dict[str, Any]) -> str:
         return f"no hub runs on {state['state_dir']}"
     if not state["healthy"]:
         return f"a hub (pid {state['pid']}) runs on {state['state_dir']} but does not answer"
+    if state["not_ready"] is not None:
+        return f"{state['url']} (pid {state['pid']}) accepts nothing now: {state['not_ready']}"
+    hold = f"\nhold: {state['hold']}" if state.get("hold") else ""
     workers, builds = state.get("workers", {}), state.get("builds", {})
     return (
         f"{state['url']} (pid {state['pid']}, since {state['started_at']}):"
         f" {workers.get('total', 0)} workers, {workers.get('attached', 0)} attached;"
-        f" {builds.get('queued', 0)} builds queued, {builds.get('running', 0)} running"
+        f" {builds.get('queued', 0)} builds queued, {builds.get('running', 0)} running{hold}"
     )
 
 
@@ -206,6 +230,10 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait")
     status = add("status", _status, "Tell whether a hub runs and how it is; 1 if none answers.")
     status.add_argument("--json", action="store_true", help="as one JSON object")
+    text = "Write a backup of database and state directory to a new file, also while the hub runs."
+    add("backup", _backup, text).add_argument("file", type=Path, metavar="FILE")
+    text = "Restore a backup into an empty state directory; the hub then starts in hold."
+    add("restore", _restore, text).add_argument("file", type=Path, metavar="FILE")
     text = "Make a certificate for the hub, signed by an authority of its own."
     certificate = add("certificate", _certificate, text)
     certificate.add_argument(

@@ -12,6 +12,7 @@ HubError                a request ends with it; the API renders it as a problem 
 └── Unavailable         503  the hub cannot answer now; trying again later may work
 SettingsError           the operator's configuration is wrong; the command line prints it, exit 2
 StateLost               another program took the hub's state away while it ran; the same, exit 3
+Outage                  something the hub depends on is away; who noticed it first has logged it
 """
 
 from __future__ import annotations
@@ -149,4 +150,10 @@ class SettingsError(Exception):
 class StateLost(Exception):
     """Another program took the hub's state away while the hub ran. The hub does not restart by
     itself, since it would begin with an empty state. The message is one line and says what to do.
+    """
+
+
+class Outage(Exception):
+    """Something that the hub depends on, such as its database, cannot be used now. The part that
+    noticed it has logged it once, so whoever passes it on logs no traceback.
     """

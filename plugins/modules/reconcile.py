@@ -12,6 +12,8 @@ version_added: 0.2.0
 description:
   - Has the hub ask every provider for the instances that carry its mark and compare them with its own ledger.
   - Orphans are destroyed. A worker whose instance is gone without the hub's doing learns it, so that it can start anew.
+  - A hub that was restored from a backup is in hold, it starts and destroys nothing. Given O(confirmed), without
+    O(drivers), this module ends the hold and settles what was found.
   - The hub does the same by itself every few minutes; this module does it now, tells what it found, and can confirm what
     the hub holds back for a person's word.
 extends_documentation_fragment:
@@ -187,6 +189,11 @@ unanswered:
       type: str
       returned: always
   sample: []
+hold:
+  description: Why the hub, as after a restore, ends nothing before that is confirmed; null if it is in no hold.
+  returned: success
+  type: str
+  sample: null
 forgotten:
   description: Workers that were freed by O(forget).
   returned: success
@@ -286,6 +293,7 @@ def work(module, client):
     acting = [one for one in findings if one["action"] in ACTING]
     answer = {
         "changed": bool(forgotten or acting),
+        "hold": told.get("hold"),
         "findings": findings,
         "summary": [line(one, currency) for one in findings],
         "checked": told["checked"],

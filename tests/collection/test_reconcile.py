@@ -26,9 +26,10 @@ HELD = {**FINDING, "kind": "unknown", "action": "hold", "worker": None, "done": 
 CHECKED = [{"driver": "ec2", "listed": 2, "expected": 1, "spares": 0}]
 
 
-def told(*findings, unanswered=()):
+def told(*findings, unanswered=(), hold=None):
     return {
         "at": FINDING["created_at"],
+        "hold": hold,
         "checked": CHECKED,
         "unanswered": list(unanswered),
         "findings": list(findings),
@@ -51,6 +52,20 @@ def test_it_tells_what_an_orphan_has_cost(hub, play):
     assert "+hold" not in output
     assert hub.requests[-1][2] == {"drivers": None, "dry_run": True, "confirmed": False}
     assert "changed=1" in output
+
+
+def test_P18_a_restored_hub_s_hold_is_told(hub, play):
+    hub.replies["/reconcile"] = told(HELD, hold="the hub was restored")
+    code, output = play([run(), SHOW])
+    assert code == 0, output
+    assert '"hold": "the hub was restored"' in output.replace("\\", "")
+
+
+def test_how_the_hub_is_is_told(hub, play):
+    hub.replies["/status"] = {"hub": "H", "hold": None, "not_ready": "the disk is full"}
+    code, output = play([{"hostler.fleet.hub_info": {}, "register": "result", "name": "ask"}, SHOW])
+    assert code == 0, output
+    assert "the disk is full" in output
 
 
 def test_a_stopped_machine_has_not_cost_what_a_running_one_does(hub, play):

@@ -12,7 +12,7 @@ import json
 import shutil
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 from conformance.drivers import Conformance, ref_of, spec_of
+from peers import small_disk
 
 from hostler_hub.drivers.contract import Driver
 from hostler_hub.drivers.errors import HandleRefused, ProviderFailed
@@ -51,6 +52,13 @@ class Machine:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         return [path for path in self.directory.rglob("*") if path.is_file()]
+
+    @contextlib.contextmanager
+    def keeps(self, instance: str) -> Iterator[None]:
+        """Something in the instance's directory cannot be removed."""
+        busy = self.directory / "instances" / instance / "work" / "busy"
+        with small_disk.pinned(busy, self.directory):
+            yield
 
     def left(self) -> list[str]:
         """What instances have left, but for the locks that say that they are gone."""
@@ -102,6 +110,22 @@ class HostConformance(Conformance):
         assert [path.name for path in holding] == ["token"]
         assert stat.S_IMODE(holding[0].stat().st_mode) & machine.closed_to == 0
         assert spec.token not in str(handle)
+        await driver.destroy(ref_of(spec, handle))
+        assert machine.left() == []
+
+    @pytest.mark.peer("small-disk")
+    async def test_V3_an_instance_is_gone_when_its_directory_is(
+        self, driver: Driver, options: Options, machine: Machine
+    ) -> None:
+        """Something in it cannot be removed for a while, as without descriptors or on a busy mount:
+        it stays the hub's, whose next try removes it.
+        """
+        spec = spec_of(options)
+        handle = await driver.create(spec)
+        with machine.keeps(spec.instance):
+            with pytest.raises(ProviderFailed, match="cannot remove what the instance has left"):
+                await driver.destroy(ref_of(spec, handle))
+            assert machine.left() != []
         await driver.destroy(ref_of(spec, handle))
         assert machine.left() == []
 

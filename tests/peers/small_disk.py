@@ -40,6 +40,21 @@ def mounted(directory: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
+@contextlib.contextmanager
+def pinned(directory: Path, beneath: Path) -> Iterator[None]:
+    """A directory that nobody can remove, since it is a mount's root; it is unmounted wherever
+    below `beneath` it is by then, as a directory above it may be renamed.
+    """
+    directory.mkdir()
+    subprocess.run(_mount(str(directory), "64k"), check=True)
+    try:
+        yield
+    finally:
+        for each in beneath.rglob(directory.name):
+            if each.is_mount():
+                subprocess.run(["umount", "--lazy", str(each)], check=True)
+
+
 def fill(directory: Path, leave_bytes: int) -> Path:
     """Take all its room but this; the file that takes it."""
     ballast = directory / "ballast"

@@ -21,7 +21,7 @@ from simulation.loop import PROCESS
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.store import schema
 from hostler_hub.store.engine import Store
-from hostler_hub.store.errors import StoreError, StoreFull
+from hostler_hub.store.errors import StoreError, StoreFull, StoreUnavailable
 from hostler_hub.store.writer import Job, JobResult, Writer
 from hostler_hub.workers import transition
 
@@ -99,10 +99,14 @@ class InlineWriter(Writer):
         outage = self.storage.outage
         if outage is None or isinstance(outage, StoreFull):
             return False
+        if isinstance(outage, StoreUnavailable):
+            self._on_trouble(outage)
         return now < self._gathered_at + PATIENCE_S
 
     def _commit(self, batch: list[Job]) -> None:
         if self.storage.outage is not None:
+            if isinstance(self.storage.outage, StoreUnavailable):
+                self._on_trouble(self.storage.outage)
             self._hand_out(batch, [JobResult(None, self.storage.outage)] * len(batch))
             return
         names = [name for job in batch for name in names_of(job)]

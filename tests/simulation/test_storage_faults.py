@@ -13,7 +13,9 @@ from sqlalchemy import Connection
 
 from hostler_hub.builds import runner
 from hostler_hub.errors import Conflict, InvalidRequest
+from hostler_hub.lifecycle.model import State
 from hostler_hub.store.errors import StoreFull, StoreUnavailable
+from hostler_hub.workers.agents import session
 
 
 @pytest.mark.parametrize("locked_s", [30, 55])
@@ -45,6 +47,38 @@ async def test_D2_a_full_disk_refuses_new_work_and_keeps_what_runs(world: World)
     world.errors.clear()  # what could not be written was said
 
 
+@simulated()
+async def test_D2_agents_stay_attached_over_a_long_outage(world: World) -> None:
+    """Longer than an agent waits for an answer, and than a lease lasts without its agent (A7)."""
+    await world.define("w")
+    build = await world.submit(*script(60, lines=30))
+    await world.running(build)
+    world.storage.outage = StoreFull("no space left")
+    await world.sleep(600)
+    world.storage.outage = None
+    row = await world.ended(build)
+    assert (row["state"], row["attempts"]) == ("success", 1)
+    lost = world.observer.rows("SELECT cause FROM events WHERE event = 'Detached'")
+    assert [each["cause"] for each in lost] == []
+    world.errors.clear()  # what could not be written was said
+
+
+@simulated()
+async def test_D2_V12_an_outage_is_not_counted_against_agents_that_could_not_attach(
+    world: World,
+) -> None:
+    await world.define("w", missing_timeout=60)
+    build = await world.submit(*script(1, lines=1))
+    await world.until(lambda: world.life("w").state is State.SUBSTANTIATING)
+    world.storage.outage = StoreFull("no space left")
+    await world.sleep(600)
+    world.storage.outage = None
+    row = await world.ended(build)
+    assert (row["state"], row["attempts"]) == ("success", 1)
+    assert world.life("w").failed_starts == 0
+    world.errors.clear()
+
+
 async def _outage_over_the_last_line(world: World, more_s: float) -> str:
     """The line is given up after the store's minute, the step's end after it is written in time."""
     world.storage.latency_s = lambda: 0.0  # so that they are not written together
@@ -73,6 +107,9 @@ def test_D3_V7_what_nobody_tells_again_is_said_to_be_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(runner, "RESENT_S", 1)
+    monkeypatch.setattr(
+        session, "AGAIN_VERSION", 99
+    )  # the agent is an older one, or Buildbot's own
     told: list[bytes] = []
 
     async def scenario(world: World) -> None:

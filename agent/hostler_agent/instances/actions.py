@@ -83,8 +83,8 @@ def inspect(request: Request, _program: Program) -> Reply:
 
 
 def stop(request: Request, program: Program) -> Reply:
-    """End the instance; return when none of its processes is left. Request: {"directory", "hub",
-    "instance", "containment", "grace_s"}.
+    """End the instance; return when neither its processes nor its directory are left. Request:
+    {"directory", "hub", "instance", "containment", "grace_s"}.
     """
     from hostler_agent.commands import secret_files  # noqa: PLC0415 - rarely needed, and heavy
 
@@ -96,7 +96,10 @@ def stop(request: Request, program: Program) -> Reply:
         ending = Ending(program, text(request, "containment"), _grace_s(request))
         processes.end_instance(directories, mark, ending)
         secret_files.sweep(directories.instance(instance) / WORKDIR)
-        return {"state": ENDED, "left": directories.remove(instance)}
+        directories.remove(instance)
+    with contextlib.suppress(OSError):
+        directories.remove_left()
+    return {"state": ENDED, "left": None}
 
 
 def list_(request: Request, _program: Program) -> Reply:

@@ -8,9 +8,9 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
-from hostler_agent.instances.errors import BUSY, DISK_FULL, HostError, kind_of, of_system
+from hostler_agent.instances.errors import BUSY, DISK_FULL, LEFT, HostError, kind_of, of_system
 from hostler_agent.instances.system_files import files
 
 LOCK_DEADLINE_S = 30.0
@@ -66,26 +66,44 @@ class Directories:
         except FileNotFoundError:
             return False
 
-    def remove(self, instance: str) -> Optional[str]:
-        """Remove an instance's directory. Returns why something of it could not be removed."""
+    def remove(self, instance: str) -> None:
+        """Remove an instance's directory. Raises HostError if some of it is left."""
         left = self.instances / f"{_LEFT}{instance}"
-        with contextlib.suppress(FileNotFoundError):
+        try:
             files.rename(self.instance(instance), left)
-        reason: Optional[str] = None
-        for each in self.instances.glob(f"{_LEFT}*"):  # also what earlier ones have left
-            why = files.remove_tree(each)
-            reason = why if each == left else reason
-        return reason
+        except FileNotFoundError:  # never made, or renamed by an earlier call
+            pass
+        except OSError as error:
+            raise of_system(error, "remove the directory", self.instance(instance)) from error
+        why = files.remove_tree(left)
+        if why is None and os.path.lexists(left):
+            why = f"{left} is still there"
+        if why is not None:
+            raise HostError(LEFT, f"cannot remove what the instance has left: {why}")
+
+    def remove_left(self) -> None:
+        """Remove what earlier instances left whose end nobody orders any more, at most every
+        FORGET_EVERY_S: one that cannot be removed must not hold up all others.
+        """
+        if self._is_due(".swept-left"):
+            for each in self.instances.glob(f"{_LEFT}*"):
+                files.remove_tree(each)
+
+    def _is_due(self, name: str) -> bool:
+        """Whether FORGET_EVERY_S have passed since this was due last."""
+        swept, now = self.root / name, time.time()
+        with contextlib.suppress(FileNotFoundError):
+            if swept.stat().st_mtime > now - FORGET_EVERY_S:
+                return False
+        with contextlib.suppress(OSError):  # a full disk
+            swept.touch(0o600)
+        return True
 
     def forget_old(self) -> None:
         """Remove the locks of instances that ended long ago, at most every FORGET_EVERY_S."""
-        swept, now = self.root / ".swept", time.time()
-        with contextlib.suppress(FileNotFoundError):
-            if swept.stat().st_mtime > now - FORGET_EVERY_S:
-                return
-        with contextlib.suppress(OSError):  # a full disk
-            swept.touch(0o600)
-        before = now - FORGET_AFTER_S
+        if not self._is_due(".swept"):
+            return
+        before = time.time() - FORGET_AFTER_S
         for path in self.instances.glob("*.lock"):
             with contextlib.suppress(OSError):
                 seen = path.stat()

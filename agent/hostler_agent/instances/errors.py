@@ -27,9 +27,11 @@ BUSY = "busy"
 """Another process is starting or ending the instance."""
 SURVIVES = "survives"
 """The instance, or a process that its jobs left, cannot be killed."""
+LEFT = "left"
+"""All processes have ended, and something of the instance's directory cannot be removed."""
 SYSTEM = "system"
 
-KINDS = (REQUEST, DISK_FULL, NOT_PERMITTED, GONE, BUSY, SURVIVES, SYSTEM)
+KINDS = (REQUEST, DISK_FULL, NOT_PERMITTED, GONE, BUSY, SURVIVES, LEFT, SYSTEM)
 
 _OF_ERRNO = {
     errno.ENOSPC: DISK_FULL,

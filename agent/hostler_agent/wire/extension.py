@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 NAME = "hostler"
 SECRETS_VERSION = 2
 """The first version whose agents take secrets (CommandTerms.secrets)."""
-VERSION = 2
+AGAIN_VERSION = 3
+"""The first version whose agents keep a report that is refused with AGAIN, and send it again."""
+VERSION = 3
 PATH = "/api/v1/agents/connect"
 
 SESSION_HEADER = "Hostler-Session"
@@ -69,6 +71,11 @@ lost."""
 
 ENDING = "the command is still being ended"
 """The refusal of start_command until a forgotten command has ended: the hub must ask again."""
+
+AGAIN = "the hub cannot store this now; send it again"
+"""The refusal of an update or a completion while the hub's database is away: the agent keeps the
+report, and sends it and all later ones again after a while. Only for agents from AGAIN_VERSION on:
+an older one would take the refusal for final."""
 
 TOOL_VERSIONS = "tool_versions"
 """The name of a command, and of the pair that it answers with. The command's args are `tools`

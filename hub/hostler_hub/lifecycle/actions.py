@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from hostler_hub.lifecycle import commands, events
-from hostler_hub.lifecycle.draft import Draft
+from hostler_hub.lifecycle.draft import HOLD_AGAIN_S, Draft
 from hostler_hub.lifecycle.errors import IllegalTransition
 from hostler_hub.lifecycle.model import (
     Gate,
@@ -99,7 +99,7 @@ def attach_permanent(draft: Draft, event: events.Attached) -> State:
         return refuse(draft, event)
     if worker.removing or worker.mode in {Mode.STOPPED, Mode.DRAINING}:
         why = "being removed" if worker.removing else worker.mode
-        draft.order(commands.SendAway(event.connection, f"worker {worker.name} is {why}"))
+        draft.send_away(event.connection, f"worker {worker.name} is {why}")
         return LATENT
     epoch = worker.epoch + 1
     draft.set(epoch=epoch, instance=Instance(event.instance, epoch, {}), destroy_attempts=0)
@@ -112,7 +112,7 @@ def reattach(draft: Draft, event: events.Attached) -> State:
     """
     old = draft.worker.connection
     if old is not None:
-        draft.order(commands.SendAway(old, "replaced by a newer connection of the same agent"))
+        draft.send_away(old, "replaced by a newer connection of the same agent")
     continues = event.resumable and event.resumes
     if not (continues and (old is None or draft.worker.resumable)):
         draft.lose_leases("the agent came back without the commands it had (E9)")
@@ -127,7 +127,7 @@ def reattach(draft: Draft, event: events.Attached) -> State:
 
 def refuse(draft: Draft, event: events.Attached) -> State:
     reason = f"worker {draft.worker.name} does not expect this instance"
-    draft.order(commands.SendAway(event.connection, reason))
+    draft.send_away(event.connection, reason)
     return draft.worker.state
 
 
@@ -379,7 +379,7 @@ def wind_down(
     draft.cancel(*(timer for timer in draft.worker.timers if timer not in _OUTLIVE_INSTANCES))
     draft.set(gate=Gate.OPEN)
     if draft.worker.connection is not None:
-        draft.order(commands.SendAway(draft.worker.connection, reason))
+        draft.send_away(draft.worker.connection, reason)
     draft.destroy(failure, keep=keep)
     return INSUBSTANTIATING
 
@@ -391,7 +391,7 @@ def stop_compromised(draft: Draft, event: events.Compromised) -> State:
 
 
 def stop_unwanted(draft: Draft, event: events.Unwanted) -> State:
-    if draft.worker.in_use:
+    if draft.worker.in_use or draft.worker.policy.hold is not None:
         return draft.worker.state  # V9: busy is never guessed
     return stop_in_good_order(draft, event.cause)
 
@@ -399,8 +399,9 @@ def stop_unwanted(draft: Draft, event: events.Unwanted) -> State:
 def stop_idle(draft: Draft, event: events.TimerFired) -> State:
     if draft.worker.in_use:
         return SUBSTANTIATED
-    if event.keep_s is not None:
-        draft.timer(Timer.IDLE, event.keep_s)
+    keep_s = HOLD_AGAIN_S if draft.worker.policy.hold is not None else event.keep_s
+    if keep_s is not None:
+        draft.timer(Timer.IDLE, keep_s)
         return SUBSTANTIATED
     return stop_in_good_order(draft, "idle for build_wait_timeout")
 
@@ -408,7 +409,7 @@ def stop_idle(draft: Draft, event: events.TimerFired) -> State:
 def stop_old(draft: Draft, _event: events.TimerFired) -> State:
     """max_uptime has passed: stop an idle instance; one with builds gets no further build (V9)."""
     reason = f"it has been up for its {draft.worker.policy.max_uptime_s:g} s"
-    if not draft.worker.in_use:
+    if not draft.worker.in_use and draft.worker.policy.hold is None:
         return wind_down(draft, reason)
     draft.set(retiring=reason)
     return SUBSTANTIATED
@@ -421,8 +422,9 @@ def note_refused(draft: Draft, event: events.Refused) -> State:
 
 
 def stop_for_hub(draft: Draft, _event: events.HubStopping) -> State:
-    if draft.worker.in_use or draft.worker.policy.permanent:
-        return draft.worker.state
+    worker = draft.worker
+    if worker.in_use or worker.policy.permanent or worker.policy.hold is not None:
+        return worker.state
     return stop_in_good_order(draft, "the hub stops")
 
 

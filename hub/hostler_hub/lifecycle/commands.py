@@ -66,10 +66,14 @@ class Examine(Command):
 
 @dataclass(frozen=True, slots=True)
 class SendAway(Command):
-    """Tell the agent on this connection to end and not to come back; then close the connection."""
+    """Tell the agent on this connection to end and not to come back; then close the connection.
+
+    Not ``for_good``: only close the connection, so that the agent lives and tries again later.
+    """
 
     connection: str
     reason: str
+    for_good: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ DESTROY_RETRY = Backoff(first_s=1.0, longest_s=300.0)
 STOP_ALARM_S = 900.0
 TELLING_STARTS = 2
 ATTACHED_INTERVALS = 6
+# How often what a hold forbids is asked for again. Its end does not wait for that.
+HOLD_AGAIN_S = 60.0
 
 
 class Draft:
@@ -150,12 +152,21 @@ class Draft:
         if wait >= 0 and not self.worker.policy.permanent:
             self.timer(Timer.IDLE, max(wait, at_least_s))
 
+    def send_away(self, connection: str, reason: str) -> None:
+        """Send an agent away: for good, which ends it, unless a hold forbids to end anything."""
+        self.order(commands.SendAway(connection, reason, self.worker.policy.hold is None))
+
     def destroy(self, failure: str | None = None, *, keep: bool = False) -> None:
         """Order the destroy. Until it is answered, no second one is ordered (P10).
 
         A repeated destroy never keeps the machine, since it is unknown how far the first one came.
+        In a hold nothing is ordered: it is tried again when the hold is over (P18).
         """
         assert self.worker.instance is not None
+        if self.worker.policy.hold is not None:
+            self.set(destroying=False)
+            self.timer(Timer.DESTROY, HOLD_AGAIN_S)
+            return
         self.cancel(Timer.DESTROY)
         self.set(destroying=True)
         self.order(commands.Destroy(self.worker.instance.id, failure, keep))

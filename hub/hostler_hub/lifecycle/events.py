@@ -234,6 +234,18 @@ class Redefined(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldLifted(Event):
+    """An operator has confirmed that the hub, which was restored from a backup, may start and
+    destroy instances again. ``policy`` is the worker's, without the hold.
+    """
+
+    policy: Policy
+    cause: str
+
+    noteworthy: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Removed(Event):
     by: str
 

@@ -77,6 +77,7 @@ class Policy:
     lease_ttl_s: float = 300.0
     permanent: bool = False  # its owner starts it; it attaches by itself
     expects: Any = None  # of its machine; the core only sees whether that has changed
+    hold: str | None = None  # why nothing is started or destroyed until a person confirms (P18)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,8 @@ def why_no_instance(worker: Worker) -> str | None:
     """Why no instance may be started for an operator or a build now, or None if one may (V11)."""
     if worker.policy.permanent:
         return "it is started by its owner and is not attached"
+    if worker.state is State.INSUBSTANTIATING and worker.destroy_attempts:
+        return f"its last instance could not be stopped yet: {worker.last_error}"
     if worker.state is State.INSUBSTANTIATING:
         return "its last instance is still being stopped"
     return why_not_usable(worker)
@@ -251,7 +254,11 @@ def why_reserved(worker: Worker) -> str | None:
 
 
 def why_not_usable(worker: Worker) -> str | None:
-    """Why an operator's order, a quarantine or a removal forbids new work, or None (V11)."""
+    """Why a hold, an operator's order, a quarantine or a removal forbids new work, or None
+    (V11).
+    """
+    if worker.policy.hold is not None:
+        return worker.policy.hold
     if worker.removing:
         return "it is being removed"
     if worker.mode is not Mode.ACTIVE:

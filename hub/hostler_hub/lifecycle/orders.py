@@ -94,6 +94,18 @@ def redefine(draft: Draft, event: events.Redefined) -> State:
     return worker.state
 
 
+def lift_hold(draft: Draft, event: events.HoldLifted) -> State:
+    """Do what the hold has kept from being done."""
+    draft.set(policy=event.policy)
+    worker = draft.worker
+    draft.order(commands.OfferSlots())
+    if worker.state is INSUBSTANTIATING and not worker.destroying:
+        draft.destroy()
+    if worker.state is SUBSTANTIATED and (reason := actions.why_over(worker)) is not None:
+        return actions.wind_down(draft, reason)
+    return worker.state
+
+
 def remove_latent(draft: Draft, _event: events.Removed) -> State:
     draft.cancel(*draft.worker.timers)
     draft.leave_quarantine()

@@ -63,7 +63,7 @@ def _is_stale(worker: Worker, event: events.Event) -> bool:
 def _answer_stale(worker: Worker, event: events.Event) -> list[Command]:
     if isinstance(event, events.Attached):
         reason = f"instance {event.instance}, epoch {event.epoch}, of {worker.name} is over"
-        return [SendAway(event.connection, reason)]
+        return [SendAway(event.connection, reason, worker.policy.hold is None)]
     return []
 
 

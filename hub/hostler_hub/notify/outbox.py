@@ -26,6 +26,8 @@ from hostler_hub.runtime.clock import Clock, Timer
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.store import deliveries, incidents
 from hostler_hub.store.engine import Store
+from hostler_hub.store.errors import StoreUnavailable
+from hostler_hub.store.health import Use
 from hostler_hub.store.rows import Row
 from hostler_hub.workers.incident_views import incident_view
 from hostler_hub.workers.incidents import Recipient, delivery
@@ -75,6 +77,8 @@ class Outbox:
             self._woken.clear()
             try:
                 await self.start_due_lanes()
+            except StoreUnavailable:  # logged by the store
+                self._wake_at(self._clock.now() + _STORE_RETRY_S)
             except Exception as error:  # noqa: BLE001 - one bad look must not end notifications
                 _log.error("outbox failed", exc_info=error)
                 self._wake_at(self._clock.now() + _STORE_RETRY_S)
@@ -90,7 +94,14 @@ class Outbox:
         return await self._tasks.settle(deadline_s)
 
     async def start_due_lanes(self) -> None:
-        """Start sending in every lane with a delivery that is due."""
+        """Start sending in every lane with a delivery that is due.
+
+        Nothing is sent while the store takes no writes: what cannot be noted as sent would be sent
+        again and again.
+        """
+        if self._store.health.is_failing(Use.WRITE):
+            self._wake_at(self._clock.now() + _STORE_RETRY_S)
+            return
         lanes, next_at = await self._store.read(_due_lanes, self._clock.now())
         if next_at is not None:
             self._wake_at(next_at)
@@ -108,6 +119,8 @@ class Outbox:
         try:
             async with self._slots:
                 await self._send_due(lane)
+        except StoreUnavailable:  # logged by the store
+            self._clock.call_at(self._clock.now() + _STORE_RETRY_S, self.wake)
         except Exception as error:  # noqa: BLE001 - a lane's boundary: the others go on
             _log.error("delivery failed", channel=lane[0], recipient=lane[1], exc_info=error)
             self._clock.call_at(self._clock.now() + _STORE_RETRY_S, self.wake)
@@ -145,10 +158,10 @@ class Outbox:
             affected = [*rows, *others] if failure.unreachable else rows
             error = str(failure)
             _log.warning("message not sent", channel=lane[0], recipient=lane[1], error=error)
-            await self._store.write(_note_failure, affected, self._clock.now(), error)
+            await self._store.insist(_note_failure, affected, self._clock.now(), error)
             return not failure.unreachable
         said_open = {each for each, row in known.items() if row["closed_at"] is None}
-        await self._store.write(_note_sent, rows, self._clock.now(), message.id, said_open)
+        await self._store.insist(_note_sent, rows, self._clock.now(), message.id, said_open)
         return True
 
     def _channel(self, lane: Lane) -> Channel:

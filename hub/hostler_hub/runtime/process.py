@@ -164,6 +164,32 @@ def call(
 
     If the hub refuses, raises SettingsError with the problem's detail.
     """
+    try:
+        with _send(running, path, token, method, body) as answer:
+            text = answer.read()
+            return json.loads(text) if text else {}
+    except urllib.error.HTTPError as error:
+        with error:
+            raise SettingsError(_detail(error)) from error
+    except (OSError, ValueError):
+        return None
+
+
+def why_not_ready(running: Running) -> str | None:
+    """Why the hub on this machine can accept nothing now, as it says itself; None if it can."""
+    try:
+        with _send(running, "/readyz", None, "GET", None):
+            return None
+    except urllib.error.HTTPError as error:
+        with error, contextlib.suppress(ValueError, KeyError, TypeError):
+            return str(json.load(error)["reason"])
+        return f"it answered {error.code}"
+    except OSError as error:
+        return f"it does not answer: {error}"
+
+
+def _send(running: Running, path: str, token: str | None, method: str, body: Any) -> Any:
+    """Send one request and return the open answer. Raises HTTPError and OSError."""
     url = running.local_url or ""
     request = urllib.request.Request(url + path, method=method)  # noqa: S310  # hub.json's own URL
     if token is not None:
@@ -175,15 +201,7 @@ def call(
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), *_pinned(running.certificate)
     )
-    try:
-        with opener.open(request, timeout=5) as answer:
-            text = answer.read()
-            return json.loads(text) if text else {}
-    except urllib.error.HTTPError as error:
-        with error:
-            raise SettingsError(_detail(error)) from error
-    except (OSError, ValueError):
-        return None
+    return opener.open(request, timeout=5)
 
 
 def _pinned(certificate: str | None) -> list[urllib.request.HTTPSHandler]:

@@ -225,6 +225,16 @@ class Settings:
         return self.state_dir / "agent"
 
     @property
+    def identity_file(self) -> Path:
+        """The id of the hub that this state directory belongs to."""
+        return self.state_dir / "hub.id"
+
+    @property
+    def restore_file(self) -> Path:
+        """A file that is there from a restore's beginning until its end."""
+        return self.state_dir / "restore.unfinished"
+
+    @property
     def stop_file(self) -> Path:
         """JSON {"at", "instances", "unclosed"}: what the last stop did not end (V18)."""
         return self.state_dir / "last-stop.json"

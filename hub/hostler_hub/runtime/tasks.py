@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import structlog
 
+from hostler_hub.errors import Outage
+
 _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
@@ -72,4 +74,7 @@ class Tasks:
 
 def _report(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("task failed", task=task.get_name(), exc_info=error)
+        if isinstance(error, Outage):  # its beginning was logged, and its end will be
+            _log.debug("task ended by an outage", task=task.get_name(), reason=str(error))
+        else:
+            _log.error("task failed", task=task.get_name(), exc_info=error)

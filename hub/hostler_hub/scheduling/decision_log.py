@@ -104,7 +104,7 @@ class DecisionLog:
                 await self._prune()
         except StoreError as error:
             # A log of what was not done is worth no second try: the hub has other worries now.
-            _log.warning("decisions not written", count=len(rows), exc_info=error)
+            _log.warning("decisions not written", count=len(rows), reason=str(error))
 
     async def _prune(self) -> None:
         now = self._clock.now()

@@ -31,7 +31,7 @@ from hostler_hub.scheduling.skip_recorder import SkipRecorder
 from hostler_hub.specs.build import BuildSpec
 from hostler_hub.specs.states import StepState
 from hostler_hub.store import builds
-from hostler_hub.store.errors import StaleRow
+from hostler_hub.store.errors import StaleRow, StoreUnavailable
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.registry import Entry, Registry
 
@@ -88,6 +88,8 @@ class Dispatcher:
             self._wake.clear()
             try:
                 await self.dispatch_once()
+            except StoreUnavailable:  # logged by the store
+                self._clock.call_after(RETRY_S, self._wake.set)
             except Exception as error:  # noqa: BLE001 - one bad plan must not end dispatching
                 _log.error("dispatch failed", exc_info=error)
                 self._clock.call_after(RETRY_S, self._wake.set)

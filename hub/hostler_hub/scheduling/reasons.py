@@ -128,6 +128,8 @@ class Reasons:
         if entry is None or entry.life.removing:
             return "removed"
         life = entry.life
+        if life.policy.hold is not None:
+            return "hold"
         if life.mode is not Mode.ACTIVE:
             return f"mode_{life.mode}"
         if life.quarantine_until is not None:
@@ -249,6 +251,8 @@ def _rule_of_instance(life: Worker) -> str:
 
 def remedy(life: Worker) -> str:
     """What has to change, in a sentence, before builds may use the worker."""
+    if life.policy.hold is not None:
+        return "look at what reconcile reports, then confirm it (playbooks/reconcile.yml)"
     if life.removing:
         return "define it again when it is gone"
     if life.mode is not Mode.ACTIVE:

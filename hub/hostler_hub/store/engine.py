@@ -21,7 +21,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-import structlog
 from sqlalchemy.exc import DBAPIError
 
 from hostler_hub.store import schema
@@ -33,6 +32,7 @@ from hostler_hub.store.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
+from hostler_hub.store.health import Health, Use
 from hostler_hub.store.tuning import Tuning
 from hostler_hub.store.writer import Writer
 
@@ -44,13 +44,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_log = structlog.get_logger(__name__)
-
 _WATCH_S = 1.0
-
-
-def _log_trouble(error: StoreUnavailable) -> None:
-    _log.warning("store unavailable, trying again", reason=str(error))
 
 
 class Store:
@@ -58,7 +52,8 @@ class Store:
 
     `exclusive`: this process is the hub; open() then takes the one-hub lock and upgrades the
     schema. Others (a command-line tool beside a running hub) leave it out and write all the same.
-    `on_trouble` is called in the writer's thread before each further try during an outage.
+    `on_trouble` is called in the writer's thread for each try that failed during an outage.
+    `health` tells of an outage.
     """
 
     def __init__(
@@ -67,19 +62,25 @@ class Store:
         *,
         exclusive: bool = False,
         tuning: Tuning | None = None,
-        on_trouble: Callable[[StoreUnavailable], None] = _log_trouble,
+        on_trouble: Callable[[StoreUnavailable], None] | None = None,
         writer: type[Writer] = Writer,
     ) -> None:
         self._tuning = tuning or Tuning()
         self._backend = backend_for(url, self._tuning)
         lock = self._backend.lock() if exclusive else None
-        self._writer = writer(self._backend, self._tuning, lock, on_trouble)
+        self.health = Health()
+        self._on_trouble = on_trouble
+        self._writer = writer(self._backend, self._tuning, lock, self._note_trouble)
         self._readers = self._backend.readers()
         self._threads = ThreadPoolExecutor(self._tuning.readers, thread_name_prefix="store-reader")
         self._errors: tuple[type[Exception], ...] = (DBAPIError, *self._backend.driver_errors)
         self._closing = threading.Event()
         self._exclusive = exclusive
-        self._on_trouble = on_trouble
+
+    def _note_trouble(self, error: StoreUnavailable) -> None:
+        self.health.failed(Use.WRITE, error)
+        if self._on_trouble is not None:
+            self._on_trouble(error)
 
     async def open(self) -> None:
         """Connect; take the lock and upgrade the schema (exclusive), or check the schema (others).
@@ -118,7 +119,7 @@ class Store:
             try:
                 return await self.write(fn, *args, **kwargs)
             except StoreUnavailable as error:  # noqa: PERF203 - once a minute
-                self._on_trouble(error)
+                self._note_trouble(error)
                 await asyncio.sleep(self._tuning.retry.longest_s)
 
     async def read(
@@ -127,6 +128,8 @@ class Store:
         """Run `fn(connection, *args)` on one snapshot, beside the writer and other reads.
 
         Sees every write whose future has resolved. `fn` may run more than once and cannot write.
+        Raises StoreUnavailable when patience ran out; at once while reads are known to fail, so
+        that those who wait for the database do not keep the few threads from all others.
         """
         if self._closing.is_set():
             raise StoreClosed("the store is closed")
@@ -134,19 +137,25 @@ class Store:
         return await loop.run_in_executor(self._threads, self._read, fn, args, kwargs)
 
     def _read(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-        deadline = time.monotonic() + self._tuning.patience_s
+        patience_s = 0.0 if self.health.is_failing(Use.READ) else self._tuning.patience_s
+        deadline = time.monotonic() + patience_s
         pause_s = self._tuning.retry.first_s
         # Lost sessions come by the pool: each may be found dead once before new ones are made.
         while True:
             try:
                 with self._readers.connect() as connection:
-                    return fn(connection, *args, **kwargs)
+                    result = fn(connection, *args, **kwargs)
             except self._errors as error:
                 failure = self._backend.failure(error)
+                if isinstance(failure, StoreUnavailable):
+                    self.health.failed(Use.READ, failure)
                 useless = isinstance(failure, StoreFull | StoreReadOnly)
                 hopeless = useless or time.monotonic() + pause_s > deadline
                 if not isinstance(failure, StoreUnavailable) or hopeless:
                     raise failure from error
+            else:
+                self.health.recovered(Use.READ)
+                return result
             if self._closing.wait(pause_s):
                 raise StoreClosed("the store was closed during an outage")
             pause_s = self._tuning.retry.after_s(pause_s)

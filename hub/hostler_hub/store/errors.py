@@ -10,12 +10,17 @@ StoreError
 ├── StoreClosed       asked after aclose()
 └── StoreUnavailable  the database, not the caller, is at fault (V12); asking again may help
     ├── StoreBusy     locked by another process, or chosen as a deadlock's victim
+    ├── StoreExhausted the hub has no file descriptors left to open the database with
     ├── StoreFull     no space left (D2)
     ├── StoreLost     another program deleted or replaced the database's files (V22)
     └── StoreReadOnly written to by a read, or on a standby, or a volume mounted so
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
+
+from hostler_hub.errors import Outage
 
 
 class StoreError(Exception):
@@ -64,16 +69,31 @@ class StoreClosed(StoreError):
     """The store was used after aclose()."""
 
 
-class StoreUnavailable(StoreError):
-    """The database cannot be reached or used now."""
+class StoreUnavailable(StoreError, Outage):
+    """The database cannot be reached or used now.
+
+    `summary` says what is wrong without a path, host or user: anybody may read it.
+    """
+
+    summary: ClassVar[str] = "the database does not answer"
 
 
 class StoreBusy(StoreUnavailable):
     """The database is locked, or asks for the transaction to be run again."""
 
+    summary = "the database is locked by another process"
+
+
+class StoreExhausted(StoreUnavailable):
+    """The process, or the system, has no file descriptors left."""
+
+    summary = "the hub has no file descriptors left"
+
 
 class StoreFull(StoreUnavailable):
     """The database has no space left."""
+
+    summary = "there is no space left for the database"
 
 
 class StoreLost(StoreUnavailable):
@@ -81,6 +101,10 @@ class StoreLost(StoreUnavailable):
     found again. It stays so until the store is opened anew.
     """
 
+    summary = "the database's files were deleted or replaced by another program"
+
 
 class StoreReadOnly(StoreUnavailable):
     """The session, the server or the file takes no writes."""
+
+    summary = "the database takes no writes"

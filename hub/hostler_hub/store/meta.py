@@ -17,10 +17,17 @@ _PUT = sa.text(
     " ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 )
 
+_DELETE = sa.delete(meta).where(meta.c.key == sa.bindparam("key"))
+
 
 def get(c: Connection, key: str) -> str | None:
     """The value under `key`, or None."""
     return c.execute(_GET, {"key": key}).scalar_one_or_none()
+
+
+def delete(c: Connection, key: str) -> None:
+    """Remove `key`, whether or not it is set."""
+    c.execute(_DELETE, {"key": key})
 
 
 def put(c: Connection, key: str, value: str) -> None:

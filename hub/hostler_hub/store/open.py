@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hostler_hub.errors import SettingsError
 from hostler_hub.runtime import database_url
 from hostler_hub.runtime.settings import Settings
+from hostler_hub.store import identity, restores
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreError
 
@@ -28,6 +29,8 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
     file = database_url.file_of(settings.database_url)
     if file is not None and not file.parent.is_dir():
         raise SettingsError(f"database_url: there is no directory {file.parent}")
+    restores.refuse_unfinished(settings)
+    identity.refuse_lost_database(settings)
     try:
         store = Store(settings.database_url, exclusive=True)
     except (SQLAlchemyError, ValueError) as error:

@@ -13,6 +13,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
+from hostler_hub.store.descriptors import unavailable
 from hostler_hub.store.errors import (
     RowRefused,
     StoreBusy,
@@ -87,7 +88,7 @@ class Postgresql:
         text = str(cause).strip()
         if state is None:
             lost = isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError)
-            return StoreUnavailable(text) if lost else StoreError(text)
+            return unavailable(text) if lost else StoreError(text)
         if state in _RUN_AGAIN:
             return StoreBusy(text)
         if state == _DISK_FULL:

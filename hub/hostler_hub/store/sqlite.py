@@ -12,6 +12,7 @@ deletes the log when it closes the database. Nothing but SQLite may open these f
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -21,6 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool
 
 from hostler_hub.store import files
+from hostler_hub.store.descriptors import unavailable
 from hostler_hub.store.errors import (
     RowRefused,
     StoreBusy,
@@ -28,7 +30,6 @@ from hostler_hub.store.errors import (
     StoreFull,
     StoreLost,
     StoreReadOnly,
-    StoreUnavailable,
 )
 from hostler_hub.store.lock import FileLock
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Dialect, Engine
 
+    from hostler_hub.store.errors import StoreUnavailable
     from hostler_hub.store.tuning import Tuning
 
 # Primary result codes: https://www.sqlite.org/rescode.html
@@ -147,10 +149,17 @@ class Sqlite:
         if code == sqlite3.SQLITE_READONLY:
             return StoreReadOnly(f"{self.path} takes no writes: {cause}")
         if code in _UNAVAILABLE:
-            return StoreUnavailable(f"{self.path}: {cause}")
+            return self._unusable(f"{self.path}: {cause}")
         if code == sqlite3.SQLITE_CONSTRAINT:
             return RowRefused(str(cause))
         return StoreError(f"{self.path}: {cause}")
+
+    def _unusable(self, text: str) -> StoreUnavailable:
+        """The error for a file that cannot be opened, read or written: SQLite does not say why."""
+        with contextlib.suppress(OSError):
+            if os.statvfs(self.path.parent).f_flag & os.ST_RDONLY:
+                return StoreReadOnly(f"{text} (its file system is mounted read-only)")
+        return unavailable(text)
 
     def run(self, connection: Connection, statement: str) -> None:
         driver: Any = connection.connection.driver_connection

@@ -142,9 +142,9 @@ class Writer:
             try:
                 return self._attempt(batch)
             except StoreUnavailable as failure:
+                self._on_trouble(failure)
                 if self._is_hopeless(failure, deadline):
                     return [JobResult(None, self._give_up(failure))] * len(batch)
-                self._on_trouble(failure)
             # The thread's boundary: whatever went wrong, the callers hear of it and it lives on.
             except BaseException as error:  # noqa: BLE001
                 self._release(lost=True)
@@ -279,6 +279,10 @@ def _deliver(resolved: list[tuple[asyncio.Future[Any], JobResult]]) -> None:
             future.set_result(result.value)
         else:
             future.set_exception(_settable(result.error))
+            if isinstance(result.error, StoreUnavailable):
+                # Not everybody waits for what they write, and the outage was logged: without this
+                # look at it asyncio would log a traceback for each.
+                future.exception()
 
 
 def _settable(error: BaseException) -> Exception:

@@ -15,11 +15,13 @@ from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.groups import Groups
 from hostler_hub.scheduling.open_breakers import OpenBreakers
 from hostler_hub.store.engine import Store
+from hostler_hub.store.readiness import Readiness
 from hostler_hub.web.tokens import Tokens
 from hostler_hub.workers.connections.refusals import Refusals
 from hostler_hub.workers.connections.server import AgentServer
 from hostler_hub.workers.definitions import Definitions
 from hostler_hub.workers.evidence import Evidence
+from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.incident_log import Incidents
 from hostler_hub.workers.leases import Leases
 from hostler_hub.workers.reconcile.reconciler import Reconciler
@@ -37,6 +39,8 @@ class Hub:
     settings: Settings
     clock: Clock
     store: Store
+    readiness: Readiness
+    hold: Hold
     tokens: Tokens
     workers: Workers
     builds: Builds

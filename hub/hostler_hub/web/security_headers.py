@@ -73,6 +73,11 @@ class SecurityHeaders:
                 await problems.response(refusal)(scope, receive, answer)
             raise
         except Exception as error:  # the request's boundary: one must not end the hub
+            lacking = problems.of_resources(error)
+            if lacking is not None and not answer.started:
+                _log.error("hub lacks a resource", reason=str(error), path=scope["path"])
+                await problems.response(lacking)(scope, receive, answer)
+                return
             _log.error("request failed", exc_info=error, method=scope["method"], path=scope["path"])
             if answer.started:
                 raise  # the server cuts the connection, so that nobody takes a half for the whole

@@ -67,6 +67,7 @@ class CommandHandlers:
         self._stalls = stalls
         self._tasks = tasks
         self._handle = handle
+        self._inspecting: set[str] = set()  # workers of whom an inspection's event is to come
         self._examinations = Tasks()  # these wait for agents: a hub that stops does not
         self._handlers: dict[type[commands.Command], Callable[[Entry, Any], None]] = {
             commands.Create: self._create,
@@ -105,16 +106,20 @@ class CommandHandlers:
         self._call_driver(entry, command, self._calls.create)
 
     def _inspect(self, entry: Entry, command: commands.Inspect) -> None:
-        # The event that a create or destroy in progress ends in says more than an inspection.
-        if not entry.driver_lock.locked():
-            self._call_driver(entry, command, self._calls.inspect)
+        # The event that a create or destroy in progress ends in says more than an inspection. And
+        # while the store is away, what the last one has found still waits to be stored.
+        if entry.driver_lock.locked() or entry.life.name in self._inspecting:
+            return
+        self._inspecting.add(entry.life.name)
+        task = self._call_driver(entry, command, self._calls.inspect)
+        task.add_done_callback(lambda _: self._inspecting.discard(entry.life.name))
 
     def _destroy(self, entry: Entry, command: commands.Destroy) -> None:
         self._call_driver(entry, command, self._calls.destroy)
 
-    def _call_driver(self, entry: Entry, command: T, call: DriverCall[T]) -> None:
+    def _call_driver(self, entry: Entry, command: T, call: DriverCall[T]) -> asyncio.Task[None]:
         name = f"{type(command).__name__.lower()} {entry.life.name}"
-        self._tasks.spawn(self._report(entry, command, call), name)
+        return self._tasks.spawn(self._report(entry, command, call), name)
 
     async def _report(self, entry: Entry, command: T, call: DriverCall[T]) -> None:
         async with entry.driver_lock:  # never two driver calls at once on one worker (P10)
@@ -159,7 +164,9 @@ class CommandHandlers:
     # --- agents, leases, the registry -----------------------------------------------------------
 
     def _send_away(self, _entry: Entry, command: commands.SendAway) -> None:
-        self._receivers.sessions.send_away(command.connection, command.reason)
+        self._receivers.sessions.send_away(
+            command.connection, command.reason, for_good=command.for_good
+        )
 
     def _examine(self, entry: Entry, command: commands.Examine) -> None:
         name = entry.life.name

@@ -29,12 +29,14 @@ from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.runtime.waiters import Waiters
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import builds, incidents, workers
+from hostler_hub.store import hold as hold_row
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.command_handlers import CommandHandlers, CommandReceivers
 from hostler_hub.workers.decisions import Transition
 from hostler_hub.workers.driver_calls import DriverCalls
 from hostler_hub.workers.evidence import Evidence
+from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.incidents import Alarms
 from hostler_hub.workers.policy import FleetPolicy
 from hostler_hub.workers.registry import Entry, Origin, Registry
@@ -67,12 +69,15 @@ class Controller:
         policy: FleetPolicy,
         alarms: Alarms,
         receivers: CommandReceivers,
+        *,
+        hold: Hold,
     ) -> None:
         self._store = store
         self._clock = clock
         self._registry = registry
         self._drivers = drivers
         self._lease_ttl_s = lease_ttl_s
+        self._hold = hold
         self._policy = policy
         self._alarms = alarms
         self._lost_leases = receivers.lost_leases
@@ -173,7 +178,25 @@ class Controller:
 
     def policy(self, definition: WorkerDefinition) -> Policy:
         capabilities = self._drivers[definition.driver].capabilities
-        return policy_of(definition, capabilities, lease_ttl_s=self._lease_ttl_s)
+        reason = self._hold.reason
+        return policy_of(definition, capabilities, lease_ttl_s=self._lease_ttl_s, hold=reason)
+
+    async def lift_hold(self, by: str) -> None:
+        """End the hub's hold, and carry out what it has kept from being done."""
+        reason, self._hold.reason = self._hold.reason, None
+        at, cause = self._clock.now(), f"confirmed by {by} after a restore"
+        happened = [
+            (
+                entry.life.name,
+                events.HoldLifted(at=at, policy=self.policy(entry.definition), cause=cause),
+            )
+            for entry in self._registry
+        ]
+        try:
+            await self.handle_many(happened, hold_row.lift)
+        except StoreUnavailable:
+            self._hold.reason = reason
+            raise
 
     # --- events -------------------------------------------------------------------------------
 
@@ -216,7 +239,7 @@ class Controller:
             return False
         except StoreUnavailable as error:
             happened = type(event).__name__
-            _log.warning("event waits", worker=name, happened=happened, reason=str(error))
+            _log.debug("event waits", worker=name, happened=happened, reason=str(error))
             return None
         return True
 

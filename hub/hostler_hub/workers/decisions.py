@@ -30,6 +30,7 @@ _WITH_CAUSE = (
     events.PersonAsked,
     events.PersonLeft,
     events.Forgotten,
+    events.HoldLifted,
 )
 
 
@@ -189,12 +190,13 @@ EVENTS: dict[type[events.Event], str] = {
     events.HubStopping: "hub_stops",
     events.Unwanted: "order",
     events.PersonLeft: "lease_ended",
-    # These three may end an instance that was kept only for its leases: see _why_over(). Else:
+    # These four may end an instance that was kept only for its leases: see _why_over(). Else:
     events.Attached: "lost",
     events.Detached: "agent_left",
     events.Recovered: "lost",
+    events.HoldLifted: "worn_out",
 }
-_WAS_KEPT = (events.Attached, events.Detached, events.Recovered)
+_WAS_KEPT = (events.Attached, events.Detached, events.Recovered, events.HoldLifted)
 
 
 def _stop_rule(transition: Transition) -> str:

@@ -11,6 +11,7 @@ from hostler_hub.drivers.contract import Driver, InstanceRef, Witness
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.store import evidence
 from hostler_hub.store.engine import Store
+from hostler_hub.store.errors import StoreUnavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -29,8 +30,8 @@ class Evidence:
     async def gather(self, driver: Driver, ref: InstanceRef, why: str) -> None:
         """Ask the driver once for texts about the instance, and store them.
 
-        Called before the instance is destroyed because of ``why``. A failure of the driver is only
-        logged: it must not keep the instance alive. Raises StoreUnavailable.
+        Called before the instance is destroyed because of ``why``. A failure of the driver, or of
+        the store, is only logged: it must not keep the instance alive.
         """
         if not isinstance(driver, Witness):
             return
@@ -49,7 +50,10 @@ class Evidence:
                 "why": why,
                 "texts": bounded,
             }
-            await self._store.write(evidence.put, row)
+            try:
+                await self._store.write(evidence.put, row)
+            except StoreUnavailable as error:
+                _log.warning("evidence not kept", worker=ref.worker, reason=str(error))
 
     async def of_worker(self, worker: str) -> list[dict[str, Any]]:
         """The stored evidence of a worker's instances, latest first."""

@@ -19,7 +19,11 @@ from hostler_hub.specs.worker import WorkerDefinition
 
 
 def policy_of(
-    definition: WorkerDefinition, capabilities: Capabilities, *, lease_ttl_s: float
+    definition: WorkerDefinition,
+    capabilities: Capabilities,
+    *,
+    lease_ttl_s: float,
+    hold: str | None = None,
 ) -> Policy:
     """The part of a definition that the lifecycle acts upon.
 
@@ -38,6 +42,7 @@ def policy_of(
         lease_ttl_s=lease_ttl_s,
         permanent=capabilities.permanent,
         expects=definition.expects if definition.expects and definition.expects.any else None,
+        hold=hold,
     )
 
 

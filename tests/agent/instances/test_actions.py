@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -17,7 +18,11 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from peers import small_disk
 from stopping import resume, stop
+
+from hostler_agent.instances.directories import Directories
+from hostler_agent.instances.errors import HostError
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -194,6 +199,62 @@ def test_E18_read_only_directories_of_a_build_go_as_well(
     stubborn.chmod(0o500)
     assert host.stop(instance) == {"state": "gone", "left": None}
     assert [path.name for path in (host.directory / "instances").iterdir()] == [f"{instance}.lock"]
+
+
+@pytest.mark.peer("small-disk")
+def test_V3_what_cannot_be_removed_is_not_gone_and_goes_later(
+    host: Host, new_instance: NewInstance
+) -> None:
+    """And it holds up no other instance (V19)."""
+    instance, other = new_instance(), new_instance()
+    process = psutil.Process(host.start(instance)["process"]["pid"])
+    stubborn = host.directory / "instances" / instance / "work" / "stubborn"
+    with small_disk.pinned(stubborn, host.directory):
+        for _ in range(2):
+            error = host.stop(instance)["error"]
+            assert error["kind"] == "left"
+            assert "stubborn" in error["text"]
+        assert has_ended(process)
+        assert host.call("inspect", instance=instance)["state"] == "gone"  # the processes are
+        assert host.start(instance)["error"]["kind"] == "gone"
+        host.start(other)
+        assert host.stop(other) == {"state": "gone", "left": None}
+    assert host.stop(instance) == {"state": "gone", "left": None}
+    left = [path.name for path in (host.directory / "instances").iterdir()]
+    assert sorted(left) == sorted([f"{instance}.lock", f"{other}.lock"])
+
+
+def test_V3_without_descriptors_it_is_not_gone_and_goes_later(
+    host: Host, new_instance: NewInstance
+) -> None:
+    instance = new_instance()
+    host.start(instance)
+    directories = Directories(str(host.directory))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(HostError, match="Too many open files"):
+            directories.remove(instance)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert host.stop(instance) == {"state": "gone", "left": None}
+    assert [path.name for path in (host.directory / "instances").iterdir()] == [f"{instance}.lock"]
+
+
+def test_what_nobody_orders_to_end_any_more_is_removed_once_an_hour(
+    host: Host, new_instance: NewInstance
+) -> None:
+    host.start(old := new_instance())
+    host.stop(old)
+    left = host.directory / "instances" / f".left-{old}"
+    left.mkdir()
+    host.start(first := new_instance())
+    host.stop(first)
+    assert left.exists()
+    os.utime(host.directory / ".swept-left", (0, 0))
+    host.start(second := new_instance())
+    host.stop(second)
+    assert not left.exists()
 
 
 def test_a_directory_that_others_may_write_is_refused(

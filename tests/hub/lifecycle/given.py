@@ -147,6 +147,11 @@ def reloaded(worker: Worker) -> Worker:
     return replace(worker, timers={}, destroying=False, **gone)
 
 
+def in_hold(worker: Worker) -> Worker:
+    """The same worker, of a hub that was restored from a backup and not yet confirmed."""
+    return replace(worker, policy=replace(worker.policy, hold="the hub was restored"))
+
+
 def examining(**policy: Any) -> Worker:
     """The agent is attached, and its machine is being compared with what is expected of it."""
     return substantiated(expects=EXPECTS, **policy)
@@ -301,6 +306,10 @@ def mode_set(mode: Mode, at: float = 30, *, until: float | None = None) -> event
 
 def redefined(at: float = 9, *, restart: bool = False, **policy: Any) -> events.Redefined:
     return events.Redefined(at=at, policy=replace(POLICY, **policy), restart=restart)
+
+
+def hold_lifted(at: float = 15, **policy: Any) -> events.HoldLifted:
+    return events.HoldLifted(at=at, policy=replace(POLICY, **policy), cause="confirmed")
 
 
 def removed(at: float = 5) -> events.Removed:

@@ -34,6 +34,8 @@ from hostler_hub.lifecycle.model import why_not_askable, why_not_leasable
 
 pytestmark = pytest.mark.timeout(60)  # hundreds of examples
 
+HOLD = "the hub was restored"
+
 POLICIES = st.builds(
     Policy,
     build_wait_timeout_s=st.sampled_from([-1.0, 0.0, 5.0, 600.0]),
@@ -75,6 +77,10 @@ class WorkerLife(RuleBasedStateMachine):
             self.obey(command)
 
     def obey(self, command: commands.Command) -> None:
+        if self.worker.policy.hold is not None:
+            ends = isinstance(command, commands.SendAway) and command.for_good
+            fatal = isinstance(command, commands.Create | commands.Destroy) or ends
+            assert not fatal, f"P18: {command} in a hold"
         if isinstance(command, commands.Create):
             assert self.creating is None, "P10: two creates at once"
             assert not self.exists, "V4: a second instance while one exists"
@@ -261,16 +267,26 @@ class WorkerLife(RuleBasedStateMachine):
     @rule(policy=POLICIES, restart=st.booleans())
     def redefine(self, policy: Policy, restart: bool) -> None:
         max_builds = max(policy.max_builds, len(self.worker.leases), 1)
-        changed = replace(policy, max_builds=max_builds)
+        changed = replace(policy, max_builds=max_builds, hold=self.worker.policy.hold)
         self.happen(events.Redefined(at=self.tick(), policy=changed, restart=restart))
 
     @rule()
     def stop_hub(self) -> None:
         self.happen(events.HubStopping(at=self.tick()))
 
-    @rule(created=st.booleans())
-    def kill_hub(self, created: bool) -> None:
-        """kill -9: what was asked may have happened; memory is gone, the row is not (K1 to K11)."""
+    @precondition(lambda self: self.worker.policy.hold is not None)
+    @rule()
+    def confirm(self) -> None:
+        policy = replace(self.worker.policy, hold=None)
+        self.happen(events.HoldLifted(at=self.tick(), policy=policy, cause="confirmed"))
+
+    @rule(created=st.booleans(), restored=st.booleans())
+    def kill_hub(self, created: bool, restored: bool) -> None:
+        """kill -9: what was asked may have happened; memory is gone, the row is not (K1 to K11).
+
+        ``restored``: the next hub begins with a hold (P18).
+        """
+        hold = HOLD if restored else self.worker.policy.hold
         if self.creating is not None and created:
             self.exists.add(self.creating)
         self.creating = self.destroying = None
@@ -287,6 +303,7 @@ class WorkerLife(RuleBasedStateMachine):
             resumable=False,
             timers={},
             destroying=False,
+            policy=replace(self.worker.policy, hold=hold),
         )
         self.happen(events.Recovered(at=self.tick()))
 
@@ -308,6 +325,8 @@ class WorkerLife(RuleBasedStateMachine):
         """V17: once faults stop and the owner wants it stopped, the worker comes to rest."""
         if not hasattr(self, "worker"):
             return
+        if self.worker.policy.hold is not None:
+            self.confirm()
         self.happen(events.ModeSet(at=self.tick(), mode=Mode.STOPPED, reason=None, by="end"))
         for _ in range(20):
             if self.worker.state is State.LATENT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import replace
 from itertools import product
@@ -10,6 +11,7 @@ import given
 import pytest
 import test_actions
 import test_gate
+import test_hold
 import test_operator_leases
 import test_orders
 import test_recovery
@@ -24,6 +26,7 @@ from hostler_hub.lifecycle import (
     State,
     Timer,
     Worker,
+    commands,
     events,
     step,
 )
@@ -31,7 +34,14 @@ from hostler_hub.lifecycle.table import ROWS, TABLE, Key
 
 CASES: list[Case] = [
     case
-    for module in (test_actions, test_gate, test_orders, test_operator_leases, test_recovery)
+    for module in (
+        test_actions,
+        test_gate,
+        test_hold,
+        test_orders,
+        test_operator_leases,
+        test_recovery,
+    )
     for case in module.CASES
 ]
 
@@ -58,6 +68,7 @@ EVENTS: tuple[events.Event, ...] = (
     given.mode_set(Mode.PAUSED),
     given.redefined(),
     given.removed(),
+    given.hold_lifted(),
     given.recovered(),
     given.hub_stopping(),
     *(given.fired(timer, 10) for timer in Timer),
@@ -122,3 +133,25 @@ def test_a_pair_that_the_table_does_not_have_raises(state: State, event: events.
     what = rf"worker w in state {state} cannot take {type(event).__name__}"
     with pytest.raises(IllegalTransition, match=what):
         step(concerned(state, event), event)
+
+
+WORKERS = (
+    given.latent(),
+    given.substantiating(),
+    given.substantiated(),
+    given.leased(),
+    given.in_mode(given.leased(), Mode.DRAINING),
+    given.insubstantiating(),
+)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_P18_no_event_starts_or_ends_anything_in_a_hold(event: events.Event) -> None:
+    if isinstance(event, events.HoldLifted):
+        return
+    for worker in map(given.in_hold, map(given.reloaded, WORKERS)):
+        ordered: list[commands.Command] = []
+        with contextlib.suppress(IllegalTransition):  # what is refused orders nothing either
+            _, ordered = step(worker, event)
+        assert not any(isinstance(each, commands.Create | commands.Destroy) for each in ordered)
+        assert not any(isinstance(each, commands.SendAway) and each.for_good for each in ordered)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,6 @@ from hostler_agent.wire.extension import Handshake
 from hostler_hub.app import Sources, running
 from hostler_hub.drivers.contract import Driver, Environment, InstanceSpec
 from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
-from hostler_hub.errors import NotFound
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.runtime.virtual_clock import VirtualClock
@@ -76,7 +75,10 @@ class Api:
     # --- clients ----------------------------------------------------------------------------------
 
     async def token(self, role: Role) -> str:
-        name = f"a-{role}"
+        return await self._token(f"a-{role}", role)
+
+    async def _token(self, name: str, role: Role) -> str:
+        """A new token of that name, also in a database that knows one."""
         if any(each["name"] == name for each in await self.hub.tokens.list()):
             await self.hub.tokens.delete(name)
         return await self.hub.tokens.create(name, role, by="test")
@@ -137,9 +139,7 @@ class Api:
     async def _watch(self) -> httpx2.AsyncClient:
         """A client with a token that no test asks for, and so none revokes."""
         if not self._watcher:
-            with suppress(NotFound):  # an earlier hub's, on the same database
-                await self.hub.tokens.delete("watcher")
-            self._watcher = await self.hub.tokens.create("watcher", Role.VIEWER, by="test")
+            self._watcher = await self._token("watcher", Role.VIEWER)
         return self.client(self._watcher)
 
 

@@ -115,7 +115,7 @@ def test_every_field_of_a_policy_comes_from_the_definition_or_the_driver() -> No
             "expects": {"disk_free_mb": 7},
         }
     )
-    policy = policy_of(definition, Capabilities(permanent=True), lease_ttl_s=8.0)
+    policy = policy_of(definition, Capabilities(permanent=True), lease_ttl_s=8.0, hold="restored")
     default = Policy()
     same = [
         each.name

@@ -34,6 +34,7 @@ END_DEADLINE_S = 90.0
 _HINTS = {
     host_errors.DISK_FULL: "; free some space there, or set option 'directory'",
     host_errors.NOT_PERMITTED: "; see the options user and directory",
+    host_errors.LEFT: "; it is tried again until it works, and its processes have ended",
 }
 
 

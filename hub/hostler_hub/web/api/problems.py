@@ -3,6 +3,8 @@
 No answer repeats what was sent: a body may hold passwords.
 """
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -23,6 +25,7 @@ from hostler_hub.web.api.responses import Problem
 
 _log = structlog.get_logger(__name__)
 _SHOWN_ERRORS = 50
+_RESOURCES = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
 
 
 class ProblemError(BaseModel):
@@ -51,6 +54,16 @@ def response(error: HubError) -> Response:
 def internal() -> Response:
     """The 500 answer for an unexpected exception, whose details are in the log only."""
     return response(HubError("The hub failed at this request; its log says more"))
+
+
+def of_resources(error: Exception) -> HubError | None:
+    """The refusal for an error of the hub's disk or descriptors, which no request can help; None
+    for any other error.
+    """
+    if not isinstance(error, OSError) or error.errno not in _RESOURCES:
+        return None
+    detail = f"The hub cannot do this now: {os.strerror(error.errno).lower()}"
+    return Unavailable(detail, retry_after_s=30)
 
 
 def install(app: FastAPI, methods_at: Callable[[str], Sequence[str]]) -> None:
@@ -91,8 +104,8 @@ def _answer(
     if isinstance(error, RequestValidationError):
         return response(_invalid(error))
     if isinstance(error, StoreUnavailable):
-        _log.error("store unavailable", error=str(error), path=connection.url.path)
-        return response(Unavailable("The hub's store cannot be used now", retry_after_s=5))
+        detail = f"The hub cannot do this now: {error.summary}"
+        return response(Unavailable(detail, retry_after_s=5))
     assert isinstance(error, HTTPException)
     return _http(connection, error, methods_at)
 

@@ -40,9 +40,10 @@ class Forget(_Body):
 
 
 @router.post("/reconcile", response_model=schemas.Reconciliation, responses=problems.responses())
-async def reconcile(body: Reconcile, hub: HubPart, caller: Operator) -> Json:  # noqa: ARG001
+async def reconcile(body: Reconcile, hub: HubPart, caller: Operator) -> Json:
     """Asks the providers for everything that carries this hub's mark, and settles the difference.
 
+    Confirmed for all drivers, it also ends the hold of a hub that was restored from a backup.
     Returns when that is done, which takes as long as the slowest of them.
     """
     known = sorted(hub.reconciler.drivers)
@@ -52,6 +53,8 @@ async def reconcile(body: Reconcile, hub: HubPart, caller: Operator) -> Json:  #
                 f"driver {driver} has nothing to reconcile (there are {', '.join(known)})",
                 pointer=f"/drivers/{index}",
             )
+    if body.confirmed and not body.dry_run and body.drivers is None:
+        await hub.reconciler.lift_hold(caller.name)
     report = await hub.reconciler.settle(
         drivers=body.drivers, dry_run=body.dry_run, confirmed=body.confirmed
     )

@@ -17,12 +17,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from hostler_hub.errors import Forbidden, TooManyAttempts, Unauthenticated
+from hostler_hub.errors import Forbidden, TooManyAttempts, Unauthenticated, Unavailable
 from hostler_hub.specs.caller import Caller, Role
+from hostler_hub.store.health import Use
 from hostler_hub.web.hub import Hub
 from hostler_hub.web.listener.http import note_authenticated
 
 _log = structlog.get_logger(__name__)
+
+RETRY_AFTER_S = 5
+_READS_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Require(SecurityBase):
@@ -88,6 +92,21 @@ def declared(dependant: Dependant) -> Require | Public | AgentsOnly | None:
     return None
 
 
+def refuse_in_outage(request: Request) -> None:
+    """Raise Unavailable for a request that needs what the database cannot give now.
+
+    Nobody waits for the database to find that out: a client that hung until its own timeout would
+    not know whether its order was taken.
+    """
+    hub: Hub = request.app.state.hub
+    health = hub.store.health
+    use = Use.READ if request.method in _READS_ONLY else Use.WRITE
+    trouble = health.trouble
+    if trouble is not None and (use is Use.WRITE or health.is_failing(Use.READ)):
+        detail = f"The hub cannot do this now: {trouble.reason}"
+        raise Unavailable(detail, retry_after_s=RETRY_AFTER_S)
+
+
 class GuardedRoute(APIRoute):
     """A route that asks for the caller's role before it touches the body."""
 
@@ -99,6 +118,8 @@ class GuardedRoute(APIRoute):
             raise TypeError(f"{self.path} declares no role")
 
         async def guarded(request: Request) -> Response:
+            if isinstance(guard, Require):
+                refuse_in_outage(request)
             await guard.admit(request)
             return await handler(request)
 

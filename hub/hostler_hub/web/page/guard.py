@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from hostler_hub.errors import Forbidden, HubError, NotFound, TooManyAttempts, Unauthenticated
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.specs.caller import Caller, Role
-from hostler_hub.web.api.security import Public, Require, declared
+from hostler_hub.web.api.security import Public, Require, declared, refuse_in_outage
 from hostler_hub.web.hub import Hub
 from hostler_hub.web.listener.http import note_authenticated
 from hostler_hub.web.page import render
@@ -47,6 +47,8 @@ class Visit:
             may_submit=self.caller.role.covers(Role.SUBMITTER),
             path=self.request.url.path,
             hub_id=self.hub.id,
+            trouble=self.hub.store.health.trouble,
+            hold=self.hub.hold.reason,
             now=self.hub.clock.now(),
             **known,
         )
@@ -102,6 +104,8 @@ class PageRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             try:
+                if isinstance(guard, SignedIn):
+                    refuse_in_outage(request)
                 await guard.admit(request)
                 return await handler(request)
             except (Unauthenticated, TooManyAttempts) as refusal:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,11 +23,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import LimitExceeded, ProtocolError, WireError
-from hostler_agent.wire.extension import LEAVE_CLOSE_CODE, AgentReport
+from hostler_agent.wire.extension import AGAIN, AGAIN_VERSION, LEAVE_CLOSE_CODE, AgentReport
 from hostler_agent.wire.session import Answered, Failed, Rejected, Requested, Role, Session
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.runtime.token_bucket import TokenBucket
+from hostler_hub.store.errors import LogGap, StoreUnavailable
 from hostler_hub.workers.agents.facts import info_within_limits, report_within_limits
 from hostler_hub.workers.errors import ConnectionLost
 
@@ -44,6 +45,8 @@ LONGEST_PAUSE_S = 5.0
 # an update's pairs.
 REQUEST_S = 0.0002
 PAIR_S = 0.0001
+# How many seconds storing a report may take: after 60 the agent gives the connection up.
+STORED_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +81,16 @@ class AgentSession:
     """The session with one agent, from its admission to the end of its connection.
 
     ``sinks``: the receivers of reports by command id. ``deadline_s``: for the answer to a request.
-    ``report`` is None for a stock Buildbot worker. ``resumes``: no open lease of its instance began
-    under another process of the agent. ``leaves``: it closed the connection for good.
+    ``is_store_away``: whether nothing that the agent reports can be stored now. ``report`` is None
+    for a stock Buildbot worker. ``resumes``: no open lease of its instance began under another
+    process of the agent. ``leaves``: it closed the connection for good.
     """
 
     websocket: WebSocket
     admitted: Admitted
     sinks: Mapping[str, CommandSink]
     deadline_s: float
+    is_store_away: Callable[[], bool] = lambda: False
     id: str = field(default_factory=new_ulid)
     wire: Session = field(default_factory=lambda: Session(Role.HUB))
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -219,7 +224,7 @@ class AgentSession:
         These tasks start in the order of the frames, so sinks get reports in order.
         """
         try:
-            frame = self.wire.answer(seq_number, await self._route(message))
+            frame = self.wire.answer(seq_number, await self._answer(message))
         except (WireError, ValueError) as error:
             frame = self.wire.refuse(seq_number, str(error))
         self._answered.set()
@@ -228,6 +233,21 @@ class AgentSession:
     async def _reply(self, frame: bytes) -> None:
         with contextlib.suppress(ConnectionLost):  # what it reported it will report again
             await self._send(frame)
+
+    async def _answer(self, message: messages.Message) -> Any:
+        """Handle a request. A report that cannot be stored now is refused with AGAIN, where the
+        agent understands that: it keeps the report, and its connection.
+        """
+        is_report = isinstance(message, messages.Update | messages.Complete)
+        if not is_report or self.report is None or self.report.version < AGAIN_VERSION:
+            return await self._route(message)
+        if self.is_store_away():
+            raise ProtocolError(AGAIN)
+        try:
+            async with asyncio.timeout(STORED_S):
+                return await self._route(message)
+        except (StoreUnavailable, LogGap, TimeoutError):
+            raise ProtocolError(AGAIN) from None
 
     async def _route(self, message: messages.Message) -> Any:
         if isinstance(message, messages.Keepalive):

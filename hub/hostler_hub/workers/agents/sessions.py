@@ -28,6 +28,8 @@ from hostler_hub.workers.registry import Registry
 
 _log = structlog.get_logger(__name__)
 
+TRY_AGAIN_CLOSE_CODE = 1013
+
 
 class Sessions:
     """All live sessions. ``sinks`` are the receivers of agents' reports, by command id."""
@@ -101,14 +103,16 @@ class Sessions:
 
     # --- for the controller and the hub's end -----------------------------------------------------
 
-    def send_away(self, connection: str, reason: str) -> None:
-        """Order an agent to end and not to reconnect, in the background (V18).
+    def send_away(self, connection: str, reason: str, *, for_good: bool) -> None:
+        """Order an agent to end and not to reconnect, in the background (V18). Not ``for_good``:
+        only close its connection.
 
         Does nothing if the connection is gone.
         """
         session = self._by_connection.get(connection)
         if session is not None:
-            self._tasks.spawn(_send_away(session, reason), f"send away {session.admitted.worker}")
+            going = _send_away(session, reason) if for_good else _put_off(session, reason)
+            self._tasks.spawn(going, f"send away {session.admitted.worker}")
 
     async def aclose(self) -> None:
         """Close every connection because the hub stops; agents reconnect to the next hub."""
@@ -116,6 +120,11 @@ class Sessions:
         # All at once, and each within CLOSE_S: a peer that is stopped delays no other (V18).
         await asyncio.gather(*(session.close(1012, "the hub restarts") for session in sessions))
         await self._tasks.aclose()
+
+
+async def _put_off(session: AgentSession, reason: str) -> None:
+    _log.info("agent put off", worker=session.admitted.worker, reason=reason)
+    await session.close(TRY_AGAIN_CLOSE_CODE, reason[:100])
 
 
 async def _send_away(session: AgentSession, reason: str) -> None:

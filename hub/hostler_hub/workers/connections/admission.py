@@ -46,6 +46,7 @@ from hostler_hub.workers.connections.password_check import PasswordCheck
 from hostler_hub.workers.connections.refusals import Refusals
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.errors import HandshakeRefused
+from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.registry import Entry, Registry
 
 _log = structlog.get_logger(__name__)
@@ -57,6 +58,8 @@ ATTACHES = 20
 ATTACH_EVERY_S = 2.0
 
 WRONG_CREDENTIALS = "unknown worker or wrong token"
+# And if it is of an instance that has ended, but the hub is in hold and may end nothing.
+HOLD_RETRY_S = 60
 
 
 class Admission:
@@ -71,6 +74,7 @@ class Admission:
         refusals: Refusals,
         secrets: Secrets,
         handshakes_per_s: int,
+        hold: Hold,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -78,6 +82,7 @@ class Admission:
         self._controller = controller
         self._refusals = refusals
         self._rate = handshakes_per_s
+        self._hold = hold
         self._window = (0, 0)
         self._attaches: dict[str, TokenBucket] = {}
         self._passwords = PasswordCheck(clock, secrets)
@@ -161,6 +166,8 @@ class Admission:
         life = entry.life if entry is not None else None
         current = life is not None and life.instance is not None and life.instance.id == instance
         if not current or handshake.epoch != row["epoch"]:
+            if self._hold.reason is not None:  # the instance ends with its agent
+                raise HandshakeRefused(503, self._hold.reason, HOLD_RETRY_S)
             raise HandshakeRefused(
                 410, f"instance {instance} of {handshake.name} is over: do not come back"
             )

@@ -25,12 +25,14 @@ from hostler_hub.runtime.settings import Settings
 from hostler_hub.store import builds, workers
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
+from hostler_hub.store.health import Use
 from hostler_hub.workers.agents.session import AgentSession
-from hostler_hub.workers.agents.sessions import Sessions
+from hostler_hub.workers.agents.sessions import TRY_AGAIN_CLOSE_CODE, Sessions
 from hostler_hub.workers.connections.admission import Admission
 from hostler_hub.workers.connections.heartbeat import Heartbeat
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.errors import ConnectionLost
+from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.registry import Registry
 from hostler_hub.workers.transition import ExtraWrite
 
@@ -41,8 +43,6 @@ BUFFER_SIZE_BYTES = 64 * 1024
 BUFFER_TIMEOUT_S = 0.2
 MAX_LINE_LENGTH = 4096
 NEWLINE_RE = r"(\r\n|\r(?=.)|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+)"
-
-TRY_AGAIN_CLOSE_CODE = 1013
 
 
 class AgentServer:
@@ -57,6 +57,7 @@ class AgentServer:
         controller: Controller,
         admission: Admission,
         sessions: Sessions,
+        hold: Hold,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -65,6 +66,7 @@ class AgentServer:
         self._controller = controller
         self._admission = admission
         self._sessions = sessions
+        self._hold = hold
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one agent's connection, from its handshake to its end."""
@@ -73,7 +75,11 @@ class AgentServer:
             return
         await websocket.accept()
         session = AgentSession(
-            websocket, admitted, self._sessions.sinks, deadline_s=self._settings.request_deadline_s
+            websocket,
+            admitted,
+            self._sessions.sinks,
+            deadline_s=self._settings.request_deadline_s,
+            is_store_away=lambda: self._store.health.is_failing(Use.WRITE),
         )
         reading = asyncio.create_task(session.read(), name=f"agent {admitted.worker}")
         try:
@@ -150,7 +156,8 @@ class AgentServer:
             await self._controller.handle(entry.life.name, event)
         # A permanent worker's other machine may be the right one tomorrow: it may try again.
         permanent = entry.life.policy.permanent
-        await session.close(1008 if permanent else GO_AWAY_CLOSE_CODE, cause[:100])
+        may_return = permanent or self._hold.reason is not None
+        await session.close(1008 if may_return else GO_AWAY_CLOSE_CODE, cause[:100])
         return False
 
     async def _lives(self, session: AgentSession) -> bool:

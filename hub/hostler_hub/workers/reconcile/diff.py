@@ -10,7 +10,7 @@ gone only when two passes a minute apart agree, and not when many would go at on
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from hostler_hub.drivers.contract import Owned
@@ -87,17 +87,30 @@ class Seen:
     """The ids of ended instances whose stopped machines are kept for their workers' next ones."""
 
 
-def compare(seen: Seen, since: Mapping[str, float], *, confirmed: bool) -> list[Finding]:
+def compare(
+    seen: Seen, since: Mapping[str, float], *, confirmed: bool, hold: str | None = None
+) -> list[Finding]:
     """The differences, in the order of the list, then of the workers.
 
     ``since``: when an instance was first found unknown or absent, by id. ``confirmed``: a person
-    has confirmed that actions which are held may be carried out.
+    has confirmed that actions which are held may be carried out. ``hold``: why the hub is in hold;
+    then nothing is done that ends anything.
     """
+    confirmed = confirmed or hold is not None  # what a confirmation would do is what is told
     living = {each.instance for each in seen.expected}
     foreign = [each for each in seen.owned if each.instance not in living]
     findings = [_foreign(seen, each, since, confirmed) for each in foreign]
     found = [each for each in findings if each is not None]
-    return found + _own(seen, since, confirmed)
+    found += _own(seen, since, confirmed)
+    return found if hold is None else [_held(finding, hold) for finding in found]
+
+
+def _held(finding: Finding, hold: str) -> Finding:
+    if finding.action not in {Action.DESTROY, Action.GIVE_UP}:
+        return finding
+    would = "destroyed" if finding.action is Action.DESTROY else "given up"
+    reason = f"it would be {would}, since {finding.reason}; but {hold}"
+    return replace(finding, action=Action.HOLD, reason=reason)
 
 
 def _foreign(

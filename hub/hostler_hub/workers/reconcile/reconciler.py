@@ -24,8 +24,10 @@ from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
+from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.evidence import Evidence
+from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.reconcile import diff
 from hostler_hub.workers.reconcile.diff import Action, DriftKind, Expected, Finding, Seen
 from hostler_hub.workers.reconcile.report import Checked, FindingOutcome, Report
@@ -50,6 +52,7 @@ class Reconciler:
         controller: Controller,
         drivers: Mapping[str, Driver],
         interval_s: float,
+        hold: Hold,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -59,6 +62,7 @@ class Reconciler:
             name: driver for name, driver in drivers.items() if not driver.capabilities.permanent
         }
         self._interval_s = interval_s
+        self._hold = hold
         self._evidence = Evidence(store, clock)
         self._since: dict[str, dict[str, float]] = {}
         self._passing = asyncio.Lock()
@@ -74,6 +78,8 @@ class Reconciler:
             try:
                 report = await self.settle()
                 _note(report)
+            except StoreUnavailable as error:
+                _log.debug("reconcile waits for the store", reason=str(error))
             except Exception as error:  # noqa: BLE001 - one bad pass must not end reconciling
                 _log.error("reconcile failed", exc_info=error)
             await self._nap()
@@ -95,14 +101,21 @@ class Reconciler:
     ) -> Report:
         """Make one pass over these drivers, or all, and return its report.
 
-        ``dry_run``: only report what would be done. ``confirmed``: carry out what is held, too.
+        ``dry_run``: only report what would be done. ``confirmed``: carry out what is held, too;
+        while the hub is in hold only lift_hold() lets anything be ended.
         """
         async with self._passing:
-            report = Report(self._clock.now())
+            report = Report(self._clock.now(), hold=self._hold.reason)
             for name, driver in self._drivers.items():
                 if drivers is None or name in drivers:
                     await self._pass(name, driver, report, dry_run=dry_run, confirmed=confirmed)
             return report
+
+    async def lift_hold(self, by: str) -> None:
+        """End the hub's hold on an operator's word. Does nothing if it is in none."""
+        if self._hold.reason is not None:
+            _log.warning("hold lifted", by=by)
+            await self._controller.lift_hold(by)
 
     async def _pass(
         self, name: str, driver: Driver, report: Report, *, dry_run: bool, confirmed: bool
@@ -111,7 +124,7 @@ class Reconciler:
         if seen is None:
             return
         since = self._since.get(name, {})
-        findings = diff.compare(seen, since, confirmed=confirmed)
+        findings = diff.compare(seen, since, confirmed=confirmed, hold=self._hold.reason)
         self._since[name] = diff.still_waiting(findings, since, seen.at)
         report.checked[name] = Checked(len(seen.owned), len(seen.expected), len(seen.kept))
         if dry_run:

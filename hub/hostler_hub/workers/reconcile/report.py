@@ -30,11 +30,12 @@ class Checked:
 class Report:
     """What one pass, begun ``at`` (Unix time), found.
 
-    ``checked``: counts of each driver that answered. ``unanswered``: why a driver did not, by
-    driver.
+    ``hold``: why the hub ended nothing at all, if it was in hold. ``checked``: counts of each
+    driver that answered. ``unanswered``: why a driver did not, by driver.
     """
 
     at: float
+    hold: str | None = None
     outcomes: list[FindingOutcome] = field(default_factory=list)
     checked: dict[str, Checked] = field(default_factory=dict)
     unanswered: dict[str, str] = field(default_factory=dict)

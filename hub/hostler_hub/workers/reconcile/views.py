@@ -56,6 +56,10 @@ class Reconciliation(View):
     """What one pass found and did."""
 
     at: str = Field(description="When the pass began.")
+    hold: str | None = Field(
+        description="Why the hub starts and destroys nothing until that is confirmed, as after a "
+        "restore; null if it is in no hold."
+    )
     checked: list[CheckedView] = Field(description="The drivers that answered.")
     unanswered: list[UnansweredView] = Field(description="The drivers that did not.")
     findings: list[FindingView] = Field(
@@ -80,6 +84,7 @@ def reconcile_view(report: Report) -> Reconciliation:
     """The view of one pass's report."""
     return Reconciliation(
         at=instant(report.at),
+        hold=report.hold,
         checked=[
             CheckedView(
                 driver=driver,

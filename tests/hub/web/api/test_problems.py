@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import httpx2
-    from hub.web.harness import Site
+    from hub.web.harness import Api, Site
 
     from hostler_hub.runtime.settings import Settings
 
@@ -177,11 +178,24 @@ async def test_a_store_that_is_away_is_503(site: Site) -> None:
         with closing(sqlite3.connect(site.settings.state_dir / "hub.sqlite3")) as other:
             other.execute("BEGIN IMMEDIATE")
             answer = await operator.post(DEFINE, json=body)
-            problem(answer, 503)
+            assert "locked by another process" in problem(answer, 503)["detail"]
             assert int(answer.headers["retry-after"]) > 0
             assert (await operator.get("/api/v1/workers/a")).status_code == 404
+            # Known to be away: nobody waits for it, and reading goes on.
+            assert "locked by another process" in problem(answer, 503)["detail"]
+            assert (await operator.get("/api/v1/workers")).status_code == 200
             other.rollback()
+        await until_ready(api)
         assert (await operator.post(DEFINE, json=body)).status_code == 200
+
+
+async def until_ready(api: Api) -> None:
+    async def status() -> int:
+        return (await api.client().get("/readyz")).status_code
+
+    async with asyncio.timeout(60):
+        while await status() != 200:  # noqa: ASYNC110 - it tells only who asks
+            await asyncio.sleep(0.05)
 
 
 async def test_problems_are_documented(operator: httpx2.AsyncClient) -> None:
@@ -190,7 +204,7 @@ async def test_problems_are_documented(operator: httpx2.AsyncClient) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            if path in ("/healthz", "/api/v1/agents/archive/{sha256}"):
+            if path in ("/healthz", "/readyz", "/api/v1/agents/archive/{sha256}"):
                 continue
             assert operation["security"] == [{"token": []}], path
             for status in ("401", "403", "422", "500"):

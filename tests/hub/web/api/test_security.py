@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from conftest import AsRole
     from hub.web.harness import Api
 
-OPEN = {("GET", "/healthz"), ("GET", "/api/v1/agents/archive/{sha256}")}
+OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/api/v1/agents/archive/{sha256}")}
 NEEDED = {
     ("GET", "/api/v1/decisions"): Role.VIEWER,
     ("GET", "/api/v1/breakers"): Role.VIEWER,

@@ -16,7 +16,7 @@ from hostler_hub.drivers.contract import Environment, InstanceSpec
 from hostler_hub.drivers.errors import ProviderFailed
 from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
 from hostler_hub.errors import Conflict
-from hostler_hub.lifecycle import State, Worker, events
+from hostler_hub.lifecycle import Mode, State, Worker, events
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.specs.worker import WorkerDefinition
@@ -24,6 +24,7 @@ from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.evidence import Evidence
+from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.reconcile.diff import Action, DriftKind
 from hostler_hub.workers.reconcile.reconciler import Reconciler
 from hostler_hub.workers.reconcile.report import Checked, Report
@@ -89,14 +90,17 @@ class Hub:
 
 
 @asynccontextmanager
-async def hub_on(url: str, tmp_path: Path, provider: FakeProvider) -> AsyncIterator[Hub]:
+async def hub_on(
+    url: str, tmp_path: Path, provider: FakeProvider, hold: Hold | None = None
+) -> AsyncIterator[Hub]:
     clock = VirtualClock(START)
     driver = FakeDriver(Environment("HUB", tmp_path, "ws://127.0.0.1:9/"), provider)
     drivers = {"fake": driver}
     async with Store(url, exclusive=True) as store:
-        core = Core(store, clock, drivers)
+        hold = hold or Hold()
+        core = Core(store, clock, drivers, hold=hold)
         registry, controller = core.registry, core.controller
-        reconciler = Reconciler(store, clock, registry, controller, drivers, 300.0)
+        reconciler = Reconciler(store, clock, registry, controller, drivers, 300.0, hold)
         evidence = Evidence(store, clock)
         yield Hub(store, clock, registry, controller, reconciler, driver, evidence)
         await core.aclose()
@@ -184,6 +188,40 @@ async def test_P18_what_the_ledger_does_not_know_is_held_until_confirmed(
     assert stray in provider.instances
     assert kinds(await hub.settle(confirmed=True)) == [(DriftKind.UNKNOWN, Action.DESTROY, True)]
     assert provider.instances == {}
+
+
+async def test_P18_a_restored_hub_reports_and_ends_nothing_until_confirmed(
+    database_url: str, tmp_path: Path, provider: FakeProvider
+) -> None:
+    """Nobody's instance, one of a worker that should go, and one that is not listed any more."""
+    hold = Hold()
+    async with hub_on(database_url, tmp_path, provider, hold) as hub:
+        gone, going = await hub.start("gone"), await hub.start("going")
+        hold.reason = "the hub was restored"
+        for name in ("gone", "going"):  # as load() makes them
+            entry = hub.registry.get(name)
+            policy = hub.controller.policy(entry.definition)
+            event = events.Redefined(at=hub.clock.now(), policy=policy, restart=False)
+            await hub.controller.handle(name, event)
+        stray = await hub.stray()
+        provider.hidden.add(gone)
+        await hub.settle()
+        hub.clock.advance(4000)  # longer than anything is held
+        stop = events.ModeSet(at=hub.clock.now(), mode=Mode.STOPPED, reason=None, by="ann")
+        await hub.controller.handle("going", stop)
+        report = await hub.settle(confirmed=True)
+        assert report.hold == "the hub was restored"
+        assert kinds(report) == [
+            (DriftKind.UNKNOWN, Action.HOLD, False),
+            (DriftKind.ABSENT, Action.HOLD, False),
+        ]
+        assert all("the hub was restored" in each.finding.reason for each in report.outcomes)
+        assert provider.instances.keys() == {gone, going, stray}
+        await hub.reconciler.lift_hold("ann")
+        report = await hub.settle(confirmed=True)
+        assert report.hold is None
+        assert provider.instances == {}
+        assert {hub.life(name).state for name in ("gone", "going")} == {State.LATENT}
 
 
 async def test_P18_it_is_not_held_for_ever(hub: Hub, provider: FakeProvider) -> None:

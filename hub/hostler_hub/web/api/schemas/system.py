@@ -19,6 +19,19 @@ class Health(View):
     hub: str = Field(description="The hub's id, made once per database.")
 
 
+class Ready(View):
+    """That the hub can accept builds."""
+
+    status: Literal["ready"] = Field(description="Always `ready`.")
+
+
+class NotReady(View):
+    """That the hub can accept nothing now, since it could not keep it."""
+
+    status: Literal["not ready"] = Field(description="Always `not ready`.")
+    reason: str = Field(description="What is wrong, in a sentence without paths or hosts.")
+
+
 class Whoami(View):
     """Whose token it is."""
 
@@ -31,6 +44,13 @@ class Status(View):
 
     version: str = Field(description="The hub's version.")
     hub: str = Field(description="The hub's id, made once per database.")
+    hold: str | None = Field(
+        description="Why the hub starts and destroys nothing until that is confirmed, as after a "
+        "restore; null if it is in no hold."
+    )
+    not_ready: str | None = Field(
+        description="Why the hub can accept nothing now, as it could not keep it; null if it can."
+    )
     workers: WorkerCounts = Field(description="How many workers are how.")
     builds: BuildCounts = Field(description="How many builds are under way.")
     incidents: IncidentCounts = Field(description="How many incidents are not over.")
