@@ -58,9 +58,13 @@ class HostDriver(ABC, Generic[Options]):
         self._unsent.add(spec.instance)
         url = self._hub_url(options)
         with self._translate_errors(options):
-            host = await self._host(options, options.site, wake=True)
-            url = await self._open_route(options, spec.instance, url)
-            reply = await self._start(host, spec, options, url)
+            try:
+                host = await self._host(options, options.site, wake=True)
+                url = await self._open_route(options, spec.instance, url)
+                reply = await self._start(host, spec, options, url)
+            except (TransportError, HostFailed):
+                await self._renew(options)
+                raise
         return self._handle(options, reply).dump()
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
@@ -139,6 +143,9 @@ class HostDriver(ABC, Generic[Options]):
         """
         del options, instance
         return url
+
+    async def _renew(self, options: Options) -> None:
+        """Forget what is kept of the machine: somebody may mend it before the next attempt."""
 
     async def _restore_route(
         self, options: Options, instance: str, handle: HostHandle[Options] | None

@@ -41,6 +41,9 @@ class Machine:
         self.requests: list[tuple[str, Any]] = []
         self._exchange = exchange
 
+    def renew(self) -> None:
+        """There is no connection."""
+
     async def run(self, command: Command) -> CommandResult:
         if not command.content:  # what needs no agent to be ended: here it does
             return CommandResult(0, b"", b"")

@@ -24,6 +24,7 @@ from hostler_hub.drivers.transports.errors import (
     Unreachable,
 )
 from hostler_hub.drivers.transports.ssh import transport as ssh_transport
+from hostler_hub.drivers.transports.ssh.login import Login
 
 if TYPE_CHECKING:
     from conftest import MakeSshd, MakeTransport
@@ -309,19 +310,19 @@ async def test_a_login_that_nobody_waits_for_any_more_is_ended(
     make_sshd: MakeSshd, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
-    log_in, log_out = ssh_transport.log_in, ssh_transport.log_out
+    log_in, close = ssh_transport.log_in, Login.close
 
     def slow(*arguments: Any) -> Any:
         begun.set()
         go_on.wait(60)
         return log_in(*arguments)
 
-    def noted(connection: Any) -> None:
-        log_out(connection)
+    def noted(login: Login) -> None:
+        close(login)
         ended.set()
 
     monkeypatch.setattr(ssh_transport, "log_in", slow)
-    monkeypatch.setattr(ssh_transport, "log_out", noted)
+    monkeypatch.setattr(Login, "close", noted)
     transport = make_transport(make_sshd())
     waiting = asyncio.create_task(transport.connected())
     await asyncio.to_thread(begun.wait, 60)
@@ -400,7 +401,7 @@ async def test_an_ssh_config_s_alias_and_jump_host(
     )
     transport = make_transport(target, host="builder", port=None, user=None, key=None)
     transport.access = transport.access.model_copy(update={"ssh_config": True})
-    with pytest.raises(HostKeyUnknown, match=str(outer.port)):  # fabric would take any
+    with pytest.raises(HostKeyUnknown, match=str(outer.port)):
         await transport.run(Command(["true"]))
     for each in (outer, target):
         with material.known.path.open("a") as known:

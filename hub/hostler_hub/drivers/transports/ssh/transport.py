@@ -1,10 +1,13 @@
-"""Transport by SSH, with fabric and paramiko.
+"""Transport by SSH, with paramiko.
 
-Theory of operation. Both libraries block, so every call runs in a thread, and ends there by itself:
+Theory of operation. paramiko blocks, so every call runs in a thread, and ends there by itself:
 the timeout of each wait is what is left of the call's deadline. One connection serves all calls to
 a machine, six at a time (sshd allows ten sessions). It is opened anew when it has broken, and
 closed when it has been idle for a while. A call that cannot use the connection only retires it:
-other calls may still be using it.
+other calls and tunnels may still be using it.
+
+Files go over as the input and output of commands, and not by SFTP, which not every server has, and
+which start-up files that print something break.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ import contextlib
 import functools
 import random
 import select
-import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,12 +24,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import fabric
 import paramiko
 from paramiko.ssh_exception import SSHException
 
 from hostler_hub.drivers.transports.contract import Command, CommandResult
 from hostler_hub.drivers.transports.errors import (
+    NotWritten,
     OutputTooLarge,
     Refused,
     TransportError,
@@ -35,13 +37,24 @@ from hostler_hub.drivers.transports.errors import (
     Unreachable,
 )
 from hostler_hub.drivers.transports.ssh.access import SshAccess
-from hostler_hub.drivers.transports.ssh.login import LoginMaterial, log_in, log_out, translate
+from hostler_hub.drivers.transports.ssh.channels import OrderedChannel, in_order
+from hostler_hub.drivers.transports.ssh.login import Login, LoginMaterial, log_in
+from hostler_hub.drivers.transports.ssh.shell import BOOTSTRAP, CommandLine
+from hostler_hub.drivers.transports.ssh.translation import translate
 from hostler_hub.lifecycle.backoff import Backoff
 
 SESSIONS = 6
 SESSION_PAUSES_S = Backoff(first_s=0.05, longest_s=0.8).delays_s(5)
 IDLE_S = 120.0
 LOGIN_TRIES = 3
+NOISE_BYTES = 64 * 1024
+_SAID_BYTES = 400
+# Exclusively, and whole or not at all; the words of the machine say why not.
+_PUT = """\
+umask 077; LC_ALL=C; export LC_ALL; set -C; : >"$1" || exit 1; set +C
+cat >"$1" && [ "$(wc -c <"$1")" -eq "$2" ] && exit 0
+rm -f "$1"; exit 1
+"""
 _CHUNK_BYTES = 64 * 1024
 
 T = TypeVar("T")
@@ -56,7 +69,7 @@ class SshTransport:
         self.access = access
         self._material = material
         self._threads = threads
-        self._shared: _SharedConnection | None = None
+        self._shared: SharedConnection | None = None
         self._opening = asyncio.Lock()
         self._sessions = asyncio.Semaphore(SESSIONS)
         self._in_use = 0
@@ -73,15 +86,49 @@ class SshTransport:
 
     async def put(self, path: str, content: bytes, deadline_s: float) -> None:
         """Create a file; see the contract."""
-        await self._call(deadline_s, functools.partial(_put, path=path, content=content))
+        argv = ["sh", "-c", _PUT, "hostler", path, str(len(content))]
+        outcome = await self.run(Command(argv, content, deadline_s))
+        if outcome.status:
+            raise NotWritten(self.address, f"{path}: {_last_line(outcome)}")
 
     async def fetch(self, path: str, size_bytes: int, deadline_s: float) -> bytes:
         """Read a file; see the contract."""
-        return await self._call(deadline_s, functools.partial(_fetch, path=path, size=size_bytes))
+        argv = ["head", "-c", str(size_bytes + 1), path]
+        outcome = await self.run(Command(argv, b"", deadline_s, output_bytes=size_bytes + 1))
+        if outcome.status:
+            raise Refused(f"{self.address}: {_last_line(outcome)}", sent=True)
+        if len(outcome.stdout) > size_bytes:
+            text = f"{self.address}: {path} has more than {size_bytes} bytes"
+            raise OutputTooLarge(text, sent=True)
+        return outcome.stdout
 
     async def connected(self) -> paramiko.Transport:
-        """The open paramiko transport, for tunnels. Must be used within `hold`."""
+        """Log in unless a connection is open; return the connection. Raises TransportError."""
         return (await self._connect()).transport
+
+    async def borrow(self) -> SharedConnection:
+        """The open connection, for tunnels. It is kept open, unless it breaks, until it is given
+        back. Raises TransportError.
+        """
+        shared = await self._connect()
+        shared.users += 1
+        return shared
+
+    def give_back(self, shared: SharedConnection) -> None:
+        """End the use of a connection that was borrowed."""
+        shared.users -= 1
+        if shared.retired and not shared.users:
+            shared.close()
+
+    def renew(self) -> None:
+        """Have the next call log in anew: the machine may be another one to those who log in now,
+        with another configuration of sshd, other groups and limits. Running calls go on.
+        """
+        shared = self._shared
+        if shared is not None:
+            shared.users += 1
+            self._retire(shared)
+            self.give_back(shared)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -125,8 +172,7 @@ class SshTransport:
         return await self._try(act, deadline)
 
     async def _try(self, act: Callable[..., T], deadline: _Deadline) -> T:
-        shared = await self._connect()
-        shared.users += 1
+        shared = await self.borrow()
         try:
             work = functools.partial(act, shared, deadline)
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -134,26 +180,25 @@ class SshTransport:
             # A call that was cancelled before its deadline says nothing about the connection.
             tried = deadline.is_over or not isinstance(error, asyncio.CancelledError)
             if tried and not deadline.sent:
+                shared.is_suspect = True
                 self._retire(shared)
             raise
         finally:
-            shared.users -= 1
-            if shared.retired and not shared.users:
-                shared.close()
+            self.give_back(shared)
 
-    async def _connect(self) -> _SharedConnection:
+    async def _connect(self) -> SharedConnection:
         async with self._opening:
-            if self._shared is None or not self._shared.connection.is_connected:
+            if self._shared is None or not self._shared.login.is_open:
                 self._drop()
                 login = asyncio.get_running_loop().run_in_executor(self._threads, self._log_in)
                 try:
-                    self._shared = _SharedConnection(await asyncio.shield(login))
+                    self._shared = SharedConnection(await asyncio.shield(login))
                 except asyncio.CancelledError:
                     login.add_done_callback(_log_out_late)
                     raise
             return self._shared
 
-    def _log_in(self) -> fabric.Connection:
+    def _log_in(self) -> Login:
         """Log in. Repeated if sshd drops the login, as it does at random when many arrive
         at once.
         """
@@ -166,7 +211,7 @@ class SshTransport:
             time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - only to be apart from others
         raise AssertionError
 
-    def _retire(self, shared: _SharedConnection) -> None:
+    def _retire(self, shared: SharedConnection) -> None:
         shared.retired = True
         if self._shared is shared:
             self._shared = None
@@ -178,33 +223,39 @@ class SshTransport:
 
 
 @dataclass(eq=False)
-class _SharedConnection:
-    """A connection and the number of calls that use it. Threads add and remove their `sessions`;
-    `opened` counts all sessions ever opened.
+class SharedConnection:
+    """A connection and the number of calls and tunnels that use it. Threads add and remove their
+    `sessions`; `opened` counts all sessions ever opened. A retired one takes no new calls.
     """
 
-    connection: fabric.Connection
+    login: Login
     sessions: set[paramiko.Channel] = field(default_factory=set)
     opened: int = 0
     users: int = 0
     retired: bool = False
+    is_suspect: bool = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is open, and no call has found it silent."""
+        return self.login.is_open and not self.is_suspect
 
     @property
     def transport(self) -> paramiko.Transport:
-        return self.connection.transport
+        """paramiko's connection to the machine itself."""
+        return self.login.transport
 
     def close(self) -> None:
         """Close the connection in a thread of its own, because paramiko and the network may block
         it.
         """
-        ending = functools.partial(log_out, self.connection)
-        threading.Thread(target=ending, daemon=True, name="logout").start()
+        threading.Thread(target=self.login.close, daemon=True, name="logout").start()
 
 
-def _log_out_late(future: asyncio.Future[fabric.Connection]) -> None:
+def _log_out_late(future: asyncio.Future[Login]) -> None:
     """Close a connection whose login has succeeded after its caller was cancelled."""
     if not future.cancelled() and future.exception() is None:
-        _SharedConnection(future.result()).close()
+        SharedConnection(future.result()).close()
 
 
 @dataclass
@@ -229,18 +280,38 @@ class _Deadline:
         return left
 
 
-def _run(shared: _SharedConnection, deadline: _Deadline, *, command: Command) -> CommandResult:
-    words = shlex.join(command.argv)
+def _run(shared: SharedConnection, deadline: _Deadline, *, command: Command) -> CommandResult:
+    line, limit = CommandLine(command.argv), command.output_bytes
     try:
         with _session(shared, deadline) as channel:
             if command.sending is not None:
                 command.sending()
             deadline.sent = True
-            channel.exec_command(words)
-            _feed(channel, command.content)
-            return _collect(channel, deadline, command.output_bytes)
+            channel.exec_command(BOOTSTRAP)
+            _feed(channel, line.input + command.content)
+            outcome = _collect(channel, deadline, limit + NOISE_BYTES)
     except (SSHException, EOFError, OSError) as error:
         raise _broken(error, deadline) from error
+    own = line.output(outcome.stdout)
+    if own is None:
+        raise _not_started(outcome, deadline)
+    _check_size(len(own) + len(outcome.stderr), limit, deadline)
+    return CommandResult(outcome.status, own, outcome.stderr)
+
+
+def _not_started(outcome: CommandResult, deadline: _Deadline) -> Refused:
+    """The exception for a login shell that did not read the command from its input."""
+    deadline.sent = False
+    return Refused(
+        f"{deadline.address}: the login shell of the account runs no commands, or its start-up "
+        f"files end it (exit status {outcome.status}): {_last_line(outcome)}"
+    )
+
+
+def _last_line(outcome: CommandResult) -> str:
+    """The last line of a command's standard error, or of its standard output if that is empty."""
+    text = (outcome.stderr.strip() or outcome.stdout).decode("utf-8", "replace").strip()
+    return text.rpartition("\n")[2][-_SAID_BYTES:]
 
 
 def _feed(channel: paramiko.Channel, content: bytes) -> None:
@@ -256,7 +327,7 @@ def _feed(channel: paramiko.Channel, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _session(shared: _SharedConnection, deadline: _Deadline) -> Iterator[paramiko.Channel]:
+def _session(shared: SharedConnection, deadline: _Deadline) -> Iterator[paramiko.Channel]:
     channel = _open_session(shared, deadline)
     shared.sessions.add(channel)
     shared.opened += 1
@@ -268,7 +339,7 @@ def _session(shared: _SharedConnection, deadline: _Deadline) -> Iterator[paramik
         shared.sessions.discard(channel)
 
 
-def _open_session(shared: _SharedConnection, deadline: _Deadline) -> paramiko.Channel:
+def _open_session(shared: SharedConnection, deadline: _Deadline) -> OrderedChannel:
     """Open a session. sshd may refuse one: it counts a session until it has reaped its processes,
     shortly after we close it, and may allow fewer sessions than we want. So a refused request is
     repeated until it succeeds, or is refused while no other session of ours is open. Raises
@@ -278,7 +349,7 @@ def _open_session(shared: _SharedConnection, deadline: _Deadline) -> paramiko.Ch
         opened, others, refusal = shared.opened, False, None
         for pause_s in (*SESSION_PAUSES_S, 0.0):
             try:
-                return shared.transport.open_session(timeout=deadline.left_s())
+                return in_order(shared.transport.open_session(timeout=deadline.left_s()))
             except SSHException as error:
                 # If several requests are refused at once, paramiko reports the reason to one; the
                 # others get the same exception as for a broken connection.
@@ -319,55 +390,12 @@ def _check_size(size: int, limit: int, deadline: _Deadline) -> None:
         raise OutputTooLarge(f"{deadline.address} printed more than {limit} bytes", sent=True)
 
 
-def _put(shared: _SharedConnection, deadline: _Deadline, *, path: str, content: bytes) -> None:
-    with _sftp(shared, deadline) as sftp, sftp.open(path, "wx") as file:
-        sftp.chmod(path, 0o600)
-        try:
-            # Not pipelined, where paramiko would not tell of a write that failed.
-            for start in range(0, len(content), _CHUNK_BYTES):
-                deadline.left_s()
-                file.write(content[start : start + _CHUNK_BYTES])
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                sftp.remove(path)
-            if error.errno is not None:
-                raise
-            # The protocol has no word for a full disk but this one.
-            text = f"{deadline.address}: cannot write {path}: {error} (is the disk full?)"
-            raise Refused(text, sent=True) from error
-
-
-def _fetch(shared: _SharedConnection, deadline: _Deadline, *, path: str, size: int) -> bytes:
-    with _sftp(shared, deadline) as sftp, sftp.open(path, "rb") as file:
-        content: bytes = file.read(size + 1)
-    if len(content) > size:
-        raise OutputTooLarge(f"{deadline.address}: {path} has more than {size} bytes", sent=True)
-    return content
-
-
-@contextlib.contextmanager
-def _sftp(shared: _SharedConnection, deadline: _Deadline) -> Iterator[paramiko.SFTPClient]:
-    """Open an SFTP client on a session of its own, so that threads share none."""
-    try:
-        with _session(shared, deadline) as channel:
-            deadline.sent = True
-            channel.invoke_subsystem("sftp")
-            yield paramiko.SFTPClient(channel)
-    except (PermissionError, FileNotFoundError) as error:
-        raise Refused(f"{deadline.address}: {error.strerror or error}", sent=True) from error
-    except (SSHException, EOFError, OSError) as error:
-        raise _broken(error, deadline) from error
-
-
 def _broken(error: Exception, deadline: _Deadline) -> TransportError:
     if isinstance(error, TransportError):
         return error
     if isinstance(error, TimeoutError):
         text = f"{deadline.address} did not answer in time"
         return TransportTimeout(text, sent=deadline.sent)
-    if isinstance(error, OSError) and error.errno is None and not isinstance(error, EOFError):
-        # What a server of SFTP says in words: no space, a file of that name, ...
-        return Refused(f"{deadline.address}: {error}", sent=deadline.sent)
     ours = translate(error, deadline.address)
     ours.sent = deadline.sent
     return ours
