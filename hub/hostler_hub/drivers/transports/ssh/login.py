@@ -79,6 +79,7 @@ class Login:
 def _close(transport: paramiko.Transport) -> None:
     try:
         transport.close()
+        transport.sock.close()  # paramiko leaves it open where the connection never began
     except Exception:  # noqa: BLE001 - a thread's boundary: it is given up, whatever it says
         _log.debug("closing a connection failed", exc_info=True)
 
