@@ -22,7 +22,8 @@ class TransportError(Exception):
     """
 
     def __init__(self, text: str, *, sent: bool = False) -> None:
-        super().__init__(text)
+        # A machine or a file may have said anything; what is stored and shown is text.
+        super().__init__(text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))
         self.sent = sent
 
 

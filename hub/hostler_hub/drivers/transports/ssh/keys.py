@@ -9,8 +9,12 @@ from typing import Any
 import paramiko
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from paramiko.ssh_exception import SSHException
 
+_TAKEN = (RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey)
 _KINDS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 _PKCS8 = ("-----BEGIN PRIVATE KEY-----", "-----BEGIN ENCRYPTED PRIVATE KEY-----")
 _ENCRYPTED = "the key is encrypted; give its 'passphrase'"
@@ -67,6 +71,8 @@ def _of_pkcs8(text: str, passphrase: str | None) -> str:
     """The key in OpenSSH's format, which paramiko can read. Raises KeyRefused."""
     try:
         key = serialization.load_pem_private_key(text.encode(), (passphrase or "").encode() or None)
+        if not isinstance(key, _TAKEN):
+            raise KeyRefused(f"the secret is a key of a kind that SSH does not take: {_kind(key)}")
         encoded = key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.OpenSSH,
@@ -76,10 +82,16 @@ def _of_pkcs8(text: str, passphrase: str | None) -> str:
         if passphrase:
             return _of_pkcs8(text, None)
         raise KeyRefused(_ENCRYPTED) from None
+    except KeyRefused:
+        raise
     except (ValueError, UnsupportedAlgorithm):
         wrong = "or the passphrase is wrong" if passphrase else "in PKCS#8"
         raise KeyRefused(f"the secret is no private key (Ed25519, ECDSA, RSA) {wrong}") from None
     return encoded.decode()
+
+
+def _kind(key: object) -> str:
+    return type(key).__name__.removesuffix("PrivateKey")
 
 
 def _of_kind(kind: Any, text: str, passphrase: str | None) -> paramiko.PKey | None:
