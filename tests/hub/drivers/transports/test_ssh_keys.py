@@ -82,7 +82,10 @@ def test_a_passphrase_for_a_key_without_one_does_no_harm(kind: str, form: str) -
         ("-----BEGIN OPENSSH PRIVATE KEY-----\nsecret\n", "no private key"),
         (text_of(KEYS["ecdsa"], to.PrivateFormat.PKCS8)[:120], "no private key"),
         (text_of(dsa.generate_private_key(1024), to.PrivateFormat.TraditionalOpenSSL), "a DSA key"),
-        (text_of(dsa.generate_private_key(1024), to.PrivateFormat.PKCS8), "a key of a kind .*: DSA"),
+        (
+            text_of(dsa.generate_private_key(1024), to.PrivateFormat.PKCS8),
+            "a key of a kind .*: DSA",
+        ),
         (text_of(x25519.X25519PrivateKey.generate(), to.PrivateFormat.PKCS8), ".*: X25519"),
         ("", "no private key"),
         ("secret", "no private key"),

@@ -71,23 +71,20 @@ def _of_pkcs8(text: str, passphrase: str | None) -> str:
     """The key in OpenSSH's format, which paramiko can read. Raises KeyRefused."""
     try:
         key = serialization.load_pem_private_key(text.encode(), (passphrase or "").encode() or None)
-        if not isinstance(key, _TAKEN):
-            raise KeyRefused(f"the secret is a key of a kind that SSH does not take: {_kind(key)}")
-        encoded = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.OpenSSH,
-            serialization.NoEncryption(),
-        )
     except TypeError:  # a passphrase where none is needed, or none where one is
         if passphrase:
             return _of_pkcs8(text, None)
         raise KeyRefused(_ENCRYPTED) from None
-    except KeyRefused:
-        raise
     except (ValueError, UnsupportedAlgorithm):
         wrong = "or the passphrase is wrong" if passphrase else "in PKCS#8"
         raise KeyRefused(f"the secret is no private key (Ed25519, ECDSA, RSA) {wrong}") from None
-    return encoded.decode()
+    if not isinstance(key, _TAKEN):
+        raise KeyRefused(f"the secret is a key of a kind that SSH does not take: {_kind(key)}")
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    ).decode()
 
 
 def _kind(key: object) -> str:

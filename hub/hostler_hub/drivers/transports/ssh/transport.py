@@ -94,7 +94,8 @@ class SshTransport:
     async def fetch(self, path: str, size_bytes: int, deadline_s: float) -> bytes:
         """Read a file; see the contract."""
         argv = ["head", "-c", str(size_bytes + 1), path]
-        outcome = await self.run(Command(argv, b"", deadline_s, output_bytes=size_bytes + 1))
+        limit = size_bytes + 1 + NOISE_BYTES  # with what is said on standard error
+        outcome = await self.run(Command(argv, b"", deadline_s, output_bytes=limit))
         if outcome.status:
             raise Refused(f"{self.address}: {_last_line(outcome)}", sent=True)
         if len(outcome.stdout) > size_bytes:

@@ -189,7 +189,8 @@ async def _ask(connection: Any, ask: Callable[[], object]) -> None:
 
 def _cancel(connection: Any, port: int) -> None:
     if connection.is_active():
-        connection.cancel_port_forward(LOOPBACK, port)
+        # Not by cancel_port_forward(), which takes the handler from the other ports as well.
+        connection.global_request("cancel-tcpip-forward", (LOOPBACK, port), wait=True)
 
 
 def _relay(hub: Path, channel: paramiko.Channel, _origin: object, _server: object) -> None:
