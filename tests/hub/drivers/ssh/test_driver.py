@@ -30,7 +30,7 @@ from hostler_hub.drivers.ssh.driver import SshDriver
 from hostler_hub.drivers.ssh.machines import Machines
 from hostler_hub.drivers.ssh.options import SshOptions
 from hostler_hub.drivers.transports.contract import Command
-from hostler_hub.drivers.transports.ssh import transport as ssh_transport
+from hostler_hub.drivers.transports.ssh import session
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.secrets import Secrets
 
@@ -305,7 +305,7 @@ async def test_a_machine_that_was_mended_is_tried_with_a_new_connection(
     sshd: Sshd,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ssh_transport, "SESSION_PAUSES_S", (0.01,))
+    monkeypatch.setattr(session, "SESSION_PAUSES_S", (0.01,))
     broken = make_sshd("MaxSessions 0")
     shutil.copy(sshd.directory / "authorized_keys", broken.directory)
     given = {**options, "port": broken.port, "host_key": broken.public_host_key}

@@ -22,12 +22,14 @@ from hostler_hub.drivers.transports.errors import (
     AuthenticationFailed,
     HostKeyChanged,
     HostKeyUnknown,
+    NotConfigured,
     NotWritten,
     OutputTooLarge,
     Refused,
     TransportTimeout,
     Unreachable,
 )
+from hostler_hub.drivers.transports.ssh import client_config, session
 from hostler_hub.drivers.transports.ssh import transport as ssh_transport
 from hostler_hub.drivers.transports.ssh.login import Login
 from hostler_hub.drivers.transports.ssh.tunnel import Tunnels
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from conftest import MakeSshd, MakeTransport
 
     from hostler_hub.drivers.transports.ssh.login import LoginMaterial
+    from hostler_hub.drivers.transports.ssh.transport import SshTransport
 
 pytestmark = pytest.mark.peer("sshd")
 
@@ -91,7 +94,7 @@ async def test_a_machine_that_allows_fewer_sessions_is_asked_again_when_one_is_o
 async def test_a_machine_that_allows_no_session_is_told_of_as_such(
     make_sshd: MakeSshd, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ssh_transport, "SESSION_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(session, "SESSION_PAUSES_S", (0.01, 0.01))
     transport = make_transport(make_sshd("MaxSessions 0"))
     with pytest.raises(Refused, match=r"opens no session: .* MaxSessions") as caught:
         await transport.run(Command(["true"]))
@@ -127,7 +130,7 @@ async def test_who_is_cancelled_before_its_time_leaves_the_connection(
     make_sshd: MakeSshd, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tunnel may lead through it."""
-    monkeypatch.setattr(ssh_transport, "SESSION_PAUSES_S", (0.05,) * 1000)  # it is not told before
+    monkeypatch.setattr(session, "SESSION_PAUSES_S", (0.05,) * 1000)  # it is not told before
     sshd = make_sshd("MaxSessions 0")
     transport = make_transport(sshd)
     with transport.hold():
@@ -490,7 +493,7 @@ async def test_a_file_that_cannot_be_written_says_why_and_is_not_left(
 async def test_a_connection_from_before_the_server_was_mended_is_not_kept(
     make_sshd: MakeSshd, make_transport: MakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ssh_transport, "SESSION_PAUSES_S", (0.01,))
+    monkeypatch.setattr(session, "SESSION_PAUSES_S", (0.01,))
     sshd = make_sshd("MaxSessions 0")
     transport = make_transport(sshd)
     with transport.hold():
@@ -539,3 +542,87 @@ async def test_renewing_leaves_running_calls_and_tunnels(
         with pytest.raises(ConnectionRefusedError):
             await said_through(other)
         await tunnels.aclose()
+
+
+def by_config(
+    transport: SshTransport, material: LoginMaterial, sshd: Sshd, *lines: str
+) -> SshTransport:
+    """Reached by an ssh_config with these lines, which names a machine `builder`."""
+    material.ssh_config.parent.mkdir(exist_ok=True)
+    material.ssh_config.write_text("\n".join((*lines, "")))
+    material.known.path.write_text(f"[{sshd.address}]:{sshd.port} {sshd.public_host_key}\n")
+    transport.access = transport.access.model_copy(update={"ssh_config": True})
+    return transport
+
+
+async def test_a_server_that_wants_two_keys_gets_them(
+    make_sshd: MakeSshd, make_transport: MakeTransport, material: LoginMaterial, tmp_path: Path
+) -> None:
+    sshd = make_sshd("AuthenticationMethods publickey,publickey")
+    second = make_key(tmp_path / "second")
+    with (sshd.directory / "authorized_keys").open("a") as keys:
+        keys.write(second.with_suffix(".pub").read_text())
+    transport = by_config(
+        make_transport(sshd), material, sshd, "IdentitiesOnly yes", f"IdentityFile {second}"
+    )
+    assert (await transport.run(Command(["echo", "both"]))).stdout == b"both\n"
+
+
+async def test_V14_programs_of_the_ssh_config_get_no_secret_of_the_hub_s_environment(
+    make_sshd: MakeSshd,
+    make_transport: MakeTransport,
+    material: LoginMaterial,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("HOSTLER_SECRET_X", "hush")
+    monkeypatch.setenv("HOSTLESS", "said")
+    sshd = make_sshd()
+    lines = (
+        f'Match exec "env > {tmp_path}/condition"',
+        f"  ProxyCommand sh -c 'env > {tmp_path}/proxy; exit 1'",
+    )
+    transport = by_config(make_transport(sshd), material, sshd, *lines)
+    with pytest.raises(Unreachable):
+        await transport.run(Command(["true"]))
+    for name in ("condition", "proxy"):
+        said = (tmp_path / name).read_text()
+        assert "hush" not in said
+        assert "HOSTLESS=said" in said
+
+
+async def test_what_a_shell_would_take_for_more_than_a_user_does_not_reach_the_ssh_config(
+    make_sshd: MakeSshd, make_transport: MakeTransport, material: LoginMaterial
+) -> None:
+    sshd = make_sshd()
+    transport = by_config(make_transport(sshd, user="machine$"), material, sshd)
+    with pytest.raises(NotConfigured, match=r"option 'user': 'machine\$'"):
+        await transport.run(Command(["true"]))
+
+
+async def test_a_hub_without_the_client_says_what_to_install(
+    make_sshd: MakeSshd,
+    make_transport: MakeTransport,
+    material: LoginMaterial,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_config, "CLIENT", "no-such-ssh")
+    sshd = make_sshd()
+    with pytest.raises(NotConfigured, match=r"option 'ssh_config'.*openssh-client"):
+        await by_config(make_transport(sshd), material, sshd).run(Command(["true"]))
+    assert (await make_transport(sshd).run(Command(["true"]))).status == 0
+
+
+async def test_a_jump_host_that_is_away_is_named_with_where_it_leads(
+    make_sshd: MakeSshd, make_transport: MakeTransport
+) -> None:
+    outer, target = make_sshd(), make_sshd()
+    transport = make_transport(target, jump=(outer,))
+    outer.stop()
+    told = rf"on the way to .*:{target.port}: .*:{outer.port} cannot be reached: Connection refused"
+    with pytest.raises(Unreachable, match=told):
+        await transport.run(Command(["true"]))
+    outer.start()
+    target.stop()
+    with pytest.raises(Unreachable, match=rf":{target.port}: the way there was refused"):
+        await transport.run(Command(["true"]))

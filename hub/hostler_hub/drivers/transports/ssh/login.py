@@ -88,16 +88,18 @@ def log_in(access: SshAccess, material: LoginMaterial) -> Login:
     """Open a connection and log in. Blocks; each phase takes at most `connect_timeout_s`. Raises
     TransportError, always with `sent` False.
     """
-    login, at = Login(), access.target.address
+    login, at, way = Login(), access.target.address, ""
     try:
-        for leg in legs(access, material.ssh_config):
+        route = legs(access, material.ssh_config)
+        for leg in route:
             at = leg.address
+            way = "" if leg is route[-1] else f"on the way to {route[-1].address}: "
             _connect(login, leg, access.connect_timeout_s, material)
         login.transport.set_keepalive(KEEPALIVE_S)
     except Exception as error:
         words = login.proxy.last_words() if login.proxy is not None else ""
         login.close()
-        raise translate(error, at, words) from error
+        raise translate(error, way + at, words) from error
     return login
 
 

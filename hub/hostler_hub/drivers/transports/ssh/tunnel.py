@@ -21,11 +21,11 @@ from typing import Any
 
 import paramiko
 import structlog
-from paramiko.ssh_exception import SSHException
 
 from hostler_hub.drivers.transports.errors import Refused, TransportError, TransportTimeout
 from hostler_hub.drivers.transports.ssh.channels import in_order
-from hostler_hub.drivers.transports.ssh.transport import SharedConnection, SshTransport
+from hostler_hub.drivers.transports.ssh.session import SharedConnection
+from hostler_hub.drivers.transports.ssh.transport import SshTransport
 from hostler_hub.lifecycle.backoff import Backoff
 
 LOOPBACK = "127.0.0.1"
@@ -183,7 +183,8 @@ async def _ask(connection: Any, ask: Callable[[], object]) -> None:
     except TimeoutError:
         connection.close()  # so that the thread ends as well
         raise TransportTimeout("the request for a port was not answered in time") from None
-    except (SSHException, EOFError, OSError) as error:
+    # paramiko raises in the caller's thread whatever its own thread has met.
+    except Exception as error:
         raise Refused(str(error) or type(error).__name__) from error
 
 
