@@ -228,7 +228,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_disk_is_named_in_the_machine_s_own_words(
     driver: SshDriver, options: dict[str, Any], small: Path
 ) -> None:
-    """SFTP has no word for it, so the machine is asked."""
+    """As it is told on the standard error of the command that writes the file."""
     spec = spec_of({**options, "directory": str(small / "hostler")})
     told = rf"ssh: .*into {small}/hostler: .*No space left on device.*option 'directory'"
     with pytest.raises(ProviderFailed, match=told):
