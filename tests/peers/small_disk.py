@@ -30,10 +30,12 @@ def missing() -> str | None:
 
 
 @contextlib.contextmanager
-def mounted(directory: Path, size: str) -> Iterator[Path]:
-    """Of that size (as mount has it), gone afterwards with all that is on it."""
+def mounted(directory: Path, size: str, *options: str) -> Iterator[Path]:
+    """Of that size (as mount has it), gone afterwards with all that is on it. `options` are more of
+    mount's: ro, noexec, ...
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    subprocess.run(_mount(str(directory), size), check=True)
+    subprocess.run(_mount(str(directory), ",".join((size, *options))), check=True)
     try:
         yield directory
     finally:

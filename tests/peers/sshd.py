@@ -65,8 +65,7 @@ class Sshd:
 
     def start(self) -> None:
         """Start it, with whatever its host key is now; returns when it answers."""
-        config = self.directory / "sshd_config"
-        config.write_text("\n".join((*self._configuration(), *self._lines)) + "\n")
+        config = self._write_configuration()
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         with (self.directory / "sshd.log").open("ab") as log:
@@ -109,11 +108,30 @@ class Sshd:
             with contextlib.suppress(ProcessLookupError):
                 act(int(child))
 
+    def reconfigure(self, *lines: str) -> None:
+        """Go on with other lines of configuration. Connections there are stay as they were."""
+        assert self._process is not None
+        log = self.directory / "sshd.log"
+        began = log.read_text().count("Server listening")
+        self._lines = lines
+        self._write_configuration()
+        self._process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + READY_S
+        while log.read_text().count("Server listening") == began:
+            if time.monotonic() > deadline:
+                raise RuntimeError("sshd did not read its configuration again")
+            time.sleep(0.02)
+
     def change_host_key(self) -> None:
         """From the next start on it has another."""
         self.host_key.unlink()
         self.host_key.with_suffix(".pub").unlink()
         make_key(self.host_key)
+
+    def _write_configuration(self) -> Path:
+        config = self.directory / "sshd_config"
+        config.write_text("\n".join((*self._configuration(), *self._lines)) + "\n")
+        return config
 
     def _configuration(self) -> Iterator[str]:
         yield f"ListenAddress {self.address}"

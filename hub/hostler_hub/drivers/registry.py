@@ -24,7 +24,7 @@ from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 GROUP = "hostler.drivers"
 
 # The package that a driver of ours stands on. The extra that brings it has the driver's name.
-_SDKS = {"docker": "docker", "ec2": "boto3", "ssh": "fabric", "winrm": "winrm"}
+_SDKS = {"docker": "docker", "ec2": "boto3", "ssh": "paramiko", "winrm": "winrm"}
 
 
 class _AnyOptions(DriverOptions):

@@ -17,7 +17,7 @@ from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.errors import SettingsError
 from hostler_hub.runtime import settings
 
-SDKS = ["boto3", "botocore", "docker", "fabric", "paramiko", "psycopg", "winrm"]
+SDKS = ["boto3", "botocore", "docker", "paramiko", "psycopg", "winrm"]
 EXTRAS = ["docker", "ec2", "ssh", "winrm"]
 
 
@@ -78,7 +78,7 @@ print(*sorted(registry.load()))
 
 @pytest.mark.parametrize("name", [*EXTRAS, "postgresql"])
 def test_each_extra_is_one_that_the_distribution_has(name: str) -> None:
-    wanted = {"postgresql": "psycopg", "winrm": "pywinrm", "ssh": "fabric", "ec2": "boto3"}
+    wanted = {"postgresql": "psycopg", "winrm": "pywinrm", "ssh": "paramiko", "ec2": "boto3"}
     lines = [line for line in requires("hostler") or [] if f"extra == '{name}'" in line]
     assert any(line.startswith(wanted.get(name, name)) for line in lines)
 

@@ -59,10 +59,14 @@ class HostDriver(ABC, Generic[Options]):
         self._unsent.add(spec.instance)
         url = self._hub_url(options)
         with self._translate_errors(options):
-            host = await self._host(options, options.site, wake=True)
-            url = await self._open_route(options, spec.instance, url)
-            reply = await self._start(host, spec, options, url)
-        return self._handle(options, reply).dump()
+            try:
+                host = await self._host(options, options.site, wake=True)
+                url = await self._open_route(options, spec.instance, url)
+                reply = await self._start(host, spec, options, url)
+            except (TransportError, HostFailed):
+                await self._renew(options)
+                raise
+            return self._handle(options, reply).dump()
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
         """Ask the machine for the instance's process."""
@@ -74,12 +78,7 @@ class HostDriver(ABC, Generic[Options]):
             await self._restore_route(options, ref.instance, handle)
             host = await self._host(options, site)
             reply = await self._query("inspect", ref.instance, host)
-        words = str(reply.get("words", ""))
-        if reply["state"] == "running":
-            return Inspection(Presence.RUNNING, words, self._handle(options, reply).dump())
-        if reply["state"] == "gone":
-            return Inspection(Presence.GONE, f"no such process; agent's last words: {words}")
-        return Inspection(Presence.UNKNOWN, words)
+            return self._inspection(options, reply)
 
     async def destroy(self, ref: InstanceRef) -> None:
         """End the agent and whatever its jobs left behind, and remove the instance's directory.
@@ -113,7 +112,7 @@ class HostDriver(ABC, Generic[Options]):
         options, site = self._located(ref, self._handle_of(ref))
         with self._translate_errors(options):
             reply = await self._query("evidence", ref.instance, await self._host(options, site))
-        return {str(name): str(text) for name, text in reply.get("texts", {}).items()}
+            return {str(name): str(text) for name, text in reply.get("texts", {}).items()}
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -140,6 +139,9 @@ class HostDriver(ABC, Generic[Options]):
         """
         del options, instance
         return url
+
+    async def _renew(self, options: Options) -> None:
+        """Forget what is kept of the machine: somebody may mend it before the next attempt."""
 
     async def _restore_route(
         self, options: Options, instance: str, handle: HostHandle[Options] | None
@@ -220,13 +222,15 @@ class HostDriver(ABC, Generic[Options]):
         with self._translate_errors(options):
             host = await self._host(options, options.site)
             reply = await host.call("list", {"hub": self._environment.hub}, self.query_deadline_s)
-        return [self._owned(options, each) for each in reply["instances"]]
+            return [self._owned(options, each) for each in reply["instances"]]
 
     # --- errors and handles ---------------------------------------------------------------------
 
     @contextmanager
     def _translate_errors(self, options: Options) -> Iterator[None]:
-        """Translate HostFailed and TransportError into ProviderFailed, with the driver's name."""
+        """Translate HostFailed, TransportError and what a reply without sense raises into
+        ProviderFailed, with the driver's name.
+        """
         try:
             yield
         except TransportError as error:
@@ -234,6 +238,18 @@ class HostDriver(ABC, Generic[Options]):
         except HostFailed as error:
             hint = _HINTS.get(error.kind, "")
             raise ProviderFailed(f"{self.name}: {options.address}: {error}{hint}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            words = f"{type(error).__name__}: {error}"
+            text = f"{self.name}: {options.address}: the machine's reply makes no sense: {words}"
+            raise ProviderFailed(text) from error
+
+    def _inspection(self, options: Options, reply: Mapping[str, Any]) -> Inspection:
+        words = str(reply.get("words", ""))
+        if reply["state"] == "running":
+            return Inspection(Presence.RUNNING, words, self._handle(options, reply).dump())
+        if reply["state"] == "gone":
+            return Inspection(Presence.GONE, f"no such process; agent's last words: {words}")
+        return Inspection(Presence.UNKNOWN, words)
 
     def _handle_of(self, ref: InstanceRef) -> HostHandle[Options] | None:
         """Parse the instance's handle; None if it has none. Raises HandleRefused."""

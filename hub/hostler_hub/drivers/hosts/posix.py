@@ -17,6 +17,7 @@ from hostler_hub.drivers.hosts.remote import (
     too_old,
 )
 from hostler_hub.drivers.transports.contract import Command, CommandResult
+from hostler_hub.drivers.transports.errors import NotWritten
 
 # Exit statuses of a shell or Python that did not run the agent: nothing was carried out.
 _NOT_RUN = (2, NO_AGENT, NO_PYTHON, OLD_PYTHON, NO_DIRECTORY, 126, 127)
@@ -44,14 +45,7 @@ t=$d/instances/.$2.$$; printf gone >"$t" 2>/dev/null || { rm -f "$t"; exit 1; }
 ln "$t" "$d/instances/$2.lock" 2>/dev/null && { rm -f "$t"; exit 93; }
 rm -f "$t"
 """
-# SFTP tells of a full disk or a quota as a failure: who writes as much hears the system's words.
-_PROBE = """\
-f=$1/agents/.probe.$$
-w=$(LC_ALL=C dd if=/dev/zero of="$f" bs="$2" count=1 2>&1 >/dev/null); s=$?
-rm -f "$f"; [ $s = 0 ] || printf '%s\\n' "$w"; exit $s
-"""
 _FULL = ("No space left on device", "Disk quota exceeded")
-_PROBE_DEADLINE_S = 10.0
 
 
 class PosixHost(RemoteHost):
@@ -62,15 +56,13 @@ class PosixHost(RemoteHost):
         outcome = await self._transport.run(Command(argv, deadline_s=deadline_s))
         return outcome.status == NEVER_WAS
 
-    async def _why_not_put(self, directory: str, size_bytes: int) -> HostFailed | None:
-        argv = ["/bin/sh", "-c", _PROBE, "hostler", directory, str(size_bytes)]
-        outcome = await self._transport.run(Command(argv, deadline_s=_PROBE_DEADLINE_S))
-        words = outcome.stdout.decode("utf-8", "replace").strip().partition("\n")[0]
-        if outcome.status == 0 or not words:
-            return None
-        kind = host_errors.DISK_FULL if any(each in words for each in _FULL) else ""
-        text = f"cannot write the agent ({size_bytes} bytes) into {directory}: {words[:SAID_BYTES]}"
-        return HostFailed(text, kind=kind, ran=False)
+    async def _put(self, directory: str, name: str, content: bytes) -> None:
+        try:
+            await super()._put(directory, name, content)
+        except NotWritten as error:
+            kind = host_errors.DISK_FULL if any(each in error.words for each in _FULL) else ""
+            text = f"cannot write the agent ({len(content)} bytes) into {directory}: {error.words}"
+            raise HostFailed(text, kind=kind, ran=False) from error
 
     def _call_command(self, request: Request, nonce: str) -> tuple[list[str], bytes]:
         return self._argv(_CALL, self._archive.sha256, request.action, nonce), b""

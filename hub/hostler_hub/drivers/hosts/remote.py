@@ -24,7 +24,7 @@ from hostler_hub.drivers.contract import AgentArchive
 from hostler_hub.drivers.errors import HostFailed
 from hostler_hub.drivers.hosts.host import Host, Site, checked
 from hostler_hub.drivers.transports.contract import Command, CommandResult, Transport
-from hostler_hub.drivers.transports.errors import Refused, TransportError
+from hostler_hub.drivers.transports.errors import TransportError
 
 PUSH_DEADLINE_S = 60.0
 SAID_BYTES = 400
@@ -107,20 +107,7 @@ class RemoteHost(Host):
 
     async def _put(self, directory: str, name: str, content: bytes) -> None:
         path = self._path(directory, "agents", name)
-        try:
-            await self._transport.put(path, content, PUSH_DEADLINE_S)
-        except Refused as error:
-            refusal = await self._why_not_put(directory, len(content))
-            if refusal is None:
-                raise
-            raise refusal from error
-
-    async def _why_not_put(self, directory: str, size_bytes: int) -> HostFailed | None:
-        """The reason, from the machine, why a file of this size cannot be written. None
-        if unknown.
-        """
-        del directory, size_bytes
-        return None
+        await self._transport.put(path, content, PUSH_DEADLINE_S)
 
     async def _run(self, request: Request) -> tuple[CommandResult, str]:
         nonce = secrets.token_hex(8)

@@ -50,6 +50,9 @@ class SshDriver(RemoteDriver[SshOptions]):
         port = await machines.tunnels.ensure(machines.transport(options), instance, None)
         return f"ws://127.0.0.1:{port}{urlsplit(url).path}"
 
+    async def _renew(self, options: SshOptions) -> None:
+        (await self._machines()).transport(options).renew()
+
     async def _restore_route(
         self, options: SshOptions, instance: str, handle: HostHandle[SshOptions] | None
     ) -> None:

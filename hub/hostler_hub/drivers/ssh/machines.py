@@ -19,7 +19,9 @@ from hostler_hub.drivers.transports.ssh.login import LoginMaterial
 from hostler_hub.drivers.transports.ssh.transport import SshTransport
 from hostler_hub.drivers.transports.ssh.tunnel import Tunnels
 
-THREADS = 32
+# A machine that hangs keeps at most one thread for each of its sessions and one for its login until
+# their deadlines, so that the others are not held up; threads are started as they are needed.
+THREADS = 1024
 WAKE_PAUSE_S = 3.0
 
 

@@ -3,6 +3,7 @@
 TransportError
   Unreachable             no way to the machine now, or it was lost
   AuthenticationFailed    the credentials are not accepted, or there are none
+  NotConfigured           the hub's own configuration gives no way to the machine
   HostKeyUnknown          the machine's key is not known yet
   HostKeyChanged          the machine has another key than it is known by
   Refused                 the machine answers, and will not do this
@@ -21,7 +22,8 @@ class TransportError(Exception):
     """
 
     def __init__(self, text: str, *, sent: bool = False) -> None:
-        super().__init__(text)
+        # A machine or a file may have said anything; what is stored and shown is text.
+        super().__init__(text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0"))
         self.sent = sent
 
 
@@ -31,6 +33,10 @@ class Unreachable(TransportError):
 
 class AuthenticationFailed(TransportError):
     """The machine does not accept the credentials, or the hub has none."""
+
+
+class NotConfigured(TransportError):
+    """The hub's own configuration of the transport's tool cannot be used for the machine."""
 
 
 class HostKeyUnknown(TransportError):
@@ -46,12 +52,10 @@ class Refused(TransportError):
 
 
 class NotWritten(Refused):
-    """The machine could not write a file; its disk may be full. `words` is the machine's
-    message.
-    """
+    """The machine could not write a file. `words` is the machine's message."""
 
     def __init__(self, address: str, words: str) -> None:
-        super().__init__(f"{address}: cannot write {words} (is the disk full?)", sent=True)
+        super().__init__(f"{address}: cannot write {words}", sent=True)
         self.words = words
 
 

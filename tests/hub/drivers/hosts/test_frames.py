@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from hostler_hub.drivers.contract import AgentArchive, Environment, InstanceRef, InstanceSpec
+from hostler_hub.drivers.errors import ProviderFailed
 from hostler_hub.drivers.ssh.driver import SshDriver
 from hostler_hub.drivers.transports.contract import Command, CommandResult
 from hostler_hub.drivers.winrm.driver import WinrmDriver
@@ -40,6 +41,9 @@ class Machine:
     def __init__(self, exchange: Mapping[str, Any]) -> None:
         self.requests: list[tuple[str, Any]] = []
         self._exchange = exchange
+
+    def renew(self) -> None:
+        """There is no connection."""
 
     async def run(self, command: Command) -> CommandResult:
         if not command.content:  # what needs no agent to be ended: here it does
@@ -62,15 +66,19 @@ def frames_environment(environment: Environment, tmp_path: Path) -> Environment:
     )
 
 
-async def called(driver: Any, call: str, options: Mapping[str, Any]) -> Any:
-    """The result, as JSON; of what is refused its text."""
-    method = call.partition(" ")[0]
+async def driver_call(driver: Any, method: str, options: Mapping[str, Any]) -> Any:
     spec = InstanceSpec("w-1", INSTANCE, 3, "a-token-of-no-use", options)
     argument = {"create": spec, "list_owned": [options]}.get(
         method, InstanceRef("w-1", INSTANCE, 3, None, options)
     )
+    return await getattr(driver, method)(argument)
+
+
+async def called(driver: Any, call: str, options: Mapping[str, Any]) -> Any:
+    """The result, as JSON; of what is refused its text."""
+    method = call.partition(" ")[0]
     try:
-        result = await getattr(driver, method)(argument)
+        result = await driver_call(driver, method, options)
     except Exception as error:  # noqa: BLE001 - which one is the driver's own test's
         return {"error": str(error)}
     if method == "list_owned":
@@ -78,13 +86,9 @@ async def called(driver: Any, call: str, options: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(asdict(result) if method == "inspect" else result))
 
 
-@pytest.mark.parametrize(("name", "exchange"), EXCHANGES)
-async def test_requests_and_replies_are_what_they_were(
-    frames_environment: Environment, tmp_path: Path, name: str, exchange: dict[str, Any]
-) -> None:
-    if name == "ssh":
-        frames_environment = replace(frames_environment, ca_file=tmp_path / "ca.pem")
-    driver: Any = DRIVERS[name](frames_environment)
+def reached(name: str, environment: Environment, exchange: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The driver, and the machine that answers it as it says in the exchange."""
+    driver: Any = DRIVERS[name](environment)
     machine = Machine(exchange)
 
     async def awake(_options: Any) -> Machine:
@@ -95,6 +99,43 @@ async def test_requests_and_replies_are_what_they_were(
         awake=awake,
         tunnels=SimpleNamespace(release=lambda _instance: awake(None)),
     )
+    return driver, machine
+
+
+SENSELESS: list[Any] = [
+    {},
+    {"instances": 1, "texts": [], "process": 1, "directory": None},
+    {"instances": [1], "texts": 7, "process": {"pid": "x"}, "directory": 5},
+    {"instances": [{}], "texts": "x", "process": {}, "directory": "/x", "state": "running"},
+    {"instances": {"a": {}}, "state": []},
+]
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+@pytest.mark.parametrize("method", ["create", "inspect", "list_owned", "evidence"])
+@pytest.mark.parametrize("reply", SENSELESS, ids=str)
+async def test_a_machine_that_lies_is_told_of_as_such(
+    frames_environment: Environment, name: str, method: str, reply: Any
+) -> None:
+    actions = {"create": "start", "list_owned": "list"}
+    body = json.dumps(reply)
+    said = f"\n@hostler NONCE {len(body)}\n{body}\n"
+    exchange = {"action": actions.get(method, method), "stdout": said, "status": 0}
+    driver, _ = reached(name, replace(frames_environment, ca_file=None), exchange)
+    try:
+        await driver_call(driver, method, FRAMES[name]["options"])
+    except ProviderFailed as error:
+        assert f"{name}: " in str(error)  # noqa: PT017 - some of these make sense to some calls
+        assert "makes no sense" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(("name", "exchange"), EXCHANGES)
+async def test_requests_and_replies_are_what_they_were(
+    frames_environment: Environment, tmp_path: Path, name: str, exchange: dict[str, Any]
+) -> None:
+    if name == "ssh":
+        frames_environment = replace(frames_environment, ca_file=tmp_path / "ca.pem")
+    driver, machine = reached(name, frames_environment, exchange)
     result = await called(driver, exchange["call"], FRAMES[name]["options"])
     assert machine.requests == [exchange["request"]]
     assert holds(result, exchange["result"])

@@ -7,6 +7,7 @@ import compileall
 import contextlib
 import os
 import shutil
+import socket
 import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,6 +27,10 @@ from hostler_hub.drivers.contract import Environment, InstanceRef
 from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.registry import check_options
 from hostler_hub.drivers.ssh.driver import SshDriver
+from hostler_hub.drivers.ssh.machines import Machines
+from hostler_hub.drivers.ssh.options import SshOptions
+from hostler_hub.drivers.transports.contract import Command
+from hostler_hub.drivers.transports.ssh import session
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.secrets import Secrets
 
@@ -154,10 +159,7 @@ async def test_G2_MOTD_and_a_chatty_shell_do_not_matter(
     key = (tmp_path / "sshd-0" / "client.pub").read_text()
     (chatty.directory / "authorized_keys").write_text(key)
     noisy = {**options, "port": chatty.port, "host_key": chatty.public_host_key}
-    # SFTP does not get through such a shell: the agent is there already, by the quiet way.
-    quiet = SshDriver(ssh_environment)
-    await quiet.list_owned([options])
-    await quiet.aclose()
+    shutil.rmtree(tmp_path / "hostler")  # the agent is pushed through such a shell as well
     async for driver in cleared(SshDriver(ssh_environment), noisy):
         spec = spec_of(noisy)
         handle = await driver.create(spec)
@@ -226,7 +228,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_disk_is_named_in_the_machine_s_own_words(
     driver: SshDriver, options: dict[str, Any], small: Path
 ) -> None:
-    """SFTP has no word for it, so the machine is asked."""
+    """As it is told on the standard error of the command that writes the file."""
     spec = spec_of({**options, "directory": str(small / "hostler")})
     told = rf"ssh: .*into {small}/hostler: .*No space left on device.*option 'directory'"
     with pytest.raises(ProviderFailed, match=told):
@@ -294,6 +296,70 @@ async def test_a_tunnel_that_sshd_refuses_names_the_option_and_leaves_nothing(
         await without.create(spec_of(given))
     for each in (driver, without):
         await each.aclose()
+
+
+async def test_a_machine_that_was_mended_is_tried_with_a_new_connection(
+    make_sshd: Callable[..., Sshd],
+    driver: SshDriver,
+    options: dict[str, Any],
+    sshd: Sshd,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "SESSION_PAUSES_S", (0.01,))
+    broken = make_sshd("MaxSessions 0")
+    shutil.copy(sshd.directory / "authorized_keys", broken.directory)
+    given = {**options, "port": broken.port, "host_key": broken.public_host_key}
+    with pytest.raises(ProviderFailed, match="MaxSessions"):
+        await driver.create(spec_of(given))
+    broken.reconfigure()
+    spec = spec_of(given)
+    await driver.destroy(ref_of(spec, await driver.create(spec)))
+
+
+async def test_V19_machines_that_hang_hold_up_no_other(
+    ssh_environment: Environment, options: dict[str, Any]
+) -> None:
+    """More than there were threads for all of them, with all the time in the world."""
+    machines = Machines(ssh_environment)
+    with contextlib.ExitStack() as silent:
+        hung = [silent.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(40)]
+        waiting = []
+        for each in hung:
+            given = SshOptions.of({**options, "port": each.getsockname()[1]})
+            call = machines.transport(given).run(Command(["true"]))
+            waiting.append(asyncio.create_task(call))
+        await asyncio.sleep(0)
+        healthy = machines.transport(SshOptions.of(options))
+        assert (await healthy.run(Command(["echo", "up"]))).stdout == b"up\n"
+        assert not any(each.done() for each in waiting)
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    await machines.aclose()
+
+
+@pytest.mark.peer("small-disk")
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [
+        ("noexec", ""),
+        ("ro", r"ssh: .*option 'directory': .*Read-only file system"),
+    ],
+)
+async def test_homes_that_run_or_take_nothing(
+    driver: SshDriver, options: dict[str, Any], tmp_path: Path, how: str, named: str
+) -> None:
+    """No program of the agent is executed from where it lies; it must lie somewhere, though."""
+    with small_disk.mounted(tmp_path / "home", "64m", how) as home:
+        spec = spec_of({**options, "directory": str(home / "hostler")})
+        if named:
+            with pytest.raises(ProviderFailed, match=named):
+                await driver.create(spec)
+            await driver.destroy(ref_of(spec, None))
+            return
+        handle = await driver.create(spec)
+        assert (await driver.inspect(ref_of(spec, handle))).presence is Presence.RUNNING
+        await driver.destroy(ref_of(spec, handle))
 
 
 @pytest.mark.parametrize(

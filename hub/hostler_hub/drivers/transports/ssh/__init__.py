@@ -1,1 +1,1 @@
-"""Commands and files over SSH, by fabric and paramiko."""
+"""Commands and files over SSH, by paramiko."""

@@ -1,46 +1,34 @@
-"""Logs in: opens an authenticated connection, checks host keys, and looks up credentials.
+"""Logs in: opens an authenticated connection through the jump hosts, and checks every host key.
 
-fabric supports ssh_config, jump hosts and proxy commands. By default it accepts unknown host keys,
-which must never happen: `_harden` sets the right policy for every machine on the way.
+Each login on the way is a connection of paramiko of its own, inside a channel of the one before.
+A host key is checked here before anything else is sent: an unknown key is accepted only where the
+options or the ssh_config permit it, a changed or revoked one never.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import fabric
 import paramiko
 import structlog
-from paramiko.ssh_exception import (
-    AuthenticationException,
-    BadHostKeyException,
-    ChannelException,
-    NoValidConnectionsError,
-    SSHException,
-)
 
 from hostler_hub.drivers.transports.errors import (
     AuthenticationFailed,
     HostKeyChanged,
-    Refused,
-    TransportError,
-    Unreachable,
+    HostKeyUnknown,
 )
-from hostler_hub.drivers.transports.ssh.access import Hop, SshAccess
-from hostler_hub.drivers.transports.ssh.known_hosts import (
-    FirstContact,
-    KnownHosts,
-    fingerprint,
-    name_of,
-    parse,
-)
-from hostler_hub.runtime.errors import SecretRefused
+from hostler_hub.drivers.transports.ssh import algorithms
+from hostler_hub.drivers.transports.ssh.access import SshAccess
+from hostler_hub.drivers.transports.ssh.authentication import authenticate, credentials
+from hostler_hub.drivers.transports.ssh.client_config import TRUST
+from hostler_hub.drivers.transports.ssh.known_hosts import Known, KnownHosts, fingerprint, parse
+from hostler_hub.drivers.transports.ssh.proxy_command import ProxyCommand
+from hostler_hub.drivers.transports.ssh.route import Leg, legs
+from hostler_hub.drivers.transports.ssh.translation import translate
 from hostler_hub.runtime.secrets import Secrets
 
 # paramiko logs, with traces, what it also raises; what it raises is all that is needed.
@@ -50,7 +38,6 @@ logging.getLogger(_QUIET).setLevel(logging.CRITICAL + 1)
 _log = structlog.get_logger(__name__)
 
 KEEPALIVE_S = 20
-_KEY_KINDS = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
 
 
 @dataclass(frozen=True)
@@ -64,177 +51,163 @@ class LoginMaterial:
     secrets: Secrets
 
 
-def log_in(access: SshAccess, material: LoginMaterial) -> fabric.Connection:
-    """Open a connection and log in. Blocks; each phase takes at most `connect_timeout_s`. Raises
-    TransportError, always with `sent` False.
-    """
-    connection = None
+@dataclass
+class Login:
+    """The connections to the jump hosts and, last, to the machine itself."""
+
+    transports: list[paramiko.Transport] = field(default_factory=list)
+    proxy: ProxyCommand | None = None
+
+    @property
+    def transport(self) -> paramiko.Transport:
+        """The connection to the machine itself."""
+        return self.transports[-1]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the machine can still be reached by it, as far as is known."""
+        return bool(self.transports) and self.transport.is_active()
+
+    def close(self) -> None:
+        """Close all connections, the innermost first. Blocks."""
+        for each in reversed(self.transports):
+            _close(each)
+        if self.proxy is not None:
+            self.proxy.close()
+
+
+def _close(transport: paramiko.Transport) -> None:
     try:
-        for hop in (*access.jump, access.target):
-            connection = _prepare(hop, access, material, connection)
-        assert connection is not None
-        connection.open()
-        connection.transport.set_keepalive(KEEPALIVE_S)
-    except Exception as error:
-        if connection is not None:
-            log_out(connection)
-        raise translate(error, access.target.address) from error
-    return connection
-
-
-def log_out(connection: fabric.Connection) -> None:
-    """Close the connection, and the connections to the jump hosts that it goes through."""
-    for each in _chain(connection):
-        _close(each)
-
-
-def _close(connection: fabric.Connection) -> None:
-    try:
-        connection.client.close()
+        transport.close()
+        transport.sock.close()  # paramiko leaves it open where the connection never began
     except Exception:  # noqa: BLE001 - a thread's boundary: it is given up, whatever it says
         _log.debug("closing a connection failed", exc_info=True)
 
 
-def translate(error: Exception, address: str) -> TransportError:
-    """Translate an exception of fabric, paramiko or the system into a TransportError."""
-    if isinstance(error, TransportError):
-        return error
-    if isinstance(error, BadHostKeyException):
-        return HostKeyChanged(
-            f"{address}: {error.hostname} has another key than it is known by: "
-            f"{fingerprint(error.key)} instead of {fingerprint(error.expected_key)}; somebody may "
-            "be in between. If the machine was set up anew, correct option 'host_key' or the "
-            "known_hosts file"
-        )
-    if isinstance(error, AuthenticationException):
-        return AuthenticationFailed(
-            f"{address} does not let us in: {error}; see the options user, key and password"
-        )
-    if isinstance(error, ChannelException):
-        return Refused(f"{address}: the way there was refused: {error}")
-    return _unreachable(error, address)
-
-
-def _unreachable(error: Exception, address: str) -> TransportError:
-    if isinstance(error, NoValidConnectionsError):
-        words = "; ".join(sorted({str(each.strerror) for each in error.errors.values()}))
-        hint = "is its sshd running, and are the options host and port right?"
-        return Unreachable(f"{address} cannot be reached: {words}; {hint}")
-    if isinstance(error, socket.gaierror):
-        return Unreachable(f"{address}: {error.strerror} (is option 'host' right?)")
-    if isinstance(error, TimeoutError):
-        hint = "is it up, and are the options host, port and connect_timeout_s right?"
-        return Unreachable(f"{address} does not answer in time; {hint}")
-    if isinstance(error, (SSHException, EOFError, OSError)):
-        words = str(error) or type(error).__name__
-        hint = " (sshd drops logins beyond its MaxStartups)" if "banner" in words else ""
-        return Unreachable(f"{address}: the connection broke: {words}{hint}")
-    raise error
-
-
-def _prepare(
-    hop: Hop, access: SshAccess, material: LoginMaterial, gateway: fabric.Connection | None
-) -> fabric.Connection:
-    connection = fabric.Connection(
-        hop.host,
-        user=hop.user,
-        port=hop.port,
-        gateway=gateway,
-        config=_config(access, material),
-        connect_timeout=max(1, int(access.connect_timeout_s)),
-        connect_kwargs=_credentials(hop, access, material.secrets),
-    )
-    _harden(connection, hop, access, material)
-    if gateway is None:  # then it may have jump hosts of the ssh_config
-        for each in list(_chain(connection))[1:]:
-            _harden(each, None, access, material)
-    return connection
-
-
-def _config(access: SshAccess, material: LoginMaterial) -> fabric.Config:
-    """fabric's configuration without its own files; OpenSSH's files only if the options permit."""
-    ssh_config = paramiko.SSHConfig()
-    if access.ssh_config and material.ssh_config.exists():
-        ssh_config = paramiko.SSHConfig.from_path(str(material.ssh_config))
-    config = fabric.Config(ssh_config=ssh_config, lazy=True)
-    # Jump hosts that the ssh_config names are logged in to with these.
-    config.connect_kwargs = _phases(access)
-    return config
-
-
-def _phases(access: SshAccess) -> dict[str, Any]:
-    wait_s = access.connect_timeout_s
-    return {
-        "banner_timeout": wait_s,
-        "auth_timeout": wait_s,
-        "channel_timeout": wait_s,
-        "allow_agent": access.ssh_config,
-        "look_for_keys": access.ssh_config,
-    }
-
-
-def _credentials(hop: Hop, access: SshAccess, secrets: Secrets) -> dict[str, Any]:
-    found = _phases(access)
+def log_in(access: SshAccess, material: LoginMaterial) -> Login:
+    """Open a connection and log in. Blocks; each phase takes at most `connect_timeout_s`. Raises
+    TransportError, always with `sent` False.
+    """
+    login, at, way = Login(), access.target.address, ""
     try:
-        passphrase = secrets.of_option("passphrase", hop.passphrase)
-        key = secrets.of_option("key", hop.key)
-        password = secrets.of_option("password", hop.password)
-        if key is not None:
-            found["pkey"] = _private_key(key, passphrase)
-    except SecretRefused as refusal:
-        raise AuthenticationFailed(f"{hop.address}: {refusal}") from refusal
-    except ValueError as error:
-        raise AuthenticationFailed(f"{hop.address}: option 'key': {error}") from None
-    if password is not None:
-        found["password"] = password
-    return found
+        route = legs(access, material.ssh_config)
+        for leg in route:
+            at = leg.address
+            way = "" if leg is route[-1] else f"on the way to {route[-1].address}: "
+            _connect(login, leg, access.connect_timeout_s, material)
+        login.transport.set_keepalive(KEEPALIVE_S)
+    except Exception as error:
+        words = login.proxy.last_words() if login.proxy is not None else ""
+        login.close()
+        raise translate(error, way + at, words) from error
+    return login
 
 
-def _private_key(text: str, passphrase: str | None) -> paramiko.PKey:
-    """Parse a private key. Raises ValueError, whose message contains nothing of the key."""
-    for kind in _KEY_KINDS:
-        key = _of_kind(kind, text, passphrase)
-        if key is not None:
-            return key
-    wrong = "or the passphrase is wrong" if passphrase else "as ssh-keygen makes them"
-    raise ValueError(f"the secret is no private key (Ed25519, ECDSA, RSA), {wrong}")
-
-
-def _of_kind(kind: Any, text: str, passphrase: str | None) -> paramiko.PKey | None:
+def _connect(login: Login, leg: Leg, wait_s: float, material: LoginMaterial) -> None:
+    """Connect to one machine, through the one before it, and log in there."""
+    given = credentials(leg, material.secrets)
+    pinned = _pinned(leg)
+    files = leg.settings.known_hosts if leg.settings.is_asked else ()
+    known = material.known.of(leg.settings.host_key_names, files)
+    stream = _stream(login, leg, wait_s)
     try:
-        return kind.from_private_key(io.StringIO(text + "\n"), passphrase)
-    except paramiko.PasswordRequiredException:
-        raise ValueError("the key is encrypted; give its 'passphrase'") from None
-    except (SSHException, ValueError, IndexError):
-        return None
+        transport = paramiko.Transport(stream)
+    except BaseException:
+        stream.close()
+        raise
+    login.transports.append(transport)
+    transport.set_log_channel(_QUIET)
+    transport.banner_timeout = transport.auth_timeout = transport.channel_timeout = wait_s
+    kinds = known.kinds if pinned is None else (pinned.get_name(),)
+    algorithms.restrict(transport, leg.settings, kinds, wait_s)
+    transport.start_client(timeout=wait_s)
+    if not transport.initial_kex_done:  # paramiko returns when the time is up
+        raise TimeoutError
+    _check_host_key(transport.get_remote_server_key(), leg, known, pinned, material.known)
+    authenticate(transport, leg, given)
 
 
-def _harden(
-    connection: fabric.Connection, hop: Hop | None, access: SshAccess, material: LoginMaterial
-) -> None:
-    client, name = connection.client, name_of(connection.host, connection.port)
-    client.set_log_channel(_QUIET)
-    pinned = None if hop is None else hop.host_key
-    accept_new = hop is not None and hop.accept_new
-    client.set_missing_host_key_policy(FirstContact(material.known, accept_new=accept_new))
-    if pinned is not None:
+def _stream(login: Login, leg: Leg, wait_s: float) -> socket.socket | paramiko.Channel:
+    host, port = leg.settings.hostname, leg.settings.port
+    if login.transports:
+        where = (host, port)
+        return login.transport.open_channel("direct-tcpip", where, ("", 0), timeout=wait_s)
+    if leg.settings.proxy_command:
+        login.proxy = ProxyCommand(leg.settings.proxy_command)
+        return login.proxy.socket
+    return _dial(host, port, leg.settings.text("addressfamily"), wait_s)
+
+
+def _dial(host: str, port: int, family: str, wait_s: float) -> socket.socket:
+    """Connect to the first of the host's addresses that answers. Raises OSError, the last
+    address's.
+    """
+    kind = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}.get(family, socket.AF_UNSPEC)
+    failure: OSError | None = None
+    for found, _, _, _, address in socket.getaddrinfo(host, port, kind, socket.SOCK_STREAM):
+        stream = socket.socket(found, socket.SOCK_STREAM)
         try:
-            key = parse(pinned)
-        except ValueError as error:
-            raise AuthenticationFailed(f"{name}: option 'host_key': {error}") from None
-        client.get_host_keys().add(name, key.get_name(), key)
+            stream.settimeout(wait_s)
+            stream.connect(address)
+        except OSError as error:
+            stream.close()
+            failure = error
+        else:
+            return stream
+    raise failure or OSError("it has no address")
+
+
+def _pinned(leg: Leg) -> paramiko.PKey | None:
+    if leg.hop is None or leg.hop.host_key is None:
+        return None
+    try:
+        return parse(leg.hop.host_key)
+    except ValueError as error:
+        raise AuthenticationFailed(f"{leg.address}: option 'host_key': {error}") from None
+
+
+def _check_host_key(
+    key: paramiko.PKey,
+    leg: Leg,
+    known: Known,
+    pinned: paramiko.PKey | None,
+    hub_known: KnownHosts,
+) -> None:
+    """Return if the server has the key that it is known by. Raises HostKeyChanged and
+    HostKeyUnknown.
+    """
+    name, blob = leg.settings.host_key_names[0], key.asbytes()
+    if blob in known.revoked:
+        raise HostKeyChanged(
+            f"{leg.address}: its key {fingerprint(key)} is revoked in known_hosts; give the "
+            "machine a new key"
+        )
+    expected = known.keys if pinned is None else {pinned.asbytes()}
+    if blob in expected:
         return
-    for known, keys in material.known.load().items():
-        if known == name:
-            for kind, key in keys.items():
-                client.get_host_keys().add(name, kind, key)
-    if access.ssh_config:
-        client.load_system_host_keys()
+    if expected:
+        raise HostKeyChanged(_changed(leg.address, name, key, sorted(expected)))
+    accepts_new = (leg.hop is not None and leg.hop.accept_new) or leg.settings.accepts_new
+    if not accepts_new or not hub_known.add(name, key):
+        raise HostKeyUnknown(_unknown(leg, name, key, known, hub_known.path))
 
 
-def _chain(connection: fabric.Connection) -> Iterator[fabric.Connection]:
-    """Yield the connection, then the connections to the jump hosts that it goes through."""
-    each: Any = connection
-    while isinstance(each, fabric.Connection):
-        yield each
-        each = each.gateway
+def _changed(address: str, name: str, key: paramiko.PKey, expected: Sequence[bytes]) -> str:
+    instead = " or ".join(fingerprint(each) for each in expected)
+    return (
+        f"{address}: {name} has another key than it is known by: {fingerprint(key)} instead of "
+        f"{instead}; somebody may be in between. If the machine was set up anew, correct option "
+        "'host_key' or the known_hosts file"
+    )
+
+
+def _unknown(leg: Leg, name: str, key: paramiko.PKey, known: Known, file: Path) -> str:
+    line = f"{key.get_name()} {key.get_base64()}"
+    unused = leg.settings.set_of(TRUST)
+    if known.has_authority:
+        unused.append("@cert-authority in known_hosts")
+    notes = f" ({', '.join(unused)}: not supported here)" if unused else ""
+    return (
+        f"{leg.address}: {name} is not known{notes}; if {fingerprint(key)} is its key, set option "
+        f"'host_key' to {line!r}, add it to {file}, or set 'accept_new'"
+    )

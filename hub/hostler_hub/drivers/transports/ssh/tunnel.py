@@ -14,15 +14,17 @@ import os
 import random
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import structlog
-from paramiko.ssh_exception import SSHException
 
 from hostler_hub.drivers.transports.errors import Refused, TransportError, TransportTimeout
+from hostler_hub.drivers.transports.ssh.channels import in_order
+from hostler_hub.drivers.transports.ssh.session import SharedConnection
 from hostler_hub.drivers.transports.ssh.transport import SshTransport
 from hostler_hub.lifecycle.backoff import Backoff
 
@@ -40,15 +42,30 @@ _log = structlog.get_logger(__name__)
 
 @dataclass
 class _Forward:
-    """The forwarded ports of one machine: the instances that use each, and the connection that they
-    are open on.
+    """The forwarded ports of one machine: the instances that need each, the borrowed connection
+    that they are open on, and those that are open.
     """
 
     transport: SshTransport
     needed: dict[int, set[str]] = field(default_factory=dict)
-    open_on: Any = None
+    connection: SharedConnection | None = None
+    opened: set[int] = field(default_factory=set)
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     keeper: asyncio.Task[None] | None = None
+
+    async def connected(self) -> paramiko.Transport:
+        """The connection for the ports, borrowed anew where the one before has broken."""
+        if self.connection is None or not self.connection.is_usable:
+            self.give_back()
+            self.connection = await self.transport.borrow()
+        return self.connection.transport
+
+    def give_back(self) -> None:
+        """End the use of the connection, and with it that of the ports on it."""
+        connection, self.connection = self.connection, None
+        self.opened.clear()
+        if connection is not None:
+            self.transport.give_back(connection)
 
 
 class Tunnels:
@@ -79,8 +96,11 @@ class Tunnels:
         for forward in list(self._forwards.values()):
             for port in [port for port, users in forward.needed.items() if users == {user}]:
                 del forward.needed[port]
-                with contextlib.suppress(TransportError):
-                    await _ask(forward.open_on, functools.partial(_cancel, forward.open_on, port))
+                if port in forward.opened and forward.connection is not None:
+                    forward.opened.discard(port)
+                    connection = forward.connection.transport
+                    with contextlib.suppress(TransportError):
+                        await _ask(connection, functools.partial(_cancel, connection, port))
             for users in forward.needed.values():
                 users.discard(user)
             if not forward.needed:
@@ -96,31 +116,36 @@ class Tunnels:
         if forward.keeper is not None:
             forward.keeper.cancel()
             await asyncio.gather(forward.keeper, return_exceptions=True)
+        forward.give_back()
 
     async def _choose(self, forward: _Forward) -> int:
-        connection = await forward.transport.connected()
-        for tries_left in reversed(range(TRIES)):
-            port = random.randrange(*PORTS)  # noqa: S311 - a free one, not a secret one
-            try:
-                await self._request(forward.transport, connection, port)
-            except Refused:
-                if not tries_left:
-                    raise
-            else:
-                forward.open_on = forward.open_on or connection
-                return port
+        async with self._opening(forward) as connection:
+            for tries_left in reversed(range(TRIES)):
+                port = random.randrange(*PORTS)  # noqa: S311 - a free one, not a secret one
+                try:
+                    await self._request(forward, connection, port)
+                except Refused:
+                    if not tries_left:
+                        raise
+                else:
+                    return port
         raise AssertionError
 
     async def _open(self, forward: _Forward) -> None:
-        async with forward.opening:
-            connection = await forward.transport.connected()
-            if forward.open_on is connection:
-                return
-            for port in list(forward.needed):
-                await self._request(forward.transport, connection, port)
-            forward.open_on = connection
+        async with self._opening(forward) as connection:
+            for port in forward.needed.keys() - forward.opened:
+                await self._request(forward, connection, port)
 
-    async def _request(self, transport: SshTransport, connection: Any, port: int) -> None:
+    @contextlib.asynccontextmanager
+    async def _opening(self, forward: _Forward) -> AsyncIterator[paramiko.Transport]:
+        async with forward.opening:
+            try:
+                yield await forward.connected()
+            finally:
+                if not forward.opened:  # the next try may find another sshd there
+                    forward.give_back()
+
+    async def _request(self, forward: _Forward, connection: paramiko.Transport, port: int) -> None:
         assert self._hub is not None
         handler = functools.partial(_relay, self._hub)
         ask = functools.partial(connection.request_port_forward, LOOPBACK, port, handler)
@@ -128,9 +153,10 @@ class Tunnels:
             await _ask(connection, ask)
         except Refused as error:
             raise Refused(
-                f"{transport.address}: option 'tunnel': sshd refused port {port}: {error} "
+                f"{forward.transport.address}: option 'tunnel': sshd refused port {port}: {error} "
                 "(its AllowTcpForwarding must allow remote; or somebody else has the port)"
             ) from error
+        forward.opened.add(port)
 
     async def _keep(self, forward: _Forward) -> None:
         failures = 0
@@ -157,20 +183,24 @@ async def _ask(connection: Any, ask: Callable[[], object]) -> None:
     except TimeoutError:
         connection.close()  # so that the thread ends as well
         raise TransportTimeout("the request for a port was not answered in time") from None
-    except (SSHException, EOFError, OSError) as error:
+    # paramiko raises in the caller's thread whatever its own thread has met.
+    except Exception as error:
         raise Refused(str(error) or type(error).__name__) from error
 
 
 def _cancel(connection: Any, port: int) -> None:
-    if connection is not None and connection.is_active():
-        connection.cancel_port_forward(LOOPBACK, port)
+    if connection.is_active():
+        # Not by cancel_port_forward(), which takes the handler from the other ports as well.
+        connection.global_request("cancel-tcpip-forward", (LOOPBACK, port), wait=True)
 
 
-def _relay(hub: Path, channel: Any, _origin: object, _server: object) -> None:
+def _relay(hub: Path, channel: paramiko.Channel, _origin: object, _server: object) -> None:
     """Start a thread that relays a connection to the hub. Called in paramiko's thread for each
     connection to the port, and must not block it.
     """
-    threading.Thread(target=_connect, args=(hub, channel), daemon=True, name="tunnel").start()
+    threading.Thread(
+        target=_connect, args=(hub, in_order(channel)), daemon=True, name="tunnel"
+    ).start()
 
 
 def _connect(hub: Path, channel: Any) -> None:
