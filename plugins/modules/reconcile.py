@@ -93,11 +93,13 @@ findings:
       description:
         - V(orphan) should have ended. V(unknown) was never heard of. V(absent) should be there and is not listed.
           V(unrecorded) was created, but the answer was lost. V(spare) is a stopped machine that its worker keeps no
-          longer.
+          longer. V(copy) is somebody else's and only carries an instance's mark.
       type: str
       returned: always
     action:
-      description: What is done about it, V(destroy), V(give_up), V(adopt), V(wait) for a second look or V(hold).
+      description:
+        - What is done about it, V(destroy), V(give_up), V(adopt), V(wait) for a second look, V(hold), or only V(report):
+          it is not touched.
       type: str
       returned: always
     instance:
@@ -205,6 +207,7 @@ WORDS = {
     "destroy": "destroy",
     "wait": "wait",
     "hold": "hold",
+    "report": "leave",
 }
 # Listing takes as long as the slowest provider does; the hub has deadlines of its own.
 PATIENCE_S = 600

@@ -156,7 +156,9 @@ class Owned:
     ``handle`` alone is enough to destroy it, also when the worker's definition is gone; ``name`` is
     the provider's name of it, for people; ``created_at`` is in seconds since the epoch. For a
     *spare* (the stopped machine that an instance left for the next one), ``spare`` is its recipe;
-    otherwise it is empty.
+    otherwise it is empty. For a *copy* (an object that somebody else made and that only carries an
+    instance's mark, such as a container of an image that was committed from an instance's),
+    ``copy`` is the evidence for that; otherwise it is empty.
     """
 
     instance: str
@@ -166,6 +168,7 @@ class Owned:
     name: str = ""
     created_at: float | None = None
     spare: str = ""
+    copy: str = ""
 
 
 class Driver(Protocol):
@@ -196,8 +199,8 @@ class Driver(Protocol):
     async def destroy(self, ref: InstanceRef) -> None:
         """Stop the instance and everything it started; return when it is proven gone.
 
-        Idempotent. Called until it succeeds, also for instances that never existed. Raises
-        ProviderFailed if the instance still exists or may exist.
+        Idempotent. Called until it succeeds, also for instances that never existed. A copy (see
+        ``Owned``) is not touched. Raises ProviderFailed if the instance still exists or may exist.
         """
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:

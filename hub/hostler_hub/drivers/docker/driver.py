@@ -95,10 +95,10 @@ class DockerDriver:
         handle = _handle_of(ref)
         daemon = self._daemon_of(ref, handle)
         hub, instance = self._environment.hub, ref.instance
-        found = await daemon.ask(lambda client: containers.marked(client, hub, instance))
+        found = await daemon.ask(lambda client: containers.own(client, hub, instance, handle))
         if not found and instance in self._unanswered:
             await asyncio.sleep(SECOND_LOOK_S)
-            found = await daemon.ask(lambda client: containers.marked(client, hub, instance))
+            found = await daemon.ask(lambda client: containers.own(client, hub, instance, handle))
         options = _options_of(ref)
         grace_s = GRACE_S if options is None else options.stop_timeout_s
         for container in found:

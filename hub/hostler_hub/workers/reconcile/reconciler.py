@@ -207,7 +207,7 @@ class Reconciler:
     async def _act(
         self, name: str, driver: Driver, finding: Finding, turns: asyncio.Semaphore
     ) -> FindingOutcome:
-        if finding.action in {Action.WAIT, Action.HOLD}:
+        if finding.action in {Action.WAIT, Action.HOLD, Action.REPORT}:
             return FindingOutcome(name, finding)
         if finding.action is Action.DESTROY:
             async with turns:

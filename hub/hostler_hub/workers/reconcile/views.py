@@ -17,11 +17,12 @@ class FindingView(View):
     kind: DriftKind = Field(
         description="`orphan` should have ended. `unknown` was never heard of. `absent` should be "
         "there and is not listed. `unrecorded` was created, but the answer was lost. `spare` is a "
-        "stopped machine that its worker keeps no longer."
+        "stopped machine that its worker keeps no longer. `copy` is somebody else's and only "
+        "carries an instance's mark."
     )
     action: Action = Field(
         description="What is done about it, `destroy`, `give_up`, `adopt`, `wait` for a second "
-        "look or `hold`."
+        "look, `hold`, or only `report`: it is not touched."
     )
     instance: str = Field(description="The id of the instance.")
     epoch: int = Field(description="The instance's epoch.")
