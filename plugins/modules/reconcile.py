@@ -98,8 +98,8 @@ findings:
       returned: always
     action:
       description:
-        - What is done about it, V(destroy), V(give_up), V(adopt), V(wait) for a second look, V(hold), or only V(report):
-          it is not touched.
+        - "What is done about it, V(destroy), V(give_up), V(adopt), V(wait) for a second look, V(hold), or only
+          V(report): it is not touched."
       type: str
       returned: always
     instance:
