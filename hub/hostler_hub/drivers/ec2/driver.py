@@ -156,4 +156,5 @@ def _owned(options: Ec2Options, inventory: Inventory, found: Described) -> Owned
         name=found["InstanceId"],
         created_at=found["LaunchTime"].timestamp(),
         spare=inventory.tags(found).get(RECIPE, "") if inventory.is_spare(found) else "",
+        copy=inventory.copy_evidence(found),
     )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hostler_hub.drivers.contract import Environment, InstanceSpec
+from hostler_hub.drivers.ec2.client_token import Origin
 from hostler_hub.drivers.ec2.errors import CallFailed, Meaning
 from hostler_hub.drivers.ec2.inventory import Described, Inventory, filters_of, state_of
 from hostler_hub.drivers.ec2.options import Ec2Options
@@ -42,7 +43,7 @@ async def _run(
     for where in alternatives(options):
         while True:
             attempt += 1
-            token = f"{spec.instance}.{spec.epoch}.{attempt}"
+            token = Origin(spec.instance, spec.epoch).token(attempt)
             try:
                 return await _run_once(inventory, spec, {**request, **where, "ClientToken": token})
             except CallFailed as failed:
