@@ -122,9 +122,11 @@ class InstanceSpec:
     token: str = field(repr=False)
     options: Mapping[str, Any]
 
-    def mark(self, hub: str) -> Mark:
-        """The mark that the instance carries at its provider."""
-        return Mark(hub, self.instance, self.epoch, self.worker)
+    def mark(self, hub: str, driver: str = "") -> Mark:
+        """The mark that the instance carries at its provider, and in its agent's arguments, which
+        name the driver as well.
+        """
+        return Mark(hub, self.instance, self.epoch, self.worker, driver)
 
 
 @dataclass(frozen=True, slots=True)

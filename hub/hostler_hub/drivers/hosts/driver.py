@@ -102,7 +102,8 @@ class HostDriver(ABC, Generic[Options]):
             machines[options.access, options.site] = options
         lists = await asyncio.gather(*(self._list(options) for options in machines.values()))
         # Two ways may lead to one machine, which tells of its processes by both.
-        found = {owned.instance: owned for listed in lists for owned in listed}
+        listed = [owned for each in lists for owned in each]
+        found = {(each.instance, each.copy and each.name): each for each in listed}
         return list(found.values())
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
@@ -182,6 +183,7 @@ class HostDriver(ABC, Generic[Options]):
         ca_file = self._environment.ca_file
         return {
             "hub": self._environment.hub,
+            "driver": self.name,
             "instance": spec.instance,
             "epoch": spec.epoch,
             "environment": dict(options.environment),
@@ -218,7 +220,8 @@ class HostDriver(ABC, Generic[Options]):
     async def _list(self, options: Options) -> list[Owned]:
         with self._translate_errors(options):
             host = await self._host(options, options.site)
-            reply = await host.call("list", {"hub": self._environment.hub}, self.query_deadline_s)
+            request = {"hub": self._environment.hub, "driver": self.name}
+            reply = await host.call("list", request, self.query_deadline_s)
         return [self._owned(options, each) for each in reply["instances"]]
 
     # --- errors and handles ---------------------------------------------------------------------
@@ -276,4 +279,5 @@ class HostDriver(ABC, Generic[Options]):
             listed["worker"],
             f"{what} on {options.address}",
             listed["created_at"],
+            copy=listed.get("copy", ""),
         )
