@@ -144,7 +144,7 @@ findings:
       returned: when O(prices) names its driver, the age is known, and it was running (a V(spare) costs its volumes only)
   sample: [{driver: ec2, kind: orphan, action: destroy, name: i-0abc, worker: build-7, age_s: 691200.0, cost: 41.01, done: true}]
 summary:
-  description: A line per finding, for people.
+  description: A line per finding and per place that did not answer, for people.
   returned: success
   type: list
   elements: str
@@ -175,13 +175,17 @@ checked:
       returned: always
   sample: [{driver: ec2, listed: 14, expected: 11, spares: 2}]
 unanswered:
-  description: Drivers whose provider did not answer, and why.
+  description: Places whose instances could not be listed, and why.
   returned: success
   type: list
   elements: dict
   contains:
     driver:
       description: The driver.
+      type: str
+      returned: always
+    place:
+      description: The host, daemon or region; none if no place of the driver answered.
       type: str
       returned: always
     reason:
@@ -245,6 +249,14 @@ def line(finding, currency):
     return words
 
 
+def silence(place):
+    """What a person reads of a place that did not answer."""
+    words = "no answer from %s" % place["driver"]
+    if place.get("place"):
+        words += ", %s" % place["place"]
+    return "%s: %s" % (words, place["reason"])
+
+
 def check(module):
     """Fail for options that make no sense."""
     for driver, price in module.params["prices"].items():
@@ -284,22 +296,23 @@ def work(module, client):
         "confirmed": module.params["confirmed"],
     }
     told = client.post("/reconcile", body)
+    silent = told["unanswered"]
     findings = [priced(one, module.params["prices"]) for one in told["findings"]]
     currency = module.params["currency"]
     acting = [one for one in findings if one["action"] in ACTING]
     answer = {
         "changed": bool(forgotten or acting),
         "findings": findings,
-        "summary": [line(one, currency) for one in findings],
+        "summary": [line(one, currency) for one in findings] + [silence(one) for one in silent],
         "checked": told["checked"],
-        "unanswered": told["unanswered"],
+        "unanswered": silent,
         "forgotten": forgotten,
     }
     if module._diff:  # noqa: SLF001  (Ansible has no other way to ask)
         answer["diff"] = diff(findings, currency, forgotten)
     complaints = [one["error"] for one in findings if one["error"]]
     if module.params["fail_on_unanswered"]:
-        complaints += ["%s: %s" % (one["driver"], one["reason"]) for one in told["unanswered"]]
+        complaints += [silence(one) for one in silent]
     if complaints:
         module.fail_json(msg="not all is settled: %s" % "; ".join(complaints), **answer)
     module.exit_json(**answer)

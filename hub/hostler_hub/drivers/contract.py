@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hostler_agent.instances.mark import Mark
 from hostler_hub.lifecycle.model import Presence
@@ -58,8 +58,16 @@ class DriverOptions(BaseModel):
         """
         if present is None or present == started:
             return started
-        same_place = cls.of(present).place == cls.of(started).place
-        return present if same_place else started
+        here, there = cls._place_of(present), cls._place_of(started)
+        return present if here is not None and there in (None, here) else started
+
+    @classmethod
+    def _place_of(cls, options: Mapping[str, Any]) -> str | None:
+        """The options' place; None if they are not valid (an earlier version took them)."""
+        try:
+            return cls.of(options).place
+        except ValidationError:
+            return None
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -210,8 +218,9 @@ class Driver(Protocol):
 
         ``places`` are the options of every worker and every living instance of this driver. They
         say at which hosts, daemons or regions to look; each place is asked once, however many
-        options name it. Raises ProviderFailed if a place did not answer: the list would be
-        incomplete, and an instance missing from it would be taken for gone.
+        options name it. Raises ``listing.IncompleteList`` if some places did not answer, with what
+        the others have; any other ProviderFailed means that no place answered. An instance that is
+        missing from a complete list is taken for gone.
         """
 
     async def aclose(self) -> None:

@@ -18,6 +18,7 @@ from hostler_hub.drivers.ec2.cloud import Cloud
 from hostler_hub.drivers.ec2.errors import CallFailed, Meaning
 from hostler_hub.drivers.ec2.handle import Target
 from hostler_hub.drivers.ec2.options import MARK, RECIPE, SPARE
+from hostler_hub.drivers.sent import SentRequests
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.ids import ulid_ms
 
@@ -36,22 +37,14 @@ class Inventory:
     the tags that were written. Methods that call EC2 raise CallFailed.
     """
 
-    def __init__(self, cloud: Cloud, hub: str) -> None:
+    def __init__(self, cloud: Cloud, hub: str, sent: SentRequests) -> None:
         self.cloud = cloud
+        self.sent = sent
         self._hub = hub
         self._batches = BatchedDescribe(self._several)
-        self._never_made: set[str] = set()
         self._written: dict[str, dict[str, str]] = {}
         self._claimed: dict[str, Mapping[str, str]] = {}
         self._ending: set[str] = set()
-
-    def note_intent(self, instance: str) -> None:
-        """Record that the instance will be made. Until `note_attempt` it counts as never made."""
-        self._never_made.add(instance)
-
-    def note_attempt(self, instance: str) -> None:
-        """Record that the call that makes the instance is sent: from now on it may exist."""
-        self._never_made.discard(instance)
 
     async def describe(self, target: Target) -> Described | None:
         """Describe the instance, found by its handle or else by its mark. None: EC2 does not show
@@ -178,7 +171,7 @@ class Inventory:
         """The result of inspecting an instance that EC2 does not show: GONE only if EC2 would have
         shown it by now.
         """
-        if target.instance in self._never_made:
+        if target.handle is None and self.sent.never(target.instance):
             return Inspection(Presence.GONE, "ec2: no instance was made")
         age_s = time.time() - ulid_ms(target.instance) / 1000
         patience_s = TAGGED_AFTER_S if target.handle is None else VISIBLE_AFTER_S

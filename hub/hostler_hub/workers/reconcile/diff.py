@@ -47,7 +47,9 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The instance of a worker. ``settled``: no create and no destroy of it is in progress."""
+    """The instance of a worker. ``settled``: no create and no destroy of it is in progress.
+    ``unlisted``: its place did not answer, so that its absence from the list proves nothing.
+    """
 
     worker: str
     instance: str
@@ -55,6 +57,7 @@ class Expected:
     settled: bool
     attached: bool
     has_handle: bool
+    unlisted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ def _absent(
     absent = [
         each
         for each in seen.expected
-        if each.settled and not each.attached and each.instance not in listed
+        if each.settled and not (each.attached or each.unlisted) and each.instance not in listed
     ]
     twice = {
         each.instance

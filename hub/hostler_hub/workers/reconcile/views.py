@@ -47,9 +47,12 @@ class CheckedView(View):
 
 
 class UnansweredView(View):
-    """A driver that could not list its instances, and why."""
+    """A place whose instances could not be listed, and why."""
 
     driver: str = Field(description="The driver.")
+    place: str | None = Field(
+        description="The host, daemon or region; none if no place of the driver answered."
+    )
     reason: str = Field(description="Why it did not answer.")
 
 
@@ -57,8 +60,8 @@ class Reconciliation(View):
     """What one pass found and did."""
 
     at: str = Field(description="When the pass began.")
-    checked: list[CheckedView] = Field(description="The drivers that answered.")
-    unanswered: list[UnansweredView] = Field(description="The drivers that did not.")
+    checked: list[CheckedView] = Field(description="The drivers of which a place answered.")
+    unanswered: list[UnansweredView] = Field(description="The places that did not.")
     findings: list[FindingView] = Field(
         description="The instances in which a provider and the hub differ."
     )
@@ -91,8 +94,8 @@ def reconcile_view(report: Report) -> Reconciliation:
             for driver, checked in report.checked.items()
         ],
         unanswered=[
-            UnansweredView(driver=driver, reason=reason)
-            for driver, reason in report.unanswered.items()
+            UnansweredView(driver=each.driver, place=each.place or None, reason=each.reason)
+            for each in report.unanswered
         ],
         findings=[_finding_view(outcome, report.at) for outcome in report.outcomes],
     )
