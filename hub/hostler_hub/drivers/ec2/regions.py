@@ -28,7 +28,7 @@ class Regions:
         self._listed: dict[tuple[str | None, str], Ec2Options] = {}
 
     def at(self, options: Ec2Options) -> Inventory:
-        """The inventory of the options' region. Raises OptionsRefused for missing credentials."""
+        """The inventory of the options' region, with the options' credentials."""
         key = _key(options)
         if key not in self._inventories:
             cloud = Cloud(options, self._secrets)

@@ -497,6 +497,32 @@ def test_the_script_is_one_that_sh_understands(tmp_path: Any) -> None:
         assert len(script) < userdata.SIZE_BYTES
 
 
+@pytest.mark.parametrize("fails", ["mkdir", "base64", "python3"])
+def test_a_machine_on_which_the_script_fails_ends_itself(tmp_path: Path, fails: str) -> None:
+    """None of this machine's own programs is on the path of it."""
+    told = tmp_path / "told"
+    for name in ("mkdir", "rm", "base64", "python3", "sync", "sleep", "shutdown", "nohup"):
+        status = 7 if name == fails else 0
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >> {told}\nexit {status}\n')
+        program.chmod(0o755)
+    script = userdata.linux(boot()).replace("/var/lib/hostler", str(tmp_path / "lib"))
+    script = script.replace("/run/systemd/system", str(tmp_path / "nothing"))
+    (tmp_path / "lib" / script.split("home=")[1].splitlines()[0].rpartition("/")[2]).mkdir(
+        parents=True
+    )
+    ran = subprocess.run(
+        ["/bin/sh"],
+        input=script.encode(),
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode != 0
+    assert b"the agent was not started, status 7; this machine ends itself" in ran.stdout
+    assert told.read_text().splitlines()[-3:] == ["sync", "sleep 10", "shutdown -h now"]
+
+
 def test_windows_is_told_the_same() -> None:
     script = userdata.windows(boot(authorities=b"pem"))
     assert script.startswith("<powershell>")
@@ -504,6 +530,8 @@ def test_windows_is_told_the_same() -> None:
     encoded = script.split("agent.json")[1].split("FromBase64String('")[1].split("'")[0]
     config = json.loads(base64.b64decode(encoded))
     assert config["at_end"] == "poweroff"
+    assert script.index("trap {") < script.index("$home_ =")
+    assert "Stop-Computer -Force" in script
     assert config["interruptions"] == "ec2"
 
 
