@@ -95,11 +95,13 @@ findings:
       description:
         - V(orphan) should have ended. V(unknown) was never heard of. V(absent) should be there and is not listed.
           V(unrecorded) was created, but the answer was lost. V(spare) is a stopped machine that its worker keeps no
-          longer.
+          longer. V(copy) is somebody else's and only carries an instance's mark.
       type: str
       returned: always
     action:
-      description: What is done about it, V(destroy), V(give_up), V(adopt), V(wait) for a second look or V(hold).
+      description:
+        - "What is done about it, V(destroy), V(give_up), V(adopt), V(wait) for a second look, V(hold), or only
+          V(report): it is not touched."
       type: str
       returned: always
     instance:
@@ -144,7 +146,7 @@ findings:
       returned: when O(prices) names its driver, the age is known, and it was running (a V(spare) costs its volumes only)
   sample: [{driver: ec2, kind: orphan, action: destroy, name: i-0abc, worker: build-7, age_s: 691200.0, cost: 41.01, done: true}]
 summary:
-  description: A line per finding, for people.
+  description: A line per finding and per place that did not answer, for people.
   returned: success
   type: list
   elements: str
@@ -175,13 +177,17 @@ checked:
       returned: always
   sample: [{driver: ec2, listed: 14, expected: 11, spares: 2}]
 unanswered:
-  description: Drivers whose provider did not answer, and why.
+  description: Places whose instances could not be listed, and why.
   returned: success
   type: list
   elements: dict
   contains:
     driver:
       description: The driver.
+      type: str
+      returned: always
+    place:
+      description: The host, daemon or region; none if no place of the driver answered.
       type: str
       returned: always
     reason:
@@ -212,6 +218,7 @@ WORDS = {
     "destroy": "destroy",
     "wait": "wait",
     "hold": "hold",
+    "report": "leave",
 }
 # Listing takes as long as the slowest provider does; the hub has deadlines of its own.
 PATIENCE_S = 600
@@ -247,6 +254,14 @@ def line(finding, currency):
     elif finding["action"] not in ACTING:
         words += " (%s)" % finding["reason"]
     return words
+
+
+def silence(place):
+    """What a person reads of a place that did not answer."""
+    words = "no answer from %s" % place["driver"]
+    if place.get("place"):
+        words += ", %s" % place["place"]
+    return "%s: %s" % (words, place["reason"])
 
 
 def check(module):
@@ -288,6 +303,7 @@ def work(module, client):
         "confirmed": module.params["confirmed"],
     }
     told = client.post("/reconcile", body)
+    silent = told["unanswered"]
     findings = [priced(one, module.params["prices"]) for one in told["findings"]]
     currency = module.params["currency"]
     acting = [one for one in findings if one["action"] in ACTING]
@@ -295,16 +311,16 @@ def work(module, client):
         "changed": bool(forgotten or acting),
         "hold": told.get("hold"),
         "findings": findings,
-        "summary": [line(one, currency) for one in findings],
+        "summary": [line(one, currency) for one in findings] + [silence(one) for one in silent],
         "checked": told["checked"],
-        "unanswered": told["unanswered"],
+        "unanswered": silent,
         "forgotten": forgotten,
     }
     if module._diff:  # noqa: SLF001  (Ansible has no other way to ask)
         answer["diff"] = diff(findings, currency, forgotten)
     complaints = [one["error"] for one in findings if one["error"]]
     if module.params["fail_on_unanswered"]:
-        complaints += ["%s: %s" % (one["driver"], one["reason"]) for one in told["unanswered"]]
+        complaints += [silence(one) for one in silent]
     if complaints:
         module.fail_json(msg="not all is settled: %s" % "; ".join(complaints), **answer)
     module.exit_json(**answer)

@@ -83,11 +83,11 @@ def test_nothing_to_do_is_no_change(hub, play):
 
 
 def test_a_silent_provider_fails_it_after_all_else_is_done(hub, play):
-    silent = {"driver": "docker", "reason": "docker: connection refused"}
+    silent = {"driver": "docker", "place": "tcp://d:1", "reason": "docker: connection refused"}
     hub.replies["/reconcile"] = told(FINDING, unanswered=[silent])
     code, output = play([run()])
     assert code == 2
-    assert "docker: connection refused" in output
+    assert "not all is settled: no answer from docker, tcp://d:1: docker: connection" in output
     code, output = play([run(fail_on_unanswered=False)])
     assert code == 0, output
 

@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from e2e.api import until
 from stopping import resume, stop
 
 if TYPE_CHECKING:
@@ -55,6 +56,32 @@ async def test_A14_a_build_that_kills_its_agents_ends_as_an_exception(
     view = await api.ended(build)
     assert (view["state"], view["attempts"]) == ("exception", 1)
     assert "lost its worker" in view["result_text"]
+
+
+async def test_P16_a_build_that_ends_while_its_agent_leaves_is_an_orderly_end(
+    shared_hub: HubProcess, api: Api, make_gate: Callable[[], Gate]
+) -> None:
+    """As at a spot notice: the agent takes no more commands, and waits for the one that runs."""
+    gate = make_gate()
+    await api.define("leaver", build_wait_timeout=600)
+    build = await api.submit(gate.command, worker="leaver")
+    await gate.entered()
+    log = shared_hub.instance_of("leaver") / "agent.log"
+    os.kill(shared_hub.agent_of("leaver"), signal.SIGTERM)
+
+    async def said() -> str:
+        return log.read_text()
+
+    await until(said, lambda text: "stopping when the running commands have ended" in text)
+    gate.open()
+    view = await api.ended(build)
+    assert (view["state"], view["attempts"]) == ("success", 1)
+    await shared_hub.latent(api, "leaver")
+    worker = await api.worker("leaver")
+    assert (worker["quarantine"], worker["last_error"]) == (None, None)
+    taken = (await api.get("/decisions?worker=leaver"))["items"]
+    assert "its agent is leaving" in " ".join(each["text"] for each in taken)
+    assert not any("leases_lost" in each["numbers"] for each in taken)
 
 
 async def test_A6_a_stopped_agent_keeps_its_build(

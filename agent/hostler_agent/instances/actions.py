@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Callable, Optional
 
+from hostler_agent.instances import original
 from hostler_agent.instances.directories import Directories, read_json, tail
 from hostler_agent.instances.errors import BUSY, GONE, REQUEST, SYSTEM, HostError, of_system
 from hostler_agent.instances.launch import LOG, Ending, Program, Start
@@ -47,8 +48,9 @@ def start(request: Request, program: Program) -> Reply:
     """Start an agent, or find the running one. Request: {"directory", "hub", "instance", "epoch",
     "config", "token", ...}.
 
-    Of the optional keys, `environment` are variables for the agent, `ca` the authorities that it
-    trusts (PEM), and `way` one of the platform's ways to start it.
+    Of the optional keys, `driver` is the driver that asks, `environment` are variables for the
+    agent, `ca` the authorities that it trusts (PEM), and `way` one of the platform's ways to start
+    it.
     """
     directories, mark = Directories(text(request, "directory")), _mark(request)
     directories.forget_old()
@@ -83,8 +85,8 @@ def inspect(request: Request, _program: Program) -> Reply:
 
 
 def stop(request: Request, program: Program) -> Reply:
-    """End the instance; return when neither its processes nor its directory are left. Request:
-    {"directory", "hub", "instance", "containment", "grace_s"}.
+    """End the instance; return when neither its processes nor its directory are left. A directory
+    that is a copy stays. Request: {"directory", "hub", "instance", "containment", "grace_s"}.
     """
     from hostler_agent.commands import secret_files  # noqa: PLC0415 - rarely needed, and heavy
 
@@ -95,6 +97,8 @@ def stop(request: Request, program: Program) -> Reply:
         mark = Mark(hub, instance, 0)
         ending = Ending(program, text(request, "containment"), _grace_s(request))
         processes.end_instance(directories, mark, ending)
+        if _copy_evidence(directories, instance):
+            return {"state": ENDED, "left": None}
         secret_files.sweep(directories.instance(instance) / WORKDIR)
         directories.remove(instance)
     with contextlib.suppress(OSError):
@@ -103,20 +107,29 @@ def stop(request: Request, program: Program) -> Reply:
 
 
 def list_(request: Request, _program: Program) -> Reply:
-    """List the hub's instances that run, that left their directory behind, or that something (a
-    service) would start. Request: {"directory", "hub"}.
+    """List the driver's instances that run, that left their directory behind, or that something (a
+    service) would start. Request: {"directory", "hub", "driver"}.
+
+    An entry with the key `copy` is no instance: it has only the directory or the arguments of one,
+    and `copy` says why that is known.
     """
     directories, hub = Directories(text(request, "directory")), ulid(request, "hub")
-    running = dict(processes.marked(directories, hub))
+    drivers = ("", _driver(request))  # earlier hubs left no driver's name
+    running = {
+        (mark, copy): identity
+        for mark, identity, copy in processes.marked(directories, hub)
+        if mark.driver in drivers
+    }
     listed = [
-        {**_about(directories, mark), "process": identity.record()}
-        for mark, identity in running.items()
+        {**_about(directories, mark, copy), "process": identity.record()}
+        for (mark, copy), identity in running.items()
     ]
-    known = {mark.instance for mark in running}
+    known = {mark.instance for mark, copy in running if not copy}
     for mark in (*_recorded(directories, hub), *processes.registered(directories, hub)):
-        if mark.instance not in known:
+        if mark.instance not in known and mark.driver in drivers:
             known.add(mark.instance)
-            listed.append({**_about(directories, mark), "process": None})
+            copy = _copy_evidence(directories, mark.instance)
+            listed.append({**_about(directories, mark, copy), "process": None})
     return {"instances": listed}
 
 
@@ -178,8 +191,9 @@ def _launch(
         for each in (directory, directory / WORKDIR):
             files.make_private(each)
         about = {"hub": mark.hub, "epoch": mark.epoch, "worker": config.get("name", "")}
+        about |= {"driver": mark.driver, **original.identity(directory)}
         about |= {"program": str(program.path), "created_at": time.time()}
-        write_private(directory / "mark.json", json.dumps(about), sync=False)
+        write_private(directory / original.MARK, json.dumps(about), sync=False)
         write_private(directory / "token", token, sync=False)
         complete = {**config, "workdir": WORKDIR, "token_file": "token"}
         if request.get("ca"):
@@ -207,13 +221,19 @@ def _running(directories: Directories, instance: str, identity: processes.Identi
 def _recorded(directories: Directories, hub: str) -> Iterator[Mark]:
     """The marks of the hub's instances that have a directory."""
     for instance in directories.known():
-        record = read_json(directories.instance(instance) / "mark.json")
+        record = read_json(directories.instance(instance) / original.MARK)
         if record.get("hub") == hub:
-            yield Mark(hub, instance, int(record.get("epoch", 0)))
+            driver = str(record.get("driver", ""))
+            yield Mark(hub, instance, int(record.get("epoch", 0)), driver=driver)
 
 
-def _about(directories: Directories, mark: Mark) -> dict[str, Any]:
-    record = read_json(directories.instance(mark.instance) / "mark.json")
+def _copy_evidence(directories: Directories, instance: str) -> str:
+    directory = directories.instance(instance)
+    return original.copy_evidence(directory, read_json(directory / original.MARK))
+
+
+def _about(directories: Directories, mark: Mark, copy: str) -> dict[str, Any]:
+    record = read_json(directories.instance(mark.instance) / original.MARK)
     return {
         "instance": mark.instance,
         "epoch": mark.epoch,
@@ -221,6 +241,7 @@ def _about(directories: Directories, mark: Mark) -> dict[str, Any]:
         "created_at": record.get("created_at"),
         "directory": str(directories.root),
         "hub_url": _hub_url(directories, mark.instance),
+        **({"copy": copy} if copy else {}),
     }
 
 
@@ -242,7 +263,12 @@ def _mark(request: Request) -> Mark:
     epoch = request.get("epoch")
     if not isinstance(epoch, int) or epoch < 0:
         raise HostError(REQUEST, "'epoch' must be a number from 0 on")
-    return Mark(ulid(request, "hub"), ulid(request, "instance"), epoch)
+    instance = ulid(request, "instance")
+    return Mark(ulid(request, "hub"), instance, epoch, driver=_driver(request))
+
+
+def _driver(request: Request) -> str:
+    return text(request, "driver") if "driver" in request else ""
 
 
 def _environment(request: Request) -> Mapping[str, str]:

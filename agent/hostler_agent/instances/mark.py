@@ -1,7 +1,7 @@
 """The mark: whose an instance is. Every driver writes it in the call that creates an instance, and
 finds the instance by it. It has two forms: one word in the agent's arguments
-(`--mark HUB:INSTANCE:EPOCH`), and fields with a prefix, for labels of containers and tags of cloud
-instances.
+(`--mark HUB:INSTANCE:EPOCH:DRIVER`), and fields with a prefix, for labels of containers and tags of
+cloud instances.
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ OPTION = "--mark"
 @dataclass(frozen=True)
 class Mark:
     """`hub` and `instance` are ULIDs, `epoch` is 0 where it is not known. `worker` is the worker's
-    name, for people: it is empty where the form has no room for it, and is not compared.
+    name, for people: it is empty where the form has no room for it. `driver` tells whose process it
+    is on a machine that several drivers use; it is empty in fields, which only one driver reads,
+    and in the arguments of agents that earlier hubs started. Neither is compared.
     """
 
     hub: str
     instance: str
     epoch: int
     worker: str = field(default="", compare=False)
+    driver: str = field(default="", compare=False)
 
     def __str__(self) -> str:
-        return f"{self.hub}:{self.instance}:{self.epoch}"
+        words = (self.hub, self.instance, str(self.epoch), self.driver)
+        return ":".join(words).rstrip(":")
 
     def arguments(self) -> list[str]:
         """The agent's option that carries the mark."""
@@ -45,8 +49,9 @@ class Mark:
     def parse(cls, text: str) -> Optional[Mark]:
         """Read what `str` has written. Returns None for anything else."""
         hub, _, rest = text.partition(":")
-        instance, _, epoch = rest.partition(":")
-        return cls(hub, instance, int(epoch)) if epoch.isdigit() else None
+        instance, _, rest = rest.partition(":")
+        epoch, _, driver = rest.partition(":")
+        return cls(hub, instance, int(epoch), driver=driver) if epoch.isdigit() else None
 
     @classmethod
     def of_arguments(cls, arguments: Sequence[str]) -> Optional[Mark]:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError, RemoteError
-from hostler_agent.wire.extension import Receipt
+from hostler_agent.wire.extension import STOPPING, Receipt
 from hostler_hub.builds import states
 from hostler_hub.builds.command import CommandRun, survivors
 from hostler_hub.builds.logs import StepKey
@@ -141,14 +141,18 @@ class Runner:
             return builds.finish(c, lease.build, state, text, at, attempt=lease.attempt)
 
         first = await self._insist(step, write)
-        if index is not None and step is not None:
-            self._acknowledge(index, step)
         for number in range(len(self._states)):
             self._services.logs.changed(StepKey(lease.build, lease.attempt, number))
         self.over = True
         self._services.ended.wake(lease.build)
         _log.info("build finished", build=lease.build, state=state.value, worker=lease.worker)
-        await self._release(finished=first)
+        try:
+            await self._release(finished=first)
+        finally:
+            # Not before: an agent that is about to leave waits for this, and would else be gone
+            # before the lease has ended.
+            if index is not None and step is not None:
+                self._acknowledge(index, step)
 
     async def _insist(self, step: StepRun | None, write: Callable[[Connection, bool], T]) -> T:
         """Store a step's end with ``write`` when the step's log is complete (V7). Returns
@@ -190,7 +194,8 @@ class Runner:
         only if nothing of the build is left in it; otherwise its instance is ended (V10).
         """
         trouble = await self.clean_workspace()
-        trouble = _survived(self._outcomes) or trouble
+        leaving = trouble == STOPPING
+        trouble = _survived(self._outcomes) or (None if leaving else trouble)
         lease, at = self.lease, self._services.clock.now()
         event = events.Released(
             at=at,
@@ -198,6 +203,7 @@ class Runner:
             finished=finished,
             clean=trouble is None,
             cause=trouble or "build finished",
+            leaving=leaving,
         )
 
         def end(c: Connection) -> None:
@@ -208,7 +214,11 @@ class Runner:
             await self._services.store.insist(end)
 
     async def clean_workspace(self) -> str | None:
-        """Remove the attempt's directory on the worker. Returns why that failed, or None."""
+        """Remove the attempt's directory on the worker. Returns why that failed, or None.
+
+        STOPPING is returned as it is: an agent that leaves takes no more commands, and no build
+        comes after this one.
+        """
         command = CommandRun(self.lease.instance, log=None)
         command.stored.set()  # nothing of it is kept
         # A new id each time: an agent that did it for the last hub would not do it again (K10).
@@ -225,6 +235,8 @@ class Runner:
                 await session.request(messages.StartCommand(command_id, "rmdir", args))
                 outcome = await command.outcome
         except (ConnectionLost, RemoteError, TimeoutError) as error:
+            if str(error) == STOPPING:
+                return STOPPING
             return f"its workspace could not be removed: {str(error) or 'no answer in time'}"
         finally:
             self._services.sessions.unlisten(command_id)

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, RowMapping
 
+from hostler_agent.wire.extension import STOPPING
 from hostler_hub.builds.errors import CommandGone
 from hostler_hub.builds.logs import StepKey
 from hostler_hub.builds.runner import Runner
@@ -159,6 +160,9 @@ class Supervisor:
         ``clean``: remove its workspace first. Only if that succeeds is the slot released as clean.
         """
         trouble = await self._clean(runner) if clean else reason
+        leaving = trouble == STOPPING  # then no build comes after this one
+        if leaving:
+            trouble = None
         services, lease = self._services, runner.lease
         loss = self._loss(runner, reason)
         event = events.Released(
@@ -167,6 +171,7 @@ class Supervisor:
             finished=False,
             clean=trouble is None,
             cause=trouble or reason,
+            leaving=leaving,
         )
 
         def give_back(c: Connection) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hostler_agent.instances.mark import Mark
 from hostler_hub.lifecycle.model import Presence
@@ -58,8 +58,16 @@ class DriverOptions(BaseModel):
         """
         if present is None or present == started:
             return started
-        same_place = cls.of(present).place == cls.of(started).place
-        return present if same_place else started
+        here, there = cls._place_of(present), cls._place_of(started)
+        return present if here is not None and there in (None, here) else started
+
+    @classmethod
+    def _place_of(cls, options: Mapping[str, Any]) -> str | None:
+        """The options' place; None if they are not valid (an earlier version took them)."""
+        try:
+            return cls.of(options).place
+        except ValidationError:
+            return None
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
@@ -122,9 +130,11 @@ class InstanceSpec:
     token: str = field(repr=False)
     options: Mapping[str, Any]
 
-    def mark(self, hub: str) -> Mark:
-        """The mark that the instance carries at its provider."""
-        return Mark(hub, self.instance, self.epoch, self.worker)
+    def mark(self, hub: str, driver: str = "") -> Mark:
+        """The mark that the instance carries at its provider, and in its agent's arguments, which
+        name the driver as well.
+        """
+        return Mark(hub, self.instance, self.epoch, self.worker, driver)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +166,9 @@ class Owned:
     ``handle`` alone is enough to destroy it, also when the worker's definition is gone; ``name`` is
     the provider's name of it, for people; ``created_at`` is in seconds since the epoch. For a
     *spare* (the stopped machine that an instance left for the next one), ``spare`` is its recipe;
-    otherwise it is empty.
+    otherwise it is empty. For a *copy* (an object that somebody else made and that only carries an
+    instance's mark, such as a container of an image that was committed from an instance's),
+    ``copy`` is the evidence for that; otherwise it is empty.
     """
 
     instance: str
@@ -166,6 +178,7 @@ class Owned:
     name: str = ""
     created_at: float | None = None
     spare: str = ""
+    copy: str = ""
 
 
 class Driver(Protocol):
@@ -196,8 +209,8 @@ class Driver(Protocol):
     async def destroy(self, ref: InstanceRef) -> None:
         """Stop the instance and everything it started; return when it is proven gone.
 
-        Idempotent. Called until it succeeds, also for instances that never existed. Raises
-        ProviderFailed if the instance still exists or may exist.
+        Idempotent. Called until it succeeds, also for instances that never existed. A copy (see
+        ``Owned``) is not touched. Raises ProviderFailed if the instance still exists or may exist.
         """
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
@@ -205,8 +218,9 @@ class Driver(Protocol):
 
         ``places`` are the options of every worker and every living instance of this driver. They
         say at which hosts, daemons or regions to look; each place is asked once, however many
-        options name it. Raises ProviderFailed if a place did not answer: the list would be
-        incomplete, and an instance missing from it would be taken for gone.
+        options name it. Raises ``listing.IncompleteList`` if some places did not answer, with what
+        the others have; any other ProviderFailed means that no place answered. An instance that is
+        missing from a complete list is taken for gone.
         """
 
     async def aclose(self) -> None:

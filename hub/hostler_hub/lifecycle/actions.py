@@ -183,6 +183,8 @@ def release(draft: Draft, event: events.Released) -> State:
         draft.set(backoff_s=0.0)
     if not event.clean:
         _distrust(draft, event.cause)
+    if event.leaving and not draft.worker.policy.permanent:
+        draft.set(retiring="its agent is leaving")
     return after_release(draft)
 
 

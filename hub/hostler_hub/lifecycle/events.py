@@ -129,13 +129,15 @@ class Leased(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Released(Event):
     """A lease has ended. ``finished``: the build has a result. ``clean``: the slot may be used
-    again (V10).
+    again (V10). ``leaving``: the agent takes no more work, because its machine is about to be taken
+    away, for example; it leaves in good order when its commands have ended.
     """
 
     lease: str
     finished: bool
     clean: bool
     cause: str
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,7 +181,8 @@ def why_no_instance(worker: Worker) -> str | None:
     if worker.state is State.INSUBSTANTIATING and worker.destroy_attempts:
         return f"its last instance could not be stopped yet: {worker.last_error}"
     if worker.state is State.INSUBSTANTIATING:
-        return "its last instance is still being stopped"
+        detail = _why_in_between(worker)
+        return "its last instance is still being stopped" + (f": {detail}" if detail else "")
     return why_not_usable(worker)
 
 
@@ -215,12 +216,24 @@ def why_not_up(worker: Worker) -> str | None:
     """Why nobody could use the worker now, or None if somebody could."""
     refusal = why_not_usable(worker)
     if refusal is None and worker.state is not State.SUBSTANTIATED:
-        refusal = f"it is {worker.state}"
+        detail = _why_in_between(worker)
+        refusal = f"it is {worker.state}" + (f": {detail}" if detail else "")
     if refusal is None and not worker.attached:
         refusal = "its agent is not attached"
     if refusal is None and worker.gate is not Gate.OPEN:
         refusal = "its machine is being compared with what is expected of it"
     return refusal
+
+
+def _why_in_between(worker: Worker) -> str | None:
+    """What a start or a stop waits for, or None if nothing is known to hold it up."""
+    if worker.state is State.SUBSTANTIATING and worker.instance is not None:
+        if worker.instance.handle is None:
+            return "its provider has not confirmed the start yet"
+        return "its instance is there, and its agent is not attached yet"
+    if worker.state is State.INSUBSTANTIATING and worker.destroy_attempts:
+        return f"it is not proven gone after {worker.destroy_attempts} tries: {worker.last_error}"
+    return None
 
 
 def why_retiring(worker: Worker) -> str | None:

@@ -42,6 +42,7 @@ _NOTE_PROCESS = sa.update(instances).where(instances.c.id == _ID)
 _INSTANCE = sa.select(instances).where(instances.c.id == _ID)
 _LIVE = sa.select(instances).where(instances.c.ended_at.is_(None)).order_by(instances.c.id)
 _ENDED = sa.select(instances.c.id, instances.c.ended_at)
+_DRIVERS = sa.select(instances.c.id)
 _KEPT = sa.select(instances).where(
     instances.c.kept.is_(sa.true()), instances.c.driver == sa.bindparam("b_driver")
 )
@@ -155,6 +156,16 @@ def ended_at(c: Connection, ids: Sequence[str]) -> dict[str, float | None]:
         rows = c.execute(_ENDED.where(instances.c.id.in_(some)))
         found.update((row.id, row.ended_at) for row in rows)
     return found
+
+
+def of_other_drivers(c: Connection, ids: Sequence[str], driver: str) -> frozenset[str]:
+    """Those of the instances that the ledger knows to be another driver's than this one."""
+    found: set[str] = set()
+    for start in range(0, len(ids), _IN_ONE_QUERY):
+        some = ids[start : start + _IN_ONE_QUERY]
+        rows = c.execute(_DRIVERS.where(instances.c.id.in_(some), instances.c.driver != driver))
+        found.update(row.id for row in rows)
+    return frozenset(found)
 
 
 def kept(c: Connection, driver: str) -> Sequence[RowMapping]:

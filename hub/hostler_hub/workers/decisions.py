@@ -157,8 +157,10 @@ def _stop(transition: Transition) -> Decision:
         numbers["build_wait_timeout_s"] = policy.build_wait_timeout_s
     if rule == "not_attached":
         numbers["missing_timeout_s"] = policy.missing_timeout_s
-    if transition.before.leases:
-        numbers["leases_lost"] = len(transition.before.leases)
+    # Not the lease whose release has led to this: its build has ended.
+    lost = [each for each in transition.ordered if isinstance(each, commands.LoseLeases)]
+    if lost:
+        numbers["leases_lost"] = sum(len(each.leases) for each in lost)
     return transition.decision(DecisionKind.STOP, rule, _stop_text(transition), **numbers)
 
 

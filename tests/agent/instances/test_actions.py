@@ -7,12 +7,15 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -296,3 +299,121 @@ def test_an_archive_of_another_digest_is_not_installed(
     host.agent = installed
     assert (refused["kind"], pushed.exists()) == ("request", False)
     assert list((host.directory / "agents").iterdir()) == []
+
+
+def test_V2_a_copied_directory_is_listed_as_a_copy_and_stays(
+    host: Host, new_instance: NewInstance
+) -> None:
+    """As a backup, or another user's copy of a home, has it."""
+    instance = new_instance()
+    started = host.start(instance)
+    made = host.directory / "instances" / instance
+    other = replace(host, directory=host.directory.with_name("copied"))
+    shutil.copytree(host.directory, other.directory, symlinks=True, copy_function=shutil.copy2)
+    for each in (other.directory, *other.directory.rglob("*")):
+        each.chmod(0o700)
+    (host.directory / "instances" / instance / "process.json").unlink()
+    listed = {each["directory"]: each for each in other.call("list")["instances"]}
+    assert listed[str(other.directory)].get("copy") is None  # the agent itself, wherever one looks
+    host.stop(instance)
+    assert not psutil.pid_exists(started["process"]["pid"]) or has_ended(
+        psutil.Process(started["process"]["pid"])
+    )
+    (left,) = other.call("list")["instances"]
+    assert (left["instance"], left["process"]) == (instance, None)
+    assert left["copy"] == f"its directory is a copy of {made}"
+    assert other.stop(instance) == {"state": "gone", "left": None}
+    assert (other.directory / "instances" / instance / "mark.json").exists()
+
+
+def test_V2_an_agent_that_somebody_runs_in_a_copied_directory_is_not_ended(
+    host: Host, new_instance: NewInstance
+) -> None:
+    instance = new_instance()
+    started = host.start(instance)
+    argv = psutil.Process(started["process"]["pid"]).cmdline()
+    copied = host.directory.with_name("mine")
+    shutil.copytree(host.directory / "instances" / instance, copied)
+    config = str(copied / "agent.json")
+    mine = subprocess.Popen(
+        [config if each.endswith("agent.json") else each for each in argv], cwd=copied
+    )
+    try:
+        cmdline = Path(f"/proc/{mine.pid}/cmdline")
+        while config.encode() not in cmdline.read_bytes():
+            time.sleep(0.001)  # it is not yet what it will be
+        copies = {
+            each["process"]["pid"]: each.get("copy") for each in host.call("list")["instances"]
+        }
+        assert "its directory is a copy of " in str(copies[mine.pid])
+        assert copies[started["process"]["pid"]] is None
+        host.stop(instance)
+        assert host.call("inspect", instance=instance)["state"] == "gone"
+        assert mine.poll() is None
+    finally:
+        mine.kill()
+        mine.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"machine": "0123456789abcdef0123456789abcdef"}, "made on another machine"),
+        ({"machine": ""}, ""),
+        ({"number": 1}, "is a copy of "),
+    ],
+)
+def test_a_directory_of_another_machine_s_disk_is_a_copy(
+    host: Host, new_instance: NewInstance, change: dict[str, object], said: str
+) -> None:
+    instance = new_instance()
+    started = host.start(instance)
+    os.kill(started["process"]["pid"], signal.SIGKILL)
+    await_end(started["process"]["pid"])
+    path = host.directory / "instances" / instance / "mark.json"
+    about = json.loads(path.read_text())
+    if "original" not in about or not about["original"]["machine"]:
+        pytest.skip("this machine has no id, or its files are on the network")
+    about["original"].update(change)
+    path.write_text(json.dumps(about))
+    (listed,) = host.call("list")["instances"]
+    assert said in listed.get("copy", "")
+    assert ("copy" in listed) == bool(said)
+    host.stop(instance)
+    assert path.exists() == bool(said)
+
+
+def test_a_directory_that_was_moved_is_no_copy_and_its_snapshot_is(
+    host: Host, new_instance: NewInstance
+) -> None:
+    instance = new_instance()
+    started = host.start(instance)
+    os.kill(started["process"]["pid"], signal.SIGKILL)
+    await_end(started["process"]["pid"])
+    moved = replace(host, directory=host.directory.with_name("moved"))
+    host.directory.rename(moved.directory)
+    (listed,) = moved.call("list")["instances"]
+    assert "copy" not in listed
+    # A snapshot has the same numbers; so has, to those who look, the very directory's other name.
+    host.directory.symlink_to(moved.directory)
+    (listed,) = moved.call("list")["instances"]
+    assert "is a snapshot of" in listed["copy"]
+    host.directory.unlink()
+    moved.stop(instance)
+    assert moved.instances() == []
+
+
+def test_a_driver_lists_only_its_own_and_those_of_earlier_hubs(
+    host: Host, new_instance: NewInstance
+) -> None:
+    ssh, local, earlier = (new_instance() for _ in range(3))
+    host.start(ssh, driver="ssh")
+    host.start(local, driver="local")
+    host.start(earlier)
+    assert set(host.instances(driver="local")) == {local, earlier}
+    for each in (ssh, local):
+        (host.directory / "instances" / each / "process.json").unlink()
+        assert host.call("inspect", instance=each)["state"] == "running"
+    for each in (ssh, local, earlier):
+        host.stop(each)
+    assert host.instances() == []

@@ -260,9 +260,17 @@ def lease(name: str = "L0", at: float = 3) -> events.Leased:
 
 
 def released(
-    name: str = "L0", at: float = 9, *, finished: bool = True, clean: bool = True
+    name: str = "L0",
+    at: float = 9,
+    *,
+    finished: bool = True,
+    clean: bool = True,
+    leaving: bool = False,
 ) -> events.Released:
-    return events.Released(at=at, lease=name, finished=finished, clean=clean, cause="pid 7 stays")
+    cause = "pid 7 stays"
+    return events.Released(
+        at=at, lease=name, finished=finished, clean=clean, cause=cause, leaving=leaving
+    )
 
 
 def inspected(

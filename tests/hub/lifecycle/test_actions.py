@@ -90,6 +90,8 @@ from hostler_hub.lifecycle.commands import (
 )
 from hostler_hub.lifecycle.model import why_not_leasable
 
+LEAVING = "its agent is leaving"
+
 # A row is one step, laid out by hand like the rows of lifecycle.table.
 # fmt: off
 # --- latent -----------------------------------------------------------------------------------
@@ -410,6 +412,16 @@ SUBSTANTIATED_ROWS = [
          changed(leases=(), backoff_s=0, destroying=True), timers={QUARANTINE: 19},
          orders=[SendAway("c1", UNCLEAN), Destroy("I0", UNCLEAN)],
          why="the other lease of a tainted instance (V10)"),
+    Case(leased(), released(leaving=True), INSUBSTANTIATING,
+         changed(leases=(), retiring=LEAVING, destroying=True), timers={},
+         orders=[SendAway("c1", LEAVING), Destroy("I0")],
+         why="P16: a build that ended in time before its machine was taken: an orderly end"),
+    Case(leased(leases=2), released(leaving=True), SUBSTANTIATED,
+         changed(leases=("L1",), retiring=LEAVING), orders=[OfferSlots()],
+         why="P16: the other build may still end in time; nothing comes after it"),
+    Case(after(permanent(), lease()), released(leaving=True), SUBSTANTIATED,
+         changed(leases=()), orders=[OfferSlots()],
+         why="a permanent worker's agent leaves and comes back by itself"),
     Case(after(permanent(), lease()), released(clean=False), SUBSTANTIATED,
          changed(leases=(), **quarantine(PID_LEFT, 19)), timers={QUARANTINE: 19},
          orders=[OfferSlots()], why="a permanent worker is not replaced, only quarantined (V10)"),

@@ -96,6 +96,21 @@ def build(number: int = 0, *, not_before: float = 0, **requires: Any) -> Waiting
         (BUSY, "all 1 of its slots are leased", "wait for a slot, or define more workers"),
         (WORN, "its instance is to be replaced", "wait for a slot, or define more workers"),
         (DETACHED, "its agent is not attached", "wait until its agent is attached"),
+        (
+            replace(STARTING, instance=Instance("I", 1)),
+            "it is substantiating: its provider has not confirmed the start yet",
+            "wait until its agent is attached",
+        ),
+        (
+            replace(STARTING, instance=Instance("I", 1, {"version": 1})),
+            "it is substantiating: its instance is there, and its agent is not attached yet",
+            "wait until its agent is attached",
+        ),
+        (
+            replace(STOPPING, destroy_attempts=3, last_error="ec2: not visible yet"),
+            "it is insubstantiating: it is not proven gone after 3 tries: ec2: not visible yet",
+            "nothing: a new instance is started when",
+        ),
         (STARTING, "it is substantiating", "wait until its agent is attached"),
         (latent(), "it is latent", "nothing: it is started as soon as its turn comes"),
         (up(), "it is free; the build is next", "nothing"),

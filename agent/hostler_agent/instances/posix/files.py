@@ -16,6 +16,24 @@ assert sys.platform != "win32"
 
 from hostler_agent.instances.errors import NOT_PERMITTED, HostError
 
+_NETWORK = {
+    *(
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "gpfs",
+        "beegfs",
+    ),
+    *("9p", "virtiofs", "fuse", "fuseblk", "vboxsf"),
+}
+"""The types of file systems that several machines may share, or that number files as they like."""
+
 
 def make_private(path: Path) -> None:
     """Create a directory that only its owner may write, or check an existing one. Raises OSError,
@@ -47,6 +65,29 @@ def open_lock(path: Path) -> int:
         if path.lstat().st_nlink != 1:  # see open_own
             raise OSError(errno.EMLINK, os.strerror(errno.EMLINK), str(path))
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def machine_id() -> str:
+    """The machine's id, which a system gets when it is installed; empty if it has none."""
+    with suppress(OSError):
+        return Path("/etc/machine-id").read_text("ascii", "replace").strip()
+    return ""
+
+
+def is_on_network(path: Path) -> bool:
+    """Whether the path is on a file system that other machines may share, by the kernel's list of
+    mounts.
+    """
+    where, kind = str(path.resolve()), ""
+    longest = -1
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines():
+            about, _, source = line.partition(" - ")
+            point = about.split(" ")[4].replace("\\040", " ")
+            is_below = point in ("/", where) or where.startswith(point + "/")
+            if is_below and len(point) >= longest:
+                longest, kind = len(point), source.split(" ")[0]
+    return kind.partition(".")[0] in _NETWORK
 
 
 def take(number: int) -> bool:

@@ -22,6 +22,7 @@ from hostler_agent.instances.directories import Directories, read_json
 from hostler_agent.instances.errors import NOT_PERMITTED, SURVIVES, HostError, of_system
 from hostler_agent.instances.launch import DETACHED, LOG, RECORD, Ending, Program, Start
 from hostler_agent.instances.mark import OPTION, Mark
+from hostler_agent.instances.original import copy_on_machine
 from hostler_agent.instances.posix import systemd
 from hostler_agent.jobs.posix import procfs
 from hostler_agent.jobs.posix.procfs import PollDeadline
@@ -110,8 +111,10 @@ def find(directories: Directories, hub: str, instance: str) -> Optional[Identity
     return found[0] if found else None
 
 
-def marked(directories: Directories, hub: str) -> Iterator[tuple[Mark, Identity]]:
-    """Every agent on this machine that carries the hub's mark, of any user."""
+def marked(directories: Directories, hub: str) -> Iterator[tuple[Mark, Identity, str]]:
+    """Every agent on this machine that carries the hub's mark, of any user, and why it is a copy:
+    empty unless its configuration is in a directory that is one.
+    """
     del directories  # also those whose directory is another's
     yield from _marked(hub)
 
@@ -123,7 +126,7 @@ def registered(_directories: Directories, _hub: str) -> tuple[Mark, ...]:
     return ()
 
 
-def _marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
+def _marked(hub: str) -> Iterator[tuple[Mark, Identity, str]]:
     wanted = os.fsencode(f"\0{OPTION}\0{hub}:")
     for pid in procfs.all_pids():
         try:
@@ -132,15 +135,23 @@ def _marked(hub: str) -> Iterator[tuple[Mark, Identity]]:
         except OSError:
             continue
         if wanted in arguments:
-            mark = Mark.of_arguments(os.fsdecode(arguments).split("\0"))
+            words = os.fsdecode(arguments).split("\0")
+            mark = Mark.of_arguments(words)
             identity = identify(pid)
             if mark is not None and identity is not None:
-                yield mark, identity
+                yield mark, identity, _copy_evidence(words)
+
+
+def _copy_evidence(arguments: Sequence[str]) -> str:
+    config = dict(zip(arguments, arguments[1:])).get("--config", "")
+    return copy_on_machine(Path(config).parent) if config.startswith("/") else ""
 
 
 def of_instance(hub: str, instance: str) -> list[Identity]:
-    """The running agents of one instance: one at most, if nothing went wrong."""
-    return [identity for mark, identity in _marked(hub) if mark.instance == instance]
+    """The running agents of one instance, without copies: one at most, if nothing went wrong."""
+    return [
+        identity for mark, identity, copy in _marked(hub) if mark.instance == instance and not copy
+    ]
 
 
 def start(wanted: Start) -> Identity:

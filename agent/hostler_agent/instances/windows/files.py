@@ -12,15 +12,18 @@ import shutil
 import stat
 import sys
 import time
+import winreg
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 assert sys.platform == "win32"
 
 from hostler_agent.instances.errors import NOT_PERMITTED, HostError
-from hostler_agent.win32 import security
+from hostler_agent.win32 import api, security
 
 PATIENCE_S = 5.0
+_CRYPTOGRAPHY = r"SOFTWARE\Microsoft\Cryptography"
+_DRIVE_REMOTE = 4
 _PAUSE_S = 0.05
 _LOCKED_BYTE = 1 << 30
 """The offset of the locked byte. It lies far behind the content, because locks on Windows keep
@@ -45,6 +48,21 @@ def open_own(path: Path) -> int:
 def open_lock(path: Path) -> int:
     """Open a lock file, created if need be. Returns a descriptor. Raises OSError."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_BINARY | os.O_NOINHERIT)
+
+
+def machine_id() -> str:
+    """The machine's id, which Windows gets when it is installed; empty if it has none."""
+    access = winreg.KEY_READ | winreg.KEY_WOW64_64KEY
+    try:
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _CRYPTOGRAPHY, 0, access) as key:
+            return str(winreg.QueryValueEx(key, "MachineGuid")[0])
+    except OSError:
+        return ""
+
+
+def is_on_network(path: Path) -> bool:
+    """Whether the path is on a drive or share of another machine."""
+    return bool(api.KERNEL32.GetDriveTypeW(path.anchor) == _DRIVE_REMOTE)
 
 
 def take(number: int) -> bool:

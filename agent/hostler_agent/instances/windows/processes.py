@@ -83,14 +83,17 @@ def find(directories: Directories, hub: str, instance: str) -> Optional[Identity
     return Identity(int(record.get("pid", 0)), int(record.get("started", 0)))
 
 
-def marked(directories: Directories, hub: str) -> Iterator[tuple[Mark, Identity]]:
-    """The mark and process of every running agent of the hub that has a directory here."""
+def marked(directories: Directories, hub: str) -> Iterator[tuple[Mark, Identity, str]]:
+    """The mark and process of every running agent of the hub that has a directory here, and why it
+    is a copy: always empty, because the name of its Job Object was given to it by the hub's start.
+    """
     for instance in directories.known():
         about = read_json(directories.instance(instance) / "mark.json")
         if about.get("hub") == hub:
             found = find(directories, hub, instance)
             if found is not None:
-                yield Mark(hub, instance, int(about.get("epoch", 0))), found
+                driver = str(about.get("driver", ""))
+                yield Mark(hub, instance, int(about.get("epoch", 0)), driver=driver), found, ""
 
 
 def start(wanted: Start) -> Identity:

@@ -8,8 +8,9 @@ network, and any other hub at its public URL.
 
 Containers and volumes are found again by exact labels, never by a prefix of a name. The container's
 name contains worker, epoch and instance, so that the daemon itself refuses a second container of
-one instance. A container counts as gone only when the daemon has said so. Calls of the SDK block,
-so each runs in a thread of its own, under a deadline.
+one instance. Images inherit labels and pass them on, so ``copies`` tells an instance's own
+container from what only carries its mark. A container counts as gone only when the daemon has said
+so. Calls of the SDK block, so each runs in a thread of its own, under a deadline.
 """
 
 from hostler_hub.drivers.docker.driver import DockerDriver

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hostler_hub.drivers.contract import Owned
 from hostler_hub.drivers.docker import labels, payload, status
+from hostler_hub.drivers.docker.copies import Copies, is_anonymous
 from hostler_hub.drivers.docker.daemon import Endpoint
 from hostler_hub.drivers.docker.handle import DockerHandle
 from hostler_hub.drivers.docker.plan import Plan
@@ -53,17 +54,22 @@ def start(
 
 
 def find(client: APIClient, hub: str, instance: str, handle: DockerHandle | None) -> str | None:
-    """The id of the handle's container, or else of one that carries the instance's mark."""
+    """The id of the handle's container; of the instance's own container if no id was recorded."""
     if handle is not None and handle.container:
         return handle.container
-    found = marked(client, hub, instance)
+    found = own(client, hub, instance, None)
     return found[0] if found else None
 
 
-def marked(client: APIClient, hub: str, instance: str) -> list[str]:
-    """The ids of all containers, running or not, that carry the instance's mark."""
+def own(client: APIClient, hub: str, instance: str, handle: DockerHandle | None) -> list[str]:
+    """The ids of the instance's own containers, running or not: the recorded one, or else those
+    that are not copies. (The daemon refuses a second one, so there is at most one.)
+    """
     listed = client.containers(all=True, filters=labels.of_instance(hub, instance))
-    return [each["Id"] for each in listed]
+    if handle is not None and handle.container:
+        return [each["Id"] for each in listed if each["Id"] == handle.container]
+    copies = Copies(client)
+    return [each["Id"] for each in listed if not copies.evidence(each)]
 
 
 def end(client: APIClient, container: str, grace_s: int) -> None:
@@ -96,14 +102,15 @@ def await_removal(client: APIClient, container: str, deadline_s: int) -> None:
 
 
 def remove_volumes(client: APIClient, hub: str, instance: str, handle: DockerHandle | None) -> None:
-    """Remove the volumes that an interrupted removal left: those with the instance's mark, and
-    those that the handle names.
+    """Remove the volumes that an interrupted removal left: the anonymous ones with the instance's
+    mark, and those that the handle names.
     """
     from docker.errors import NotFound  # noqa: PLC0415 - as above
 
     listed = client.volumes(filters=labels.of_instance(hub, instance))["Volumes"] or []
     recorded = handle.volumes if handle is not None else ()
-    for name in {*recorded, *(each["Name"] for each in listed)}:
+    marked = [each["Name"] for each in listed if is_anonymous(each["Name"])]
+    for name in {*recorded, *marked}:
         with contextlib.suppress(NotFound):
             client.remove_volume(name)
 
@@ -112,22 +119,23 @@ def owned(client: APIClient, endpoint: Endpoint, hub: str) -> list[Owned]:
     """Every container with the hub's mark, and every volume with the mark whose container
     is gone.
     """
-    containers = list(_containers(client, endpoint, hub))
-    known = {each.instance for each in containers}
+    copies = Copies(client)
+    containers = client.containers(all=True, filters=labels.of_hub(hub))
+    # A volume goes with the container it was made for, also if that was renamed.
+    made = [each for each in containers if not copies.is_inherited(each)]
+    present = {labels.mark_of(each["Labels"]).instance for each in made}
     listed = client.volumes(filters=labels.of_hub(hub))["Volumes"] or []
-    left = [
-        _left_behind(endpoint, each)
-        for each in listed
-        if labels.mark_of(each["Labels"]).instance not in known
+    left = [each for each in listed if labels.mark_of(each["Labels"]).instance not in present]
+    return [
+        *(_container(endpoint, each, copies.evidence(each)) for each in containers),
+        *(_left_behind(endpoint, each) for each in left),
     ]
-    return [*containers, *left]
 
 
-def _containers(client: APIClient, endpoint: Endpoint, hub: str) -> Iterator[Owned]:
-    for each in client.containers(all=True, filters=labels.of_hub(hub)):
-        name = each["Names"][0].lstrip("/") if each["Names"] else each["Id"][:12]
-        handle = status.handle(endpoint, {**each, "Name": name})
-        yield _owned(each["Labels"], handle, name, status.created_at(each))
+def _container(endpoint: Endpoint, listed: Mapping[str, Any], copy: str) -> Owned:
+    name = listed["Names"][0].lstrip("/") if listed["Names"] else listed["Id"][:12]
+    handle = status.handle(endpoint, {**listed, "Name": name})
+    return _owned(listed, handle, name, copy)
 
 
 def _left_behind(endpoint: Endpoint, volume: Mapping[str, Any]) -> Owned:
@@ -139,11 +147,11 @@ def _left_behind(endpoint: Endpoint, volume: Mapping[str, Any]) -> Owned:
         name=name,
         volumes=(name,),
     )
-    return _owned(volume["Labels"], handle, f"volume {name[:12]}", status.created_at(volume))
+    copy = "" if is_anonymous(name) else "the volumes that the hub makes have no names"
+    return _owned(volume, handle, f"volume {name[:12]}", copy)
 
 
-def _owned(
-    carried: Mapping[str, str], handle: DockerHandle, name: str, created_at: float | None
-) -> Owned:
-    mark = labels.mark_of(carried)
-    return Owned(mark.instance, mark.epoch, handle.dump(), mark.worker, name, created_at)
+def _owned(listed: Mapping[str, Any], handle: DockerHandle, name: str, copy: str) -> Owned:
+    mark = labels.mark_of(listed["Labels"])
+    created_at = status.created_at(listed)
+    return Owned(mark.instance, mark.epoch, handle.dump(), mark.worker, name, created_at, copy=copy)

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -59,6 +59,7 @@ class Daemon:
         self._secrets = secrets
         self._lock = threading.Lock()
         self._client: APIClient | None = None
+        self._made_with: Mapping[str, str] = {}
         self._files: tempfile.TemporaryDirectory[str] | None = None
         self._threads = asyncio.Semaphore(THREADS)
 
@@ -117,14 +118,27 @@ class Daemon:
         return answer
 
     def _connected(self) -> APIClient:
-        """The client; the first call negotiates the API's version with the daemon."""
+        """The client, with the present certificates; the first call negotiates the API's version
+        with the daemon.
+        """
         with self._lock:
+            material = self._material()
+            if material != self._made_with:
+                self._disconnect()
             if self._client is None:
-                tls = self._tls()
+                tls = self._tls(material)
                 with contextlib.closing(self._new("1.24", tls)) as client:
                     version = client.version(api_version=False)["ApiVersion"]
-                self._client = self._new(version, tls)
+                self._client, self._made_with = self._new(version, tls), material
             return self._client
+
+    def _material(self) -> dict[str, str]:
+        """The TLS material of the options as it is now; it may have been renewed. Raises
+        SecretRefused.
+        """
+        tls = self.endpoint.tls
+        names = ("ca", "cert", "key") if tls is not None else ()
+        return {name: self._secrets.resolve(getattr(tls, name)) for name in names}
 
     def _new(self, version: str, tls: TLSConfig | None) -> APIClient:
         from docker import APIClient  # noqa: PLC0415 - see above
@@ -140,19 +154,17 @@ class Daemon:
         client.trust_env = False
         return client
 
-    def _tls(self) -> TLSConfig | None:
+    def _tls(self, material: Mapping[str, str]) -> TLSConfig | None:
         """The TLS settings. requests takes certificates as files, opened for each connection."""
         from docker.tls import TLSConfig  # noqa: PLC0415 - see above
 
-        tls = self.endpoint.tls
-        if tls is None:
+        if not material:
             return None
         if self._files is None:
             self._files = tempfile.TemporaryDirectory(prefix="hostler-docker-tls-")
-        paths = {}
-        for name in ("ca", "cert", "key"):
-            paths[name] = Path(self._files.name, f"{name}.pem")
-            private_files.write(paths[name], self._secrets.resolve(getattr(tls, name)))
+        paths = {name: Path(self._files.name, f"{name}.pem") for name in material}
+        for name, content in material.items():
+            private_files.write(paths[name], content)
         return TLSConfig(
             client_cert=(str(paths["cert"]), str(paths["key"])),
             ca_cert=str(paths["ca"]),

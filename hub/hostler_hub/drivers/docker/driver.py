@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
+from hostler_hub.drivers import listing
 from hostler_hub.drivers.contract import (
     Capabilities,
     DriverOptions,
@@ -25,6 +27,7 @@ from hostler_hub.drivers.docker.handle import DockerHandle
 from hostler_hub.drivers.docker.images import Images
 from hostler_hub.drivers.docker.options import DockerOptions
 from hostler_hub.drivers.errors import DriverError, OptionsRefused, ProviderFailed
+from hostler_hub.drivers.sent import SentRequests
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.errors import SecretRefused
 
@@ -53,13 +56,12 @@ class DockerDriver:
         self._images = Images(environment.directory / "contexts", environment.secrets)
         self._daemons: dict[Endpoint, Daemon] = {}
         self._unanswered: set[str] = set()
-        # Instances of which nothing was sent: there is nothing to end, also where nobody answers. A
-        # new process does not know, and asks the daemon.
-        self._unsent: set[str] = set()
+        # Of what was not sent there is nothing to end, also where nobody answers.
+        self._sent = SentRequests(self.name, environment.directory / "sent")
 
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
         options = DockerOptions.of(spec.options)
-        self._unsent.add(spec.instance)
+        self._sent.begin(spec.instance)
         privileges.check(options, self._environment.allowed_privileges)
         route = hub_route.choose(options, self._environment)
         files = self._files(spec, options, route)
@@ -76,7 +78,7 @@ class DockerDriver:
         return status.handle(daemon.endpoint, seen).dump()
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
-        if ref.instance in self._unsent:
+        if self._was_never_sent(ref):
             return Inspection(Presence.GONE, "docker: nothing was sent to a daemon")
         handle = _handle_of(ref)
         daemon = self._daemon_of(ref, handle)
@@ -89,31 +91,36 @@ class DockerDriver:
 
     async def destroy(self, ref: InstanceRef) -> None:
         """Stop the container by SIGQUIT, by SIGKILL after ``stop_timeout_s``, and remove it."""
-        if ref.instance in self._unsent:
-            self._unsent.discard(ref.instance)
+        if self._was_never_sent(ref):
+            self._sent.forget(ref.instance)
             return
         handle = _handle_of(ref)
         daemon = self._daemon_of(ref, handle)
         hub, instance = self._environment.hub, ref.instance
-        found = await daemon.ask(lambda client: containers.marked(client, hub, instance))
+        found = await daemon.ask(lambda client: containers.own(client, hub, instance, handle))
         if not found and instance in self._unanswered:
             await asyncio.sleep(SECOND_LOOK_S)
-            found = await daemon.ask(lambda client: containers.marked(client, hub, instance))
+            found = await daemon.ask(lambda client: containers.own(client, hub, instance, handle))
         options = _options_of(ref)
         grace_s = GRACE_S if options is None else options.stop_timeout_s
         for container in found:
             await self._end(daemon, container, grace_s)
         await daemon.ask(lambda client: containers.remove_volumes(client, hub, instance, handle))
         self._unanswered.discard(instance)
+        self._sent.forget(instance)
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
-        endpoints = {Endpoint.of(DockerOptions.of(each)) for each in places}
-        lists = await asyncio.gather(*(self._owned_at(endpoint) for endpoint in endpoints))
-        return [owned for listed in lists for owned in listed]
+        options, unread = listing.read(self.name, DockerOptions, places)
+        endpoints = {Endpoint.of(each) for each in options}
+        asked = [
+            listing.Place(each.docker_host, each.docker_host, partial(self._owned_at, each))
+            for each in endpoints
+        ]
+        return await listing.at_each(self.name, asked, unread)
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
         """The container's log, state and processes."""
-        if ref.instance in self._unsent:
+        if self._was_never_sent(ref):
             return {}
         hub, handle = self._environment.hub, _handle_of(ref)
 
@@ -130,6 +137,9 @@ class DockerDriver:
         self._daemons.clear()
 
     # --- calls to a daemon ----------------------------------------------------------------------
+
+    def _was_never_sent(self, ref: InstanceRef) -> bool:
+        return ref.handle is None and self._sent.never(ref.instance)
 
     def _files(
         self, spec: InstanceSpec, options: DockerOptions, route: hub_route.HubRoute
@@ -160,7 +170,7 @@ class DockerDriver:
 
     async def _made(self, daemon: Daemon, instance: str, plan: plans.Plan) -> str:
         """Make the container, or find the one that an earlier call made; return its id."""
-        self._unsent.discard(instance)
+        await asyncio.to_thread(self._sent.note, instance)
         self._unanswered.add(instance)  # until we know better, also when we are cancelled
         try:
             made = await daemon.ask(lambda client: containers.make(client, plan))

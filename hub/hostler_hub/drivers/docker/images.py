@@ -77,6 +77,7 @@ class Images:
 
         def pull(client: APIClient) -> None:
             repository, tag = _split(name)
+            client.reload_config()  # the logins of the hub's user, who may have renewed one
             progress = client.pull(
                 repository,
                 tag=tag,
@@ -119,6 +120,7 @@ class Images:
         self, daemon: Daemon, options: DockerOptions, name: str, context: bytes
     ) -> None:
         def build(client: APIClient) -> None:
+            client.reload_config()  # see _pull
             progress = client.build(
                 fileobj=io.BytesIO(context),
                 custom_context=True,

@@ -24,11 +24,11 @@ def mark_of(labels: Mapping[str, str]) -> Mark:
     return Mark.of_fields(LABEL_PREFIX, labels)
 
 
-def name(spec: InstanceSpec) -> str:
+def name(instance: InstanceSpec | Mark) -> str:
     """The name of an instance's container. It is unique for each instance, so that the daemon
     itself refuses a second container (409).
     """
-    return f"hostler-{spec.worker}-{spec.epoch}-{spec.instance[-_TAIL:].lower()}"
+    return f"hostler-{instance.worker}-{instance.epoch}-{instance.instance[-_TAIL:].lower()}"
 
 
 def of_hub(hub: str) -> dict[str, list[str]]:

@@ -55,7 +55,7 @@ def container(
 def _command(hub: str, spec: InstanceSpec, options: DockerOptions) -> list[str]:
     agent = options.command or [options.python, f"{payload.HOME}/{payload.ARCHIVE}"]
     config = f"{payload.HOME}/{payload.CONFIG}"
-    return [*agent, "run", "--config", config, *spec.mark(hub).arguments()]
+    return [*agent, "run", "--config", config, *spec.mark(hub, "docker").arguments()]
 
 
 def _host(options: DockerOptions, own: Mapping[str, str], route: HubRoute) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hostler_hub.drivers.docker import hints
+from hostler_hub.drivers.docker.copies import is_anonymous
 from hostler_hub.drivers.docker.daemon import Endpoint
 from hostler_hub.drivers.docker.handle import DockerHandle
 from hostler_hub.lifecycle.model import Presence
@@ -22,7 +22,6 @@ LAST_BYTES = 2000
 TEXT_BYTES = 64 * 1024
 
 _UP = {"running", "paused", "restarting"}
-_ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 _NO_PROGRAM = (126, 127)
 
 
@@ -41,7 +40,7 @@ def anonymous_volumes(seen: Mapping[str, Any]) -> tuple[str, ...]:
     """The container's anonymous volumes: the agent's, and those that the image declares."""
     mounts: Sequence[Mapping[str, Any]] = seen.get("Mounts") or ()
     names = [mount.get("Name", "") for mount in mounts if mount.get("Type") == "volume"]
-    return tuple(sorted(name for name in names if _ANONYMOUS.fullmatch(name)))
+    return tuple(sorted(name for name in names if is_anonymous(name)))
 
 
 def presence(seen: Mapping[str, Any]) -> Presence:

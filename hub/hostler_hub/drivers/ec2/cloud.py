@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from hostler_hub.drivers.ec2 import describe_parser
-from hostler_hub.drivers.ec2.errors import CallFailed, Meaning, meaning
+from hostler_hub.drivers.ec2.client import THREADS, RenewedClient
+from hostler_hub.drivers.ec2.errors import CallFailed, Meaning, is_of_credentials, meaning
 from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.drivers.ec2.throttle import Bucket
-from hostler_hub.drivers.errors import OptionsRefused
 from hostler_hub.lifecycle.backoff import Backoff
-from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.secrets import Secrets
 
 # AWS refills 2 RunInstances calls a second; describing and ending have more room.
 _RATES = {"run_instances": (2.0, 20)}
 _OTHER_RATE = (10.0, 50)
-_THREADS = 8
 THROTTLED = Backoff(first_s=1.0, longest_s=20.0, jitter=0.5)
 
 
@@ -32,10 +28,8 @@ class Cloud:
     """One region, accessed with one set of credentials."""
 
     def __init__(self, options: Ec2Options, secrets: Secrets) -> None:
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="ec2")
-        self._make = _maker(options, secrets)
-        self._making = threading.Lock()
-        self._client: Any = None
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ec2")
+        self._client = RenewedClient(options, secrets)
         self._buckets: dict[str, Bucket] = {}
 
     async def call(self, operation: str, doing: str, **arguments: Any) -> Mapping[str, Any]:
@@ -52,6 +46,8 @@ class Cloud:
             try:
                 return await self._once(operation, arguments)
             except (ClientError, BotoCoreError) as error:
+                if is_of_credentials(error):
+                    self._client.refused()
                 if meaning(error) is not Meaning.THROTTLED:
                     raise CallFailed(error, doing) from error
             bucket.penalise()
@@ -72,9 +68,7 @@ class Cloud:
 
     async def _once(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         def ask() -> Mapping[str, Any]:
-            with self._making:  # takes half a second of CPU time: only once
-                self._client = self._client or self._make()
-            answer: Mapping[str, Any] = getattr(self._client, operation)(**arguments)
+            answer: Mapping[str, Any] = getattr(self._client.current(), operation)(**arguments)
             return answer
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
@@ -87,37 +81,5 @@ class Cloud:
 
     def close(self) -> None:
         """Close the connections. A call in progress ends by its own timeout."""
-        if self._client is not None:
-            self._client.close()
+        self._client.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _maker(options: Ec2Options, secrets: Secrets) -> Callable[[], Any]:
-    keys = {}
-    if options.credentials is not None:
-        try:
-            keys = {
-                "aws_access_key_id": secrets.resolve(options.credentials.access_key),
-                "aws_secret_access_key": secrets.resolve(options.credentials.secret_key),
-            }
-        except SecretRefused as error:
-            raise OptionsRefused(f"ec2: option credentials: {error}") from error
-    return lambda: _client(options, keys)
-
-
-def _client(options: Ec2Options, keys: Mapping[str, str]) -> Any:
-    # A hub without workers on EC2 need not know of it: that is a second of its start.
-    import boto3  # noqa: PLC0415
-    from botocore.config import Config  # noqa: PLC0415
-
-    session = boto3.Session(profile_name=options.profile, region_name=options.region)
-    config = Config(
-        connect_timeout=5,
-        read_timeout=30,
-        max_pool_connections=_THREADS,
-        # No retries by botocore: the driver's own know which calls may be repeated (P1).
-        retries={"total_max_attempts": 1, "mode": "standard"},
-    )
-    client = session.client("ec2", endpoint_url=options.endpoint_url, config=config, **keys)
-    describe_parser.install(client)
-    return client

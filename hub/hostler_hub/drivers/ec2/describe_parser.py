@@ -48,6 +48,8 @@ def _instance(item: ET.Element) -> dict[str, Any]:
         "State": {"Name": parts["instanceState"].findtext("{*}name")},
         "Tags": list(_tags(parts["tagSet"])) if "tagSet" in parts else [],
     }
+    if "clientToken" in parts:
+        found["ClientToken"] = parts["clientToken"].text or ""
     if "imageId" in parts:
         found["ImageId"] = parts["imageId"].text
     if "stateReason" in parts:

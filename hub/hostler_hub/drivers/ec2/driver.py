@@ -10,8 +10,11 @@ inventory of each region.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
+from hostler_hub.drivers import listing
 from hostler_hub.drivers.contract import (
     Capabilities,
     Environment,
@@ -23,11 +26,12 @@ from hostler_hub.drivers.contract import (
 from hostler_hub.drivers.ec2.errors import CallFailed
 from hostler_hub.drivers.ec2.handle import Ec2Handle, Target
 from hostler_hub.drivers.ec2.inventory import Described, Inventory, state_of
-from hostler_hub.drivers.ec2.launch import launch
+from hostler_hub.drivers.ec2.launch import launch, repeat
 from hostler_hub.drivers.ec2.options import RECIPE, Ec2Options
 from hostler_hub.drivers.ec2.regions import Regions
 from hostler_hub.drivers.ec2.spare import reuse_spare, stop_as_spare
 from hostler_hub.drivers.ec2.terminate import GONE_WITHIN_S, end
+from hostler_hub.drivers.sent import SentRequests
 from hostler_hub.lifecycle.model import Presence
 
 
@@ -45,7 +49,8 @@ class Ec2Driver:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._regions = Regions(environment.hub, environment.secrets)
+        self._sent = SentRequests(self.name, environment.directory / "sent")
+        self._regions = Regions(environment.hub, environment.secrets, self._sent)
 
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
         """Start the worker's spare, or else a new machine of the first type and subnet with
@@ -55,6 +60,7 @@ class Ec2Driver:
         one.
         """
         options = Ec2Options.of(spec.options)
+        self._sent.begin(spec.instance)
         inventory = self._regions.at(options)
         try:
             made = await inventory.find(spec.instance)
@@ -68,9 +74,13 @@ class Ec2Driver:
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
         target = Target.of(ref)
+        if target.handle is None and self._sent.never(ref.instance):
+            return Inspection(Presence.GONE, "ec2: no instance was made")
         options, inventory = self._regions.of(ref, target.handle)
         try:
             found = await inventory.describe(target)
+            if found is None and target.handle is None:
+                found = await repeat(inventory, ref.instance)
         except CallFailed as failed:
             raise failed.driver_error from failed.error
         if found is None:
@@ -91,31 +101,44 @@ class Ec2Driver:
     async def destroy(self, ref: InstanceRef) -> None:
         """Terminate the machine, and poll until EC2 says terminated: accepted is not done (V3)."""
         target = Target.of(ref)
-        _, inventory = self._regions.of(ref, target.handle)
-        try:
-            await end(inventory, target)
-        except CallFailed as failed:
-            raise failed.driver_error from failed.error
+        if target.handle is not None or not self._sent.never(ref.instance):
+            _, inventory = self._regions.of(ref, target.handle)
+            try:
+                await end(inventory, await _known(inventory, target))
+            except CallFailed as failed:
+                raise failed.driver_error from failed.error
+        self._sent.forget(ref.instance)
 
     async def keep(self, ref: InstanceRef) -> bool:
         """Stop the machine as a spare if the options ask for that, otherwise terminate it."""
         target = Target.of(ref)
         options, inventory = self._regions.of(ref, target.handle)
         try:
-            return await stop_as_spare(inventory, target, options)
+            kept = await stop_as_spare(inventory, target, options)
         except CallFailed as failed:
             raise failed.driver_error from failed.error
+        self._sent.forget(ref.instance)
+        return kept
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
-        owned: dict[str, Owned] = {}
-        for options in self._regions.each(places):
-            inventory = self._regions.at(options)
-            try:
-                found = await inventory.all()
-            except CallFailed as failed:
-                raise failed.driver_error from failed.error
-            owned |= {each["InstanceId"]: _owned(options, inventory, each) for each in found}
-        return list(owned.values())
+        regions, unread = self._regions.each(places)
+        asked = [
+            listing.Place(options.address, options.place, partial(self._list, options))
+            for options in regions
+        ]
+        try:
+            return _each_once(await listing.at_each(self.name, asked, unread))
+        except listing.IncompleteList as incomplete:
+            raise listing.IncompleteList(
+                _each_once(incomplete.owned), incomplete.silent
+            ) from incomplete
+
+    async def _list(self, options: Ec2Options) -> list[Owned]:
+        inventory = self._regions.at(options)
+        try:
+            return [_owned(options, inventory, each) for each in await inventory.all()]
+        except CallFailed as failed:
+            raise failed.driver_error from failed.error
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
         """The console output, and the instance's state with EC2's reason for it."""
@@ -156,4 +179,22 @@ def _owned(options: Ec2Options, inventory: Inventory, found: Described) -> Owned
         name=found["InstanceId"],
         created_at=found["LaunchTime"].timestamp(),
         spare=inventory.tags(found).get(RECIPE, "") if inventory.is_spare(found) else "",
+        copy=inventory.copy_evidence(found),
     )
+
+
+async def _known(inventory: Inventory, target: Target) -> Target:
+    """The target with a handle if its instance's start was not answered yet and now is. Raises
+    CallFailed.
+    """
+    if target.handle is not None or await inventory.describe(target) is not None:
+        return target
+    made = await repeat(inventory, target.instance)
+    if made is None:
+        return target
+    return replace(target, handle=Ec2Handle(id=made["InstanceId"], region="", endpoint_url=None))
+
+
+def _each_once(listed: Sequence[Owned]) -> list[Owned]:
+    """Each machine once: several sets of credentials may show the same."""
+    return list({each.name: each for each in listed}.values())

@@ -65,6 +65,17 @@ _CODES = {
 }
 _MEANINGS = {code: meaning for meaning, codes in _CODES.items() for code in codes}
 
+_OF_CREDENTIALS = {
+    *(
+        "AuthFailure",
+        "InvalidClientTokenId",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    ),
+    *("ExpiredToken", "ExpiredTokenException", "RequestExpired", "NoCredentialsError"),
+    *("PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError"),
+}
+
 # What to do about the commonest mistakes; the provider's own words stand before it.
 _ADVICE = {
     "AuthFailure": "check the credentials (option credentials or profile)",
@@ -108,6 +119,12 @@ def meaning(error: Exception) -> Meaning:
     ):
         return Meaning.REFUSED
     return Meaning.UNCLEAR  # a connection that broke: nobody knows how far the request came
+
+
+def is_of_credentials(error: Exception) -> bool:
+    """Whether EC2 refused the credentials, or boto3 has found none."""
+    code = _code(error) if isinstance(error, ClientError) else type(error).__name__
+    return code in _OF_CREDENTIALS
 
 
 def translated(error: ClientError | BotoCoreError, doing: str) -> DriverError:

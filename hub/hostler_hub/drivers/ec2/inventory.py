@@ -13,10 +13,12 @@ from typing import Any
 from hostler_agent.instances.mark import Mark
 from hostler_hub.drivers.contract import Inspection
 from hostler_hub.drivers.ec2.batched_describe import BatchedDescribe
+from hostler_hub.drivers.ec2.client_token import Origin
 from hostler_hub.drivers.ec2.cloud import Cloud
 from hostler_hub.drivers.ec2.errors import CallFailed, Meaning
 from hostler_hub.drivers.ec2.handle import Target
-from hostler_hub.drivers.ec2.options import MARK, SPARE
+from hostler_hub.drivers.ec2.options import MARK, RECIPE, SPARE
+from hostler_hub.drivers.sent import SentRequests
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.ids import ulid_ms
 
@@ -35,22 +37,14 @@ class Inventory:
     the tags that were written. Methods that call EC2 raise CallFailed.
     """
 
-    def __init__(self, cloud: Cloud, hub: str) -> None:
+    def __init__(self, cloud: Cloud, hub: str, sent: SentRequests) -> None:
         self.cloud = cloud
+        self.sent = sent
         self._hub = hub
         self._batches = BatchedDescribe(self._several)
-        self._never_made: set[str] = set()
         self._written: dict[str, dict[str, str]] = {}
         self._claimed: dict[str, Mapping[str, str]] = {}
         self._ending: set[str] = set()
-
-    def note_intent(self, instance: str) -> None:
-        """Record that the instance will be made. Until `note_attempt` it counts as never made."""
-        self._never_made.add(instance)
-
-    def note_attempt(self, instance: str) -> None:
-        """Record that the call that makes the instance is sent: from now on it may exist."""
-        self._never_made.discard(instance)
 
     async def describe(self, target: Target) -> Described | None:
         """Describe the instance, found by its handle or else by its mark. None: EC2 does not show
@@ -65,14 +59,15 @@ class Inventory:
         return await self._batches.describe(instance_id)
 
     async def find(self, instance: str) -> Described | None:
-        """Describe the instance that carries the mark, preferring a living one to a
+        """Describe the instance that carries the mark and is no copy, preferring a living one to a
         terminated one.
         """
         for instance_id, tags in self._ours():
             if tags.get(MARK.instance) == instance:
                 return await self.by_id(instance_id)
         filters = {f"tag:{MARK.hub}": self._hub, f"tag:{MARK.instance}": instance}
-        found = await self._described("look for the instance", filters_of(filters))
+        shown = await self._described("look for the instance", filters_of(filters))
+        found = [each for each in shown if not self.copy_evidence(each)]
         return min(found, key=lambda each: state_of(each)[0] == "terminated", default=None)
 
     async def all(self) -> list[Described]:
@@ -86,7 +81,7 @@ class Inventory:
         filters = {f"tag:{MARK.hub}": self._hub, f"tag:{MARK.worker}": worker}
         stopped = filters_of({**filters, "instance-state-name": "stopped"})
         found = await self._described("look for a stopped machine to start", stopped)
-        return [each for each in found if self.is_spare(each)]
+        return [each for each in found if self.is_spare(each) and not self.copy_evidence(each)]
 
     # --- whose a machine is --------------------------------------------------------------------
 
@@ -102,6 +97,19 @@ class Inventory:
     def mark(self, seen: Described) -> Mark:
         """The mark in the machine's tags: the instance that it belongs to."""
         return Mark.of_fields(MARK.prefix, self.tags(seen))
+
+    def copy_evidence(self, seen: Described) -> str:
+        """Why the machine is a copy, to which somebody gave an instance's tags; empty if the hub
+        made it.
+        """
+        token = seen.get("ClientToken") or ""
+        origin, mark = Origin.of_token(token), self.mark(seen)
+        if origin is None:
+            return f"the hub did not start it (its client token is {token or 'missing'})"
+        was_spare = RECIPE in self.tags(seen) and origin.epoch < mark.epoch
+        if origin.made(mark) or was_spare:
+            return ""
+        return f"the hub started it as instance {origin.instance}"
 
     def is_spare(self, seen: Described) -> bool:
         """Whether the machine is a spare: stopped or stopping, and tagged to be kept."""
@@ -163,7 +171,7 @@ class Inventory:
         """The result of inspecting an instance that EC2 does not show: GONE only if EC2 would have
         shown it by now.
         """
-        if target.instance in self._never_made:
+        if target.handle is None and self.sent.never(target.instance):
             return Inspection(Presence.GONE, "ec2: no instance was made")
         age_s = time.time() - ulid_ms(target.instance) / 1000
         patience_s = TAGGED_AFTER_S if target.handle is None else VISIBLE_AFTER_S

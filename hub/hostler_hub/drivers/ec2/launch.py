@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hostler_hub.drivers.contract import Environment, InstanceSpec
+from hostler_hub.drivers.ec2.client_token import Origin
 from hostler_hub.drivers.ec2.errors import CallFailed, Meaning
 from hostler_hub.drivers.ec2.inventory import Described, Inventory, filters_of, state_of
 from hostler_hub.drivers.ec2.options import Ec2Options
@@ -27,7 +28,6 @@ async def launch(
     inventory: Inventory, environment: Environment, spec: InstanceSpec, options: Ec2Options
 ) -> Described:
     """Start a new instance and return it. Raises CallFailed, OptionsRefused, ProviderFailed."""
-    inventory.note_intent(spec.instance)
     image = options.ami or await newest_image(inventory, options)
     request = run_request(environment, spec, options, image)
     made = await _run(inventory, spec, options, request)
@@ -42,7 +42,7 @@ async def _run(
     for where in alternatives(options):
         while True:
             attempt += 1
-            token = f"{spec.instance}.{spec.epoch}.{attempt}"
+            token = Origin(spec.instance, spec.epoch).token(attempt)
             try:
                 return await _run_once(inventory, spec, {**request, **where, "ClientToken": token})
             except CallFailed as failed:
@@ -62,23 +62,53 @@ async def _run_once(
     """Make one RunInstances request; repeat it with the same token while its outcome is unclear
     (P1).
     """
+    await asyncio.to_thread(inventory.sent.note, spec.instance, request)
     for left in reversed(range(_MAX_TRIES)):
         try:
-            answer = await inventory.cloud.call("run_instances", "start an instance", **request)
-            inventory.note_attempt(spec.instance)
-            made: Described = answer["Instances"][0]
+            made = await _started(inventory, request)
+            inventory.sent.answered(spec.instance)
             return made
         except CallFailed as failed:
-            if failed.meaning is not Meaning.UNCLEAR:
-                raise
-            inventory.note_attempt(spec.instance)
-            if not left:
+            if failed.meaning is not Meaning.UNCLEAR and left == _MAX_TRIES - 1:
+                inventory.sent.withdraw(spec.instance)
+            if failed.meaning is not Meaning.UNCLEAR or not left:
                 raise
         await asyncio.sleep(_POLL_INTERVAL_S)
         found = await inventory.find(spec.instance)
         if found is not None:
             return found
     raise AssertionError("the last try returns or raises")
+
+
+async def repeat(inventory: Inventory, instance: str) -> Described | None:
+    """Repeat the call that was to start the instance and whose answer was lost (with the hub that
+    made it, for example), so that nobody has to wait until EC2 shows what became of it.
+
+    EC2 answers a repeated call of one client token with the instance that the first one made. So
+    the answer is that instance, or one that is made now. Returns None if the call was answered
+    before, or if none was made. Raises CallFailed if the outcome is unclear still.
+    """
+    request = inventory.sent.request(instance)
+    if request is None:
+        return None
+    try:
+        made = await _started(inventory, request)
+    except CallFailed as failed:
+        if failed.meaning is Meaning.NO_CAPACITY:  # an instance of this token would be returned
+            inventory.sent.withdraw(instance)
+            return None
+        if failed.meaning is Meaning.TOKEN_SPENT:  # it was made, and is terminated
+            inventory.sent.answered(instance)
+            return None
+        raise
+    inventory.sent.answered(instance)
+    return made
+
+
+async def _started(inventory: Inventory, request: Mapping[str, Any]) -> Described:
+    answer = await inventory.cloud.call("run_instances", "start an instance", **request)
+    made: Described = answer["Instances"][0]
+    return made
 
 
 async def newest_image(inventory: Inventory, options: Ec2Options) -> str:

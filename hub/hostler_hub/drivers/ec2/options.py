@@ -138,6 +138,16 @@ class Ec2Options(DriverOptions):
         return f"{image} on {types} in {where}", f"{types} in {where}", f"{image} in {where}", where
 
     @property
+    def address(self) -> str:
+        """The region as people know it: with the service's URL and the credentials in use."""
+        words = [self.region]
+        if self.endpoint_url is not None:
+            words.append(f"at {self.endpoint_url}")
+        if self.profile is not None:
+            words.append(f"with profile {self.profile}")
+        return " ".join(words)
+
+    @property
     def recipe(self) -> str:
         if self.at_end != "stop":
             return ""

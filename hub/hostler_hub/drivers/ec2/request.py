@@ -105,7 +105,7 @@ def user_data(environment: Environment, spec: InstanceSpec, options: Ec2Options)
         instance=spec.instance,
         epoch=spec.epoch,
         token=spec.token,
-        mark=str(spec.mark(environment.hub)),
+        mark=str(spec.mark(environment.hub, "ec2")),
         connect_url=base + path,
         archive_url=f"{base.replace('ws', 'http', 1)}/api/v1/agents/archive/{archive.sha256}",
         sha256=archive.sha256,

@@ -142,6 +142,7 @@ async def _claimed(inventory: Inventory, spare: Described, spec: InstanceSpec, d
     tags = {MARK.instance: spec.instance, MARK.epoch: str(spec.epoch)}
     if not inventory.claim(instance_id, tags):
         return False
+    await asyncio.to_thread(inventory.sent.note, spec.instance)
     try:
         await _call_until_clear(
             inventory,
@@ -155,7 +156,7 @@ async def _claimed(inventory: Inventory, spare: Described, spec: InstanceSpec, d
         if failed.meaning is Meaning.UNCLEAR:  # who destroys this instance ends the machine
             raise
         inventory.unclaim(instance_id)
-        inventory.note_intent(spec.instance)
+        inventory.sent.withdraw(spec.instance)
         if failed.meaning not in {Meaning.NOT_FOUND, Meaning.WRONG_STATE}:
             raise
         return False

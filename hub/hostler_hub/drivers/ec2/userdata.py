@@ -1,5 +1,6 @@
 """The user-data of a new instance: it fetches the agent by its digest, starts it, and switches the
-machine off at its end.
+machine off at its end. If the agent cannot be started, the machine ends itself: EC2 terminates what
+is switched off from inside (`InstanceInitiatedShutdownBehavior`).
 
 User-data can be read by every process of the instance, and by everyone who may describe it. So the
 token in it works once, for the first session that presents it; a second session with it ends the
@@ -15,10 +16,20 @@ from dataclasses import dataclass
 from typing import Any
 
 SIZE_BYTES = 16 * 1024  # EC2's limit, before base64
+FLUSH_S = 10
+"""How long a machine that could not start its agent waits for its console to be written out."""
 
 _LINUX = """#!/bin/sh
 # Started by a Hostler hub.
 set -eu
+# A machine without an agent is of no use: it ends itself, once its words are on the console.
+off() {{
+    echo "hostler: the agent was not started, status $1; this machine ends itself"
+    sync
+    sleep {flush_s}
+    shutdown -h now
+}}
+trap 's=$?; [ $s = 0 ] || off $s' EXIT
 umask 077
 home=/var/lib/hostler/{instance}
 for other in /var/lib/hostler/*; do  # of a machine that was kept: its last instance's
@@ -53,7 +64,7 @@ END
 run="{python} $home/agent.pyz run --config $home/agent.json --mark {mark}"
 if [ -d /run/systemd/system ] && command -v systemd-run >/dev/null; then
     systemd-run --unit hostler-agent --property Delegate=yes --property OOMPolicy=continue \\
-        --property StandardOutput=journal+console --setenv HOME=/root $run
+        --property StandardOutput=journal+console --setenv HOME=/root{on_failure} $run
 else
     HOME=/root nohup $run >> agent.log 2>&1 < /dev/null &
 fi
@@ -87,6 +98,13 @@ Content-Disposition: attachment; filename="hostler.sh"
 _WINDOWS = """<powershell>
 # Started by a Hostler hub.
 $ErrorActionPreference = 'Stop'
+# A machine without an agent is of no use: it ends itself, once its words are in the log.
+trap {{
+    Write-Output "hostler: the agent was not started: $_"
+    Start-Sleep -Seconds {flush_s}
+    Stop-Computer -Force
+    break
+}}
 $home_ = 'C:\\ProgramData\\Hostler\\{instance}'
 New-Item -ItemType Directory -Force -Path "$home_\\work" | Out-Null
 $others = Get-ChildItem 'C:\\ProgramData\\Hostler' | Where-Object FullName -ne $home_
@@ -176,6 +194,9 @@ def _fields(boot: Boot, *, wrap: bool) -> Mapping[str, Any]:
         "archive_url": boot.archive_url,
         "sha256": boot.sha256,
         "mark": boot.mark,
+        "flush_s": FLUSH_S,
+        # An agent that ends well switches the machine off itself, or leaves that to the hub.
+        "on_failure": "" if boot.starts_again else " --property OnFailure=poweroff.target",
     }
 
 

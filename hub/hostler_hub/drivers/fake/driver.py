@@ -24,6 +24,7 @@ from hostler_hub.drivers.contract import (
 from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.drivers.fake.agent import FakeAgent
 from hostler_hub.drivers.handle import Handle
+from hostler_hub.drivers.listing import IncompleteList, Silent
 from hostler_hub.lifecycle.model import Presence
 
 
@@ -166,8 +167,17 @@ class FakeDriver:
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
         regions = {place.get("region", "") for place in places}
-        if self.provider.mute or self.provider.mute_regions & regions:
+        mute = regions & self.provider.mute_regions
+        if self.provider.mute:
             raise ProviderFailed("fake: the provider does not answer")
+        answer = self._listed(regions)
+        if mute:
+            reason = "fake: the provider does not answer"
+            silent = [Silent(region, region, reason) for region in sorted(mute)]
+            raise IncompleteList(answer, silent)
+        return answer
+
+    def _listed(self, regions: set[str]) -> list[Owned]:
         return [
             Owned(
                 each.instance,
@@ -179,6 +189,7 @@ class FakeDriver:
             )
             for each in self.provider.instances.values()
             if each.instance not in self.provider.hidden
+            and each.region not in self.provider.mute_regions
             and (not each.spare or each.region in regions)
         ]
 

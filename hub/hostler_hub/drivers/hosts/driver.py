@@ -8,13 +8,15 @@ start request was never sent, which the driver knows itself.
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Generic
 
 from hostler_agent.instances import errors as host_errors
+from hostler_hub.drivers import listing
 from hostler_hub.drivers.contract import (
     Environment,
     Inspection,
@@ -25,6 +27,7 @@ from hostler_hub.drivers.contract import (
 from hostler_hub.drivers.errors import DriverError, HostFailed, ProviderFailed
 from hostler_hub.drivers.hosts.host import Host, Site
 from hostler_hub.drivers.hosts.options import HostHandle, Options
+from hostler_hub.drivers.sent import SentRequests
 from hostler_hub.drivers.transports.errors import TransportError
 from hostler_hub.lifecycle.model import Presence
 
@@ -49,14 +52,13 @@ class HostDriver(ABC, Generic[Options]):
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        # Instances whose start was never sent: there is nothing to end, even if the machine does
-        # not answer. A restarted hub has no such knowledge, and asks the machine.
-        self._unsent: set[str] = set()
+        # Of what was not sent there is nothing to end, also on a machine that does not answer.
+        self._sent = SentRequests(self.name, self._directory_of_sent())
 
     async def create(self, spec: InstanceSpec) -> Mapping[str, Any]:
         """Start an agent on the machine that the options name; wake the machine if it sleeps."""
         options = self.options_model.of(spec.options)
-        self._unsent.add(spec.instance)
+        self._sent.begin(spec.instance)
         url = self._hub_url(options)
         with self._translate_errors(options):
             try:
@@ -70,7 +72,7 @@ class HostDriver(ABC, Generic[Options]):
 
     async def inspect(self, ref: InstanceRef) -> Inspection:
         """Ask the machine for the instance's process."""
-        if ref.instance in self._unsent:
+        if self._was_never_sent(ref):
             return Inspection(Presence.GONE, f"{self.name}: nothing was sent to the machine")
         handle = self._handle_of(ref)
         options, site = self._located(ref, handle)
@@ -85,29 +87,33 @@ class HostDriver(ABC, Generic[Options]):
 
         Returns when the machine has confirmed all of that.
         """
-        if ref.instance not in self._unsent:
+        if not self._was_never_sent(ref):
             options, site = self._located(ref, self._handle_of(ref))
             with self._translate_errors(options):
                 await self._end(ref.instance, options, await self._host(options, site))
         await self._close_route(ref.instance)
-        self._unsent.discard(ref.instance)
+        self._sent.forget(ref.instance)
 
     async def list_owned(self, places: Sequence[Mapping[str, Any]]) -> Sequence[Owned]:
         """List the instances of every machine in `places`. A machine is asked once for each way to
         reach it.
         """
-        machines = {}
-        for each in places:
-            options = self.options_model.of(each)
-            machines[options.access, options.site] = options
-        lists = await asyncio.gather(*(self._list(options) for options in machines.values()))
-        # Two ways may lead to one machine, which tells of its processes by both.
-        found = {owned.instance: owned for listed in lists for owned in listed}
-        return list(found.values())
+        read, unread = listing.read(self.name, self.options_model, places)
+        machines = {(options.access, options.site): options for options in read}
+        asked = [
+            listing.Place(options.address, options.place, partial(self._list, options))
+            for options in machines.values()
+        ]
+        try:
+            return _each_once(await listing.at_each(self.name, asked, unread))
+        except listing.IncompleteList as incomplete:
+            raise listing.IncompleteList(
+                _each_once(incomplete.owned), incomplete.silent
+            ) from incomplete
 
     async def evidence(self, ref: InstanceRef) -> Mapping[str, str]:
         """The agent's log, and what the machine reports on its state."""
-        if ref.instance in self._unsent:
+        if self._was_never_sent(ref):
             return {}
         options, site = self._located(ref, self._handle_of(ref))
         with self._translate_errors(options):
@@ -151,6 +157,13 @@ class HostDriver(ABC, Generic[Options]):
     async def _close_route(self, instance: str) -> None:
         """Close the route to the hub of an instance that is gone."""
 
+    def _directory_of_sent(self) -> Path | None:
+        """Where the driver records what it has sent, or None if the machine always answers."""
+        return self._environment.directory / "sent"
+
+    def _was_never_sent(self, ref: InstanceRef) -> bool:
+        return not ref.handle and self._sent.never(ref.instance)
+
     def _agent_config(self, options: Options) -> dict[str, Any]:
         """The keys of the agent's configuration beyond hub, names and epoch."""
         return options.agent_config()
@@ -167,24 +180,25 @@ class HostDriver(ABC, Generic[Options]):
         self, host: Host, spec: InstanceSpec, options: Options, url: str
     ) -> Mapping[str, Any]:
         request = {**self._start_request(spec, options, url), "token": spec.token}
-        forget = self._unsent.discard  # called in a thread, just before the start is sent
+        note = self._sent.note  # called in a thread, just before the start is sent
         try:
             return await host.call(
-                "start", request, START_DEADLINE_S, sending=lambda: forget(spec.instance)
+                "start", request, START_DEADLINE_S, sending=lambda: note(spec.instance)
             )
         except HostFailed as error:
             if not error.ran:
-                self._unsent.add(spec.instance)
+                self._sent.withdraw(spec.instance)
             raise
         except TransportError as error:
             if not error.sent:
-                self._unsent.add(spec.instance)
+                self._sent.withdraw(spec.instance)
             raise
 
     def _start_request(self, spec: InstanceSpec, options: Options, url: str) -> dict[str, Any]:
         ca_file = self._environment.ca_file
         return {
             "hub": self._environment.hub,
+            "driver": self.name,
             "instance": spec.instance,
             "epoch": spec.epoch,
             "environment": dict(options.environment),
@@ -221,7 +235,8 @@ class HostDriver(ABC, Generic[Options]):
     async def _list(self, options: Options) -> list[Owned]:
         with self._translate_errors(options):
             host = await self._host(options, options.site)
-            reply = await host.call("list", {"hub": self._environment.hub}, self.query_deadline_s)
+            request = {"hub": self._environment.hub, "driver": self.name}
+            reply = await host.call("list", request, self.query_deadline_s)
             return [self._owned(options, each) for each in reply["instances"]]
 
     # --- errors and handles ---------------------------------------------------------------------
@@ -293,4 +308,12 @@ class HostDriver(ABC, Generic[Options]):
             listed["worker"],
             f"{what} on {options.address}",
             listed["created_at"],
+            copy=listed.get("copy", ""),
         )
+
+
+def _each_once(listed: Sequence[Owned]) -> list[Owned]:
+    """Each instance once: two ways may lead to one machine, which tells of its processes by
+    both.
+    """
+    return list({(each.instance, each.copy and each.name): each for each in listed}.values())

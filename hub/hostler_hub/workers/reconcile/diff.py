@@ -4,7 +4,9 @@ An instance that the list has and no worker does is an *orphan* when the ledger 
 ended, and *unknown* when the ledger never heard of it: the intent is committed before the create
 (V1), so only a database restored from a backup, or a second hub of the same mark, explains that
 (P18). One that a worker has and the list does not is *absent*: lists lag and lie (P6), so it is
-gone only when two passes a minute apart agree, and not when many would go at once.
+gone only when two passes a minute apart agree, and not when many would go at once. What a driver
+judges to be a *copy* (it only carries an instance's mark, see ``Owned``) is reported, and nothing
+is ever done about it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class DriftKind(StrEnum):
     ABSENT = "absent"
     UNRECORDED = "unrecorded"  # a worker's own, but the answer of its create was lost (K3)
     SPARE = "spare"  # a stopped machine that no worker would take up any more
+    COPY = "copy"  # somebody else's: it only carries an instance's mark
 
 
 class Action(StrEnum):
@@ -39,11 +42,14 @@ class Action(StrEnum):
     ADOPT = "adopt"
     WAIT = "wait"  # for a second look
     HOLD = "hold"  # for a person's confirmation
+    REPORT = "report"  # it is not the hub's, and is not touched
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The instance of a worker. ``settled``: no create and no destroy of it is in progress."""
+    """The instance of a worker. ``settled``: no create and no destroy of it is in progress.
+    ``unlisted``: its place did not answer, so that its absence from the list proves nothing.
+    """
 
     worker: str
     instance: str
@@ -51,6 +57,7 @@ class Expected:
     settled: bool
     attached: bool
     has_handle: bool
+    unlisted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +105,11 @@ def compare(
     """
     confirmed = confirmed or hold is not None  # what a confirmation would do is what is told
     living = {each.instance for each in seen.expected}
-    foreign = [each for each in seen.owned if each.instance not in living]
+    copies = [_copy(each) for each in seen.owned if each.copy]
+    foreign = [each for each in seen.owned if not each.copy and each.instance not in living]
     findings = [_foreign(seen, each, since, confirmed) for each in foreign]
     found = [each for each in findings if each is not None]
-    found += _own(seen, since, confirmed)
+    found = [*copies, *found, *_own(seen, since, confirmed)]
     return found if hold is None else [_held(finding, hold) for finding in found]
 
 
@@ -111,6 +119,13 @@ def _held(finding: Finding, hold: str) -> Finding:
     would = "destroyed" if finding.action is Action.DESTROY else "given up"
     reason = f"it would be {would}, since {finding.reason}; but {hold}"
     return replace(finding, action=Action.HOLD, reason=reason)
+
+
+def _copy(owned: Owned) -> Finding:
+    reason = (
+        f"it only carries the mark of an instance of {owned.worker or 'a worker'}: {owned.copy}"
+    )
+    return _finding(DriftKind.COPY, Action.REPORT, owned, reason)
 
 
 def _foreign(
@@ -146,13 +161,14 @@ def _finding(kind: DriftKind, action: Action, owned: Owned, reason: str) -> Find
 
 
 def _own(seen: Seen, since: Mapping[str, float], confirmed: bool) -> list[Finding]:
-    listed = {each.instance: each for each in seen.owned}
+    listed = {each.instance: each for each in seen.owned if not each.copy}
     unrecorded = [
         _of_worker(DriftKind.UNRECORDED, Action.ADOPT, each, "its handle was lost", listed)
         for each in seen.expected
         if each.settled and not each.has_handle and each.instance in listed
     ]
-    return unrecorded + _absent(seen, listed, since, confirmed)
+    # That only a copy is listed does not prove that the original is gone: the driver may know it.
+    return unrecorded + _absent(seen, {each.instance for each in seen.owned}, since, confirmed)
 
 
 def _absent(
@@ -162,7 +178,7 @@ def _absent(
     absent = [
         each
         for each in seen.expected
-        if each.settled and not each.attached and each.instance not in listed
+        if each.settled and not (each.attached or each.unlisted) and each.instance not in listed
     ]
     twice = {
         each.instance

@@ -5,39 +5,40 @@ with the workers' instances (``diff``). Orphans are destroyed, after their evide
 each pass until a list no longer has them. A worker whose instance is proven absent gets the event
 that an inspection by its driver would have led to. The hub makes a pass at its start and then
 regularly; an operator may ask for one, as a dry run or with a confirmation for what is held. A
-driver that does not answer is reported, and nothing is concluded about its instances.
+place that does not answer is reported, and nothing is concluded about its instances; what the
+other places listed is dealt with.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from hostler_hub.drivers.contract import Driver, InstanceRef, Owned
-from hostler_hub.drivers.errors import DriverError
 from hostler_hub.errors import Conflict
 from hostler_hub.lifecycle import State, events
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
-from hostler_hub.store.errors import StoreUnavailable
+from hostler_hub.store.errors import StoreError, StoreUnavailable
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.hold import Hold
-from hostler_hub.workers.reconcile import diff
+from hostler_hub.workers.reconcile import answers, diff
+from hostler_hub.workers.reconcile.answers import Answer, reason_of
 from hostler_hub.workers.reconcile.diff import Action, DriftKind, Expected, Finding, Seen
-from hostler_hub.workers.reconcile.report import Checked, FindingOutcome, Report
+from hostler_hub.workers.reconcile.report import Checked, FindingOutcome, Report, Unanswered
 from hostler_hub.workers.reconcile.spares import Spares
 from hostler_hub.workers.reconcile.views import Forgotten
 from hostler_hub.workers.registry import Entry, Registry
 
 _log = structlog.get_logger(__name__)
 
-LIST_DEADLINE_S = 120.0
 _AT_ONCE = 8
 
 
@@ -106,9 +107,15 @@ class Reconciler:
         """
         async with self._passing:
             report = Report(self._clock.now(), hold=self._hold.reason)
-            for name, driver in self._drivers.items():
-                if drivers is None or name in drivers:
-                    await self._pass(name, driver, report, dry_run=dry_run, confirmed=confirmed)
+            passes = [
+                self._guarded_pass(name, driver, report, dry_run=dry_run, confirmed=confirmed)
+                for name, driver in self._drivers.items()
+                if drivers is None or name in drivers
+            ]
+            # A slow provider holds up no other. A pass raises only for want of the store.
+            for failed in await asyncio.gather(*passes, return_exceptions=True):
+                if failed is not None:
+                    raise failed
             return report
 
     async def lift_hold(self, by: str) -> None:
@@ -116,6 +123,16 @@ class Reconciler:
         if self._hold.reason is not None:
             _log.warning("hold lifted", by=by)
             await self._controller.lift_hold(by)
+
+    async def _guarded_pass(
+        self, name: str, driver: Driver, report: Report, *, dry_run: bool, confirmed: bool
+    ) -> None:
+        try:
+            await self._pass(name, driver, report, dry_run=dry_run, confirmed=confirmed)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault of one driver must not stop the others
+            report.unanswered.append(Unanswered(name, "", reason_of(name, error)))
 
     async def _pass(
         self, name: str, driver: Driver, report: Report, *, dry_run: bool, confirmed: bool
@@ -162,43 +179,45 @@ class Reconciler:
         before = self._living(name)
         spares = Spares(name, driver, self._registry, self._store)
         at = self._clock.now()
-        try:
-            async with asyncio.timeout(LIST_DEADLINE_S):
-                owned = list(await driver.list_owned(self._places(name)))
-        except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
-            report.unanswered[name] = _reason(name, error)
+        answer = await answers.ask(name, driver, self._places(name, driver))
+        report.unanswered += answer.unanswered
+        if answer.is_none:
             return None
-        owned += await self._look_back(name, driver, report, spares, owned)
+        owned = [*answer.owned, *await self._look_back(name, driver, report, spares, answer)]
         # An instance that came or went while the driver listed is left to the next pass.
         now = self._living(name)
-        expected = [_expected(entry) for entry in now.values()]
-        steady = [each for each in expected if each.instance in before]
-        coming = {each.instance for each in expected} - before.keys()
+        coming = now.keys() - before.keys()
+        expected = [
+            _expected(entry, unlisted=answer.hides(driver, self._options_of(driver, entry)))
+            for instance, entry in now.items()
+            if instance in before
+        ]
         listed = [each for each in owned if each.instance not in coming]
         foreign = [each.instance for each in listed if each.instance not in now]
+        # A machine that several drivers use may list the instances of another.
+        others = await self._store.read(workers.of_other_drivers, foreign, name)
+        listed = [each for each in listed if each.instance not in others]
         ended = await self._store.read(workers.ended_at, foreign)
-        return Seen(at, listed, steady, ended, spares.kept(listed))
+        return Seen(at, listed, expected, ended, spares.kept(listed))
 
     async def _look_back(
-        self, name: str, driver: Driver, report: Report, spares: Spares, owned: Sequence[Owned]
+        self, name: str, driver: Driver, report: Report, spares: Spares, answer: Answer
     ) -> Sequence[Owned]:
         """The instances at places that no definition leads to any more but where spares were kept.
 
-        Without those in ``owned``. If such a place does not answer (its credentials may have been
+        Without those in ``answer``. If such a place does not answer (its credentials may have been
         revoked), that is reported, and the pass goes on with the other places.
         """
-        former = await spares.former_places(self._places(name))
-        left: list[Owned] = []
-        try:
-            if former:
-                async with asyncio.timeout(LIST_DEADLINE_S):
-                    left = list(await driver.list_owned(former))
-        except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
-            report.unanswered[name] = f"where machines were kept before: {_reason(name, error)}"
-            return ()
-        await spares.note_gone([*owned, *left], report.at)
-        known = {each.name for each in owned}
-        return [each for each in left if each.name not in known]
+        former = await spares.former_places(self._places(name, driver))
+        left = await answers.ask(name, driver, former) if former else Answer([])
+        report.unanswered += [
+            replace(each, reason=f"where machines were kept before: {each.reason}")
+            for each in left.unanswered
+        ]
+        if not (answer.unanswered or left.unanswered):
+            await spares.note_gone([*answer.owned, *left.owned], report.at)
+        known = {each.name for each in answer.owned}
+        return [each for each in left.owned if each.name not in known]
 
     def _living(self, driver: str) -> dict[str, Entry]:
         return {
@@ -207,20 +226,27 @@ class Reconciler:
             if entry.life.instance is not None and entry.origin.driver == driver
         }
 
-    def _places(self, driver: str) -> Sequence[Mapping[str, Any]]:
+    def _places(self, name: str, driver: Driver) -> Sequence[Mapping[str, Any]]:
         places = [
             entry.definition.driver_options
             for entry in self._registry
-            if entry.definition.driver == driver
+            if entry.definition.driver == name
         ]
-        return places + [entry.origin.options for entry in self._living(driver).values()]
+        living = self._living(name).values()
+        return places + [self._options_of(driver, entry) for entry in living]
+
+    def _options_of(self, driver: Driver, entry: Entry) -> Mapping[str, Any]:
+        """The options by which the entry's instance is reached today; see `in_force`."""
+        same = entry.definition.driver == entry.origin.driver
+        present = entry.definition.driver_options if same else None
+        return driver.options_model.in_force(present, entry.origin.options)
 
     # --- settling -----------------------------------------------------------------------------
 
     async def _act(
         self, name: str, driver: Driver, finding: Finding, turns: asyncio.Semaphore
     ) -> FindingOutcome:
-        if finding.action in {Action.WAIT, Action.HOLD}:
+        if finding.action in {Action.WAIT, Action.HOLD, Action.REPORT}:
             return FindingOutcome(name, finding)
         if finding.action is Action.DESTROY:
             async with turns:
@@ -248,7 +274,7 @@ class Reconciler:
             async with asyncio.timeout(driver.capabilities.destroy_deadline_s):
                 await driver.destroy(ref)
         except Exception as error:  # noqa: BLE001 - a driver may be anybody's code
-            return FindingOutcome(name, finding, error=_reason(name, error))
+            return FindingOutcome(name, finding, error=reason_of(name, error))
         return FindingOutcome(name, finding, done=True)
 
     async def _options(self, name: str, driver: Driver, owned: Owned) -> Mapping[str, Any]:
@@ -267,7 +293,7 @@ class Reconciler:
         return driver.options_model.in_force(present, row["driver_options"])
 
 
-def _expected(entry: Entry) -> Expected:
+def _expected(entry: Entry, *, unlisted: bool) -> Expected:
     life = entry.life
     assert life.instance is not None
     return Expected(
@@ -277,6 +303,7 @@ def _expected(entry: Entry) -> Expected:
         settled=life.state is not State.INSUBSTANTIATING and not entry.driver_lock.locked(),
         attached=life.attached,
         has_handle=life.instance.handle is not None,
+        unlisted=unlisted,
     )
 
 
@@ -289,18 +316,14 @@ def _refuse_unstuck(entry: Entry) -> None:
         )
 
 
-def _reason(driver: str, error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"{driver}: no answer within the deadline"
-    if isinstance(error, DriverError):
-        return str(error)
-    _log.error("driver broke its contract", driver=driver, exc_info=error)
-    return f"{driver}: it broke: {type(error).__name__}: {error}"
-
-
 def _note(report: Report) -> None:
-    for driver, reason in report.unanswered.items():
-        _log.warning("provider not reconciled", driver=driver, reason=reason)
+    for silent in report.unanswered:
+        _log.warning(
+            "provider not reconciled",
+            driver=silent.driver,
+            place=silent.place,
+            reason=silent.reason,
+        )
     for each in report.outcomes:
         level = _log.info if each.finding.kind is DriftKind.UNRECORDED else _log.warning
         level(

@@ -26,16 +26,25 @@ class Checked:
     spares: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A place that did not answer, and why; no name means all places of the driver."""
+
+    driver: str
+    place: str
+    reason: str
+
+
 @dataclass(slots=True)
 class Report:
     """What one pass, begun ``at`` (Unix time), found.
 
     ``hold``: why the hub ended nothing at all, if it was in hold. ``checked``: counts of each
-    driver that answered. ``unanswered``: why a driver did not, by driver.
+    driver of which a place answered. ``unanswered``: the places that did not.
     """
 
     at: float
     hold: str | None = None
     outcomes: list[FindingOutcome] = field(default_factory=list)
     checked: dict[str, Checked] = field(default_factory=dict)
-    unanswered: dict[str, str] = field(default_factory=dict)
+    unanswered: list[Unanswered] = field(default_factory=list)

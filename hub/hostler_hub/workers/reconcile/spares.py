@@ -43,7 +43,7 @@ class Spares:
         """The ids of ended instances whose machines are to be kept: at most one per worker."""
         newest: dict[str, Owned] = {}
         for each in owned:
-            if each.spare and self._is_wanted(each):
+            if each.spare and not each.copy and self._is_wanted(each):
                 last = newest.get(each.worker)
                 if last is None or last.epoch < each.epoch:
                     newest[each.worker] = each

@@ -17,11 +17,12 @@ class FindingView(View):
     kind: DriftKind = Field(
         description="`orphan` should have ended. `unknown` was never heard of. `absent` should be "
         "there and is not listed. `unrecorded` was created, but the answer was lost. `spare` is a "
-        "stopped machine that its worker keeps no longer."
+        "stopped machine that its worker keeps no longer. `copy` is somebody else's and only "
+        "carries an instance's mark."
     )
     action: Action = Field(
         description="What is done about it, `destroy`, `give_up`, `adopt`, `wait` for a second "
-        "look or `hold`."
+        "look, `hold`, or only `report`: it is not touched."
     )
     instance: str = Field(description="The id of the instance.")
     epoch: int = Field(description="The instance's epoch.")
@@ -46,9 +47,12 @@ class CheckedView(View):
 
 
 class UnansweredView(View):
-    """A driver that could not list its instances, and why."""
+    """A place whose instances could not be listed, and why."""
 
     driver: str = Field(description="The driver.")
+    place: str | None = Field(
+        description="The host, daemon or region; none if no place of the driver answered."
+    )
     reason: str = Field(description="Why it did not answer.")
 
 
@@ -60,8 +64,8 @@ class Reconciliation(View):
         description="Why the hub starts and destroys nothing until that is confirmed, as after a "
         "restore; null if it is in no hold."
     )
-    checked: list[CheckedView] = Field(description="The drivers that answered.")
-    unanswered: list[UnansweredView] = Field(description="The drivers that did not.")
+    checked: list[CheckedView] = Field(description="The drivers of which a place answered.")
+    unanswered: list[UnansweredView] = Field(description="The places that did not.")
     findings: list[FindingView] = Field(
         description="The instances in which a provider and the hub differ."
     )
@@ -95,8 +99,8 @@ def reconcile_view(report: Report) -> Reconciliation:
             for driver, checked in report.checked.items()
         ],
         unanswered=[
-            UnansweredView(driver=driver, reason=reason)
-            for driver, reason in report.unanswered.items()
+            UnansweredView(driver=each.driver, place=each.place or None, reason=each.reason)
+            for each in report.unanswered
         ],
         findings=[_finding_view(outcome, report.at) for outcome in report.outcomes],
     )

@@ -22,10 +22,11 @@ from peers import docker as peer
 
 from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.docker import DockerDriver, hints
-from hostler_hub.drivers.docker.daemon import Daemon
+from hostler_hub.drivers.docker.daemon import Daemon, Endpoint
+from hostler_hub.drivers.docker.options import Tls
 from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
 from hostler_hub.lifecycle.model import Presence
-from hostler_hub.runtime.secrets import Secrets
+from hostler_hub.runtime.secrets import SecretRef, Secrets
 
 pytestmark = [
     pytest.mark.peer("docker"),
@@ -234,6 +235,24 @@ async def test_a_daemon_elsewhere_is_reached_by_tls(
         await driver.create(spec_of(missing))
     await driver.aclose()
     clear(public.hub)
+
+
+async def test_certificates_that_were_renewed_are_used_for_the_next_call(
+    certificates: Path, tls_url: str, tmp_path: Path
+) -> None:
+    """Also on a connection that is open still."""
+    names = {"ca": "ca", "cert": "client", "key": "client.key"}
+    for name in names.values():
+        (tmp_path / name).write_bytes((certificates / name).read_bytes())
+    tls = Tls(**{part: SecretRef(file=name) for part, name in names.items()})
+    daemon = Daemon(Endpoint(tls_url, tls), Secrets(tmp_path))
+    assert (await daemon.ask(lambda client: client.version()))["ApiVersion"]
+    (tmp_path / "ca").write_bytes((certificates / "server").read_bytes())
+    with pytest.raises(ProviderFailed, match=r"certificate verify failed.*driver_options.tls"):
+        await daemon.ask(lambda client: client.version())
+    (tmp_path / "ca").write_bytes((certificates / "ca").read_bytes())
+    assert (await daemon.ask(lambda client: client.version()))["ApiVersion"]
+    daemon.close()
 
 
 class _Registry(BaseHTTPRequestHandler):

@@ -53,6 +53,7 @@ def _flat(answer: Any) -> list[dict[str, Any]]:
         {
             "id": each["InstanceId"],
             "state": each["State"]["Name"],
+            "token": each["ClientToken"],
             "reason": each.get("StateReason", {}).get("Message"),
             "tags": each.get("Tags", []),
             "launched": each["LaunchTime"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
@@ -21,8 +23,10 @@ from peers.ec2 import Ec2, Fault
 from hostler_hub.drivers.contract import Environment, InstanceRef
 from hostler_hub.drivers.ec2 import Ec2Driver, terminate, userdata
 from hostler_hub.drivers.ec2 import driver as driver_module
+from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.drivers.ec2.throttle import Bucket
 from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
+from hostler_hub.drivers.listing import IncompleteList
 from hostler_hub.drivers.registry import check_options
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.ids import new_ulid
@@ -235,8 +239,95 @@ async def test_P6_a_list_that_fails_is_no_empty_list(
     driver: Ec2Driver, ec2: Ec2, options: Mapping[str, Any]
 ) -> None:
     ec2.faults.append(Fault("DescribeInstances", "UnauthorizedOperation", 403))
-    with pytest.raises(OptionsRefused, match=r"list instances: UnauthorizedOperation.*permission"):
+    refused = r"list instances: UnauthorizedOperation.*permission"
+    with pytest.raises(IncompleteList, match=refused) as caught:
         await driver.list_owned([options])
+    assert caught.value.owned == []
+
+
+async def test_V19_a_region_or_credentials_that_cannot_be_listed_hide_no_others(
+    driver: Ec2Driver, options: Mapping[str, Any]
+) -> None:
+    spec = spec_of(options)
+    handle = await driver.create(spec)
+    wrong = {**options, "region": "us-east-1", "profile": "nosuchprofile"}
+    wrong.pop("credentials")
+    without = {"access_key": {"file": "missing"}, "secret_key": {"file": "missing"}}
+    lost = {**options, "credentials": without}
+    old = {**options, "region": 7}
+    with pytest.raises(IncompleteList) as caught:
+        await driver.list_owned([wrong, lost, options, old])
+    assert [each.handle for each in caught.value.owned] == [handle]
+    reasons = {each.where: f"{each.name}: {each.reason}" for each in caught.value.silent}
+    assert "us-east-1" in reasons[Ec2Options.of(wrong).place]
+    assert "with profile nosuchprofile" in reasons[Ec2Options.of(wrong).place]
+    assert "check option profile" in reasons[Ec2Options.of(wrong).place]
+    assert "secret file missing" in reasons[Ec2Options.of(lost).place]
+    assert "driver_options.region" in reasons[None]
+    await driver.destroy(ref_of(spec, handle))
+
+
+async def test_K2_where_nothing_was_started_nothing_is_waited_for(
+    driver: Ec2Driver, ec2_environment: Environment, ec2: Ec2, options: Mapping[str, Any]
+) -> None:
+    """Without credentials at the first try, and by a hub that was killed before the call."""
+    spec = spec_of({**options, "profile": "nosuchprofile", "credentials": None})
+    with pytest.raises(OptionsRefused, match="nosuchprofile"):
+        await driver.create(spec)
+    killed = Ec2Driver(ec2_environment)
+    for each in (driver, killed):
+        seen = await each.inspect(ref_of(spec, None))
+        assert (seen.presence, seen.evidence) == (Presence.GONE, "ec2: no instance was made")
+        await each.destroy(ref_of(spec, None))
+    await killed.aclose()
+    assert ec2.operations() == []
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["carried out", "lost"])
+@pytest.mark.parametrize("wanted", [True, False], ids=["wanted", "to be ended"])
+async def test_K2_K3_a_killed_hub_s_call_is_repeated_and_makes_one_instance(
+    driver: Ec2Driver,
+    ec2_environment: Environment,
+    ec2: Ec2,
+    options: Mapping[str, Any],
+    done: bool,
+    wanted: bool,
+) -> None:
+    spec = spec_of(options)
+    reached = threading.Event()
+    ec2.faults.append(Fault("RunInstances", "InternalError", 500, done=done, then=reached.set))
+    call = asyncio.create_task(driver.create(spec))
+    await asyncio.to_thread(reached.wait, 60)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    ec2.faults.append(Fault("DescribeInstances", hidden=True))  # it is not shown yet
+    later = Ec2Driver(ec2_environment)
+    if wanted:
+        seen = await later.inspect(ref_of(spec, None))
+        assert seen.presence is Presence.RUNNING
+        assert list(ec2.living(ec2_environment.hub)) == [seen.handle["id"]]
+        (first, *_, last) = [told for name, told in ec2.calls if name == "RunInstances"]
+        assert first["UserData"] == last["UserData"], "the token in it is the one that is known"
+        await later.destroy(ref_of(spec, seen.handle))
+    else:
+        await later.destroy(ref_of(spec, None))
+    assert ec2.living(ec2_environment.hub) == {}
+    assert len({told["ClientToken"] for name, told in ec2.calls if name == "RunInstances"}) == 1
+    await later.aclose()
+
+
+async def test_K2_a_repeated_call_that_finds_no_room_proves_that_nothing_was_made(
+    driver: Ec2Driver, ec2_environment: Environment, ec2: Ec2, options: Mapping[str, Any]
+) -> None:
+    spec = spec_of(options)
+    ec2.faults.append(Fault("RunInstances", "InternalError", 500, times=3))
+    with pytest.raises(ProviderFailed, match="InternalError"):
+        await driver.create(spec)
+    ec2.faults.append(Fault("RunInstances", "InsufficientInstanceCapacity"))
+    await driver.destroy(ref_of(spec, None))
+    later = Ec2Driver(ec2_environment)
+    assert (await later.inspect(ref_of(spec, None))).presence is Presence.GONE
+    await later.aclose()
 
 
 async def test_each_region_is_asked_once_however_many_workers_name_it(
@@ -406,6 +497,32 @@ def test_the_script_is_one_that_sh_understands(tmp_path: Any) -> None:
         assert len(script) < userdata.SIZE_BYTES
 
 
+@pytest.mark.parametrize("fails", ["mkdir", "base64", "python3"])
+def test_a_machine_on_which_the_script_fails_ends_itself(tmp_path: Path, fails: str) -> None:
+    """None of this machine's own programs is on the path of it."""
+    told = tmp_path / "told"
+    for name in ("mkdir", "rm", "base64", "python3", "sync", "sleep", "shutdown", "nohup"):
+        status = 7 if name == fails else 0
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >> {told}\nexit {status}\n')
+        program.chmod(0o755)
+    script = userdata.linux(boot()).replace("/var/lib/hostler", str(tmp_path / "lib"))
+    script = script.replace("/run/systemd/system", str(tmp_path / "nothing"))
+    (tmp_path / "lib" / script.split("home=")[1].splitlines()[0].rpartition("/")[2]).mkdir(
+        parents=True
+    )
+    ran = subprocess.run(
+        ["/bin/sh"],
+        input=script.encode(),
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode != 0
+    assert b"the agent was not started, status 7; this machine ends itself" in ran.stdout
+    assert told.read_text().splitlines()[-3:] == ["sync", "sleep 10", "shutdown -h now"]
+
+
 def test_windows_is_told_the_same() -> None:
     script = userdata.windows(boot(authorities=b"pem"))
     assert script.startswith("<powershell>")
@@ -413,6 +530,8 @@ def test_windows_is_told_the_same() -> None:
     encoded = script.split("agent.json")[1].split("FromBase64String('")[1].split("'")[0]
     config = json.loads(base64.b64decode(encoded))
     assert config["at_end"] == "poweroff"
+    assert script.index("trap {") < script.index("$home_ =")
+    assert "Stop-Computer -Force" in script
     assert config["interruptions"] == "ec2"
 
 

@@ -113,6 +113,22 @@ async def test_a_command_s_status_and_streams_are_its_own(
     assert outcome.stderr.decode() == ascii(hard)
 
 
+async def test_a_password_that_was_changed_is_used_for_the_next_command(
+    service: WsMan, make_transport: MakeTransport, tmp_path: Path
+) -> None:
+    """And no session goes on that was opened with the old one."""
+    transport = make_transport(service)
+    await transport.run(Command([*CMD, "echo", "hello"]))
+    (tmp_path / "secrets" / "password").write_text("another")
+    with pytest.raises(AuthenticationFailed, match="does not let us in"):
+        await transport.run(Command([*CMD, "echo", "hello"]))
+    (tmp_path / "secrets" / "password").unlink()
+    with pytest.raises(AuthenticationFailed, match="option 'password'"):
+        await transport.run(Command([*CMD, "echo", "hello"]))
+    (tmp_path / "secrets" / "password").write_text(service.password)
+    assert (await transport.run(Command([*CMD, "echo", "hello"]))).status == 0
+
+
 @pytest.mark.parametrize("argument", ["%PATH%", 'a"b', "a\nb", "a\0b", "x" * 9000])
 async def test_what_cmd_would_change_is_refused_before_it_is_sent(
     service: WsMan, make_transport: MakeTransport, argument: str

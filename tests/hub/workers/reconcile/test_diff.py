@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +48,31 @@ def test_both_sides_agree() -> None:
 
 def test_V2_what_the_ledger_saw_end_is_destroyed() -> None:
     assert look(["a"], [], {"a": AT - 1}) == [("a", DriftKind.ORPHAN, Action.DESTROY)]
+
+
+@pytest.mark.parametrize("ended", [{}, {"a": AT - 1}, {"a": None}])
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_V2_what_only_carries_a_mark_is_reported_and_never_touched(
+    ended: dict[str, float | None], confirmed: bool
+) -> None:
+    copy = replace(owned("a"), copy="its labels are those of its image")
+    (found,) = compare(Seen(AT, [copy], [], ended), {}, confirmed=confirmed)
+    assert (found.kind, found.action) == (DriftKind.COPY, Action.REPORT)
+    assert found.reason == (
+        "it only carries the mark of an instance of w: its labels are those of its image"
+    )
+    assert still_waiting([found], {}, AT) == {}
+
+
+def test_K3_a_copy_is_neither_adopted_nor_proof_that_its_original_is_gone() -> None:
+    copy = replace(owned("a"), copy="another made it")
+    lost = expected("a", has_handle=False)
+    seen = Seen(AT, [copy], [lost], {})
+    (found,) = compare(seen, {"a": 0.0}, confirmed=True)
+    assert (found.kind, found.action) == (DriftKind.COPY, Action.REPORT)
+    beside = Seen(AT, [owned("a"), copy], [lost], {})
+    kinds = [each.kind for each in compare(beside, {}, confirmed=False)]
+    assert kinds == [DriftKind.COPY, DriftKind.UNRECORDED]
 
 
 def spares(ended: dict[str, float | None], kept: set[str]) -> list[tuple[DriftKind, Action]]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hub_core import Core
 
-from hostler_hub.drivers.contract import Environment, InstanceSpec
+from hostler_hub.drivers.contract import Environment, InstanceSpec, Owned
 from hostler_hub.drivers.errors import ProviderFailed
 from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
 from hostler_hub.errors import Conflict
@@ -27,7 +27,7 @@ from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.reconcile.diff import Action, DriftKind
 from hostler_hub.workers.reconcile.reconciler import Reconciler
-from hostler_hub.workers.reconcile.report import Checked, Report
+from hostler_hub.workers.reconcile.report import Checked, Report, Unanswered
 from hostler_hub.workers.reconcile.views import Forgotten
 from hostler_hub.workers.registry import Entry, Registry
 from hostler_hub.workers.rows import columns_of
@@ -264,8 +264,88 @@ async def test_P6_a_provider_that_does_not_answer_proves_nothing(
     await hub.start("w")
     provider.mute = True
     report = await hub.settle()
-    assert report.unanswered == {"fake": "fake: the provider does not answer"}
+    assert report.unanswered == [Unanswered("fake", "", "fake: the provider does not answer")]
     assert report.outcomes == []
+
+
+async def test_V19_a_silent_place_hides_no_orphan_of_the_others_and_proves_nothing(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    gone = await resurrect_beside(hub, provider, "v")
+    there = await hub.start("w", region="far")
+    provider.mute_regions.add("far")
+    for _ in range(2):
+        hub.clock.advance(61)
+        report = await hub.settle()
+        assert report.unanswered == [
+            Unanswered("fake", "far", "fake: the provider does not answer")
+        ]
+        assert report.checked["fake"].expected == 1
+    assert gone not in provider.instances, "what was found is dealt with"
+    assert there in provider.instances
+    assert hub.life("w").state is State.SUBSTANTIATING, "not listed is not absent there"
+    provider.mute_regions.clear()
+    assert (await hub.settle()).unanswered == []
+
+
+async def test_V19_options_that_no_longer_are_valid_hide_nothing(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    gone = await resurrect_beside(hub, provider, "v")
+    await hub.start("w")
+    await redefine(hub, "w", region="near", of_an_earlier_version=True)
+    report = await hub.settle()
+    assert gone not in provider.instances
+    assert report.outcomes[0].done
+
+
+async def test_V19_a_driver_that_breaks_or_is_slow_holds_up_no_other(
+    hub: Hub, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = await resurrect(hub, provider)
+    broken = FakeDriver(Environment("HUB", Path("/"), "ws://127.0.0.1:9/"), FakeProvider())
+    listed = asyncio.Event()
+
+    async def explode(_places: object) -> list[Owned]:
+        await listed.wait()
+        raise ZeroDivisionError
+
+    async def take(places: Any) -> Any:
+        listed.set()
+        return await FakeDriver.list_owned(hub.driver, places)
+
+    monkeypatch.setattr(broken, "list_owned", explode)
+    monkeypatch.setattr(hub.driver, "list_owned", take)
+    hub.reconciler._drivers = {"broken": broken, "fake": hub.driver}
+    report = await hub.settle()
+    assert [each.driver for each in report.unanswered] == ["broken"]
+    assert gone not in provider.instances
+
+
+async def test_what_the_ledger_knows_as_another_driver_s_is_left_to_that_one(
+    hub: Hub, provider: FakeProvider
+) -> None:
+    """Several drivers use one machine, and an earlier hub's marks do not name theirs."""
+    instance = await resurrect(hub, provider)
+    hub.reconciler._drivers = {"other": hub.driver}
+    assert (await hub.settle(confirmed=True)).outcomes == []
+    assert instance in provider.instances
+
+
+async def test_V2_a_copy_is_told_and_stays(
+    hub: Hub, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = await resurrect(hub, provider)
+    listed = [replace(each, copy="of an image") for each in await hub.driver.list_owned([])]
+
+    async def copies(_places: object) -> list[Owned]:
+        return listed
+
+    monkeypatch.setattr(hub.driver, "list_owned", copies)
+    for confirmed in (False, True):
+        report = await hub.settle(confirmed=confirmed)
+        assert kinds(report) == [(DriftKind.COPY, Action.REPORT, False)]
+    assert instance in provider.instances
 
 
 async def test_K3_a_lost_handle_is_recorded(hub: Hub, provider: FakeProvider) -> None:
@@ -447,7 +527,9 @@ async def test_a_place_of_former_times_that_does_not_answer_is_told_and_asked_ag
     await remove(hub, "w")
     provider.mute_regions.add("far")
     report = await hub.settle()
-    assert "machines were kept before: fake: the provider does not" in report.unanswered["fake"]
+    (silent,) = report.unanswered
+    assert (silent.driver, silent.place) == ("fake", "far")
+    assert "machines were kept before: fake: the provider does not" in silent.reason
     assert [each.finding.instance for each in report.outcomes] == [gone], "others are settled"
     provider.mute_regions.clear()
     assert kinds(await hub.settle()) == [(DriftKind.SPARE, Action.DESTROY, True)]

@@ -57,6 +57,9 @@ CHUNK_BYTES = 64 * 1024
 WinRM accepts, 150 KiB."""
 UTF_8 = 65001
 
+Material = tuple[str, str | None]
+"""The password, and the authorities (PEM), that a session was opened with."""
+
 _ACCESS_DENIED = 5
 
 
@@ -90,8 +93,9 @@ class Session:
         self.shell_open = ""
         """The id of the open shell; empty if none is open."""
         try:
-            trust = _trust(access, secrets)
-            password = secrets.of_option("password", access.password) or ""
+            self.material = material_of(access, secrets)
+            password, authorities = self.material
+            trust = _trust(access, authorities)
         except (SecretRefused, ValueError) as error:
             raise AuthenticationFailed(f"{access.address}: {error}") from error
         self._protocol = Protocol(
@@ -263,9 +267,15 @@ _RAISED = (
 )
 
 
-def _trust(access: WinrmAccess, secrets: Secrets) -> Trust:
-    """The trusted certificates of the options. Raises SecretRefused or ValueError."""
-    trust = Trust(access.fingerprint, secrets.of_option("ca", access.ca))
+def material_of(access: WinrmAccess, secrets: Secrets) -> Material:
+    """The secrets of the options as they are now. Raises SecretRefused."""
+    password = secrets.of_option("password", access.password) or ""
+    return password, secrets.of_option("ca", access.ca)
+
+
+def _trust(access: WinrmAccess, authorities: str | None) -> Trust:
+    """The trusted certificates of the options. Raises ValueError."""
+    trust = Trust(access.fingerprint, authorities)
     try:
         trust.context()
     except ValueError as error:

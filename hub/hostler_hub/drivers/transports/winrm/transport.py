@@ -27,7 +27,8 @@ from hostler_hub.drivers.transports.errors import (
 )
 from hostler_hub.drivers.transports.winrm import cmd_line, files
 from hostler_hub.drivers.transports.winrm.access import WinrmAccess
-from hostler_hub.drivers.transports.winrm.session import Deadline, Session
+from hostler_hub.drivers.transports.winrm.session import Deadline, Material, Session, material_of
+from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.secrets import Secrets
 
 SESSIONS = 6
@@ -101,7 +102,7 @@ class WinrmTransport:
         deadline = Deadline(time.monotonic() + deadline_s, self.address)
         try:
             async with asyncio.timeout(deadline_s), self._room:
-                session = self._take()
+                session = self._take(await self._in_thread(self._present_material))
                 if session is not None:
                     # The machine may have dropped it since; a command that was sent stays sent.
                     try:
@@ -147,11 +148,21 @@ class WinrmTransport:
     def _make(self) -> Session:
         return Session(self.access, self._secrets)
 
-    def _take(self) -> Session | None:
+    def _present_material(self) -> Material | None:
+        """The credentials of today; None if a secret is not to be had, which a new session
+        reports.
+        """
+        try:
+            return material_of(self.access, self._secrets)
+        except SecretRefused:
+            return None
+
+    def _take(self, present: Material | None) -> Session | None:
+        """An idle session whose credentials are those of today, if there is one."""
         before = time.monotonic() - IDLE_S
         while self._idle:
             session = self._idle.pop()
-            if session.used_at > before:
+            if session.used_at > before and session.material == present:
                 return session
             session.close()
         return None
