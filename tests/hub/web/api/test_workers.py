@@ -291,14 +291,14 @@ async def test_a_permanent_worker_s_agent_is_told_by_its_owner_alone(
         ("build_user", False, "user", False),
     ],
 )
-async def test_V20_people_are_warned_of_builds_that_run_as_the_hub_itself(  # noqa: PLR0913
+async def test_V20_people_are_warned_of_builds_that_run_as_the_hub_itself(
     api: Api,
     operator: httpx2.AsyncClient,
     monkeypatch: pytest.MonkeyPatch,
     run_as: str,
-    is_root: bool,  # noqa: FBT001 - a parameter of the test
+    is_root: bool,
     isolation: str | None,
-    exposes: bool,  # noqa: FBT001
+    exposes: bool,
 ) -> None:
     monkeypatch.setattr("hostler_hub.runtime.process.is_root", lambda: is_root)
     controller = api.hub.workers._controller
