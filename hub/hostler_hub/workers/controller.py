@@ -96,6 +96,7 @@ class Controller:
         """
         rows, open_leases, instances, is_open = await self._store.read(_load)
         origins = {row["id"]: _origin(row) for row in instances}
+        processes = {row["id"]: row["process"] for row in instances}
         held: dict[tuple[str, str], list[str]] = {}
         for lease in open_leases:
             held.setdefault((lease["worker"], lease["instance"]), []).append(lease["id"])
@@ -106,10 +107,11 @@ class Controller:
             definition = WorkerDefinition.stored(row["definition"])
             up = row["state"] == State.SUBSTANTIATED
             leases = held.pop((row["name"], row["instance_id"]), []) if up else []
+            process_id = processes.get(row["instance_id"])
             self._registry.add(
                 Entry(
                     definition,
-                    life_of(row, self.policy(definition), tuple(leases)),
+                    life_of(row, self.policy(definition), tuple(leases), process_id),
                     row["revision"],
                     password_hash=row["password_hash"],
                     facts=row["facts"],
