@@ -14,10 +14,13 @@ if sys.platform == "win32":
         READ_FLAGS,
         boot_id,
         cpu_count,
+        forbid_inspection,
         guard_against_oom,
         has_long_paths,
         is_container,
         keep_owner,
+        keep_secret,
+        kept_secret,
         make_fifo,
         memory_mb,
         name,
@@ -32,6 +35,7 @@ if sys.platform == "win32":
     )
     from hostler_agent.win32.security import is_private
 else:
+    from hostler_agent.machine.descriptor_store import keep_secret, kept_secret
     from hostler_agent.machine.posix import (
         CREATE_FLAGS,
         HAS_TERMINALS,
@@ -39,6 +43,7 @@ else:
         READ_FLAGS,
         boot_id,
         cpu_count,
+        forbid_inspection,
         guard_against_oom,
         has_long_paths,
         is_container,
@@ -64,11 +69,14 @@ __all__ = [
     "READ_FLAGS",
     "boot_id",
     "cpu_count",
+    "forbid_inspection",
     "guard_against_oom",
     "has_long_paths",
     "is_container",
     "is_private",
     "keep_owner",
+    "keep_secret",
+    "kept_secret",
     "make_fifo",
     "memory_mb",
     "name",
