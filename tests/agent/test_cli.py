@@ -42,8 +42,11 @@ async def run():
     """Starts the program; it does not outlive the test."""
     started: list[asyncio.subprocess.Process] = []
 
-    async def run(*arguments: Any, env: Any = None) -> asyncio.subprocess.Process:
-        program = [sys.executable, "-W", "error", "-m", "hostler_agent", *map(str, arguments)]
+    async def run(
+        *arguments: Any, env: Any = None, within: tuple[str, ...] = ()
+    ) -> asyncio.subprocess.Process:
+        agent = [sys.executable, "-W", "error", "-m", "hostler_agent", *map(str, arguments)]
+        program = [*within, *agent]
         process = await asyncio.create_subprocess_exec(
             *program, stderr=asyncio.subprocess.PIPE, env=env
         )
@@ -260,6 +263,8 @@ def search(path, data):
     found.update((path, secret) for secret in secrets if secret.encode() in data)
 def read(path):
     try:
+        if not os.path.isfile(path):  # a pipe would never end
+            return
         with open(path, "rb") as file:
             search(path, file.read())
     except OSError:
@@ -287,12 +292,14 @@ print(*sorted(f"{path} has {secret}" for path, secret in found), sep="\\n", end=
 """
 
 
+# Ordinary users have no capabilities, which root has.
+POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
+
+
 async def stolen(agent: asyncio.subprocess.Process, directory: Path, *secrets: str) -> str:
     """Where a build that runs as the agent's user finds these secrets."""
-    # root's own capabilities are no build's: an ordinary user has none.
-    powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     thief = await asyncio.create_subprocess_exec(
-        *powerless,
+        *POWERLESS,
         *(sys.executable, "-c", THIEF, str(agent.pid), str(directory), *secrets),
         stdout=asyncio.subprocess.PIPE,
     )
@@ -310,7 +317,7 @@ LATENT = {"instance": "01JABCDEFGHJKMNPQRSTVWXYZ0", "epoch": 7, "run_as": "agent
 async def test_V20_a_build_finds_nothing_to_attach_as_its_agent_with(
     hub: Any, run: Any, write_config: Any, tmp_path: Path
 ) -> None:
-    agent = await run("run", "--config", write_config(hub, **LATENT))
+    agent = await run("run", "--config", write_config(hub, **LATENT), within=POWERLESS)
     connection = await hub.attached()
     handshake, process = hub.handshakes[0], connection.report.process
     assert handshake.password == "s3cret"
