@@ -349,7 +349,9 @@ async def test_E9_V20_systemd_s_descriptor_store_carries_the_identity_over_a_kil
     first.kill()
     await first.wait()
     # systemd passes the descriptors from 3 on, and the pid that they are meant for.
-    script = f'exec 3</proc/self/fd/{kept}; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=hostler exec "$@"'
+    script = (
+        f'exec 3</proc/self/fd/{kept}; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=hostler exec "$@"'
+    )
     program = [sys.executable, "-m", "hostler_agent", "run", "--config", str(config)]
     second = await asyncio.create_subprocess_exec(
         *("sh", "-c", script, "sh", *program), pass_fds=(kept,), stderr=asyncio.subprocess.PIPE
