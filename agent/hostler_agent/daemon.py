@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from hostler_agent import machine
 from hostler_agent.clock import Clock, SystemClock
-from hostler_agent.commands import Command, Settings
+from hostler_agent.commands import Command, Settings, secret_files
 from hostler_agent.commands.context import CommandContext, Reporting
 from hostler_agent.commands.leftovers import remove_workspaces
+from hostler_agent.commands.masking import LeaseMasks
 from hostler_agent.commands.roster import Roster
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
 from hostler_agent.hub.credentials import Credentials
@@ -82,6 +83,7 @@ class Daemon:
         self._toolbox = toolbox
         self._outbox = Outbox()
         self._roster = Roster(self._outbox)
+        self._masks = LeaseMasks()
         self._lease = LeaseTimer(surroundings.clock, self._lease_is_over)
         # A permanent worker waits without limit: its owner started it, and pays for it knowingly.
         patience_s = 0 if config.instance is None else config.orphan_timeout_s
@@ -124,6 +126,7 @@ class Daemon:
         await self._toolbox.containment.sweep()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, remove_workspaces, self._config.workdir)
+        await loop.run_in_executor(None, secret_files.sweep, self._config.workdir)
         if self._config.instance is not None:
             # A latent worker was started because a build waits for it.
             self._toolbox.containment.warm_up()
@@ -187,6 +190,7 @@ class Daemon:
         grace_s = 10.0 if self._hub is None else self._hub.go_away_grace_s
         await self._roster.aclose("the agent is going away", grace_s)
         await self._toolbox.containment.aclose()
+        secret_files.sweep(self._config.workdir)
         if self._connection is not None:
             code = 1001 if self._hub is None else extension.LEAVE_CLOSE_CODE
             await self._connection.close(code, "the agent is going away")
@@ -262,13 +266,15 @@ class Daemon:
         kind = self._toolbox.commands.get(message.command_name)
         if kind is None:
             raise AgentError(f"command {message.command_name!r} does not exist")
+        terms = CommandTerms.parse(message.args)
         context = CommandContext(
             command_id=message.command_id,
             settings=self._settings,
             workdir=str(self._config.workdir),
-            terms=CommandTerms.parse(message.args),
+            terms=terms,
             containment=self._toolbox.containment,
             reporting=Reporting(self._outbox, self._roster, self._request),
+            mask=self._masks.add(terms),
         )
         self._roster.start(message.command_id, kind(context, message.args))
 

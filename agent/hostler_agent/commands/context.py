@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from hostler_agent.commands import Settings
+    from hostler_agent.commands.masking import Mask
     from hostler_agent.commands.roster import Roster
     from hostler_agent.hub.outbox import Outbox
     from hostler_agent.jobs.containment import Containment
@@ -38,6 +39,7 @@ class CommandContext:
     terms: Optional[CommandTerms]
     containment: Containment
     reporting: Reporting
+    mask: Optional[Mask] = None
 
     @property
     def raw(self) -> bool:
