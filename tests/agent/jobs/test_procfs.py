@@ -14,8 +14,11 @@ from hostler_agent.jobs.posix import procfs
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may start a process as another user")
 def test_the_owner_of_a_process_that_forbids_its_inspection_is_its_user() -> None:
-    """Linux gives its files in /proc to root, as it does for a process that has changed its user."""
-    program = "import os; os.setuid(65534); print('Ready', flush=True); input()"
+    """Linux gives its files in /proc to root."""
+    program = (
+        "import ctypes, os; from hostler_agent import machine; os.setuid(65534); "
+        "machine.forbid_inspection(); print('Ready', flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
