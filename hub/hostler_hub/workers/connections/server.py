@@ -48,6 +48,9 @@ NEWLINE_RE = r"(\r\n|\r(?=.)|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+)"
 
 TRY_AGAIN_CLOSE_CODE = 1013
 
+# The incident of a second agent.
+DUPLICATE = "duplicate"
+
 
 class AgentServer:
     """Serves agents' connections; keeps the live ones in ``sessions``."""
@@ -173,8 +176,9 @@ class AgentServer:
         )
         if not permanent:
             event = events.Compromised(at=at, instance=session.instance, cause=cause)
-        with contextlib.suppress(NotFound):
-            await self._controller.handle(entry.life.name, event)
+        if not (permanent and DUPLICATE in entry.incidents):  # that is known: one row is enough
+            with contextlib.suppress(NotFound):
+                await self._controller.handle(entry.life.name, event)
         # A permanent worker's other machine may be the right one tomorrow: it may try again.
         code = TURN_AWAY_CLOSE_CODE if permanent else GO_AWAY_CLOSE_CODE
         await session.close(code, cause[:100])
