@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 _SWEEPS = 10
 
 
-_OPTIONS = ("hub", "name", "token_file", "workdir", "ca_file", "containment", "insecure")
+_OPTIONS = (
+    *("hub", "name", "token_file", "workdir", "ca_file", "containment", "insecure"),
+    *("run_as", "build_groups", "build_uids", "no_new_privileges"),
+)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -102,11 +105,13 @@ def host(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> Config:
+    from hostler_agent.hub.credentials import kept_credentials  # noqa: PLC0415 - --help needs none
+
     given = {key: getattr(options, key) for key in _OPTIONS if getattr(options, key) is not None}
     if options.config is not None:
         if given:
             raise ConfigurationError(f"--config and --{next(iter(given))} exclude each other")
-        return load(options.config.absolute())
+        return load(options.config.absolute(), kept_credentials())
     missing = [key for key in ("hub", "name", "token_file", "workdir") if key not in given]
     if missing:
         raise ConfigurationError(f"--config, or --{missing[0].replace('_', '-')}, is missing")
@@ -137,6 +142,21 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--containment", metavar="KIND", help="how jobs are kept together (auto)")
     serve.add_argument(
         "--insecure", action="store_true", default=None, help="allow ws:// to other machines"
+    )
+    serve.add_argument("--run-as", metavar="WHOM", help="whose jobs are: build_user or agent")
+    serve.add_argument(
+        "--build-group",
+        action="append",
+        dest="build_groups",
+        metavar="GROUP",
+        help="a group that build users are in (may be repeated)",
+    )
+    serve.add_argument("--build-uids", metavar="FIRST-LAST", help="uids for build users")
+    serve.add_argument(
+        "--no-new-privileges",
+        action="store_true",
+        default=None,
+        help="no build gains rights by sudo and the like",
     )
     serve.add_argument("--mark", help="means nothing to us: finds the process in a process list")
     serve.add_argument("--verbose", action="store_true", help="log details")

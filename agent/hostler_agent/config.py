@@ -23,6 +23,8 @@ INSTANCE = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 """The format of a ULID."""
 
 MAX_FILE_BYTES = 64 * 1024
+MAX_UID = 2**32 - 1
+_UIDS = re.compile(r"([0-9]{1,10})-([0-9]{1,10})")
 
 _REQUIRED = {"hub": str, "name": str, "workdir": str, "token_file": str}
 _OPTIONAL = {
@@ -35,10 +37,18 @@ _OPTIONAL = {
     "orphan_timeout_s": int,
     "at_end": str,
     "interruptions": str,
+    "run_as": str,
+    "build_groups": list,
+    "build_uids": str,
+    "no_new_privileges": bool,
 }
 
 ENDS = ("exit", "poweroff", "poweroff_if_orphaned")
 PROVIDERS = ("ec2",)
+BUILD_USER, AGENT = RUN_AS = ("build_user", "agent")
+BUILD_UIDS = (60800, 61055)
+"""The first and the last uid of the build users, both included. Neither distributions nor systemd
+give them to anybody, and they exist in a user namespace of 65,536 ids too."""
 ORPHAN_TIMEOUT_S = 1800
 
 
@@ -53,6 +63,11 @@ class Config:
     (0: never). `at_end` says what happens to the machine when the agent leaves for that reason or
     because the hub told it to: `exit` leaves the machine on, `poweroff` switches it off, and
     `poweroff_if_orphaned` switches it off only without contact to the hub.
+
+    `run_as` says as which operating-system user builds run: `build_user` gives each slot one of its
+    own, out of `build_uids`, where the agent has the rights to do so; `agent` is the agent's own.
+    `build_groups` are groups that the build users are in besides. With `no_new_privileges` no build
+    gains rights by programs such as sudo.
     """
 
     hub: str
@@ -69,8 +84,15 @@ class Config:
     at_end: str = "exit"
     interruptions: Optional[str] = None
     """The provider whose notices, that the machine will be taken away, the agent polls for."""
+    run_as: str = BUILD_USER
+    build_groups: tuple[str, ...] = ()
+    build_uids: tuple[int, int] = BUILD_UIDS
+    no_new_privileges: bool = False
     token_file: Optional[Path] = None
     """The file that the password was read from."""
+    kept: Optional[Mapping[str, str]] = field(default=None, repr=False)
+    """What the service manager kept for this process, see `hub.credentials`: it has the password
+    too."""
 
     @property
     def root_name(self) -> str:
@@ -78,7 +100,7 @@ class Config:
         return self.instance or self.name
 
 
-def load(path: Path) -> Config:
+def load(path: Path, kept: Optional[Mapping[str, str]] = None) -> Config:
     """Load the configuration from a JSON file; relative paths in it start at its directory. Raises
     ConfigurationError.
     """
@@ -89,12 +111,16 @@ def load(path: Path) -> Config:
         raise ConfigurationError(f"configuration {path} is not JSON: {error}") from error
     if not isinstance(options, dict):
         raise ConfigurationError(f"configuration {path} is not a JSON object")
-    return from_options(options, path.parent)
+    return from_options(options, path.parent, kept)
 
 
-def from_options(options: Mapping[str, Any], directory: Path) -> Config:
+def from_options(
+    options: Mapping[str, Any], directory: Path, kept: Optional[Mapping[str, str]] = None
+) -> Config:
     """Build the configuration from a mapping; a value of None counts as absent. Raises
     ConfigurationError.
+
+    `kept`: see `Config.kept`. With it the token file is not read.
     """
     options = {key: value for key, value in options.items() if value is not None}
     _check_options(options)
@@ -102,7 +128,7 @@ def from_options(options: Mapping[str, Any], directory: Path) -> Config:
     config = Config(
         hub=options["hub"],
         name=options["name"],
-        password=_read_private("token file", token_file).strip(),
+        password=kept["token"] if kept else _read_private("token file", token_file).strip(),
         workdir=(directory / options["workdir"]).absolute(),
         instance=options.get("instance"),
         epoch=options.get("epoch"),
@@ -113,7 +139,12 @@ def from_options(options: Mapping[str, Any], directory: Path) -> Config:
         orphan_timeout_s=options.get("orphan_timeout_s", ORPHAN_TIMEOUT_S),
         at_end=options.get("at_end", "exit"),
         interruptions=options.get("interruptions"),
+        run_as=options.get("run_as", BUILD_USER),
+        build_groups=_groups(options.get("build_groups", [])),
+        build_uids=_uids(options.get("build_uids", "{}-{}".format(*BUILD_UIDS))),
+        no_new_privileges=options.get("no_new_privileges", False),
         token_file=token_file.absolute(),
+        kept=kept,
     )
     _check(config, token_file)
     return config
@@ -142,10 +173,9 @@ def _check(config: Config, token_file: Path) -> None:
         raise ConfigurationError("option 'epoch' must not be negative")
     if config.orphan_timeout_s < 0:
         raise ConfigurationError("option 'orphan_timeout_s' must not be negative")
-    if config.at_end not in ENDS:
-        raise ConfigurationError(f"option 'at_end' must be one of {', '.join(ENDS)}")
-    if config.interruptions not in (None, *PROVIDERS):
-        raise ConfigurationError(f"option 'interruptions' must be one of {', '.join(PROVIDERS)}")
+    for name, allowed in (("at_end", ENDS), ("interruptions", PROVIDERS), ("run_as", RUN_AS)):
+        if getattr(config, name) not in (None, *allowed):
+            raise ConfigurationError(f"option {name!r} must be one of {', '.join(allowed)}")
     if not config.password:
         raise ConfigurationError(f"token file {token_file} is empty")
     if not config.password.isprintable():
@@ -153,6 +183,24 @@ def _check(config: Config, token_file: Path) -> None:
     if config.ca_file is not None and not config.ca_file.is_file():
         raise ConfigurationError(f"option 'ca_file': {config.ca_file} is not a file")
     _check_hub(config)
+
+
+def _groups(names: list[Any]) -> tuple[str, ...]:
+    if not all(isinstance(name, str) and name for name in names):
+        raise ConfigurationError("option 'build_groups' must be a list of groups' names")
+    return tuple(names)
+
+
+def _uids(text: str) -> tuple[int, int]:
+    """The first and the last uid of a range `FIRST-LAST`. Raises ConfigurationError."""
+    found = _UIDS.fullmatch(text)
+    first, last = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 0 < first <= last < MAX_UID:
+        raise ConfigurationError(
+            f"option 'build_uids' must be a range of uids FIRST-LAST from 1 to {MAX_UID - 1}, "
+            f"not {text!r}"
+        )
+    return first, last
 
 
 def _check_hub(config: Config) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -24,14 +23,14 @@ from hostler_agent.commands.leftovers import remove_workspaces
 from hostler_agent.commands.masking import LeaseMasks
 from hostler_agent.commands.roster import Roster
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
+from hostler_agent.hub.credentials import Credentials
 from hostler_agent.hub.dead_man_switch import DeadManSwitch
 from hostler_agent.hub.lease import LeaseTimer
 from hostler_agent.hub.link import Dial, Endpoint, Link
 from hostler_agent.hub.outbox import Outbox
 from hostler_agent.hub.sender import ReportSender
-from hostler_agent.hub.session_secret import session_secret
 from hostler_agent.machine import spot_notice
-from hostler_agent.machine.facts import machine_facts, worker_info
+from hostler_agent.machine.facts import USER, isolation, machine_facts, worker_info
 from hostler_agent.machine.spot_notice import Notice, SpotNoticeWatcher
 from hostler_agent.wire import extension, messages
 from hostler_agent.wire.extension import AgentReport, CommandTerms, Handshake, HubSettings
@@ -55,6 +54,11 @@ class Toolbox:
     commands: Mapping[str, type[Command]]
     versions: Mapping[str, str]
     containment: Containment
+
+    @property
+    def isolation(self) -> str:
+        """What separates builds from the agent: a value of the fact `isolation`."""
+        return isolation(has_build_users=False)
 
 
 @dataclass(frozen=True)
@@ -84,15 +88,15 @@ class Daemon:
         # A permanent worker waits without limit: its owner started it, and pays for it knowingly.
         patience_s = 0 if config.instance is None else config.orphan_timeout_s
         self._dead_man_switch = DeadManSwitch(surroundings.clock, patience_s, self._roster.is_idle)
+        self._credentials = _credentials(config, isolated=toolbox.isolation == USER)
         self._link = Link(
             Endpoint(config.hub, config.ca_file, config.hub_socket),
-            _handshake(config),
+            _handshake(config, self._credentials),
             surroundings.clock,
             surroundings.random,
             self._contacted,
             surroundings.dial,
         )
-        self._process = secrets.token_hex(8)
         self._connection: Optional[Connection] = None
         self._sender: Optional[ReportSender] = None
         self._settings: Optional[Settings] = None
@@ -198,6 +202,7 @@ class Daemon:
 
     async def _serve(self, connection: Connection) -> None:
         self._connection = connection
+        self._credentials.accepted()
         try:
             await connection.serve(self._handle)
         finally:
@@ -218,7 +223,8 @@ class Daemon:
         versions = {**self._toolbox.versions, extension.NAME: str(extension.VERSION)}
         report = AgentReport(
             boot_id=machine.boot_id(),
-            process=self._process,
+            process=self._credentials.process,
+            former=self._credentials.former,
             commands=self._roster.reports(),
             facts=machine_facts(self._config.workdir),
             clock_s=self._surroundings.clock.wall(),
@@ -290,16 +296,19 @@ class Daemon:
         self._roster.lose("the hub has not been heard of for as long as its lease")
 
 
-def _handshake(config: Config) -> Handshake:
+def _credentials(config: Config, *, isolated: bool) -> Credentials:
     try:
         config.workdir.mkdir(parents=True, exist_ok=True)
-        session = session_secret(config.workdir, config.root_name)
+        return Credentials.of(config, isolated=isolated)
     except OSError as error:
         raise ConfigurationError(f"option 'workdir': {error}") from error
+
+
+def _handshake(config: Config, credentials: Credentials) -> Handshake:
     return Handshake(
         name=config.name,
-        password=config.password,
-        session=session,
+        password=credentials.token,
+        session=credentials.session,
         instance=config.instance,
         epoch=config.epoch,
     )

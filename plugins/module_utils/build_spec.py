@@ -99,6 +99,7 @@ REQUIRES = {
     "labels": {"type": "list", "elements": "str"},
     "properties": {"type": "dict"},
     "facts": {"type": "list", "elements": "str"},
+    "isolation": {"type": "list", "elements": "str", "choices": ["user", "container", "none"]},
 }
 SPEC = (
     "name",

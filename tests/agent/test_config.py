@@ -41,6 +41,24 @@ def test_a_good_file(tmp_path: Path) -> None:
     assert "s3cret" not in repr(config)
 
 
+def test_builds_have_users_of_their_own_unless_the_owner_says_otherwise(tmp_path: Path) -> None:
+    config = load(write(tmp_path))
+    assert (config.run_as, config.build_groups, config.no_new_privileges) == (
+        "build_user",
+        (),
+        False,
+    )
+    assert config.build_uids == (60800, 61055)
+    chosen = {"run_as": "agent", "build_groups": ["kvm"], "build_uids": "7000-7003"}
+    config = load(write(tmp_path, **chosen, no_new_privileges=True))
+    assert (config.run_as, config.build_groups, config.no_new_privileges) == (
+        "agent",
+        ("kvm",),
+        True,
+    )
+    assert config.build_uids == (7000, 7003)
+
+
 def test_a_permanent_worker_has_no_instance(tmp_path: Path) -> None:
     config = load(write(tmp_path, instance=None, epoch=None))
     assert (config.instance, config.epoch, config.root_name) == (None, None, "docker-01")
@@ -60,6 +78,16 @@ def test_a_permanent_worker_has_no_instance(tmp_path: Path) -> None:
         ({"orphan_timeout_s": -1}, "option 'orphan_timeout_s'"),
         ({"orphan_timeout_s": "60"}, "must be of type int"),
         ({"at_end": "explode"}, "one of exit, poweroff"),
+        ({"run_as": "root"}, "option 'run_as' must be one of build_user, agent"),
+        ({"run_as": True}, "option 'run_as' must be of type str"),
+        ({"build_groups": "docker"}, "option 'build_groups' must be of type list"),
+        ({"build_groups": ["kvm", 7]}, "a list of groups' names"),
+        ({"build_groups": [""]}, "a list of groups' names"),
+        ({"build_uids": "60800"}, "a range of uids FIRST-LAST"),
+        ({"build_uids": "0-5"}, "a range of uids FIRST-LAST"),
+        ({"build_uids": "9-5"}, "a range of uids FIRST-LAST"),
+        ({"build_uids": "5-4294967295"}, "a range of uids FIRST-LAST"),
+        ({"no_new_privileges": "yes"}, "option 'no_new_privileges' must be of type bool"),
         ({"name": "Docker"}, "option 'name'"),
         ({"name": "-a"}, "option 'name'"),
         ({"name": "a\n"}, "option 'name'"),

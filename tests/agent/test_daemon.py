@@ -132,7 +132,13 @@ async def test_the_info_serves_a_stock_master_and_ours(hub, start, tmp_path: Pat
     assert connection.report.facts["numcpus"] >= 1
 
 
-async def test_the_handshake_carries_instance_and_a_lasting_session(hub, start) -> None:
+@pytest.mark.parametrize(
+    ("isolation", "lasts"), [("user", True), ("container", False), ("none", False)]
+)
+async def test_E9_V20_the_session_lasts_where_builds_cannot_read_it(
+    hub, start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolation: str, lasts: bool
+) -> None:
+    monkeypatch.setattr("hostler_agent.daemon.isolation", lambda **_: isolation)
     instance = "01JABCDEFGHJKMNPQRSTVWXYZ0"
     first = await start(hub, instance=instance, epoch=7)
     await hub.attached()
@@ -140,7 +146,10 @@ async def test_the_handshake_carries_instance_and_a_lasting_session(hub, start) 
     await first.ended()
     await start(hub, instance=instance, epoch=7)
     await hub.attached()
-    assert hub.handshakes[0] == hub.handshakes[1]
+    assert (hub.handshakes[0] == hub.handshakes[1]) is lasts
+    secrets = hub.handshakes[0].session.encode()
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and secrets in path.read_bytes()]
+    assert bool(kept) is lasts
     assert (hub.handshakes[0].instance, hub.handshakes[0].epoch) == (instance, 7)
     assert len(hub.handshakes[0].session) == 43
 

@@ -21,6 +21,7 @@ from simulation.loop import Process
 from hostler_agent.commands import Command, RemoveDirectories
 from hostler_agent.config import Config
 from hostler_agent.daemon import Daemon, Surroundings, Toolbox
+from hostler_agent.machine.facts import USER
 from hostler_agent.wire import messages
 from hostler_agent.wire.extension import Receipt, Survivor
 from hostler_hub.drivers.contract import InstanceSpec
@@ -40,6 +41,12 @@ def disk_mb(_workdir: Path) -> tuple[int, int]:
     machine = MACHINE.get()
     machine.told_free_mb = machine.free_mb
     return 100_000, machine.free_mb
+
+
+def isolation(*, has_build_users: bool) -> str:
+    """What an agent tells of what separates builds from it."""
+    del has_build_users
+    return MACHINE.get().isolation
 
 
 MACHINE: contextvars.ContextVar[Machine] = contextvars.ContextVar("machine")
@@ -122,6 +129,7 @@ class Machine:
     ended: bool = False
     free_mb: int = FREE_MB
     told_free_mb: int | None = None
+    isolation: str = USER  # what its agent says of its builds
     exits: bool = True  # as a container does when its main program has ended
     faults: set[str] = field(default_factory=set)
     process: Process | None = None
@@ -151,6 +159,7 @@ class Machine:
 
     def boot(self, spec: InstanceSpec, options: SimulatedOptions) -> None:
         """The agent starts a while after the machine."""
+        self.isolation = options.isolation
         loop = self.site.network.loop
         if options.attaches:
             loop.call_later(options.boot_s, self.start_agent)

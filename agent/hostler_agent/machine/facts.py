@@ -59,15 +59,22 @@ OLDER_NAMES = {
 """Names under which the transfer commands are announced as well: a master asks whether the worker
 has `uploadFile`, and then sends it `upload_file`."""
 
+USER, CONTAINER, NONE = "user", "container", "none"
+"""The values of the fact `isolation`: what separates builds from agent and neighbours."""
+
 MAX_INFO_FILE_BYTES = 4096
 MAX_INFO_FILES = 64
 
 
-def worker_info(basedir: Path, commands: Mapping[str, str]) -> dict[str, Any]:
-    """The report for a stock master; `commands` maps commands to their versions."""
+def worker_info(
+    basedir: Path, commands: Mapping[str, str], *, has_build_users: bool = False
+) -> dict[str, Any]:
+    """The report for a stock master; `commands` maps commands to their versions.
+    `has_build_users`: see isolation.
+    """
     return {
         **info_files(basedir / "info"),
-        **machine_facts(basedir),
+        **machine_facts(basedir, has_build_users=has_build_users),
         "environ": environment(os.environ),
         "system": os.name,
         "basedir": str(basedir),
@@ -86,9 +93,18 @@ def announced(commands: Mapping[str, str]) -> dict[str, str]:
     return {**commands, **older}
 
 
-def machine_facts(workdir: Path) -> dict[str, Any]:
+def isolation(*, has_build_users: bool) -> str:
+    """What separates builds from their agent: a user of their own, or only the container that they
+    are in together with it.
+    """
+    if has_build_users:
+        return USER
+    return CONTAINER if machine.is_container() else NONE
+
+
+def machine_facts(workdir: Path, *, has_build_users: bool = False) -> dict[str, Any]:
     """Facts of the machine: texts and numbers, None if unknown. All sizes are in MiB; disk sizes
-    are of the disk that builds work on.
+    are of the disk that builds work on. `has_build_users`: see isolation.
     """
     host, architecture = machine.name()
     cpus = machine.cpu_count()
@@ -104,6 +120,7 @@ def machine_facts(workdir: Path) -> dict[str, Any]:
         "architecture": architecture,
         "platform": sys.platform,
         "long_paths": machine.has_long_paths(),
+        "isolation": isolation(has_build_users=has_build_users),
         "python_version": "{}.{}.{}".format(*sys.version_info[:3]),
     }
 

@@ -27,8 +27,11 @@ CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLL
 PRIVACY_HINT = "run: chmod 600 FILE"
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"), Path("/run/systemd/container"))
+"""Files by which Docker, Podman and systemd tell a container what it is."""
 OOM_FILE = Path("/proc/self/oom_score_adj")
 OOM_SCORE_ADJ = -900
+_PR_SET_DUMPABLE = 4
 
 
 def name() -> tuple[str, str]:
@@ -70,12 +73,28 @@ def has_long_paths() -> Optional[bool]:
     return True
 
 
+def is_container() -> bool:
+    """Whether this system is a container of its own."""
+    return any(path.exists() for path in CONTAINER_FILES)
+
+
 def guard_against_oom() -> None:
     """Make the kernel's OOM killer prefer the jobs to the agent, if that is permitted. Child
     processes must be reset to the default.
     """
     with contextlib.suppress(OSError):
         OOM_FILE.write_text(str(OOM_SCORE_ADJ), "ascii")
+
+
+def forbid_inspection() -> bool:
+    """Forbid other processes of the agent's user to read its memory, its environment and its open
+    files. Returns whether the kernel does so.
+
+    Its files in /proc are root's from then on. Programs that it starts are not concerned.
+    """
+    import ctypes  # noqa: PLC0415 - an agent whose builds are other users does without it
+
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
 
 
 def power_off() -> bool:

@@ -20,6 +20,7 @@ from hostler_hub.specs.fields import (
     Conditions,
     DriverName,
     Environment,
+    Isolations,
     Labels,
     Number,
     PositiveSeconds,
@@ -66,6 +67,7 @@ class Requirements(_Spec):
     labels: Labels = ()
     properties: Properties = {}
     facts: Conditions = ()
+    isolation: Isolations = ()
 
 
 class Retry(_Spec):

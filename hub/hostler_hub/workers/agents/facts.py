@@ -3,6 +3,9 @@
 Facts are plain values, bounded in number and size (V15), and never the machine's environment (V14).
 Buildbot's own worker sends them in the worker info itself, our agent in the report that the info
 contains; facts_of() returns both in one form.
+
+The isolation of builds is always among them: an agent that does not report a known one, such as
+Buildbot's own worker, gives none.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from hostler_agent.wire.extension import AgentReport
+from hostler_hub.specs.isolation import FACT, Isolation, isolation_of
 
 FACTS = 256
 KEY_SIZE = 128
@@ -31,14 +35,16 @@ _OF_THE_AGENT = frozenset({"environ", "worker_commands", "hostler", "delete_left
 def facts_of(info: Mapping[str, Any], report: AgentReport | None) -> dict[str, Any]:
     """The facts in a worker's info and in its agent's report, by name; the report wins.
 
-    At most FACTS of them and FACTS_SIZE characters besides OS_KEYS, with texts cut to TEXT_SIZE
-    characters.
+    At most FACTS of them and FACTS_SIZE characters besides OS_KEYS and the isolation, with texts
+    cut to TEXT_SIZE characters.
     """
     told = {key: value for key, value in info.items() if key not in _OF_THE_AGENT}
-    told |= report.facts if report is not None else {}
+    reported = report.facts if report is not None else {}
+    told |= reported
     if isinstance(told.get("numcpus"), int):
         told.setdefault("cpu_count", told["numcpus"])
-    return {**dict.fromkeys(OS_KEYS), **_plain(told)}
+    isolation = isolation_of(reported) or Isolation.NONE
+    return {**dict.fromkeys(OS_KEYS), **_plain(told), FACT: isolation.value}
 
 
 def info_within_limits(info: Mapping[str, Any]) -> dict[str, Any]:

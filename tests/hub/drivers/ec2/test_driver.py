@@ -524,7 +524,8 @@ def test_a_machine_on_which_the_script_fails_ends_itself(tmp_path: Path, fails: 
 
 
 def test_windows_is_told_the_same() -> None:
-    script = userdata.windows(boot(authorities=b"pem"))
+    chosen = {"run_as": "agent", "no_new_privileges": True}
+    script = userdata.windows(boot(authorities=b"pem", agent_config=chosen))
     assert script.startswith("<powershell>")
     assert "s3cret" not in script
     encoded = script.split("agent.json")[1].split("FromBase64String('")[1].split("'")[0]
@@ -533,6 +534,7 @@ def test_windows_is_told_the_same() -> None:
     assert script.index("trap {") < script.index("$home_ =")
     assert "Stop-Computer -Force" in script
     assert config["interruptions"] == "ec2"
+    assert {key: config[key] for key in chosen} == chosen
 
 
 async def test_the_bucket_lets_a_burst_through_and_then_so_many_a_second(
