@@ -84,6 +84,25 @@ async def test_P16_a_build_that_ends_while_its_agent_leaves_is_an_orderly_end(
     assert not any("leases_lost" in each["numbers"] for each in taken)
 
 
+async def test_E20_a_killed_spawner_costs_its_builds_a_retry(
+    shared_hub: HubProcess, api: Api, make_gate: Callable[[], Gate]
+) -> None:
+    """As a build does it that may, with `kill -9 $PPID`, or the kernel for want of memory."""
+    gates = [make_gate(), make_gate()]
+    await api.define("shared", max_builds=2)
+    builds = [await api.submit(gate.command, worker="shared") for gate in gates]
+    jobs = [await gate.entered() for gate in gates]
+    os.kill(jobs[0].parent, signal.SIGKILL)
+    for gate, job in zip(gates, jobs, strict=True):
+        assert (await gate.entered()).lives()
+        assert not job.lives()
+        gate.open()
+    for build in builds:
+        view = await api.ended(build)
+        assert (view["state"], view["attempts"]) == ("success", 2)
+        assert not [left for left in shared_hub.leftovers() if build in left]
+
+
 async def test_A6_a_stopped_agent_keeps_its_build(
     shared_hub: HubProcess, api: Api, make_gate: Callable[[], Gate]
 ) -> None:

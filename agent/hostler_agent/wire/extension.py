@@ -86,9 +86,13 @@ OUTPUT = "output"
 RECEIPT = "receipt"
 
 SURVIVORS = 256
-HELD_OUTPUT = 64
+RECEIPT_TEXTS = 64
 RECEIPT_TEXT_SIZE = 1024
-"""How much of a receipt is kept: processes, names of outputs, characters of each text."""
+"""How much of a receipt is kept: processes, texts of each list, characters of each text."""
+
+JOB_LOST = "lost"
+"""`Receipt.ended` of a job whose end nobody knows, because the process that started it and would
+have reaped it was killed: its build is lost."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -352,7 +356,9 @@ class Receipt(Record):
     """The last report on a job. If `survivors` is empty, none of its processes is alive.
 
     `oom_kills` counts the processes that the kernel killed because memory ran out. `why` is one
-    sentence for people, if `ended` and the exit code do not tell everything.
+    sentence for people, if `ended` and the exit code do not tell everything. `escaped` are the
+    names of processes that had left the job's cgroup, and were killed all the same. `missing` is
+    what the machine could not give of the view that the job was to have, each as "PART: why".
     """
 
     ended: str
@@ -365,6 +371,8 @@ class Receipt(Record):
     held_output: tuple[str, ...] = ()
     oom_kills: int = 0
     why: Optional[str] = None
+    escaped: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     _keys: ClassVar[Keys] = {
         "ended": TEXT,
@@ -377,12 +385,14 @@ class Receipt(Record):
         "held_output": TEXTS,
         "oom_kills": optional(LENGTH),
         "why": optional(TEXT),
+        "escaped": optional(TEXTS),
+        "missing": optional(TEXTS),
     }
 
     def pair(self) -> list[Any]:
         survivors = [asdict(survivor) for survivor in self.survivors]
-        held = list(self.held_output)
-        return [RECEIPT, {**asdict(self), "survivors": survivors, "held_output": held}]
+        names = {key: list(getattr(self, key)) for key in ("held_output", "escaped", "missing")}
+        return [RECEIPT, {**asdict(self), "survivors": survivors, **names}]
 
     @classmethod
     def parse(cls, value: Any) -> Receipt:
@@ -394,8 +404,9 @@ class Receipt(Record):
         taken["survivors"] = tuple(
             _survivor(where, entry) for entry in taken["survivors"][:SURVIVORS]
         )
-        held = taken["held_output"][:HELD_OUTPUT]
-        taken["held_output"] = tuple(each[:RECEIPT_TEXT_SIZE] for each in held)
+        for key in ("held_output", "escaped", "missing"):
+            texts = (taken[key] or ())[:RECEIPT_TEXTS]
+            taken[key] = tuple(each[:RECEIPT_TEXT_SIZE] for each in texts)
         taken["oom_kills"] = taken["oom_kills"] or 0
         for key in ("ended", "containment", "why"):
             taken[key] = taken[key] and taken[key][:RECEIPT_TEXT_SIZE]
