@@ -170,6 +170,10 @@ class HubProcess:
         )
         return int(pid)
 
+    def agents(self) -> list[psutil.Process]:
+        """The processes of its agents (driver local): each has its instance's mark."""
+        return [each for each in psutil.process_iter() if _is_agent(each, str(self.state_dir))]
+
     def leftovers(self) -> list[str]:
         """Living processes and cgroups that belong to this hub's instances."""
         own = None if self._process is None else self._process.pid
@@ -287,6 +291,13 @@ def _mentions(process: psutil.Process, needle: str) -> bool:
         return needle in told or process.cwd().startswith(needle)
     except (psutil.Error, OSError):
         return False  # it ended while we looked, or works too deep for the kernel to tell where
+
+
+def _is_agent(process: psutil.Process, directory: str) -> bool:
+    with contextlib.suppress(psutil.Error):
+        words = process.cmdline()
+        return "--mark" in words and any(word.startswith(directory) for word in words)
+    return False
 
 
 def _named(process: psutil.Process) -> str:

@@ -10,13 +10,12 @@ import asyncio
 import contextlib
 import os
 import random
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import pytest
 import sqlalchemy as sa
 from e2e.api import Api
+from e2e.submitters import Signs, Submitter
 
 from hostler_hub.store import tables
 from hostler_hub.store.engine import Store
@@ -38,57 +37,6 @@ PATIENCE_S = 240  # theirs is two minutes by then
 WAITS = {"w1": 0.0, "w2": 0.0, "w3": 0.3, "w4": 0.3, "w5": 3.0}
 
 pytestmark = pytest.mark.timeout(600)
-
-
-@dataclass
-class Signs:
-    """What those who submit and the one who kills tell each other."""
-
-    up: asyncio.Event = field(default_factory=asyncio.Event)
-    progress: asyncio.Event = field(default_factory=asyncio.Event)
-    stopping: bool = False
-
-
-class Client:
-    """Submits one build after the other, and asks again whenever the hub was away (K1)."""
-
-    def __init__(self, name: str, hub: HubProcess, signs: Signs, runs: Path) -> None:
-        self._name = name
-        self._hub = hub
-        self._signs = signs
-        self._runs = runs
-        self.ended: dict[str, dict[str, Any]] = {}
-
-    async def run(self) -> None:
-        number = 0
-        while not self._signs.stopping:
-            number += 1
-            key = f"{self._name}-{number}"
-            build = (await self._insist("POST", "/builds", self._spec(key), key))["id"]
-            view: dict[str, Any] = {"finished_at": None}
-            while view["finished_at"] is None:
-                view = await self._insist("GET", f"/builds/{build}?wait_s=30")
-            self.ended[key] = view
-            self._signs.progress.set()
-
-    def _spec(self, key: str) -> dict[str, Any]:
-        """It says that it ran, and leaves a daemon behind, which must die with it."""
-        command = f"echo run >>{self._runs}/{key}; setsid sleep 600 >/dev/null 2>&1 & sleep 0.2"
-        return {"steps": [{"name": "run", "command": command}]}
-
-    async def _insist(self, method: str, path: str, body: Any = None, key: str = "") -> Any:
-        while True:
-            await self._signs.up.wait()
-            try:
-                async with Api(self._hub.url, self._hub.token) as api:
-                    headers = {"Idempotency-Key": key} if key else {}
-                    path_ = f"/api/v1{path}"
-                    answer = await api.client.request(method, path_, json=body, headers=headers)
-            except httpx2.TransportError:
-                await asyncio.sleep(0)  # it has been killed: `up` was cleared before that
-                continue
-            assert answer.is_success, answer.text
-            return answer.json()
 
 
 async def _kill_at_random(hub: HubProcess, signs: Signs, dice: random.Random) -> None:
@@ -116,13 +64,19 @@ async def test_K1_to_K11_ten_kills_at_random_moments_under_load(
     print(f"HOSTLER_SEED={seed}")
     runs = tmp_path / "runs"
     runs.mkdir()
+
+    def build(key: str) -> dict[str, Any]:
+        """It says that it ran, and leaves a daemon behind, which must die with it."""
+        command = f"echo run >>{runs}/{key}; setsid sleep 600 >/dev/null 2>&1 & sleep 0.2"
+        return {"steps": [{"name": "run", "command": command}]}
+
     hub, signs = make_hub(), Signs()
     await asyncio.to_thread(hub.start)
     async with Api(hub.url, hub.token) as api:
         for name, wait_s in WAITS.items():
             await api.define(name, max_builds=2, build_wait_timeout=wait_s)
     signs.up.set()
-    clients = [Client(f"c{number}", hub, signs, runs) for number in range(CHAINS)]
+    clients = [Submitter(f"c{number}", hub, signs, build) for number in range(CHAINS)]
     async with asyncio.TaskGroup() as group:
         for client in clients:
             group.create_task(client.run(), name="client")
