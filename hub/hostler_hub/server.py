@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ctypes
 import dataclasses
-import importlib.util
 import os
 import signal
 import socket
@@ -22,13 +21,19 @@ from hostler_hub.errors import SettingsError, StateLost
 from hostler_hub.runtime import (
     agents_socket,
     certificate,
+    descriptors,
     garbage_collection,
     log,
     private_files,
     process,
     systemd,
 )
+from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.store.errors import StoreLost
+from hostler_hub.web.listener.acceptor import Acceptor
+from hostler_hub.web.listener.connections import Caps, Connection, Connections
+from hostler_hub.web.listener.http import HttpProtocol, ServerParts
+from hostler_hub.web.listener.websocket import WebSocketProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +49,6 @@ _log = structlog.get_logger(__name__)
 # How long a stop waits for open requests: long polls and followed logs would keep it for ever.
 _GRACE_S = 3
 _DEAD_PEER_S = 120
-_HEADER_SIZE_BYTES = 16 * 1024
 _WS_MESSAGE_SIZE_BYTES = 1024 * 1024
 _WS_QUEUE = 8
 _M_MMAP_THRESHOLD = -3  # malloc.h
@@ -58,6 +62,7 @@ def serve(settings: Settings) -> None:
     configuration; StateLost if the database was deleted or replaced while the hub served.
     """
     settings.prepare_state_dir()
+    descriptors.raise_limit()
     _keep_memory_low()
     with process.hold_lock(settings), _bind(settings) as listener:
         log.configure(settings.log_level)
@@ -68,24 +73,39 @@ def serve(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server; it announces that it serves, and leaves signals to us.
+    """uvicorn's server, with a listener of ours; it announces that it serves, and leaves signals to
+    us.
 
     uvicorn's own handler raises the signal again as soon as the sockets are closed, which would end
-    the process before the hub has closed its store. Without settings the server announces nothing.
+    the process before the hub has closed its store. A server that is not ``announced`` announces
+    nothing.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        settings: Settings,
+        connections: Connections,
+        *,
+        announced: bool = True,
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._settings = settings
+        self._connections = connections
+        self._announced = announced
+        self._accepting = Tasks()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self._settings is None:
+        await super().startup([])  # it accepts nothing itself
+        for listener in sockets or []:
+            self._accepting.spawn(self._acceptor(listener).run(), "accept connections")
+        if not self._announced:
             return
         started_at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         private_files.write_json(
@@ -103,6 +123,15 @@ class _Server(uvicorn.Server):
         systemd.notify("READY=1")
         _log.info("hub started", url=self._settings.url, version=__version__)
 
+    def _acceptor(self, listener: socket.socket) -> Acceptor:
+        deadline_s = self._settings.receive_deadline_s
+        parts = ServerParts(self.config, self.server_state, deadline_s)
+
+        def protocol(connection: Connection) -> HttpProtocol:
+            return HttpProtocol(parts, connection)
+
+        return Acceptor(listener, self._connections, protocol, self.config.ssl, deadline_s)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait until builds that have ended have freed their slots, while their agents are still
         connected; then shut down. A leased instance outlives the hub, and costs money until the
@@ -110,6 +139,7 @@ class _Server(uvicorn.Server):
         """
         hub: Hub = self._app.state.hub
         await hub.supervisor.released()
+        await self._accepting.aclose()
         await super().shutdown(sockets)
 
     def ask_to_stop(self) -> None:
@@ -125,14 +155,13 @@ async def _serve(settings: Settings, outer: socket.socket, inner: socket.socket)
     agents on this machine use, needs no TLS.
     """
     app = create_app(settings)
+    connections = Connections(_caps(settings))
     chain = certificate.Certificate.of(settings)
-    if chain is None:
-        servers = [(_Server(_config(app, None), app, settings), [outer, inner])]
-    else:
-        servers = [
-            (_Server(_config(app, None), app, None), [inner]),
-            (_Server(_config(app, chain), app, settings), [outer]),
-        ]
+    plain = _Server(_config(app, None), app, settings, connections, announced=chain is None)
+    servers = [(plain, [outer, inner])]
+    if chain is not None:
+        secure = _Server(_config(app, chain), app, settings, connections)
+        servers = [(plain, [inner]), (secure, [outer])]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ask_to_stop, [server for server, _ in servers])
@@ -185,13 +214,21 @@ def _ask_to_stop(servers: list[_Server]) -> None:
         server.ask_to_stop()
 
 
+def _caps(settings: Settings) -> Caps:
+    return Caps.within(
+        descriptors.for_connections(),
+        settings.unauthenticated_connections,
+        settings.unauthenticated_per_client,
+    )
+
+
 def _config(app: ASGIApp, certificate: certificate.Certificate | None) -> uvicorn.Config:
     config = uvicorn.Config(
         agents_socket.AgentsOnly(app),
         # We run it ourselves: a failure to start must reach our caller as the exception it is.
         lifespan="off",
-        http="httptools" if importlib.util.find_spec("httptools") else "h11",
-        ws=_websocket_implementation(),
+        http=HttpProtocol,
+        ws=WebSocketProtocol,
         ws_max_size=_WS_MESSAGE_SIZE_BYTES,
         ws_max_queue=_WS_QUEUE,
         ws_per_message_deflate=False,
@@ -200,7 +237,6 @@ def _config(app: ASGIApp, certificate: certificate.Certificate | None) -> uvicor
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=_HEADER_SIZE_BYTES,
         timeout_graceful_shutdown=_GRACE_S,
     )
     config.load()
@@ -214,11 +250,6 @@ def _keep_memory_low() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library has no such trouble
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
-
-
-def _websocket_implementation() -> str:
-    sansio = importlib.util.find_spec("uvicorn.protocols.websockets.websockets_sansio_impl")
-    return "websockets-sansio" if sansio else "websockets"
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -28,6 +28,8 @@ _SCHEMES = {
     "postgresql+psycopg": "postgresql+psycopg",
 }
 
+_COUNTS = ("decisions_keep_rows", "unauthenticated_connections", "unauthenticated_per_client")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -40,6 +42,9 @@ class Settings:
     `build_secrets_dir` what builds name, and their policy.
     With `tls_certificate` and `tls_key` (PEM files) the hub speaks TLS only; `tls_ca` is the bundle
     that those who call it should trust, where that is not the system's.
+    `receive_deadline_s` is for what a client has begun to send: a TLS handshake, a request's head
+    and body. `unauthenticated_connections` and `unauthenticated_per_client` limit the connections
+    whose clients have not proven who they are and that the hub waits for.
     `docker_allow` names what containers may have of their machine (`docker_privileges.py`).
     `notify` is who is told of incidents; see notify/settings.py for its variables.
     """
@@ -62,6 +67,9 @@ class Settings:
     rival_deadline_s: float = 10.0
     request_deadline_s: float = 60.0
     unauthenticated_s: float = 10.0
+    receive_deadline_s: float = 10.0
+    unauthenticated_connections: int = 1024
+    unauthenticated_per_client: int = 256
     handshakes_per_s: int = 200
     go_away_grace_s: float = 10.0
     log_step_size_bytes: int = 64 * 1024 * 1024
@@ -89,11 +97,7 @@ class Settings:
         docker_privileges.parse(self.docker_allow)
         self._refuse_shared_secrets()
         object.__setattr__(self, "database_url", self._normal_database_url())
-        for each in dataclasses.fields(self):
-            if each.name.endswith("_s") and not 0 < getattr(self, each.name) < float("inf"):
-                raise SettingsError(f"{each.name}: must be a number of seconds above 0")
-        if self.decisions_keep_rows < 1:
-            raise SettingsError("decisions_keep_rows: must be 1 or more")
+        self._check_numbers()
         if self.lease_ttl_s <= 60:
             # The agent kills its tree at TTL - 30 s (A7): a smaller one leaves it no time to work.
             raise SettingsError("lease_ttl_s: must be above 60")
@@ -111,6 +115,14 @@ class Settings:
                 f"build_secrets_dir: {builds} must not hold the hub's state directory "
                 f"({self.state_dir}), or builds could name the hub's own files"
             )
+
+    def _check_numbers(self) -> None:
+        for each in dataclasses.fields(self):
+            if each.name.endswith("_s") and not 0 < getattr(self, each.name) < float("inf"):
+                raise SettingsError(f"{each.name}: must be a number of seconds above 0")
+        for name in _COUNTS:
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name}: must be 1 or more")
 
     def _normal_database_url(self) -> str:
         if not self.database_url:

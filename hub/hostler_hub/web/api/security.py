@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket
 from hostler_hub.errors import Forbidden, TooManyAttempts, Unauthenticated
 from hostler_hub.specs.caller import Caller, Role
 from hostler_hub.web.hub import Hub
+from hostler_hub.web.listener.http import note_authenticated
 
 _log = structlog.get_logger(__name__)
 
@@ -45,6 +46,7 @@ class Require(SecurityBase):
             raise Forbidden(
                 f"This needs the role {self.role}; the token {caller.name} has {caller.role}"
             )
+        note_authenticated(request.scope)
         request.state.caller = caller
 
     async def __call__(self, request: Request) -> Caller:

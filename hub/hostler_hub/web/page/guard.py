@@ -20,6 +20,7 @@ from hostler_hub.runtime.settings import Settings
 from hostler_hub.specs.caller import Caller, Role
 from hostler_hub.web.api.security import Public, Require, declared
 from hostler_hub.web.hub import Hub
+from hostler_hub.web.listener.http import note_authenticated
 from hostler_hub.web.page import render
 from hostler_hub.web.page.sessions import Session
 
@@ -68,6 +69,7 @@ class SignedIn(Require):
         caller = await hub.tokens.verify(session.token, client)
         if not caller.role.covers(self.role):
             raise Forbidden(f"This needs the role {self.role}; yours is {caller.role}")
+        note_authenticated(request.scope)
         if request.method == "POST":
             refuse_other_sites(request)
             form = await read_form(request)

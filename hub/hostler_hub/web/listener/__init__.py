@@ -1,0 +1,1 @@
+"""The listener: accepts connections, limits them, and gives each its HTTP or WebSocket protocol."""
