@@ -45,6 +45,7 @@ class HubProcess:
         self.state_dir = state_dir
         self.port = ports.free()
         self.mortal = MORTAL
+        self.open_files: int | None = None  # its limit of them; None: the tests' own
         self.log: list[dict[str, Any]] = []
         self._settings = settings
         if database_url is not None:
@@ -80,7 +81,7 @@ class HubProcess:
         with os.fdopen(ready, "rb") as pipe:
             try:
                 self._process = subprocess.Popen(
-                    [*_dies_with_us(), sys.executable, *program, "serve", *options],
+                    [*self._wrapped(), sys.executable, *program, "serve", *options],
                     env=self._environment(theirs),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -207,6 +208,11 @@ class HubProcess:
             hub.close()
 
     # --- inside ---------------------------------------------------------------------------------
+
+    def _wrapped(self) -> list[str]:
+        """What the hub's command is started by."""
+        limit = f'ulimit -n {self.open_files}; exec "$@"'
+        return [*_dies_with_us(), *(["sh", "-c", limit, "sh"] if self.open_files else [])]
 
     def _environment(self, ready_fd: int) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if "HOSTLER" not in name}

@@ -55,7 +55,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._head_size_bytes = 0
         self._unparsed_bytes = 0
-        self._window_bytes = 0
+        self._body_bytes = 0  # since the deadline began
+        self._begun = False  # a head, which is not complete
 
     # --- the transport's events -------------------------------------------------------------------
 
@@ -70,7 +71,6 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._window_bytes += len(data)
         self._unparsed_bytes += len(data)
         super().data_received(data)
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
@@ -85,6 +85,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head_size_bytes = self._unparsed_bytes = 0
+        self._begun = True
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -100,10 +101,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
+        self._begun = False
         self._restart_deadline()
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -135,7 +138,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _restart_deadline(self) -> None:
         self._stop_deadline()
-        self._window_bytes = 0
+        self._body_bytes = 0
         self._timer = self.loop.call_later(self._deadline_s, self._end_window)
 
     def _stop_deadline(self) -> None:
@@ -145,10 +148,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _end_window(self) -> None:
         """The deadline has passed: go on waiting for a body that comes, refuse everything else."""
-        enough = self._connection.authenticated and self._window_bytes >= BODY_LEAST_BYTES
+        enough = self._connection.authenticated and self._body_bytes >= BODY_LEAST_BYTES
         if self._answering and (self.flow.read_paused or enough):
             self._restart_deadline()
-        elif not self._answering and not self._window_bytes:  # nothing has come
+        elif not self._answering and not self._begun:  # nothing has come
             self.transport.close()
         else:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
