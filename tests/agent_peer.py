@@ -35,6 +35,8 @@ class Peer:
     completes: bool = True
     """whether a command ever ends"""
     status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    """of the answer that refused it"""
     close_code: int | None = None
     asked: list[str] = field(default_factory=list)
     wire: Session = field(default_factory=lambda: Session(Role.AGENT))
@@ -66,6 +68,7 @@ class Peer:
         kind = message["type"]
         if kind == "websocket.http.response.start":
             self.status = message["status"]
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
             self.settled.set()
         elif kind == "websocket.accept":
             self.status = 101

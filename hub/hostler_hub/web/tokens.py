@@ -9,7 +9,6 @@ bound to an instance, live in the ledger of instances and open no HTTP route.
 from __future__ import annotations
 
 import hmac
-import math
 import re
 import secrets
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound, TooManyAttempts, Unauthenticated
 from hostler_hub.runtime import private_files
+from hostler_hub.runtime.client import client_of
+from hostler_hub.runtime.login_throttle import LoginThrottle
 from hostler_hub.runtime.passwords import hash_of
 from hostler_hub.specs.caller import Caller, Role
 from hostler_hub.store import tokens as rows
@@ -33,8 +34,6 @@ ADMIN_NAME = "admin"
 MAX_LIFE_S = 90 * 24 * 3600
 CACHE_S = 60.0
 CACHE_ENTRIES = 1024
-FAILURES_PER_MINUTE = 10
-FAILURE_ENTRIES = 10_000
 
 _TOKEN = re.compile(r"hst_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._@-]{0,61}[A-Za-z0-9])?")
@@ -50,12 +49,6 @@ class _Known:
     cached_at: float
 
 
-@dataclass
-class _Failures:
-    since: float
-    count: int = 0
-
-
 class Tokens:
     """Creates, verifies and revokes tokens. One per hub: its cache counts on seeing each delete."""
 
@@ -63,7 +56,7 @@ class Tokens:
         self._store = store
         self._clock = clock
         self._cache: dict[str, _Known] = {}
-        self._failures: dict[tuple[str, str], _Failures] = {}
+        self._throttle = LoginThrottle(clock.monotonic)
         self._deletions = 0
 
     async def create(
@@ -90,19 +83,19 @@ class Tokens:
     async def verify(self, presented: str, client: str) -> Caller:
         """Whom `presented` belongs to. `client` is the peer's address.
 
-        Raises Unauthenticated (always with the same words), or TooManyAttempts once one client
-        has failed ten times within a minute on one lookup id.
+        A right token is never refused, whatever others at its address do. Raises Unauthenticated
+        (always with the same words), or TooManyAttempts where one client fails more than ten times
+        a minute.
         """
         match = _TOKEN.fullmatch(presented)
         lookup = match[1] if match else ""
-        self._refuse_guessing(client, lookup)
         presented_hash = hash_of(presented)
         known = self._cached(lookup)
         if known is None or not hmac.compare_digest(known.token_hash, presented_hash):
             known = await self._load(lookup)
         right = hmac.compare_digest(known.token_hash if known else _NO_HASH, presented_hash)
         if known is None or not right or self._expired(known):
-            self._count_failure(client, lookup)
+            self._count_failure(client_of(client), lookup if known else None)
             raise Unauthenticated("The token is not known, or no longer valid")
         return known.caller
 
@@ -188,28 +181,16 @@ class Tokens:
             lookup: known for lookup, known in self._cache.items() if known.caller.name != name
         }
 
-    def _expired(self, known: _Known) -> bool:
-        return known.expires_at is not None and known.expires_at <= self._clock.now()
-
-    def _refuse_guessing(self, client: str, lookup: str) -> None:
-        failures = self._failures.get((client, lookup))
-        if failures is None:
-            return
-        wait_s = failures.since + 60 - self._clock.monotonic()
-        if wait_s <= 0:
-            del self._failures[client, lookup]
-        elif failures.count >= FAILURES_PER_MINUTE:
+    def _count_failure(self, client: str, lookup: str | None) -> None:
+        wait_s = self._throttle.wait_s(client, lookup) or self._throttle.wait_s(client, None)
+        self._throttle.count(client, lookup)
+        if wait_s:
             raise TooManyAttempts(
-                "Too many wrong tokens came from this address", retry_after_s=math.ceil(wait_s)
+                "Too many wrong tokens came from this address", retry_after_s=wait_s
             )
 
-    def _count_failure(self, client: str, lookup: str) -> None:
-        key = (client, lookup)
-        if key not in self._failures:
-            if len(self._failures) >= FAILURE_ENTRIES:  # V15: the oldest window makes room
-                self._failures.pop(next(iter(self._failures)))
-            self._failures[key] = _Failures(since=self._clock.monotonic())
-        self._failures[key].count += 1
+    def _expired(self, known: _Known) -> bool:
+        return known.expires_at is not None and known.expires_at <= self._clock.now()
 
 
 def _new_token() -> str:

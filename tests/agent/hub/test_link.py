@@ -132,7 +132,7 @@ async def test_the_hubs_refusal_is_an_error_here(bare, connect) -> None:
         await (await client.connected()).request(Update("c1", []))
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
 async def test_a_refusal_is_tried_again_later(bare, connect, clock, status: int) -> None:
     bare.refusals = [(status, {}), (status, {})]
     connect(bare.url)
@@ -144,9 +144,10 @@ async def test_a_refusal_is_tried_again_later(bare, connect, clock, status: int)
     assert len(bare.handshakes) == 3
 
 
-async def test_retry_after_is_honoured(bare, connect, clock) -> None:
-    """A12: a hub that is flooded says how long."""
-    bare.refusals = [(503, {"Retry-After": "30"})]
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_is_honoured(bare, connect, clock, status: int) -> None:
+    """A12: a hub that is flooded says how long; so does one where this address has guessed."""
+    bare.refusals = [(status, {"Retry-After": "30"})]
     connect(bare.url)
     await clock.waiting(31.0)
 

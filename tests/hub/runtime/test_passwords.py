@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hostler_hub.runtime.passwords import NO_SECRET, hash_of, hash_password, verify_password
+from hostler_hub.runtime import passwords
+from hostler_hub.runtime.passwords import (
+    NO_SECRET,
+    VerifiedPasswords,
+    hash_of,
+    hash_password,
+    verify_password,
+)
 
 
 def test_a_password_is_verified_against_its_own_hash_alone() -> None:
@@ -30,3 +37,18 @@ def test_whatever_is_sent_for_a_token_has_a_hash() -> None:
     assert len(hashes) == len(sent)
     assert {len(each) for each in hashes} == {len(NO_SECRET)}
     assert NO_SECRET not in hashes
+
+
+def test_a_verified_password_is_known_again_until_it_is_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verified = VerifiedPasswords()
+    verified.note("w", "stored", "swordfish")
+    assert verified.knows("w", "stored", "swordfish")
+    assert not verified.knows("w", "stored", "Swordfish")
+    assert not verified.knows("w", "another hash", "swordfish")
+    assert not verified.knows("x", "stored", "swordfish")
+    assert "swordfish" not in str(vars(verified))
+    monkeypatch.setattr(passwords, "_KNOWN", 1)
+    verified.note("x", "stored", "swordfish")
+    assert not verified.knows("w", "stored", "swordfish")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hostler_hub.errors import Conflict, InvalidRequest, NotFound, TooManyAttempts, Unauthenticated
+from hostler_hub.runtime import login_throttle
 from hostler_hub.runtime.virtual_clock import VirtualClock
 from hostler_hub.specs.caller import Caller, Role
 from hostler_hub.store.engine import Store
@@ -167,14 +168,26 @@ async def test_a_read_under_way_does_not_bring_a_revoked_token_back(
 async def test_ten_failures_a_minute_per_client_and_id(tokens: Tokens, clock: VirtualClock) -> None:
     token = await tokens.create("ci", Role.VIEWER, by="me")
     wrong = token[:-2] + "__"
-    for _ in range(web_tokens.FAILURES_PER_MINUTE):
+    for _ in range(login_throttle.FAILURES):
         with pytest.raises(Unauthenticated):
             await tokens.verify(wrong, HERE)
     with pytest.raises(TooManyAttempts) as refusal:
         await tokens.verify(wrong, HERE)
     assert refusal.value.headers() == {"Retry-After": "60"}
-    assert await tokens.verify(token, "192.0.2.2")  # somebody else is not locked out
+    assert await tokens.verify(token, HERE)  # nobody else at the address is locked out
+    with pytest.raises(Unauthenticated):
+        await tokens.verify(wrong, "192.0.2.2")
     clock.advance(60)
+    with pytest.raises(Unauthenticated):
+        await tokens.verify(wrong, HERE)
+
+
+async def test_V19_what_a_client_guesses_keeps_no_token_of_its_address_out(tokens: Tokens) -> None:
+    token = await tokens.create("ci", Role.VIEWER, by="me")
+    for n in range(2 * login_throttle.FAILURES):
+        with pytest.raises((Unauthenticated, TooManyAttempts)):
+            await tokens.verify(f"hst_{n:012}_{'x' * 43}", HERE)
+    tokens._cache.clear()
     assert await tokens.verify(token, HERE)
 
 
@@ -182,14 +195,14 @@ async def test_failures_and_cache_are_bounded(
     tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """V15: whatever strangers send, the hub remembers a bounded part of it."""
-    monkeypatch.setattr(web_tokens, "FAILURE_ENTRIES", 3)
+    monkeypatch.setattr(login_throttle, "ENTRIES", 3)
     monkeypatch.setattr(web_tokens, "CACHE_ENTRIES", 2)
     for n in range(5):
         with pytest.raises(Unauthenticated):
             await tokens.verify("x", f"192.0.2.{n}")
         token = await tokens.create(f"t-{n}", Role.VIEWER, by="me")
         await tokens.verify(token, HERE)
-    assert len(tokens._failures) == 3
+    assert len(tokens._throttle) == 3
     assert len(tokens._cache) == 2
 
 

@@ -51,12 +51,14 @@ async def sign_in(request: Request) -> Response:
     try:
         await hub.tokens.verify(token, request.client.host if request.client else "")
     except HubError as refusal:
-        return render.page(
+        answer = render.page(
             "login.html", status_code=refusal.status, next=back, refusal=refusal.detail
         )
+        answer.headers.update(refusal.headers())
+        return answer
     sessions: Sessions = request.app.state.sessions
-    answer = RedirectResponse(back, status_code=303)
-    answer.set_cookie(
+    signed_in = RedirectResponse(back, status_code=303)
+    signed_in.set_cookie(
         cookie_name(request),
         sessions.open(token),
         max_age=int(LIFE_S),
@@ -64,7 +66,7 @@ async def sign_in(request: Request) -> Response:
         httponly=True,
         samesite="lax",
     )
-    return answer
+    return signed_in
 
 
 @router.post("/logout")

@@ -8,6 +8,8 @@ recorded.
 - 410 for the agent of an instance that has ended, once its token is proven: it must not come back
   (A2, A3);
 - 403 for a request with an Origin, as browsers send it: agents send none (U8);
+- 429 with Retry-After for who fails too often (see ``PasswordCheck``), and for a worker whose agent
+  attaches again and again;
 - 503 with Retry-After while more agents arrive per second than are let in (A12), or the store is
   not available (D3).
 
@@ -17,9 +19,9 @@ same token with another secret is refused, and the instance ends (U5).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hmac
+import math
 
 import structlog
 from starlette.responses import PlainTextResponse
@@ -29,16 +31,18 @@ from hostler_agent.wire.errors import CredentialsError
 from hostler_agent.wire.extension import Handshake
 from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import events
+from hostler_hub.runtime.client import client_of
 from hostler_hub.runtime.clock import Clock
-from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.ids import new_ulid
-from hostler_hub.runtime.passwords import NO_SECRET, hash_of, verify_password
+from hostler_hub.runtime.passwords import NO_SECRET, hash_of
 from hostler_hub.runtime.secrets import Secrets
 from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.runtime.token_bucket import TokenBucket
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.agents.session import Admitted
+from hostler_hub.workers.connections.password_check import PasswordCheck
 from hostler_hub.workers.connections.refusals import Refusals
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.errors import HandshakeRefused
@@ -48,6 +52,11 @@ _log = structlog.get_logger(__name__)
 
 # After how many seconds an agent may try again if the store could not be read.
 STORE_RETRY_S = 5
+# How often the agent of one worker may attach: so often at once, then once in so many seconds.
+ATTACHES = 20
+ATTACH_EVERY_S = 2.0
+
+WRONG_CREDENTIALS = "unknown worker or wrong token"
 
 
 class Admission:
@@ -68,9 +77,10 @@ class Admission:
         self._registry = registry
         self._controller = controller
         self._refusals = refusals
-        self._secrets = secrets
         self._rate = handshakes_per_s
         self._window = (0, 0)
+        self._attaches: dict[str, TokenBucket] = {}
+        self._passwords = PasswordCheck(clock, secrets)
         self._tasks = Tasks()
 
     async def admit(self, websocket: WebSocket) -> Admitted | None:
@@ -80,11 +90,10 @@ class Admission:
         """
         name: str | None = None
         try:
-            self._throttle()
             _refuse_browsers(websocket)
             handshake = Handshake.parse(websocket.headers)
             name = handshake.name
-            return await self._identify(handshake)
+            return await self._identify(handshake, _client_of(websocket))
         except CredentialsError as error:
             refusal = HandshakeRefused(401, str(error))
         except StoreUnavailable as error:
@@ -116,7 +125,18 @@ class Admission:
     async def aclose(self) -> None:
         await self._tasks.aclose()
 
-    def _throttle(self) -> None:
+    def _pace(self, worker: str) -> None:
+        """Raise HandshakeRefused if too many agents come at once. Only those that have proven who
+        they are count: others could keep them all out.
+        """
+        bucket = self._attaches.pop(worker, None)
+        if bucket is None:
+            bucket = TokenBucket(1 / ATTACH_EVERY_S, ATTACHES, self._clock.monotonic)
+        self._attaches[worker] = bucket
+        if len(self._attaches) > 2 * len(self._registry) + ATTACHES:  # workers that were removed
+            del self._attaches[next(iter(self._attaches))]
+        if owed_s := bucket.take(1):
+            raise HandshakeRefused(429, "this worker's agent attaches too often", _whole(owed_s))
         second, count = self._window
         now = int(self._clock.monotonic())
         count = count + 1 if now == second else 1
@@ -124,11 +144,11 @@ class Admission:
         if count > self._rate:
             raise HandshakeRefused(503, "too many agents at once", retry_after_s=1)
 
-    async def _identify(self, handshake: Handshake) -> Admitted:
+    async def _identify(self, handshake: Handshake, client: str) -> Admitted:
         entry = self._registry.find(handshake.name)
         if handshake.instance is not None:
             return await self._identify_instance(entry, handshake, handshake.instance)
-        return await self._identify_permanent(entry, handshake)
+        return await self._identify_permanent(entry, handshake, client)
 
     async def _identify_instance(
         self, entry: Entry | None, handshake: Handshake, instance: str
@@ -137,18 +157,19 @@ class Admission:
         expected = row["token_hash"] if row is not None and row["token_hash"] else NO_SECRET
         right = hmac.compare_digest(expected, hash_of(handshake.password))
         if not right or row is None or row["worker"] != handshake.name:
-            raise HandshakeRefused(401, "unknown worker or wrong token")
+            raise HandshakeRefused(401, WRONG_CREDENTIALS)
         life = entry.life if entry is not None else None
         current = life is not None and life.instance is not None and life.instance.id == instance
         if not current or handshake.epoch != row["epoch"]:
             raise HandshakeRefused(
                 410, f"instance {instance} of {handshake.name} is over: do not come back"
             )
+        self._pace(handshake.name)
         if handshake.session is None or not await self._store.write(
             workers.bind_session, instance, hash_of(handshake.session)
         ):
             await self._report_theft(handshake.name, instance)
-            raise HandshakeRefused(401, "unknown worker or wrong token")
+            raise HandshakeRefused(401, WRONG_CREDENTIALS)
         return Admitted(handshake.name, instance, row["epoch"])
 
     async def _report_theft(self, worker: str, instance: str) -> None:
@@ -161,31 +182,25 @@ class Admission:
         with contextlib.suppress(NotFound):
             await self._controller.handle(worker, event)
 
-    async def _identify_permanent(self, entry: Entry | None, handshake: Handshake) -> Admitted:
-        right = await self._is_password(entry, handshake.password)
+    async def _identify_permanent(
+        self, entry: Entry | None, handshake: Handshake, client: str
+    ) -> Admitted:
+        right = await self._passwords.is_right(entry, handshake.password, client)
         if not right or entry is None:
-            raise HandshakeRefused(401, "unknown worker or wrong token")
+            raise HandshakeRefused(401, WRONG_CREDENTIALS)
+        self._pace(handshake.name)
         life = entry.life
         if life.instance is not None and life.policy.permanent:
             return Admitted(handshake.name, life.instance.id, life.epoch)
         return Admitted(handshake.name, new_ulid(int(self._clock.now() * 1000)), None)
 
-    async def _is_password(self, entry: Entry | None, given: str) -> bool:
-        """Whether ``given`` is the worker's password.
 
-        Does the same work for a name that is unknown, one with a hash and one with a reference, so
-        that the time does not tell them apart.
-        """
-        ref = entry.definition.password_ref if entry is not None else None
-        stored = entry.password_hash if entry is not None and ref is None else None
-        right = await asyncio.to_thread(verify_password, given, stored)
-        try:
-            secret = NO_SECRET if ref is None else self._secrets.resolve(ref)
-        except SecretRefused as error:
-            _log.error("worker's password is not to be had", reason=str(error))
-            return False
-        same = hmac.compare_digest(hash_of(secret), hash_of(given))
-        return same if ref is not None else right
+def _client_of(websocket: WebSocket) -> str:
+    return client_of(websocket.client.host if websocket.client else "")
+
+
+def _whole(seconds: float) -> int:
+    return max(1, math.ceil(seconds))
 
 
 def _refuse_browsers(websocket: WebSocket) -> None:

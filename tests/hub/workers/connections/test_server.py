@@ -16,11 +16,14 @@ from hostler_agent.wire.extension import Handshake
 from hostler_hub.app import running
 from hostler_hub.runtime import stalls
 from hostler_hub.runtime.clock import SystemClock
+from hostler_hub.runtime.login_throttle import FAILURES
+from hostler_hub.runtime.passwords import verify_password
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.web.hub import Hub
 from hostler_hub.workers.agents import session
+from hostler_hub.workers.connections import admission, password_check
 from hostler_hub.workers.views import WorkerView
 
 PASSWORD = "correct horse"
@@ -270,6 +273,67 @@ async def test_what_was_refused_is_known_to_the_next_hub(tmp_path: Path) -> None
     async with house_on(tmp_path) as house:
         (row,) = house.hub.refusals.page(9)
         assert (row.name, row.count) == ("nobody", 1)
+
+
+async def test_U6_guessing_is_refused_before_a_hash_is_computed(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def verify(password: str, stored: str | None) -> bool:
+        hashed.append(password)
+        return verify_password(password, stored)
+
+    monkeypatch.setattr(password_check, "verify_password", verify)
+    await house.define()
+    for name, others in (("p", 0), ("nobody", FAILURES)):
+        hashed.clear()
+        refused = [await house.come(name, password="guess") for _ in range(FAILURES + 3)]
+        statuses = [peer.status for peer in refused]
+        assert statuses == [401] * (FAILURES - others) + [429] * (3 + others)
+        assert len(hashed) == FAILURES - others
+        assert 0 < int(refused[-1].headers["retry-after"]) <= 60
+
+
+async def test_U6_answers_do_not_tell_which_names_there_are(house: House) -> None:
+    await house.define()
+    for number in range(FAILURES):
+        assert (await house.come(f"nobody-{number}", password="guess")).status == 401
+    answers = [await house.come(name, password="guess") for name in ("p", "nobody")]
+    assert [peer.status for peer in answers] == [429, 429]
+    assert (await house.come()).status == 101, "the right password is not kept out"
+
+
+async def test_V19_a_bad_agent_shuts_no_neighbour_at_its_address_out(house: House) -> None:
+    await house.define("bad")
+    await house.define("new")
+    await house.define("good")
+    good = await house.come("good")
+    await house.until(attached, "good")
+    hammering = [
+        house.come(name, password="guess") for name in ("bad", "nobody", "good") for _ in range(20)
+    ]
+    refused, new = await asyncio.gather(asyncio.gather(*hammering), house.come("new"))
+    assert {peer.status for peer in refused} == {401, 429}
+    assert new.status == 101
+    await house.until(attached, "new")
+    # Its own name was guessed too often; its password was right before.
+    good.hang_up()
+    assert (await house.come("good")).status == 101
+    await house.until(attached, "good")
+
+
+async def test_V19_an_agent_that_attaches_all_the_time_costs_the_others_no_attempt(
+    tmp_path: Path,
+) -> None:
+    async with house_on(tmp_path, handshakes_per_s=admission.ATTACHES + 1) as house:
+        await house.define("bad")
+        await house.define("good")
+        peers = [await house.come("bad") for _ in range(2 * admission.ATTACHES)]
+        refused = [peer for peer in peers if peer.status == 429]
+        assert refused
+        assert int(refused[-1].headers["retry-after"]) >= 1
+        assert (await house.come("good")).status == 101
 
 
 # --- dead peers ------------------------------------------------------------------------------
