@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from hostler_hub.errors import SettingsError
+from hostler_hub.runtime.ownership import check_secret
 
 if TYPE_CHECKING:
     from hostler_hub.runtime.settings import Settings
@@ -35,6 +36,8 @@ class Certificate:
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._seen = self._stamp()
         try:
+            with self._key.open("rb") as file:
+                check_secret(self._key, file.fileno())
             self._load()
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"tls_certificate {certificate}: {_reason(error)}") from error

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hostler_hub.runtime.errors import SecretRefused
+from hostler_hub.runtime.errors import NotOurs, SecretRefused
+from hostler_hub.runtime.ownership import check_secret
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.specs.secret_ref import ENV_PREFIX, SecretRef
 
@@ -75,7 +76,10 @@ def read_file(directory: Path, name: str, forbidden_mode: int = 0) -> bytes:
             if mode & forbidden_mode:
                 text = f"secret file {name} in {directory} has mode {stat.S_IMODE(mode):04o}"
                 raise SecretRefused(f"{text}, which lets others at it; run chmod 600")
+            check_secret(directory / name, file.fileno())
             content = file.read(SIZE_BYTES + 1)
+    except NotOurs as error:
+        raise SecretRefused(f"secret file {name}: {error}") from None
     except OSError as error:
         hint = "put it there, readable by the hub's user"
         text = f"secret file {name} in {directory}: {error.strerror}; {hint}"

@@ -17,7 +17,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from hostler_hub.errors import SettingsError
-from hostler_hub.runtime import database_url, docker_privileges
+from hostler_hub.runtime import database_url, docker_privileges, ownership
 from hostler_hub.runtime.notify_settings import NotifySettings
 
 _SCHEMES = {
@@ -230,11 +230,12 @@ class Settings:
         return self.state_dir / "last-stop.json"
 
     def prepare_state_dir(self) -> None:
-        """Create the state directory (mode 0700) and check that it can be written. Raises
-        SettingsError.
+        """Create the state directory (mode 0700), or take others' rights from one that exists, and
+        check that it can be written. Raises SettingsError, also where another user owns a part.
         """
         try:
             self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ownership.take_state_dir(self.state_dir)
             # Permission bits lie to root and on read-only mounts; making a file does not.
             with tempfile.TemporaryFile(dir=self.state_dir):
                 pass
