@@ -12,11 +12,11 @@ JSON or a database cannot hold: what one peer says must not break a list that ot
 from __future__ import annotations
 
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import msgpack
 
-from hostler_agent.wire.errors import LimitExceeded, ProtocolError
+from hostler_agent.wire.errors import LimitExceeded, ProtocolError, ValueRefused
 
 if TYPE_CHECKING:
     from hostler_agent.wire.limits import MessageLimits
@@ -48,7 +48,7 @@ def joined(head: dict[str, Any], body: bytes) -> bytes:
 
 def decode(frame: bytes, limits: MessageLimits) -> dict[str, Any]:
     """Decode the map in `frame`. Raises LimitExceeded if it is too big, ProtocolError if it is not
-    one.
+    one, ValueRefused, with the map, if it holds a number that cannot be stored.
     """
     size = len(frame)
     if size > limits.message_size_bytes:
@@ -58,7 +58,8 @@ def decode(frame: bytes, limits: MessageLimits) -> dict[str, Any]:
     message = _unpack(frame, limits)
     if not isinstance(message, dict):
         raise ProtocolError(f"message is a {type(message).__name__}, not a map")
-    _check_depth(message, limits.depth)
+    if (refusal := _checked(message, limits.depth)) is not None:
+        raise ValueRefused(refusal, message)
     return message
 
 
@@ -111,22 +112,26 @@ def _unpack(frame: bytes, limits: MessageLimits) -> Any:
         raise ProtocolError(f"message is not valid MessagePack: {error}") from error
 
 
-def _check_depth(message: dict[str, Any], limit: int) -> None:
-    """Raise LimitExceeded for too deep nesting. Iterative, so that a deep message cannot exhaust
-    the stack.
+def _checked(message: dict[str, Any], limit: int) -> Optional[str]:
+    """Raise LimitExceeded for too deep nesting, ProtocolError for an extension type. Returns what
+    is wrong with the first number that cannot be stored, or None.
+
+    Iterative, so that a deep message cannot exhaust the stack.
     """
     level: list[Any] = [message]
     depth = 0
+    refusals: list[str] = []
     while level:
         depth += 1
         if depth > limit:
             raise LimitExceeded(f"message is nested more than {limit} deep")
-        level = [inner for container in level for inner in _containers(container)]
+        level = [inner for container in level for inner in _containers(container, refusals)]
+    return refusals[0] if refusals else None
 
 
-def _containers(container: Any) -> list[Any]:
-    """The lists and maps directly inside `container`. Raises ProtocolError for a value that cannot
-    be stored.
+def _containers(container: Any, refusals: list[str]) -> list[Any]:
+    """The lists and maps directly inside `container`. What is wrong with its numbers is added to
+    `refusals`.
     """
     values = container.values() if isinstance(container, dict) else container
     found = []
@@ -134,19 +139,13 @@ def _containers(container: Any) -> list[Any]:
         kind = type(value)
         if kind is list or kind is dict:
             found.append(value)
-        elif kind is float or kind is int:
-            _check_number(value)
+        elif kind is float:
+            # JSON has neither NaN nor infinities.
+            if not isfinite(value):
+                refusals.append("message has a number that is not finite")
+        elif kind is int:
+            if not -_INTEGERS <= value < _INTEGERS:
+                refusals.append("message has an integer of more than 64 bits")
         elif kind is msgpack.Timestamp:
             raise ProtocolError("message has an extension type (timestamp)")
     return found
-
-
-def _check_number(value: Any) -> None:
-    """Raise ProtocolError for NaN, infinity, which JSON lacks, and integers beyond 64 bits signed,
-    which databases lack.
-    """
-    if isinstance(value, float):
-        if not isfinite(value):
-            raise ProtocolError("message has a number that is not finite")
-    elif not -_INTEGERS <= value < _INTEGERS:
-        raise ProtocolError("message has an integer of more than 64 bits")

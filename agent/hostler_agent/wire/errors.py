@@ -2,6 +2,7 @@
 
     WireError
     ├── ProtocolError       the peer sent something that the protocol does not allow
+    │   └── ValueRefused    a message can be read, but holds a value that nobody can store
     ├── LimitExceeded       a message, on its way in or out, is larger than agreed
     │   └── TooManyInFlight   we have too many requests waiting for answers: try again after one
     ├── CredentialsError    the handshake's credentials cannot be read or written
@@ -12,6 +13,8 @@ No message ever contains a credential.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class WireError(Exception):
     """Base of the exceptions of the wire protocol."""
@@ -19,6 +22,16 @@ class WireError(Exception):
 
 class ProtocolError(WireError):
     """The peer broke the protocol; the text names the operation and the key."""
+
+
+class ValueRefused(ProtocolError):
+    """A message holds a number that JSON or a database cannot hold. The rest of it, in `message`,
+    can be read: so the one request or response is refused, and the conversation goes on.
+    """
+
+    def __init__(self, text: str, message: dict[str, Any]) -> None:
+        super().__init__(text)
+        self.message = message
 
 
 class LimitExceeded(WireError):

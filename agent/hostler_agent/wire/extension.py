@@ -20,6 +20,7 @@ from hostler_agent.wire.fields import (
     BOOLEAN,
     BYTES,
     DURATION,
+    EXIT_CODE,
     INTEGER,
     LENGTH,
     LIST,
@@ -76,6 +77,11 @@ null."""
 
 OUTPUT = "output"
 RECEIPT = "receipt"
+
+SURVIVORS = 256
+HELD_OUTPUT = 64
+RECEIPT_TEXT_SIZE = 1024
+"""How much of a receipt is kept: processes, names of outputs, characters of each text."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -349,7 +355,7 @@ class Receipt(Record):
 
     _keys: ClassVar[Keys] = {
         "ended": TEXT,
-        "exit_code": nullable(INTEGER),
+        "exit_code": nullable(EXIT_CODE),
         "containment": TEXT,
         "pids_seen": LENGTH,
         "peak_memory_bytes": optional(LENGTH),
@@ -367,12 +373,23 @@ class Receipt(Record):
 
     @classmethod
     def parse(cls, value: Any) -> Receipt:
+        """Parse a receipt; of its lists and texts only the beginnings are kept. Raises
+        ProtocolError.
+        """
         where = "update.receipt"
         taken = take_map(where, take("update", {RECEIPT: value}, RECEIPT, MAP), cls._keys)
-        keys = {"pid": INTEGER, "name": TEXT}
         taken["survivors"] = tuple(
-            Survivor(**take_map(where, take(where, {"survivors": entry}, "survivors", MAP), keys))
-            for entry in taken["survivors"]
+            _survivor(where, entry) for entry in taken["survivors"][:SURVIVORS]
         )
+        held = taken["held_output"][:HELD_OUTPUT]
+        taken["held_output"] = tuple(each[:RECEIPT_TEXT_SIZE] for each in held)
         taken["oom_kills"] = taken["oom_kills"] or 0
-        return cls(**{**taken, "held_output": tuple(taken["held_output"])})
+        for key in ("ended", "containment", "why"):
+            taken[key] = taken[key] and taken[key][:RECEIPT_TEXT_SIZE]
+        return cls(**taken)
+
+
+def _survivor(where: str, entry: Any) -> Survivor:
+    keys = {"pid": INTEGER, "name": TEXT}
+    taken = take_map(where, take(where, {"survivors": entry}, "survivors", MAP), keys)
+    return Survivor(taken["pid"], taken["name"][:RECEIPT_TEXT_SIZE])

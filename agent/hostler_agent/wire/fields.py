@@ -30,6 +30,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
+def _is_exit_code(value: Any) -> bool:
+    # POSIX and Buildbot: -1 or minus a signal to 255. Windows: 32 bits, with and without a sign.
+    return _is_integer(value) and -(2**31) <= value < 2**32
+
+
 def _is_pair_list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(
         isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
@@ -47,6 +52,7 @@ Keys = Mapping[str, FieldType]
 ANY = FieldType("anything", lambda _: True)
 BOOLEAN = FieldType("a boolean", lambda value: isinstance(value, bool))
 BYTES = FieldType("bytes", lambda value: isinstance(value, bytes))
+EXIT_CODE = FieldType("an exit code of up to 32 bits", _is_exit_code)
 INTEGER = FieldType("an integer", _is_integer)
 LENGTH = FieldType("a length", lambda value: _is_integer(value) and value >= 0)
 POSITIVE = FieldType("a positive integer", lambda value: _is_integer(value) and value > 0)
@@ -79,8 +85,15 @@ def take(where: str, mapping: Mapping[str, Any], key: str, kind: FieldType) -> A
         raise ProtocolError(f"{where}: key {key!r} is missing")
     value = mapping[key]
     if not kind.accepts(value):
-        raise ProtocolError(f"{where}: key {key!r} must be {kind.name}, not {type(value).__name__}")
+        raise ProtocolError(f"{where}: key {key!r} must be {kind.name}, not {_shown(value)}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """The value as an error message may repeat it: a number as it is, everything else by its
+    type.
+    """
+    return str(value) if _is_integer(value) else type(value).__name__
 
 
 def take_map(where: str, mapping: Mapping[str, Any], kinds: Keys) -> dict[str, Any]:

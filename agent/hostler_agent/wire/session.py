@@ -9,7 +9,8 @@ connection is gone.
 What a peer can do wrong falls into three classes:
 
 - a request that we do not know or cannot read is *rejected*: it is answered with an error and the
-  conversation goes on (receive returns Rejected with the frame to send);
+  conversation goes on (receive returns Rejected with the frame to send); so is one with a number
+  that nobody can store. A response with such a number counts as a failure of our request;
 - a response to nothing is ignored: the request may have been given up at its deadline. (Buildbot's
   own peers raise KeyError here and lose the connection);
 - a frame that is no message at all raises: the caller closes the connection (1002, or 1009 for
@@ -23,7 +24,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from hostler_agent.wire import codec
-from hostler_agent.wire.errors import LimitExceeded, ProtocolError, RemoteError, TooManyInFlight
+from hostler_agent.wire.errors import (
+    LimitExceeded,
+    ProtocolError,
+    RemoteError,
+    TooManyInFlight,
+    ValueRefused,
+)
 from hostler_agent.wire.fields import INTEGER, TEXT, take
 from hostler_agent.wire.limits import TO_AGENT, TO_HUB, MessageLimits
 from hostler_agent.wire.messages import (
@@ -45,6 +52,8 @@ class Role(enum.Enum):
     AGENT = "agent"
     HUB = "hub"
 
+
+MAX_SEQ_NUMBER = 2**63 - 1
 
 OPERATIONS: Mapping[Role, Mapping[str, type[Message]]] = {
     Role.AGENT: HUB_OPERATIONS,
@@ -165,12 +174,18 @@ class Session:
 
         Raises ProtocolError or LimitExceeded if the conversation cannot go on.
         """
-        mapping = codec.decode(frame, self._limits)
+        refusal = None
+        try:
+            mapping = codec.decode(frame, self._limits)
+        except ValueRefused as error:
+            mapping, refusal = error.message, error
         seq_number = take("message", mapping, "seq_number", INTEGER)
+        if not -MAX_SEQ_NUMBER <= seq_number <= MAX_SEQ_NUMBER:
+            raise ProtocolError("message: key 'seq_number' has more than 64 bits")
         op = take("message", mapping, "op", TEXT)
         if op == RESPONSE:
-            return self._receive_response(Response.parse(seq_number, mapping))
-        return self._receive_request(op, seq_number, mapping)
+            return self._receive_response(Response.parse(seq_number, mapping), refusal)
+        return self._receive_request(op, seq_number, mapping, refusal)
 
     def lose(self) -> list[object]:
         """Forget all requests; return the tokens of our own unanswered ones. Called when the
@@ -181,18 +196,26 @@ class Session:
         self._unanswered.clear()
         return tokens
 
-    def _receive_response(self, response: Response) -> Optional[Event]:
+    def _receive_response(
+        self, response: Response, refusal: Optional[ValueRefused]
+    ) -> Optional[Event]:
         if response.seq_number not in self._tokens:
             return None
         token = self._tokens.pop(response.seq_number)
+        if refusal is not None:
+            return Failed(token, RemoteError(f"its answer cannot be taken: {refusal}"))
         if response.is_exception:
             return Failed(token, RemoteError(_transmissible(str(response.result))))
         return Answered(token, response.result)
 
-    def _receive_request(self, op: str, seq_number: int, mapping: dict[str, Any]) -> Event:
+    def _receive_request(
+        self, op: str, seq_number: int, mapping: dict[str, Any], refusal: Optional[ValueRefused]
+    ) -> Event:
         if seq_number in self._unanswered:
             raise ProtocolError(f"{op}: seq_number {seq_number} is used by an unanswered request")
         try:
+            if refusal is not None:
+                raise refusal
             message = self._parse(op, mapping)
         except ProtocolError as error:
             return Rejected(self.refuse(seq_number, str(error)), error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -13,12 +13,14 @@ import structlog
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError
 from hostler_agent.wire.extension import OUTPUT, RECEIPT, Output, Receipt
+from hostler_agent.wire.fields import EXIT_CODE, nullable, take
 from hostler_agent.wire.text import text_bytes
 from hostler_hub.builds.artifacts.transfers import Transfer
 from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import LogWriter
 from hostler_hub.builds.states import StepOutcome
 from hostler_hub.specs.states import StepState
+from hostler_hub.store.errors import LogGap
 
 _log = structlog.get_logger(__name__)
 
@@ -26,6 +28,11 @@ _COMPLETE_S = 5.0
 _LOGGED = frozenset({OUTPUT, "stdout", "stderr", "header", "log"})
 _TOLD = frozenset({"stat", "files"})
 _SAID_BYTES = 1000
+_STREAM_SIZE = 64
+# How many pairs of an update are taken before others have their turn.
+_PAIRS_AT_ONCE = 200
+# How many streams' last words are kept.
+_STREAMS_HEARD = 8
 
 
 @dataclass
@@ -53,6 +60,7 @@ class CommandRun:
     receipt: Receipt | None = None
     told: dict[str, Any] = field(default_factory=dict)
     said: dict[str, bytes] = field(default_factory=dict)
+    _order: asyncio.Lock = field(default_factory=asyncio.Lock)  # updates are taken as they came
     # The outcome of a command that has ended after the hub interrupted it.
     interrupted: StepOutcome | None = None
     # The hub's own failure in this command, which counts for more than the agent's account of it.
@@ -65,17 +73,27 @@ class CommandRun:
         return self.interrupted or self.outcome.result()
 
     async def update(self, pairs: Sequence[Sequence[Any]]) -> None:
-        """Take an update; return when what it reports is durable.
+        """Take an update; return when what it reports is durable. Raises ProtocolError, and takes
+        nothing of it, if a value is none.
 
         The exit code becomes durable only with the outcome, which `complete` brings. If it
         were acknowledged earlier, an agent would not report it again to the next hub. Known
         peers complete a command without waiting for this answer; a peer that does wait is
         answered after ``_COMPLETE_S``.
         """
-        appended = [self._take(key, value) for key, value in pairs]
+        for key, value in pairs:
+            self._check(key, value)
+        appended: list[asyncio.Future[int]] = []
+        async with self._order:
+            for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+                if appended:  # a flood waits for itself, and lets the others have their turn
+                    await appended[-1]
+                    await asyncio.sleep(0)
+                for key, value in pairs[start : start + _PAIRS_AT_ONCE]:
+                    if (write := self._take(key, value)) is not None:
+                        appended.append(write)
         for write in appended:
-            if write is not None:
-                await write
+            await write
         if any(key == "rc" for key, _ in pairs):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_COMPLETE_S):
@@ -98,11 +116,20 @@ class CommandRun:
             self.trouble = StepOutcome(StepState.EXCEPTION, None, None, text)
             raise ProtocolError(text) from error
 
-    def _take(self, key: str, value: Any) -> asyncio.Future[int] | None:
-        if self.log is not None and key in _LOGGED:
-            return self._append(self.log, key, value)
+    def _check(self, key: str, value: Any) -> None:
+        """Raise ProtocolError if the value is not one of that key."""
         if key == "rc":
-            self.rc = value if isinstance(value, int) else -1
+            take("update", {key: value}, key, nullable(EXIT_CODE))
+        elif key == RECEIPT:
+            Receipt.parse(value)
+        elif key in _LOGGED:
+            _output_of(key, value)
+
+    def _take(self, key: str, value: Any) -> asyncio.Future[int] | None:
+        if key in _LOGGED:
+            return None if self.log is None else self._append(self.log, key, value)
+        if key == "rc":
+            self.rc = -1 if value is None else value
         elif key == "failure_reason":
             self.failure_reason = str(value)[:200]
         elif key == RECEIPT:
@@ -112,19 +139,15 @@ class CommandRun:
         return None
 
     def _append(self, log: LogWriter, key: str, value: Any) -> asyncio.Future[int]:
-        if key == OUTPUT:
-            output = Output.parse(value)
-            stream, data, offset = output.stream, output.data, self.base + output.offset
-        elif key == "log":
-            if not isinstance(value, (list, tuple)) or len(value) != 2:
-                raise ProtocolError("update: the value of 'log' must be [name, text]")
-            name, content = value
-            stream, data, offset = str(name)[:64], text_bytes(content), None
-        else:
-            stream, data, offset = key, text_bytes(value), None
-        if self.listens:
-            self.said[stream] = (self.said.get(stream, b"") + data)[-_SAID_BYTES:]
-        stored = log.append(stream, data, offset)
+        output = _output_of(key, value)
+        offset = self.base + output.offset if key == OUTPUT else None
+        if self.listens and (output.stream in self.said or len(self.said) < _STREAMS_HEARD):
+            said = self.said.get(output.stream, b"") + output.data
+            self.said[output.stream] = said[-_SAID_BYTES:]
+        try:
+            stored = log.append(output.stream, output.data, offset)
+        except LogGap as error:
+            raise ProtocolError(f"update.output: {error}") from error
         self.logged = log.end
         return stored
 
@@ -132,7 +155,8 @@ class CommandRun:
         """Take the end of the command, with the agent's ``error`` if there is one. Returns, which
         acknowledges the end, when the outcome is durable (K9).
         """
-        self.owed = self.logged
+        async with self._order:  # behind the updates that came before
+            self.owed = self.logged
         if not self.outcome.done():
             self.outcome.set_result(self._judge(error))
         await self.stored.wait()
@@ -162,6 +186,20 @@ class CommandRun:
                 if line.strip():
                     return line.strip()
         return None
+
+
+def _output_of(key: str, value: Any) -> Output:
+    """The output in a pair of an update: of our own agent with its offset, of a stock worker with
+    offset 0. Raises ProtocolError.
+    """
+    if key == OUTPUT:
+        output = Output.parse(value)
+        return replace(output, stream=output.stream[:_STREAM_SIZE])
+    if key != "log":
+        return Output(key, 0, text_bytes(value))
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not isinstance(value[0], str):
+        raise ProtocolError("update: the value of 'log' must be [name, text]")
+    return Output(value[0][:_STREAM_SIZE], 0, text_bytes(value[1]))
 
 
 def survivors(receipt: Receipt | None) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from hostler_hub.specs.states import TERMINAL_STEP_STATES
 from hostler_hub.store import builds
 from hostler_hub.store import logs as log_rows
 from hostler_hub.store.engine import Store
+from hostler_hub.store.errors import LogGap
 
 FOLLOW_CHUNK_BYTES = 256 * 1024
 
@@ -93,13 +94,16 @@ class LogWriter:
         they are durable.
 
         Without ``offset`` they go to the log's end (for peers that report no offsets). Beyond the
-        limit nothing more is stored, and one line in the log says so (V7).
+        limit nothing more is stored, and one line in the log says so (V7). Raises LogGap if
+        ``offset`` is behind the end of what was appended.
         """
         start = self.end if offset is None else offset
         if start > self._limit:
             nothing: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             nothing.set_result(self._limit)
             return nothing
+        if start > self.end:
+            raise LogGap(start, self.end)
         if start + len(data) > self._limit:
             data = data[: self._limit - start] + f"\n[truncated at {self._limit} bytes]\n".encode()
         self.end = max(self.end, start + len(data))

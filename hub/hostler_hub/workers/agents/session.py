@@ -23,6 +23,7 @@ from hostler_agent.wire.extension import LEAVE_CLOSE_CODE, AgentReport
 from hostler_agent.wire.session import Answered, Failed, Rejected, Requested, Role, Session
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.workers.agents.facts import info_within_limits, report_within_limits
 from hostler_hub.workers.errors import ConnectionLost
 
 _log = structlog.get_logger(__name__)
@@ -131,8 +132,8 @@ class AgentSession:
         info = await self.request(messages.GetWorkerInfo())
         if not isinstance(info, dict):
             raise ProtocolError("get_worker_info was not answered with a map")
-        self.info = info
-        self.report = AgentReport.parse(info)
+        self.report = report_within_limits(AgentReport.parse(info))
+        self.info = info_within_limits(info)
 
     async def read(self) -> None:
         """Receive frames until the connection ends.
