@@ -38,6 +38,7 @@ class Peer:
     headers: dict[str, str] = field(default_factory=dict)
     """of the answer that refused it"""
     close_code: int | None = None
+    close_reason: str = ""
     asked: list[str] = field(default_factory=list)
     wire: Session = field(default_factory=lambda: Session(Role.AGENT))
 
@@ -74,6 +75,7 @@ class Peer:
             self.status = 101
         elif kind == "websocket.close":
             self.close_code = message["code"]
+            self.close_reason = message.get("reason") or ""
             self.closed.set()
             self.settled.set()
             self.incoming.put_nowait({"type": "websocket.disconnect", "code": message["code"]})

@@ -147,6 +147,7 @@ class CommandRun:
         try:
             stored = log.append(output.stream, output.data, offset)
         except LogGap as error:
+            self.logged = error.offset + len(output.data)  # the log is to tell that it lacks them
             raise ProtocolError(f"update.output: {error}") from error
         self.logged = log.end
         return stored

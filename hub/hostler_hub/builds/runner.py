@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Connection
 
 from hostler_agent.wire import messages
-from hostler_agent.wire.errors import RemoteError
+from hostler_agent.wire.errors import ProtocolError, RemoteError
 from hostler_agent.wire.extension import Receipt
 from hostler_hub.builds import states
 from hostler_hub.builds.command import CommandRun, survivors
@@ -255,12 +255,19 @@ class Runner:
 
 def _outcome_of(row: Any) -> StepOutcome:
     """The outcome that a step's row holds, perhaps of a step that an earlier hub has run. Processes
-    that survived the step still occupy the slot (V10).
+    that survived the step still occupy the slot (V10), as they may where a receipt that an earlier
+    hub has stored is none.
     """
     receipt = row["receipt"]
-    left = survivors(None if receipt is None else Receipt.parse(receipt))
+    left: tuple[str, ...] = ()
+    clean = True
+    try:
+        left = survivors(None if receipt is None else Receipt.parse(receipt))
+    except ProtocolError as error:
+        clean = False
+        _log.warning("stored receipt is none", build=row["build"], reason=str(error))
     return StepOutcome(
-        row["state"], row["rc"], row["failure_reason"], clean=not left, survivors=left
+        row["state"], row["rc"], row["failure_reason"], clean=clean and not left, survivors=left
     )
 
 

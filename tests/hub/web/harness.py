@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from hostler_agent.wire.extension import Handshake
 from hostler_hub.app import Sources, running
 from hostler_hub.drivers.contract import Driver, Environment, InstanceSpec
 from hostler_hub.drivers.fake.driver import FakeDriver, FakeProvider
+from hostler_hub.errors import NotFound
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.runtime.virtual_clock import VirtualClock
@@ -136,6 +137,8 @@ class Api:
     async def _watch(self) -> httpx2.AsyncClient:
         """A client with a token that no test asks for, and so none revokes."""
         if not self._watcher:
+            with suppress(NotFound):  # an earlier hub's, on the same database
+                await self.hub.tokens.delete("watcher")
             self._watcher = await self.hub.tokens.create("watcher", Role.VIEWER, by="test")
         return self.client(self._watcher)
 

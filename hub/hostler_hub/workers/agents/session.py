@@ -18,7 +18,7 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from hostler_agent.wire import messages
-from hostler_agent.wire.errors import ProtocolError, WireError
+from hostler_agent.wire.errors import LimitExceeded, ProtocolError, WireError
 from hostler_agent.wire.extension import LEAVE_CLOSE_CODE, AgentReport
 from hostler_agent.wire.session import Answered, Failed, Rejected, Requested, Role, Session
 from hostler_hub.runtime.ids import new_ulid
@@ -152,7 +152,7 @@ class AgentSession:
             pass  # how Starlette reports a text frame, and a close while we sent
         except WireError as error:
             _log.warning("agent broke the protocol", worker=self.admitted.worker, reason=str(error))
-            await self.close(1002, str(error)[:100])
+            await self.close(1009 if isinstance(error, LimitExceeded) else 1002, str(error)[:100])
         finally:
             self._lose()
 
