@@ -4,12 +4,16 @@ A report is routed by command id to the sink of that command, and only if the co
 this connection's instance (U1: an untrusted worker cannot report for another). Nothing here waits
 for an agent without a deadline: one that is stopped, or half gone, reads nothing from its socket
 and answers nothing (A6, N1, V18).
+
+An agent that floods the hub waits for itself, and nobody else does (V19): the time that its
+messages cost is counted, and it is not read for a while once that is more than its share.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -23,6 +27,7 @@ from hostler_agent.wire.extension import LEAVE_CLOSE_CODE, AgentReport
 from hostler_agent.wire.session import Answered, Failed, Rejected, Requested, Role, Session
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.runtime.token_bucket import TokenBucket
 from hostler_hub.workers.agents.facts import info_within_limits, report_within_limits
 from hostler_hub.workers.errors import ConnectionLost
 
@@ -30,6 +35,15 @@ _log = structlog.get_logger(__name__)
 
 # How many seconds sending a close frame may take: the peer may no longer be reading.
 CLOSE_S = 2.0
+# The share of the hub's time that one agent's messages may take on the average, and how many
+# seconds of it at once.
+SHARE = 0.25
+BURST_S = 0.5
+LONGEST_PAUSE_S = 5.0
+# What a request costs beside its decoding, in seconds: its answer, and the store's work for each of
+# an update's pairs.
+REQUEST_S = 0.0002
+PAIR_S = 0.0001
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,9 @@ class AgentSession:
     tasks: Tasks = field(default_factory=Tasks)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
     _answered: asyncio.Event = field(default_factory=asyncio.Event)
+    _budget: TokenBucket = field(
+        default_factory=lambda: TokenBucket(SHARE, BURST_S, time.perf_counter)
+    )
 
     @property
     def instance(self) -> str:
@@ -143,7 +160,10 @@ class AgentSession:
         """
         try:
             while True:
-                self._take(await self.websocket.receive_bytes())
+                data = await self.websocket.receive_bytes()
+                began_at = time.perf_counter()
+                cost_s = self._take(data)
+                await self._pace(cost_s + time.perf_counter() - began_at)
                 while self.wire.unanswered >= 64:  # stop reading: it is the peer that must wait
                     await self._one_answered()
         except WebSocketDisconnect as end:
@@ -169,7 +189,13 @@ class AgentSession:
             async with asyncio.timeout(CLOSE_S):
                 await self.websocket.close(code, reason)
 
-    def _take(self, frame: bytes) -> None:
+    async def _pace(self, cost_s: float) -> None:
+        """Let the agent wait, unread, if its messages cost more than its share."""
+        if owed_s := self._budget.take(cost_s):
+            await asyncio.sleep(min(owed_s, LONGEST_PAUSE_S))
+
+    def _take(self, frame: bytes) -> float:
+        """Handle a frame. Returns the seconds that it costs later."""
         self.heard += 1
         event = self.wire.receive(frame)
         if isinstance(event, Answered):
@@ -178,8 +204,14 @@ class AgentSession:
             _settle(event.token, error=event.error)
         elif isinstance(event, Rejected):
             self.tasks.spawn(self._reply(event.frame), "reject")
+            return REQUEST_S
         elif isinstance(event, Requested):
             self.tasks.spawn(self._serve(event.seq_number, event.message), "serve")
+            if isinstance(event.message, messages.Update):
+                return REQUEST_S + PAIR_S * (len(event.message.args) - 1)
+            if isinstance(event.message, messages.Keepalive):
+                return REQUEST_S
+        return 0.0
 
     async def _serve(self, seq_number: int, message: messages.Message) -> None:
         """Answer one request of the agent.

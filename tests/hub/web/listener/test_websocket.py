@@ -61,7 +61,7 @@ async def test_a_flood_is_read_to_its_end_all_the_same(
     bad.writer.write(frame(Opcode.BINARY, b"x") * MANY + frame(Opcode.PING, b"last"))
     await until(lambda: server.messages == MANY)
     await bad.until(b"last")
-    assert protocol.transport.is_reading()
+    await until(protocol.transport.is_reading)
 
 
 async def test_messages_larger_than_a_piece_arrive_whole(server: Server) -> None:
