@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +31,7 @@ _TOLD = frozenset({"stat", "files"})
 _SAID_BYTES = 1000
 _STREAM_SIZE = 64
 # How many pairs of an update are taken before others have their turn.
-_PAIRS_AT_ONCE = 200
+_PAIRS_AT_ONCE = 100
 # How many streams' last words are kept.
 _STREAMS_HEARD = 8
 
@@ -81,15 +82,16 @@ class CommandRun:
         peers complete a command without waiting for this answer; a peer that does wait is
         answered after ``_COMPLETE_S``.
         """
-        for key, value in pairs:
-            self._check(key, value)
         appended: list[asyncio.Future[int]] = []
         async with self._order:
-            for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-                if appended:  # a flood waits for itself, and lets the others have their turn
+            # A flood waits for itself, and lets the others have their turn.
+            parsed: list[tuple[str, Any]] = []
+            async for some in _slices(pairs):
+                parsed += [(key, _parsed(key, value)) for key, value in some]
+            async for some in _slices(_joined(parsed)):
+                if appended:
                     await appended[-1]
-                    await asyncio.sleep(0)
-                for key, value in pairs[start : start + _PAIRS_AT_ONCE]:
+                for key, value in some:
                     if (write := self._take(key, value)) is not None:
                         appended.append(write)
         for write in appended:
@@ -116,30 +118,21 @@ class CommandRun:
             self.trouble = StepOutcome(StepState.EXCEPTION, None, None, text)
             raise ProtocolError(text) from error
 
-    def _check(self, key: str, value: Any) -> None:
-        """Raise ProtocolError if the value is not one of that key."""
-        if key == "rc":
-            take("update", {key: value}, key, nullable(EXIT_CODE))
-        elif key == RECEIPT:
-            Receipt.parse(value)
-        elif key in _LOGGED:
-            _output_of(key, value)
-
     def _take(self, key: str, value: Any) -> asyncio.Future[int] | None:
-        if key in _LOGGED:
+        """Take what ``_parsed`` has made of a pair."""
+        if isinstance(value, Output):
             return None if self.log is None else self._append(self.log, key, value)
         if key == "rc":
-            self.rc = -1 if value is None else value
+            self.rc = value
         elif key == "failure_reason":
-            self.failure_reason = str(value)[:200]
+            self.failure_reason = value
         elif key == RECEIPT:
-            self.receipt = Receipt.parse(value)
+            self.receipt = value
         elif key in _TOLD:
             self.told[key] = value
         return None
 
-    def _append(self, log: LogWriter, key: str, value: Any) -> asyncio.Future[int]:
-        output = _output_of(key, value)
+    def _append(self, log: LogWriter, key: str, output: Output) -> asyncio.Future[int]:
         offset = self.base + output.offset if key == OUTPUT else None
         if self.listens and (output.stream in self.said or len(self.said) < _STREAMS_HEARD):
             said = self.said.get(output.stream, b"") + output.data
@@ -189,6 +182,26 @@ class CommandRun:
         return None
 
 
+async def _slices(pairs: Sequence[Any]) -> AsyncIterator[Sequence[Any]]:
+    """The pairs, some at once, with a turn for others in between."""
+    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        yield pairs[start : start + _PAIRS_AT_ONCE]
+
+
+def _parsed(key: str, value: Any) -> Any:
+    """The value of an update's pair, in the type that its key has. Raises ProtocolError."""
+    if key in _LOGGED:
+        return _output_of(key, value)
+    if key == "rc":
+        code = take("update", {key: value}, key, nullable(EXIT_CODE))
+        return -1 if code is None else code
+    if key == "failure_reason":
+        return str(value)[:200]
+    return Receipt.parse(value) if key == RECEIPT else value
+
+
 def _output_of(key: str, value: Any) -> Output:
     """The output in a pair of an update: of our own agent with its offset, of a stock worker with
     offset 0. Raises ProtocolError.
@@ -201,6 +214,28 @@ def _output_of(key: str, value: Any) -> Output:
     if not isinstance(value, (list, tuple)) or len(value) != 2 or not isinstance(value[0], str):
         raise ProtocolError("update: the value of 'log' must be [name, text]")
     return Output(value[0][:_STREAM_SIZE], 0, text_bytes(value[1]))
+
+
+def _joined(reports: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """The same reports, with consecutive texts of a stream in one: a stock worker sends lines one
+    by one, and each report that is left is a row of the store.
+    """
+    joined: list[tuple[str, Any]] = []
+    for same, group in itertools.groupby(reports, _stream_of):
+        texts = list(group)
+        if same is None or len(texts) == 1:
+            joined += texts
+        else:
+            key, first = texts[0]
+            data = b"".join(output.data for _, output in texts)
+            joined.append((key, replace(first, data=data)))
+    return joined
+
+
+def _stream_of(report: tuple[str, Any]) -> str | None:
+    """The stream of a text without an offset, else None."""
+    key, value = report
+    return value.stream if isinstance(value, Output) and key != OUTPUT else None
 
 
 def survivors(receipt: Receipt | None) -> tuple[str, ...]:
