@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from agent_peer import Peer
 
+from hostler_agent.wire import codec
 from hostler_agent.wire.extension import Handshake
 from hostler_hub.app import running
 from hostler_hub.runtime import stalls
@@ -20,6 +22,7 @@ from hostler_hub.runtime.login_throttle import FAILURES
 from hostler_hub.runtime.passwords import verify_password
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.runtime.token_bucket import TokenBucket
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.web.hub import Hub
 from hostler_hub.workers.agents import session
@@ -334,6 +337,22 @@ async def test_V19_an_agent_that_attaches_all_the_time_costs_the_others_no_attem
         assert refused
         assert int(refused[-1].headers["retry-after"]) >= 1
         assert (await house.come("good")).status == 101
+
+
+async def test_V19_a_flood_waits_for_itself_and_keeps_no_other_agent_waiting(house: House) -> None:
+    await house.define("bad")
+    await house.define("good")
+    bad = await house.come("bad")
+    await house.until(attached, "bad")
+    (live,) = house.hub.agents._sessions._by_connection.values()
+    live._budget = TokenBucket(per_s=1e-9, burst=0.0, monotonic=time.perf_counter)
+    for number in range(1000, 1100):
+        frame = codec.encode({"op": "keepalive", "seq_number": number})
+        bad.incoming.put_nowait({"type": "websocket.receive", "bytes": frame})
+    assert (await house.come("good")).status == 101
+    await house.until(attached, "good")
+    assert bad.incoming.qsize() > 90, "the flood was read"
+    assert not bad.closed.is_set()
 
 
 # --- dead peers ------------------------------------------------------------------------------
