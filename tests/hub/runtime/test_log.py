@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
+import structlog
 
-from hostler_hub.runtime.log import MASK, redact
+from hostler_hub.runtime.log import MASK, PerClientLimit, Tally, redact
 
 TOKEN = "hst_" + "a" * 12 + "_" + "B" * 43
 
@@ -49,3 +50,40 @@ def test_both_kinds_of_records_become_json_lines() -> None:
     one, two = (json.loads(line) for line in done.stderr.splitlines())
     assert (one["event"], one["worker"], one["token"], one["level"]) == ("one", "w", MASK, "info")
     assert (two["event"], two["field"], two["logger"]) == ("two args", 1, "b")
+
+
+def test_a_tally_logs_at_once_and_then_once_a_minute() -> None:
+    now = 0.0
+    tally = Tally(lambda: now)
+    assert [tally.count() for _ in range(3)] == [1, 0, 0]
+    now = 59.0
+    assert tally.count() == 0
+    now = 60.0
+    assert [tally.count(), tally.count()] == [4, 0]
+
+
+def kept(limit: PerClientLimit, **fields: object) -> dict[str, object] | None:
+    try:
+        return dict(limit(None, "warning", dict(fields)))
+    except structlog.DropEvent:
+        return None
+
+
+def test_V15_who_is_refused_without_end_gets_ten_lines_a_minute() -> None:
+    now = 0.0
+    limit = PerClientLimit(lambda: now)
+    refused = {"event": "agent refused", "client": "192.0.2.7"}
+    lines = [kept(limit, **refused) for _ in range(1000)]
+    assert lines == [refused] * 10 + [None] * 990
+    assert kept(limit, event="agent refused", client="192.0.2.8")
+    assert kept(limit, event="token refused", client="192.0.2.7")
+    assert all(kept(limit, event="worker changed state") for _ in range(100))
+    now = 61.0
+    assert kept(limit, **refused) == {**refused, "not_logged": 990}
+
+
+def test_V15_clients_without_end_are_forgotten() -> None:
+    limit = PerClientLimit(lambda: 0.0)
+    for number in range(3000):
+        assert kept(limit, event="agent refused", client=f"client {number}")
+    assert len(limit._windows) == 1000

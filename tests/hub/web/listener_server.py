@@ -14,6 +14,8 @@ from hostler_hub.web.listener.connections import Caps, Connection, Connections
 from hostler_hub.web.listener.http import HttpProtocol, ServerParts, note_authenticated
 from hostler_hub.web.listener.websocket import WebSocketProtocol
 
+PIECE_BYTES = 64 * 1024
+
 
 class Server:
     """Protocols on a socket, and an application that reads bodies when it is let."""
@@ -38,13 +40,25 @@ class Server:
         self._parts = ServerParts(config, ServerState(), deadline_s)
         self.port = 0
         self.messages = 0
+        self.pieces = 0
         self.clients: list[Client] = []
 
     def protocol(self) -> HttpProtocol:
         connection = self.connections.admit("client")
         assert isinstance(connection, Connection)
+        return self.protocol_of(connection)
+
+    def protocol_of(self, connection: Connection) -> HttpProtocol:
         self.protocols.append(HttpProtocol(self._parts, connection))
         return self.protocols[-1]
+
+    async def aclose(self) -> None:
+        for client in self.clients:
+            client.writer.transport.abort()
+        for protocol in self.protocols:  # one that is not read does not see that the peer is gone
+            if protocol.transport is not None:
+                protocol.transport.abort()
+        await until(lambda: self.connections.open_count == 0)
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -55,6 +69,12 @@ class Server:
             return
         if scope["path"] == "/known":
             note_authenticated(scope)
+        if scope["path"] == "/endless":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while True:
+                piece = {"type": "http.response.body", "body": b"x" * PIECE_BYTES}
+                await send({**piece, "more_body": True})
+                self.pieces += 1
         size = 0
         while True:
             await self.reads.wait()
@@ -99,11 +119,7 @@ async def serving(deadline_s: float) -> AsyncIterator[Server]:
     async with listener, asyncio.timeout(60):
         server.port = listener.sockets[0].getsockname()[1]
         yield server
-        for client in server.clients:
-            client.writer.transport.abort()
-        for protocol in server.protocols:  # one that is not read does not see that the peer is gone
-            protocol.transport.abort()
-        await until(lambda: server.connections.open_count == 0)
+        await server.aclose()
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-from hub.web.listener_server import Server, serving, until
+from hub.web.listener_server import PIECE_BYTES, Server, serving, until
 
 from hostler_hub.web.listener import http
 
@@ -181,3 +181,16 @@ async def test_a_handshake_that_is_none_is_closed(patient: Server) -> None:
     client = await patient.dial(HANDSHAKE.replace(b"GET", b"PUT") + b"\r\n")
     await client.rest()
     await until(lambda: patient.connections.open_count == 0)
+
+
+async def test_V15_who_reads_no_answer_makes_the_hub_keep_little_of_it(patient: Server) -> None:
+    client = await patient.dial(b"GET /endless HTTP/1.1\r\nHost: hub\r\n\r\n")
+    client.writer.transport.pause_reading()
+    await until(lambda: patient.pieces > 0)
+    protocol = patient.protocols[0]
+    await until(lambda: protocol.flow.write_paused)
+    sent = patient.pieces
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert patient.pieces <= sent + 1
+    assert protocol.transport.get_write_buffer_size() < 4 * PIECE_BYTES
