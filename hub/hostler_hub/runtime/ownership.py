@@ -38,8 +38,8 @@ def take_state_dir(state_dir: Path) -> None:
     for path in _entries(state_dir):
         if path.name in _NOT_LOOKED_INTO and path.is_symlink():
             raise SettingsError(
-                f"{path} is a link and must be a directory: mount the other disk there, or bind-mount"
-                " its directory"
+                f"{path} is a link and must be a directory: mount the other disk there, or"
+                " bind-mount its directory"
             )
         with contextlib.suppress(FileNotFoundError):  # a hub that runs has removed it
             _take(path, 0 if path.name in _OPEN_TO_ALL else _LISTERS)
