@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from hostler_hub.errors import SettingsError
 from hostler_hub.runtime.errors import NotOurs
 
 _OTHERS = 0o077
@@ -28,13 +29,18 @@ _OPEN_TO_ALL = frozenset({"agents"})
 
 
 def take_state_dir(state_dir: Path) -> None:
-    """Make the state directory, and what is in it, the hub's alone. Raises NotOurs, OSError.
+    """Make the state directory, and what is in it, the hub's alone. Raises SettingsError, OSError.
 
-    Links are followed once they are found to be the hub's own: an operator may keep `artifacts/`
-    on another disk.
+    Links are followed once they are found to be the hub's own: an operator may keep the database or
+    the log elsewhere. What workers write below must be a directory, though (U2).
     """
     _take(state_dir, _OTHERS)
     for path in _entries(state_dir):
+        if path.name in _NOT_LOOKED_INTO and path.is_symlink():
+            raise SettingsError(
+                f"{path} is a link and must be a directory: mount the other disk there, or"
+                " bind-mount its directory"
+            )
         with contextlib.suppress(FileNotFoundError):  # a hub that runs has removed it
             _take(path, 0 if path.name in _OPEN_TO_ALL else _LISTERS)
 

@@ -27,6 +27,17 @@ async def test_a_path_that_is_too_long_for_an_address_is_served(tmp_path: Path) 
             assert os.get_blocking(listener.fileno()) is False
 
 
+async def test_a_directory_that_anybody_could_write_becomes_ours(tmp_path: Path) -> None:
+    path = tmp_path / "agents" / "hub.sock"
+    path.parent.mkdir()
+    path.parent.chmod(0o777)
+    path.write_text("somebody's")
+    path.chmod(0o777)
+    with agents_socket.listen(path):
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+        assert stat.S_ISSOCK(path.stat().st_mode)
+
+
 async def answer(server: Any, kind: str, path: str) -> list[Any]:
     """What AgentsOnly sends for one request that came to `server`."""
     sent: list[Any] = []

@@ -77,10 +77,16 @@ def test_our_own_link_is_followed_and_its_target_tightened(loose: Path, tmp_path
     target = tmp_path / "big disk"
     target.mkdir()
     target.chmod(LOOSE)
-    (loose / "files").symlink_to(target)
+    (loose / "elsewhere").symlink_to(target)
     (loose / "nowhere").symlink_to(tmp_path / "missing")
     ownership.take_state_dir(loose)
     assert mode(target) == 0o711
+
+
+def test_U2_what_workers_write_below_is_no_link(loose: Path, tmp_path: Path) -> None:
+    (loose / "files").symlink_to(tmp_path)
+    with pytest.raises(SettingsError, match="is a link and must be a directory"):
+        ownership.take_state_dir(loose)
 
 
 @as_root

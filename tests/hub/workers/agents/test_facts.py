@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+import json
+from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hostler_agent.wire.errors import ProtocolError
 from hostler_agent.wire.extension import AgentReport
 from hostler_hub.lifecycle import Policy, Worker
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.workers.agents import facts
-from hostler_hub.workers.agents.facts import facts_of
+from hostler_hub.workers.agents.facts import facts_of, info_within_limits, report_within_limits
 from hostler_hub.workers.registry import Entry
 
 
@@ -73,3 +80,43 @@ def test_V20_no_definition_outdoes_the_isolation_that_the_agent_reports() -> Non
     )
     entry = Entry(definition, Worker("w", Policy()), revision=1, facts={"isolation": "none"})
     assert entry.properties == {"isolation": "none"}
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.binary(max_size=10)
+    | st.text(max_size=10)
+    | st.just("x" * 10_000),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+REPORTS = st.fixed_dictionaries(
+    {
+        "version": st.just(1) | VALUES,
+        "boot_id": st.text() | VALUES,
+        "process": st.just("p" * 1000) | VALUES,
+        "commands": st.just([]) | VALUES,
+        "facts": st.dictionaries(st.text(max_size=5), VALUES) | VALUES,
+    }
+)
+
+
+@given(
+    st.dictionaries(st.text(max_size=5), VALUES)
+    | st.fixed_dictionaries({"basedir": VALUES, "worker_commands": VALUES}),
+    st.none() | REPORTS,
+)
+def test_U4_V15_any_worker_info_is_bounded_or_refused(
+    info: dict[str, Any], hostler: dict[str, Any] | None
+) -> None:
+    told = info if hostler is None else {**info, "hostler": hostler}
+    with contextlib.suppress(ProtocolError):
+        report = report_within_limits(AgentReport.parse(told))
+        kept = info_within_limits(told)
+        assert isinstance(kept["basedir"], str)
+        found = facts_of(kept, report)
+        assert len(json.dumps([kept, found], allow_nan=False)) < 10 * facts.FACTS_SIZE
+        assert report is None or len(report.process) <= facts.KEY_SIZE
