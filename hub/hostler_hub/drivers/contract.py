@@ -12,22 +12,42 @@ point group ``hostler.drivers`` and see neither the store nor the web.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from hostler_agent.instances.mark import Mark
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.secrets import NO_SECRETS, Secrets
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 class DriverOptions(BaseModel):
     """Base of every driver's options: unknown keys are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_plain_text(cls, options: Any) -> Any:
+        """Refuse text that no file name, argument, variable or message can hold: libraries would
+        break on it in their own ways, long after the definition.
+        """
+        waiting = [options]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, Mapping):
+                waiting += [*value.keys(), *value.values()]
+            elif isinstance(value, list | tuple):
+                waiting += value
+            elif isinstance(value, str) and _NO_TEXT.search(value):
+                raise ValueError(f"{value[:40]!a} has a NUL or half a surrogate pair in it")
+        return options
 
     @property
     def place(self) -> str:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from conformance.drivers import ref_of, spec_of
 from conformance.hosts import HostConformance, Machine
+from conformance.malformed import MalformedConfigurations
 
 from hostler_hub.drivers.contract import Environment
 from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
@@ -55,6 +56,12 @@ def machine(environment: Environment) -> Machine:
 
 class TestLocal(HostConformance):
     """The contract itself."""
+
+
+class TestMalformed(MalformedConfigurations):
+    """Nothing but the driver's own errors."""
+
+    most_carried_out = 16  # each is a process to start, and one that clears up after it
 
 
 async def test_V14_an_agent_gets_no_variables_of_the_hub_s(

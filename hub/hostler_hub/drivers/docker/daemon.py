@@ -21,7 +21,7 @@ from hostler_hub.drivers.docker import hints
 from hostler_hub.drivers.docker.errors import Conflict, NoAnswer, NotThere
 from hostler_hub.drivers.docker.handle import DockerHandle
 from hostler_hub.drivers.docker.options import DockerOptions, Tls
-from hostler_hub.drivers.errors import OptionsRefused, ProviderFailed
+from hostler_hub.drivers.errors import DriverError, OptionsRefused, ProviderFailed
 from hostler_hub.runtime import private_files
 from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.secrets import Secrets
@@ -107,8 +107,10 @@ class Daemon:
         def work() -> None:
             result, failure = None, None
             try:
-                with self._translate_errors():
-                    result = question(self._connected())
+                with self._translate_errors("see driver_options.docker_host and tls"):
+                    client = self._connected()
+                with self._translate_errors("a value in driver_options is none that the SDK takes"):
+                    result = question(client)
             except Exception as error:  # noqa: BLE001 - the thread's boundary: the asker raises it
                 failure = error
             with contextlib.suppress(RuntimeError):  # the hub has ended meanwhile
@@ -172,8 +174,10 @@ class Daemon:
         )
 
     @contextlib.contextmanager
-    def _translate_errors(self) -> Iterator[None]:
-        """Translate the SDK's exceptions into this package's, with the daemon's message."""
+    def _translate_errors(self, likely: str) -> Iterator[None]:
+        """Translate the SDK's exceptions into this package's, with the daemon's message. ``likely``
+        says what to look at for an exception that the SDK lets through from below it.
+        """
         from docker.errors import APIError, DockerException, TLSParameterError  # noqa: PLC0415
         from requests.exceptions import RequestException  # noqa: PLC0415
 
@@ -188,6 +192,11 @@ class Daemon:
             self._disconnect()  # another daemon, or another version of it, may come back
             words = _innermost_words(error)
             raise NoAnswer(f"docker: no answer from {where}: {words}{_hint(words)}") from error
+        except DriverError:
+            raise
+        except Exception as error:
+            text = f"docker: {where}: {type(error).__name__}: {error}; {likely}"
+            raise ProviderFailed(text) from error
 
 
 _NOT_REACHED = (

@@ -178,6 +178,8 @@ _HINT_OF_PULL = (
 
 def _inspect(client: APIClient, name: str) -> Image:
     seen: Mapping[str, Any] = client.inspect_image(name)  # type: ignore[no-untyped-call]
+    if not isinstance(seen, dict):  # another resource of the API's: a name can lead there
+        raise OptionsRefused(f"docker: driver_options.image: {name!r} is no image's name")
     config = seen.get("Config") or {}
     return Image(name, config.get("User") or "")
 

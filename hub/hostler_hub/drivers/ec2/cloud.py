@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from hostler_hub.drivers.ec2.client import THREADS, RenewedClient
 from hostler_hub.drivers.ec2.errors import CallFailed, Meaning, is_of_credentials, meaning
 from hostler_hub.drivers.ec2.options import Ec2Options
 from hostler_hub.drivers.ec2.throttle import Bucket
+from hostler_hub.drivers.errors import DriverError
 from hostler_hub.lifecycle.backoff import Backoff
 from hostler_hub.runtime.secrets import Secrets
 
@@ -45,7 +44,9 @@ class Cloud:
             await bucket.take()
             try:
                 return await self._once(operation, arguments)
-            except (ClientError, BotoCoreError) as error:
+            except DriverError:
+                raise
+            except Exception as error:  # the SDK's own, and what its parts raise
                 if is_of_credentials(error):
                     self._client.refused()
                 if meaning(error) is not Meaning.THROTTLED:

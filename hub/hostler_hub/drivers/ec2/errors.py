@@ -8,8 +8,10 @@ from enum import Enum, auto
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    InvalidRegionError,
     NoCredentialsError,
     NoRegionError,
+    ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
 )
@@ -102,8 +104,14 @@ _ADVICE = {
     "InsufficientFreeAddressesInSubnet": "name more in option subnets",
     "SpotMaxPriceTooLow": "raise option spot.max_price, or leave it out",
     "UnsupportedOperation": "only machines with an EBS root volume can be stopped (option at_end)",
+    "InvalidRegionError": "check option region",
+    "EndpointConnectionError": "check options region and endpoint_url: is that host reached?",
+    "ParamValidationError": "check the option that is named",
     "Unsupported": "name other instance_types or subnets",
 }
+
+
+_ADVICE_ELSE = "check options endpoint_url and region: is that EC2's service?"
 
 
 def meaning(error: Exception) -> Meaning:
@@ -118,6 +126,8 @@ def meaning(error: Exception) -> Meaning:
         error, (NoCredentialsError, PartialCredentialsError, ProfileNotFound, NoRegionError)
     ):
         return Meaning.REFUSED
+    if isinstance(error, (ParamValidationError, InvalidRegionError, ValueError, TypeError)):
+        return Meaning.REFUSED  # the request could not even be written
     return Meaning.UNCLEAR  # a connection that broke: nobody knows how far the request came
 
 
@@ -127,7 +137,7 @@ def is_of_credentials(error: Exception) -> bool:
     return code in _OF_CREDENTIALS
 
 
-def translated(error: ClientError | BotoCoreError, doing: str) -> DriverError:
+def translated(error: Exception, doing: str) -> DriverError:
     """Translate into a DriverError whose text has what was tried, EC2's message, and advice."""
     code = _code(error) if isinstance(error, ClientError) else type(error).__name__
     words = (
@@ -135,7 +145,8 @@ def translated(error: ClientError | BotoCoreError, doing: str) -> DriverError:
         if isinstance(error, ClientError)
         else str(error)
     )
-    advice = _ADVICE.get(code)
+    is_of_service = isinstance(error, (ClientError, BotoCoreError))
+    advice = _ADVICE.get(code) or ("" if is_of_service else _ADVICE_ELSE)
     text = f"ec2: {doing}: {code}: {words[:500]}" + (f" ({advice})" if advice else "")
     kind: Callable[[str], DriverError] = ProviderFailed
     if meaning(error) is Meaning.REFUSED:
@@ -146,11 +157,11 @@ def translated(error: ClientError | BotoCoreError, doing: str) -> DriverError:
 class CallFailed(Exception):
     """A call that EC2 refused or did not answer.
 
-    ``error`` is boto3's exception, ``meaning`` its classification, ``driver_error`` the exception
-    that the driver raises if it cannot recover.
+    ``error`` is the exception of boto3 or its parts, ``meaning`` its classification,
+    ``driver_error`` the exception that the driver raises if it cannot recover.
     """
 
-    def __init__(self, error: ClientError | BotoCoreError, doing: str) -> None:
+    def __init__(self, error: Exception, doing: str) -> None:
         super().__init__(str(error))
         self.error = error
         self.meaning = meaning(error)

@@ -254,7 +254,7 @@ class HostDriver(ABC, Generic[Options]):
         except HostFailed as error:
             hint = _HINTS.get(error.kind, "")
             raise ProviderFailed(f"{self.name}: {options.address}: {error}{hint}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             words = f"{type(error).__name__}: {error}"
             text = f"{self.name}: {options.address}: the machine's reply makes no sense: {words}"
             raise ProviderFailed(text) from error

@@ -8,11 +8,12 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, ClassVar
 
 import pytest
 from conformance.drivers import Conformance, ref_of, spec_of
+from conformance.malformed import MalformedConfigurations
 from docker import APIClient
 from docker.errors import NotFound
 from peers import docker as peer
@@ -66,6 +67,55 @@ def options(docker_url: str) -> dict[str, Any]:
 
 class TestDocker(Conformance):
     """The contract itself."""
+
+
+class TestMalformed(MalformedConfigurations):
+    """Nothing but the driver's own errors, of whatever the SDK or the daemon refuses."""
+
+    more: ClassVar[dict[str, Sequence[Any]]] = {
+        "image": [
+            "UPPER",
+            "a:b:c",
+            "a@sha256:0",
+            ":tag",
+            "host:port/x",
+            "a/" * 130 + "b",
+            "x:" + "t" * 200,
+        ],
+        "memory": ["1", "4b", "999999999999g", 5],
+        "volumes": [["a:/b:rw:z"], ["x:relative"], ["x:/y:ro,z"], [":/x"], ["x:"]],
+        "networks": [["nowhere"], ["none", "none"], ["bridge", "nowhere"]],
+        "network_mode": ["nowhere", "container:nowhere", "bridge "],
+        "platform": ["linux/nowhere", "a/b/c/d", "windows"],
+        "user": ["nobody:nogroup:x", "-1", "4294967296", "99999999999999999999:0", ":"],
+        "extra_hosts": [{"a": "no address"}, {"a": ""}],
+        "docker_host": [
+            "unix:///dev/null",
+            "unix:///etc/passwd",
+            "tcp://127.0.0.1:1",
+            "tcp://localhost:99999",
+        ],
+        "dockerfile": ["FROM", "FROM scratch\nRUN true", "nonsense", "FROM a b c", "\ud800"],
+        "host_config": [
+            *({"shm_size": each} for each in ("x", -1, None, [], {}, "4q", 1.5)),
+            *(
+                {"ulimits": each}
+                for each in (1, [1], ["a"], [{}], [{"name": 1}], [{"Name": "nofile"}])
+            ),
+            *({"tmpfs": each} for each in (1, [1], {"x": 1}, "x")),
+            *({"dns": each} for each in (1, ["x"], "x", [1])),
+            *({"sysctls": each} for each in (1, ["x"], {"x": 1}, {"kernel.x": "1"})),
+            *({"runtime": each} for each in (1, "nowhere", [])),
+            *({"storage_opt": each} for each in (1, {"size": 1}, {"x": "y"})),
+            *({"cpuset_cpus": each} for each in (1, "x", "99-100", [])),
+            *({"cap_drop": each} for each in (1, "ALL", ["nope"])),
+            *({"blkio_weight": each} for each in (1, "x", 10**9)),
+            {"unknown": 1},
+            {"mem_swappiness": "x"},
+            {"group_add": [{}]},
+            {"read_only": "yes"},
+        ],
+    }
 
 
 def container_of(client: APIClient, hub: str, spec: InstanceSpec) -> dict[str, Any]:

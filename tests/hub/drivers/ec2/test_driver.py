@@ -18,6 +18,7 @@ import boto3
 import moto.ec2
 import pytest
 from conformance.drivers import Conformance, ref_of, spec_of
+from conformance.malformed import MalformedConfigurations
 from peers.ec2 import Ec2, Fault
 
 from hostler_hub.drivers.contract import Environment, InstanceRef
@@ -65,6 +66,10 @@ async def other_hub_driver(
 def long_ago() -> str:
     """An instance of eleven minutes ago: EC2 would show it by now."""
     return new_ulid(int((time.time() - 660) * 1000))
+
+
+class TestMalformed(MalformedConfigurations):
+    """Nothing but the driver's own errors."""
 
 
 class TestConformance(Conformance):

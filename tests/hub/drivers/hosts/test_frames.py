@@ -167,3 +167,28 @@ def test_who_builds_run_as_reaches_the_agent_s_configuration(
     spec = InstanceSpec("w-1", INSTANCE, 3, "a-token-of-no-use", {}, chosen)
     config = driver._start_request(spec, options, "ws://127.0.0.1:1/")["config"]
     assert {key: config[key] for key in chosen} == chosen
+
+
+@pytest.mark.parametrize("call", ["create", "inspect", "list_owned", "evidence"])
+@pytest.mark.parametrize(
+    "reply", [{}, {"state": 7}, {"instances": 7, "texts": 7}, {"instances": [{}]}, {"state": []}]
+)
+async def test_a_machine_that_answers_nonsense_is_told_as_the_driver_s_own_error(
+    frames_environment: Environment, call: str, reply: dict[str, Any]
+) -> None:
+    """A hostile machine, or an agent of a version that nobody knows."""
+    action = {"create": "start", "list_owned": "list"}.get(call, call)
+    said = f"\n@hostler NONCE {len(json.dumps(reply))}\n{json.dumps(reply)}\n"
+    driver: Any = DRIVERS["winrm"](frames_environment)
+    machine = Machine({"action": action, "stdout": said, "status": 0})
+
+    async def awake(_options: Any) -> Machine:
+        return machine
+
+    driver._loaded = SimpleNamespace(transport=lambda _options: machine, awake=awake)
+    result = await called(driver, call, FRAMES["winrm"]["options"])
+    if isinstance(result, dict) and "error" in result:
+        assert result["error"].startswith("winrm: ")
+        assert "reply makes no sense" in result["error"]
+    else:
+        assert result in ({}, []) or result["presence"] == "unknown"

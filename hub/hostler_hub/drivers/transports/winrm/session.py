@@ -177,7 +177,7 @@ class Session:
         idle timeout.
         """
         self._channel.timeouts_s = (CLOSE_S, CLOSE_S)
-        with contextlib.suppress(*_RAISED):
+        with contextlib.suppress(Exception):  # see _translate_errors
             self._protocol.close_shell(shell, close_session=False)
             self.shell_open = ""
 
@@ -196,7 +196,7 @@ class Session:
         except TransportError as error:
             error.sent = error.sent or deadline.sent
             raise
-        except _RAISED as error:
+        except Exception as error:  # whatever pywinrm and its parts let through
             ours = _translate(error, self.access)
             ours.sent = deadline.sent
             raise ours from error
@@ -256,15 +256,7 @@ class _Channel(winrm.transport.Transport):
 
 # Exceptions that escape from pywinrm's parsing of answers, beside those that it documents.
 _GARBLED = (ET.ParseError, StopIteration, KeyError, ValueError, IndexError, AssertionError)
-_RAISED = (
-    WinRMError,
-    WinRMTransportError,
-    WinRMOperationTimeoutError,
-    SpnegoError,
-    requests.RequestException,
-    OSError,
-    *_GARBLED,
-)
+_UNREACHABLE = (requests.RequestException, OSError, WinRMOperationTimeoutError)
 
 
 def material_of(access: WinrmAccess, secrets: Secrets) -> Material:
@@ -301,7 +293,14 @@ def _translate(error: BaseException, access: WinrmAccess) -> TransportError:
         return Refused(f"{address} answers, but not as WinRM does: {words}")
     if isinstance(error, requests.exceptions.SSLError):
         return _certificate(error, access)
-    return _unreachable(error, access)
+    if isinstance(error, _UNREACHABLE):
+        return _unreachable(error, access)
+    # An answer that pywinrm or one of its parts was not written for.
+    words = f"{type(error).__name__}: {error}"
+    return Refused(
+        f"{address} answers, but not as WinRM does: {words} (is it WinRM that listens there? see "
+        "the options host, port, tls and auth)"
+    )
 
 
 def _fault(error: WSManFaultError, address: str) -> TransportError:
