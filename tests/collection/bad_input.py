@@ -75,12 +75,15 @@ CASES = {
         user="nobody-at-all",
     ),
     "ssh-unknown-host-key": _ssh(
-        ["ssh: [127.0.0.1]:{port}", "is not known", "set option 'host_key' to 'ssh-ed25519 "],
+        [
+            "ssh: {user}@127.0.0.1:{port} is not known",
+            "set option 'host_key' to 'ssh-ed25519 ",
+        ],
         host_key=None,
     ),
     "ssh-changed-host-key": _ssh(
         [
-            "ssh: {user}@127.0.0.1:{port}: 127.0.0.1 has another key than it is known by: ssh-ed",
+            "ssh: {user}@127.0.0.1:{port} has another key than it is known by: ssh-ed",
             "somebody may be in between",
             "correct option 'host_key' or the known_hosts file",
         ],

@@ -13,7 +13,7 @@ from e2e import mortal
 
 from hostler_hub.drivers.hosts.posix import PosixHost
 from hostler_hub.drivers.ssh.driver import SshDriver
-from hostler_hub.drivers.transports.ssh import transport
+from hostler_hub.drivers.transports.ssh import session, transport
 
 POINTS = {
     "before push": (PosixHost, "_push"),
@@ -27,14 +27,14 @@ POINTS = {
 
 def die_in_flight(action: str) -> None:
     """The order has left for the machine; the hub will never hear what became of it."""
-    run = transport._run
+    run = transport.run
 
     def lethal_run(connection: Any, deadline: Any, *, command: Any) -> Any:
         if action in command.argv:
-            transport._collect = lambda *_: mortal.die()
+            session._collect = lambda *_: mortal.die()
         return run(connection, deadline, command=command)
 
-    transport._run = lethal_run
+    transport.run = lethal_run
 
 
 ORDERS = {

@@ -186,28 +186,34 @@ def _check_host_key(
     if blob in expected:
         return
     if expected:
-        raise HostKeyChanged(_changed(leg.address, name, key, sorted(expected)))
+        raise HostKeyChanged(_changed(leg, key, sorted(expected)))
     accepts_new = (leg.hop is not None and leg.hop.accept_new) or leg.settings.accepts_new
     if not accepts_new or not hub_known.add(name, key):
-        raise HostKeyUnknown(_unknown(leg, name, key, known, hub_known.path))
+        raise HostKeyUnknown(_unknown(leg, key, known, hub_known.path))
 
 
-def _changed(address: str, name: str, key: paramiko.PKey, expected: Sequence[bytes]) -> str:
+def _known_as(leg: Leg) -> str:
+    """The machine, with the name that an ssh_config gives it in known_hosts."""
+    alias = leg.settings.text("hostkeyalias")
+    return f"{leg.address} (HostKeyAlias {alias})" if alias else leg.address
+
+
+def _changed(leg: Leg, key: paramiko.PKey, expected: Sequence[bytes]) -> str:
     instead = " or ".join(fingerprint(each) for each in expected)
     return (
-        f"{address}: {name} has another key than it is known by: {fingerprint(key)} instead of "
+        f"{_known_as(leg)} has another key than it is known by: {fingerprint(key)} instead of "
         f"{instead}; somebody may be in between. If the machine was set up anew, correct option "
         "'host_key' or the known_hosts file"
     )
 
 
-def _unknown(leg: Leg, name: str, key: paramiko.PKey, known: Known, file: Path) -> str:
+def _unknown(leg: Leg, key: paramiko.PKey, known: Known, file: Path) -> str:
     line = f"{key.get_name()} {key.get_base64()}"
     unused = leg.settings.set_of(TRUST)
     if known.has_authority:
         unused.append("@cert-authority in known_hosts")
     notes = f" ({', '.join(unused)}: not supported here)" if unused else ""
     return (
-        f"{leg.address}: {name} is not known{notes}; if {fingerprint(key)} is its key, set option "
+        f"{_known_as(leg)} is not known{notes}; if {fingerprint(key)} is its key, set option "
         f"'host_key' to {line!r}, add it to {file}, or set 'accept_new'"
     )
