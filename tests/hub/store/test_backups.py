@@ -16,6 +16,8 @@ import psycopg
 import pytest
 
 from hostler_hub.errors import SettingsError
+from hostler_hub.runtime import process
+from hostler_hub.runtime.errors import HubRuns
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.store import (
@@ -211,6 +213,10 @@ async def test_refusals(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be written"):
         backups.back_up(settings, tmp_path / "none" / "backup.tar")
     backups.back_up(settings, tmp_path / "backup.tar")
+    target = Settings(state_dir=tmp_path / "used", database_url=settings.database_url)
+    target.prepare_state_dir()
+    with process.hold_lock(target), pytest.raises(HubRuns, match="a hub runs already"):
+        restores.restore(target, tmp_path / "backup.tar")
     other = Settings(state_dir=tmp_path / "other", database_url="postgresql://h/d")
     if settings.database_url.startswith("postgresql"):
         other = Settings(state_dir=tmp_path / "other")

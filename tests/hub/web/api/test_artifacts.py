@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from hub.web.harness import api_on
+from peers import small_disk
 
 from hostler_agent.wire import messages
 from hostler_hub.builds.logs import StepKey
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     import httpx2
     from conftest import AsRole
-    from hub.web.harness import Api
+    from hub.web.harness import Api, Site
 
 FILES = "/api/v1/files"
 BUILD = "01K8Z9Q8Y3N6V4T2R0P9M7K5J9"
@@ -52,6 +54,23 @@ async def test_a_file_is_stored_by_its_hash(as_role: AsRole) -> None:
         stored = schemas.StoredFileView.model_validate(answer.json())
         assert stored.sha256 == hashlib.sha256(b"\x00 any bytes \xff").hexdigest()
     assert (await submitter.post(FILES)).json()["size_bytes"] == 0
+
+
+@pytest.mark.peer("small-disk")
+async def test_D2_a_file_that_finds_no_room_is_refused_with_the_reason_and_not_kept(
+    site: Site,
+) -> None:
+    directory = site.settings.state_dir / "files"
+    with small_disk.mounted(directory, "64k"):
+        async with api_on(site) as api:
+            submitter = api.client(await api.token(Role.SUBMITTER))
+            answer = await submitter.post(FILES, content=b"x" * 200_000)
+            said = "The hub cannot do this now: no space left on device"
+            assert (answer.status_code, answer.json()["detail"]) == (503, said)
+            assert int(answer.headers["Retry-After"]) > 0
+            assert (await submitter.post(FILES, content=b"small")).status_code == 201
+        kept = [path.read_bytes() for path in directory.rglob("*") if path.is_file()]
+        assert kept == [b"small"]
 
 
 async def test_a_body_over_the_limit_is_not_stored(
