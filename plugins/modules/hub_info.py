@@ -57,7 +57,7 @@ hub:
       type: str
       returned: always
     not_ready:
-      description: Why the hub can accept nothing now, since it could not keep it; null if it can.
+      description: Why the hub can accept nothing now, as it could not keep it; null if it can.
       type: str
       returned: always
     workers:

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from hostler_hub import __version__
 from hostler_hub.errors import SettingsError
@@ -65,7 +66,7 @@ def back_up(settings: Settings, target: Path) -> Manifest:
             (directory / "archive").rename(target)
             sync_directory(target.parent)
     except OSError as error:
-        raise SettingsError(f"{target} cannot be written: {error}") from error
+        raise SettingsError(f"{target} was not written: {error}") from error
     return manifest
 
 
@@ -134,10 +135,10 @@ def _state_files(settings: Settings) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _private_file(path: Path) -> Iterator[tempfile._TemporaryFileWrapper[bytes]]:
+def _private_file(path: Path) -> Iterator[IO[bytes]]:
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o600), "w+b") as file:
-        yield file  # type: ignore[misc]
+        yield file
 
 
 @contextlib.contextmanager
