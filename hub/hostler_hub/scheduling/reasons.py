@@ -176,6 +176,8 @@ class Reasons:
         life = entry.life
         if life.leases:
             return f"it runs {len(life.leases)} build{'' if len(life.leases) == 1 else 's'}"
+        if life.policy.hold is not None:
+            return life.policy.hold
         if life.person is not None:
             return f"{life.person.holder} has it or waits for it"
         if life.policy.permanent:
