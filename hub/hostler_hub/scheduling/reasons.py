@@ -176,12 +176,10 @@ class Reasons:
         life = entry.life
         if life.leases:
             return f"it runs {len(life.leases)} build{'' if len(life.leases) == 1 else 's'}"
-        if life.policy.hold is not None:
-            return life.policy.hold
         if life.person is not None:
             return f"{life.person.holder} has it or waits for it"
-        if life.policy.permanent:
-            return "its owner starts and stops it"
+        if life.policy.hold is not None or life.policy.permanent:
+            return life.policy.hold or "its owner starts and stops it"
         if life.state is State.SUBSTANTIATING:
             return "it is starting"
         kept = self._policy.why_kept(entry, now)
