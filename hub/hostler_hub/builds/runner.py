@@ -57,6 +57,7 @@ class Runner:
         self._step: StepRun | None = None
         self._states = [StepState(row["state"]) for row in rows]
         self._sizes = [row["log_size_bytes"] for row in rows]
+        self._began: dict[int, float] = {}
         self._outcomes = [_outcome_of(row) for row in rows]
         self._interrupt: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
 
@@ -116,7 +117,8 @@ class Runner:
         self._step = step
         if self._states[index] == StepState.PENDING:
             self._states[index] = StepState.RUNNING
-            started = {"state": StepState.RUNNING.value, "started_at": services.clock.now()}
+            self._began[index] = services.clock.now()
+            started = {"state": StepState.RUNNING.value, "started_at": self._began[index]}
             services.store.write(builds.update_step, *self._key(index), started)
         outcome = await step.run()
         self._states[index], self._outcomes[index] = outcome.state, outcome
@@ -260,7 +262,10 @@ class Runner:
 
     def _ended(self, index: int, step: StepRun) -> dict[str, Any]:
         outcome, receipt = self._outcomes[index], step.command.receipt
+        # Once more: an outage may have lost the note of the step's beginning, which nobody awaits.
+        began = {"started_at": self._began[index]} if index in self._began else {}
         return {
+            **began,
             "state": outcome.state.value,
             "rc": outcome.rc,
             "failure_reason": outcome.failure_reason,

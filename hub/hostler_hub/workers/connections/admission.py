@@ -114,9 +114,10 @@ class Admission:
         return None
 
     def _record(self, refusal: HandshakeRefused, name: str | None, client: str) -> None:
+        if refusal.retry_after_s is not None:  # it may try again: that is no refusal
+            _log.debug("agent put off", client=client, status=refusal.status, reason=refusal.text)
+            return
         _log.warning("agent refused", client=client, status=refusal.status, reason=refusal.text)
-        if refusal.retry_after_s is not None:
-            return  # it may try again: that is no refusal
         news = self._refusals.note(name or "", client, refusal.text)
         if news and name is not None and name in self._registry:
             cause = f"from {client or 'this machine'}: {refusal.text}"

@@ -17,6 +17,7 @@ from hostler_hub.runtime.clock import Clock, instant
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.store import refusals
 from hostler_hub.store.engine import Store
+from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.views import RefusalView
 
 ROWS = 500
@@ -102,8 +103,14 @@ class Refusals:
             rows: Sequence[dict[str, Any]] = [
                 dataclasses.asdict(self._attempts[key]) for key in changed if key in self._attempts
             ]
-            if rows or gone:
+            if not rows and not gone:
+                return
+            try:
                 await self._store.write(refusals.replace, sorted(gone), rows)
+            except StoreUnavailable:  # logged by the store; the next ones are stored with these
+                self._changed |= changed & self._attempts.keys()
+                self._gone |= gone
+                self._clock.call_at(self._clock.now() + STORE_AFTER_S, self._store_soon)
 
 
 def _view(attempt: Attempt) -> RefusalView:

@@ -109,7 +109,8 @@ class AgentServer:
         except (WireError, ConnectionLost, TimeoutError, NotFound, StoreUnavailable) as error:
             # L19, L20: an agent that does not get this far never gets work.
             reason = str(error) or "no answer in time"
-            _log.warning("agent not prepared", worker=session.admitted.worker, reason=reason)
+            log = _log.debug if isinstance(error, StoreUnavailable) else _log.warning
+            log("agent not prepared", worker=session.admitted.worker, reason=reason)
             await session.close(1002, reason[:100])
             return False
         self._sessions.add(session)
