@@ -20,6 +20,7 @@ from hostler_hub.builds.artifacts.transfers import Transfer
 from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import LogWriter
 from hostler_hub.builds.states import StepOutcome
+from hostler_hub.specs.printable import escape_controls
 from hostler_hub.specs.states import StepState
 from hostler_hub.store.errors import LogGap
 
@@ -168,7 +169,7 @@ class CommandRun:
             return self.trouble
         # A stock worker completes a failed transfer with an error, after its rc.
         if error is not None and not (self.transfer and self.rc):
-            return StepOutcome(StepState.EXCEPTION, self.rc, None, error[:1000])
+            return StepOutcome(StepState.EXCEPTION, self.rc, None, escape_controls(error[:1000]))
         if self.rc is None:
             text = "the agent reported neither an exit code nor an error"
             return StepOutcome(StepState.EXCEPTION, None, None, text)
@@ -181,12 +182,12 @@ class CommandRun:
         that was kept; None if there is neither.
         """
         if self.receipt is not None and self.receipt.why:
-            return self.receipt.why[:1000]
+            return escape_controls(self.receipt.why[:1000])
         for stream in ("stderr", "header"):
             lines = self.said.get(stream, b"").decode("utf-8", "replace").split("\n")
             for line in reversed(lines):
                 if line.strip():
-                    return line.strip()
+                    return escape_controls(line.strip())
         return None
 
 

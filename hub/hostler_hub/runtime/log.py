@@ -11,6 +11,7 @@ the same message and ``client`` a few a minute are kept, and the next one says h
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import sys
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
+
+from hostler_hub.specs.printable import escape_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +128,7 @@ def configure(level: str) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             redact,
-            structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+            structlog.processors.JSONRenderer(_json),
         ],
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -148,6 +151,11 @@ def configure(level: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _json(event: EventDict, **_: Any) -> str:
+    """The event as JSON that no terminal obeys, whatever an agent has said in it."""
+    return escape_json(json.dumps(event, ensure_ascii=False, default=str))
 
 
 def _is_no_noise(record: logging.LogRecord) -> bool:

@@ -37,6 +37,7 @@ from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.command_handlers import CommandHandlers, CommandReceivers
 from hostler_hub.workers.decisions import Transition
 from hostler_hub.workers.driver_calls import DriverCalls
+from hostler_hub.workers.event_texts import escape_texts
 from hostler_hub.workers.evidence import Evidence
 from hostler_hub.workers.hold import Hold
 from hostler_hub.workers.incidents import Alarms
@@ -289,7 +290,7 @@ class Controller:
 
     def _decide(self, entry: Entry, event: events.Event) -> PendingTransition:
         before = entry.life
-        event = self._policy.judge(entry, event)
+        event = self._policy.judge(entry, escape_texts(event))
         after, ordered = step(before, event)
         made = Transition(event, before, after, ordered, self._policy.group_of(entry))
         ordered.extend(self._policy.orders(entry, made))

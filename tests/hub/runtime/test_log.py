@@ -43,11 +43,14 @@ def test_both_kinds_of_records_become_json_lines() -> None:
         "import logging, structlog; from hostler_hub.runtime import log; log.configure('info');"
         "structlog.get_logger('a').info('one', worker='w', token='x');"
         "structlog.get_logger('a').debug('never');"
+        "structlog.get_logger('a').info('three', reason='\\x1b[2J\\x9b31m\\x7f\\u202e');"
         "logging.getLogger('b').warning('two %s', 'args', extra={'field': 1});"
         "logging.getLogger('alembic.runtime').info('chatter')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    one, two = (json.loads(line) for line in done.stderr.splitlines())
+    assert done.stderr.replace("\n", "").isprintable()
+    one, three, two = (json.loads(line) for line in done.stderr.splitlines())
+    assert three["reason"] == "\x1b[2J\x9b31m\x7f\u202e"
     assert (one["event"], one["worker"], one["token"], one["level"]) == ("one", "w", MASK, "info")
     assert (two["event"], two["field"], two["logger"]) == ("two args", 1, "b")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import sqlalchemy as sa
 
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.specs.states import BuildState
@@ -179,3 +180,19 @@ async def test_steps_of_an_attempt_in_order(store, build, step_row):
     assert (rows[0]["state"], rows[0]["receipt"]) == ("pending", None)
     with pytest.raises(StaleRow):
         await store.write(builds.update_step, build, 3, 0, {"state": "running"})
+
+
+async def test_no_terminal_obeys_a_stored_text(store, build_row):
+    """Also of a hub that stored it as it came."""
+    row = build_row(result_text="\x1b[2Jgone\u202e")
+    await store.write(builds.insert, row)
+    old = build_row(id="0" * 26)
+    await store.write(builds.insert, old)
+    raw = sa.text("UPDATE builds SET result_text = :text WHERE id = :id")
+
+    def as_an_older_hub(c):
+        c.execute(raw, {"text": "\x1b]0;root\x07", "id": old["id"]})
+
+    await store.write(as_an_older_hub)
+    found = [await store.read(builds.get, each["id"]) for each in (row, old)]
+    assert [each["result_text"] for each in found] == ["\\x1b[2Jgone\\u202e", "\\x1b]0;root\\x07"]

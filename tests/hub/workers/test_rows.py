@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hostler_hub.drivers.contract import Capabilities
 from hostler_hub.lifecycle.model import Instance, Mode, OperatorLease, Policy, State, Worker
+from hostler_hub.specs.printable import escape_controls
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store.tables import workers
 from hostler_hub.workers.rows import DERIVED, TRANSIENT, columns_of, life_of, policy_of
@@ -21,7 +22,10 @@ FIELDS = {each.name for each in dataclasses.fields(Worker)}
 OF_THE_ENTRY = {"name", "definition", "password_hash", "facts", "revision"}
 DEFINITION = {"name": "w", "driver": "fake"}
 
-words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+# Events bring no control characters into a life (workers.event_texts).
+words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20).map(
+    escape_controls
+)
 seconds = st.floats(0, 1e11)
 counts = st.integers(0, 2**31 - 1)
 documents = st.dictionaries(words, st.none() | st.booleans() | counts | words, max_size=3)

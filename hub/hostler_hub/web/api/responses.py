@@ -12,6 +12,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 from starlette.responses import Response
 
+from hostler_hub.specs.printable import escape_json
+
 
 class Json(Response):
     """A JSON document; `content` is a view, or plain JSON-able data."""
@@ -19,17 +21,18 @@ class Json(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """Compact UTF-8; a lone surrogate, which UTF-8 lacks, goes out as a question mark.
+        """Compact UTF-8 that no terminal obeys: control characters go out as JSON's escapes. A lone
+        surrogate, which UTF-8 lacks, goes out as a question mark.
 
         A NaN of a view's goes out as null; of plain data it is refused with ValueError.
         """
         if isinstance(content, BaseModel):
             try:
-                return content.model_dump_json().encode()
+                return escape_json(content.model_dump_json()).encode()
             except PydanticSerializationError:  # it holds a lone surrogate, in whoever's words
                 content = content.model_dump()
         text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace")
+        return escape_json(text).encode("utf-8", "replace")
 
 
 class Problem(Json):

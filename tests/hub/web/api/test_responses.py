@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -41,3 +42,12 @@ def test_a_view_goes_out_as_plain_data_does(
 def test_plain_data_with_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="Out of range float"):
         Json({"x": float("nan")})
+
+
+def test_no_terminal_obeys_an_answer() -> None:
+    text = "\x1b[2J\x9b31m\x7f\N{RIGHT-TO-LEFT OVERRIDE}"
+    for answer in (Json({"x": text}), Json(Shown(text=text, numbers={}))):
+        body = bytes(answer.body)
+        assert body.isascii()
+        assert not [each for each in body if each < 0x20 or each == 0x7F]
+        assert text in json.loads(body).values()
