@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from hostler_hub.builds.artifacts.exchange import Exchange, open_exchange
 from hostler_hub.builds.logs import Logs
+from hostler_hub.builds.quotas import Quotas
 from hostler_hub.builds.secrets import BuildSecrets
 from hostler_hub.builds.service import Builds
 from hostler_hub.builds.step_runner import Services
@@ -119,7 +120,9 @@ async def running(
         for name, driver in sources.drivers().items():
             drivers[name] = driver(environment_of(name, settings, hub_id, archive, secrets))
             stack.push_async_callback(closing.within, f"driver {name}", drivers[name].aclose)
-        exchange = stack.enter_context(open_exchange(settings.state_dir, store, clock))
+        quotas = Quotas.from_settings(settings)
+        exchange = stack.enter_context(open_exchange(settings.state_dir, store, clock, quotas))
+        await exchange.load()
         hold = await Hold.load(store)
         base = _Base(hub_id, settings, clock, store, tokens, secrets, drivers, exchange, hold)
         yield await _start(stack, _parts(base, _core(base)), closing)
@@ -237,7 +240,7 @@ def _parts(base: _Base, core: _Core) -> _Parts:
         settings, store, clock, registry, controller, admission, sessions, base.hold
     )
     reasons = Reasons(registry, core.roster, policy)
-    logs = Logs(store, settings.log_step_size_bytes)
+    logs = Logs(store, settings.log_step_size_bytes, base.exchange.quotas)
     services = Services(
         store,
         clock,

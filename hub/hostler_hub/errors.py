@@ -9,7 +9,8 @@ HubError                a request ends with it; the API renders it as a problem 
 ├── TooLarge            413
 ├── TooManyAttempts     429  credentials were guessed too often
 ├── HeadersTooLarge     431
-└── Unavailable         503  the hub cannot answer now; trying again later may work
+├── Unavailable         503  the hub cannot answer now; trying again later may work
+└── InsufficientStorage 507  no more of the hub's disk is for this
 SettingsError           the operator's configuration is wrong; the command line prints it, exit 2
 StateLost               another program took the hub's state away while it ran; the same, exit 3
 Outage                  something the hub depends on is away; who noticed it first has logged it
@@ -141,6 +142,14 @@ class Unavailable(HubError):
     status = 503
     slug = "unavailable"
     title = "The hub cannot do this now"
+
+
+class InsufficientStorage(HubError):
+    """What the request stores has no room: a quota is reached, or the hub's disk is full."""
+
+    status = 507
+    slug = "insufficient-storage"
+    title = "The hub has no space for this"
 
 
 class SettingsError(Exception):

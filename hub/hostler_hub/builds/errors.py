@@ -5,6 +5,7 @@ Exception
 ├── TransferRefused   the hub refuses a file transfer with an agent (the agent, or the build)
 ├── BadArchive        an archive from an agent is damaged or has forbidden members (the agent)
 ├── SecretForbidden   the build's submitter may not use a secret here (the build)
+├── QuotaReached      no more of the hub's disk is for this submitter, or for all (the submitter)
 └── CommandGone       the agent has lost the build's command: the attempt cannot go on (the worker)
 """
 
@@ -17,6 +18,16 @@ class StepFailed(Exception):
 
 class TransferRefused(Exception):
     """The hub refuses a file transfer with an agent; the text says why, and the build shows it."""
+
+
+class QuotaReached(Exception):
+    """There is no space on the hub for what is to be stored; the text says whose, and how much
+    there is. ``is_too_large``: it would not fit into an empty quota either.
+    """
+
+    def __init__(self, text: str, *, is_too_large: bool = False) -> None:
+        super().__init__(text)
+        self.is_too_large = is_too_large
 
 
 class BadArchive(Exception):

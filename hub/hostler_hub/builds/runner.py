@@ -20,7 +20,7 @@ from hostler_agent.wire.errors import ProtocolError, RemoteError
 from hostler_agent.wire.extension import STOPPING, Receipt
 from hostler_hub.builds import states
 from hostler_hub.builds.command import CommandRun, survivors
-from hostler_hub.builds.logs import StepKey
+from hostler_hub.builds.logs import StepKey, StoredLog
 from hostler_hub.builds.states import Interruption, StepOutcome
 from hostler_hub.builds.step_runner import Services, StepRun, workspace
 from hostler_hub.lifecycle import events
@@ -56,8 +56,8 @@ class Runner:
         self.spec = spec
         self._step: StepRun | None = None
         self._states = [StepState(row["state"]) for row in rows]
-        self._sizes = [row["log_size_bytes"] for row in rows]
         self._began: dict[int, float] = {}
+        self._logs = [StoredLog(row["log_size_bytes"], row["log_cut_at"]) for row in rows]
         self._outcomes = [_outcome_of(row) for row in rows]
         self._interrupt: asyncio.Future[Interruption] = asyncio.get_running_loop().create_future()
 
@@ -80,9 +80,11 @@ class Runner:
         if self.spec.timeout_s is not None:
             timer = self._services.clock.call_after(self.spec.timeout_s, self._time_out)
         try:
-            if self.lease.attempt > 1:
-                exchange = self._services.exchange
-                await exchange.artifacts.forget_before(self.lease.build, self.lease.attempt)
+            lease, exchange = self.lease, self._services.exchange
+            by = await self._services.store.insist(builds.submitter, lease.build)
+            self._account = exchange.quotas.account(by)
+            if lease.attempt > 1:
+                await exchange.artifacts.forget_before(lease.build, lease.attempt, self._account)
             await self._run_steps()
         finally:
             if timer is not None:
@@ -112,8 +114,8 @@ class Runner:
 
     async def _run_step(self, index: int) -> StepRun:
         services, key = self._services, StepKey(*self._key(index))
-        size = self._sizes[index]
-        step = StepRun(services, self.lease, self.spec, key, size, self._interrupt)
+        log = services.logs.writer(key, self._account, self._logs[index])
+        step = StepRun(services, self.lease, self.spec, key, log, self._interrupt)
         self._step = step
         if self._states[index] == StepState.PENDING:
             self._states[index] = StepState.RUNNING

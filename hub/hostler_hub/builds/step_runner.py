@@ -29,7 +29,7 @@ from hostler_agent.wire.extension import (
 from hostler_hub.builds.artifacts.exchange import Exchange
 from hostler_hub.builds.command import CommandRun, survivors
 from hostler_hub.builds.errors import CommandGone, SecretForbidden, StepFailed, TransferRefused
-from hostler_hub.builds.logs import Logs, StepKey
+from hostler_hub.builds.logs import Logs, LogWriter, StepKey
 from hostler_hub.builds.secrets import BuildSecrets, Use
 from hostler_hub.builds.states import Interruption, StepOutcome
 from hostler_hub.builds.step_kinds import KINDS, Call, Wanted, Workspace
@@ -71,7 +71,7 @@ class StepRun:
         lease: Lease,
         spec: BuildSpec,
         key: StepKey,
-        log_size_bytes: int,
+        log: LogWriter,
         interrupt: asyncio.Future[Interruption],
     ) -> None:
         self._services = services
@@ -82,7 +82,7 @@ class StepRun:
         self._limits = effective(spec.limits, self._step.limits) if self._step.argv else None
         self._key = key
         self._is_forgotten = False  # the agent had the command, but has to start it anew
-        self._log = services.logs.writer(key, log_size_bytes)
+        self._log = log
         self._stop = interrupt
         self._command_id = f"{key.build}.{key.attempt}.{key.index}"
         self.command = CommandRun(lease.instance, log=None)  # none yet
@@ -199,7 +199,7 @@ class StepRun:
             self._lease.instance,
             self._log,
             base,
-            None if wanted is None else self._services.exchange.open(wanted),
+            None if wanted is None else self._services.exchange.open(wanted, self._log.account),
             listens=not self._kind.is_command,
         )
         self._services.sessions.listen(self._command_id, self.command)
@@ -348,6 +348,8 @@ class StepRun:
         """The step's standard output as it is stored, also from before a restart of the hub. Raises
         StepFailed if it is too large.
         """
+        if self._log.is_cut:
+            raise StepFailed("the output is not in the log, because a quota has ended the log")
         if self._log.end > OUTPUT_SIZE_BYTES:
             raise StepFailed(f"more than {OUTPUT_SIZE_BYTES} bytes of output are no property")
         return await self._services.store.insist(_read_output, self._key)

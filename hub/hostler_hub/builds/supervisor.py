@@ -70,6 +70,7 @@ class Supervisor:
         """Resume the attempt of every open lease that the previous hub left (K6 to K9), and begin
         to carry out ``lost_leases``.
         """
+        await self._services.logs.load()
         for lease_row, build_row, steps in await self._services.store.read(_load_running):
             lease = _lease(lease_row)
             self._run(lease, BuildSpec.model_validate(build_row["spec"]), steps)

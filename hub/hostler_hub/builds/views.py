@@ -118,6 +118,42 @@ class StoredFileView(View):
     size_bytes: int = Field(description="Its size.")
 
 
+class StorageKindView(View):
+    """What is stored of one kind."""
+
+    used_bytes: int = Field(description="What all submitters together use.")
+    limit_bytes: int | None = Field(
+        description="What all submitters together may use; null is no limit but the disk's."
+    )
+    submitter_limit_bytes: int | None = Field(
+        description="What each submitter may use; null is no limit but the disk's."
+    )
+
+
+class SubmitterStorageView(View):
+    """What one submitter has on the hub's disk."""
+
+    name: str = Field(description="The token's name; empty for files that an older hub has stored.")
+    files_bytes: int = Field(description="Files stored for builds to download.")
+    artifacts_bytes: int = Field(description="Artifacts of their builds.")
+    logs_bytes: int = Field(description="Logs of their builds.")
+
+
+class StorageView(View):
+    """What submitters use of the hub's disk, and what they may use."""
+
+    files: StorageKindView = Field(description="Files stored for builds to download.")
+    artifacts: StorageKindView = Field(description="Artifacts of builds.")
+    logs: StorageKindView = Field(description="Logs of builds.")
+    submitters: list[SubmitterStorageView] = Field(
+        description="The submitters who use most, 100 of them, the greatest first."
+    )
+    disk_free_bytes: int = Field(description="What is free on the disk of the state directory.")
+    disk_reserve_bytes: int = Field(
+        description="What stays free for the database: uploads that would use it are refused."
+    )
+
+
 def build_view(
     row: Row,
     steps: Sequence[RowMapping],

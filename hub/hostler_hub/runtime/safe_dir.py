@@ -69,6 +69,19 @@ class SafeDirectory:
         with self.directory(parts[:-1]) as parent:
             return os.open(parts[-1], _OLD, dir_fd=parent)
 
+    def names(self, parts: Sequence[str] = ()) -> list[str]:
+        """The names in a directory; none if there is no such directory."""
+        try:
+            with self.directory(parts) as descriptor:
+                return os.listdir(descriptor)  # noqa: PTH208 - it has no path
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def sync(self, parts: Sequence[str]) -> None:
+        """Make the names in a directory durable."""
+        with self.directory(parts) as descriptor:
+            os.fsync(descriptor)
+
     def move_in(self, source: SafeDirectory, name: str, parts: Sequence[str]) -> None:
         """Rename ``name`` of another directory to ``parts`` here, replacing a file of that name.
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from hostler_hub.errors import SettingsError
 from hostler_hub.runtime import database_url, docker_privileges, ownership
 from hostler_hub.runtime.notify_settings import NotifySettings
+from hostler_hub.runtime.sizes import parse_size
 
 _SCHEMES = {
     "sqlite": "sqlite",
@@ -46,6 +47,8 @@ class Settings:
     and body. `unauthenticated_connections` and `unauthenticated_per_client` limit the connections
     whose clients have not proven who they are and that the hub waits for.
     `docker_allow` names what containers may have of their machine (`docker_privileges.py`).
+    `quota_*` and `disk_reserve` are sizes with a unit, shares of the state directory's disk in
+    percent, or `none` (`sizes.py`); see builds/quotas.py.
     `notify` is who is told of incidents; see notify/settings.py for its variables.
     """
 
@@ -73,6 +76,13 @@ class Settings:
     handshakes_per_s: int = 200
     go_away_grace_s: float = 10.0
     log_step_size_bytes: int = 64 * 1024 * 1024
+    quota_files_per_submitter: str = "25%"
+    quota_files_in_all: str = "none"
+    quota_artifacts_per_submitter: str = "25%"
+    quota_artifacts_in_all: str = "none"
+    quota_logs_per_submitter: str = "10%"
+    quota_logs_in_all: str = "none"
+    disk_reserve: str = "1 GiB"
     shutdown_deadline_s: float = 30.0
     reconcile_interval_s: float = 300.0
     decisions_keep_s: float = 30 * 24 * 3600.0
@@ -95,6 +105,7 @@ class Settings:
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise SettingsError("tls_certificate and tls_key: give both or none")
         docker_privileges.parse(self.docker_allow)
+        self._check_sizes()
         self._refuse_shared_secrets()
         object.__setattr__(self, "database_url", self._normal_database_url())
         self._check_numbers()
@@ -123,6 +134,14 @@ class Settings:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name}: must be 1 or more")
+
+    def _check_sizes(self) -> None:
+        for each in dataclasses.fields(self):
+            if each.name.startswith("quota_") or each.name == "disk_reserve":
+                try:
+                    parse_size(getattr(self, each.name), 1)
+                except ValueError as error:
+                    raise SettingsError(f"{each.name}: {error}") from None
 
     def _normal_database_url(self) -> str:
         if not self.database_url:

@@ -228,6 +228,7 @@ def _step_rows(build: Waiting, attempt: int) -> list[dict[str, Any]]:
             "started_at": None,
             "finished_at": None,
             "log_size_bytes": 0,
+            "log_cut_at": None,
             "receipt": None,
         }
         for index, step in enumerate(build.spec.steps)

@@ -1,19 +1,18 @@
-"""Names of artifacts: relative paths that are valid and harmless on every system.
+"""Names of artifacts: relative paths with slashes, whose parts are whatever POSIX allows.
 
-A worker chooses them (U2), so they may not lead upwards, be absolute, name a drive, or contain
-characters that a terminal or an HTTP header would interpret.
+A worker chooses them (U2), and nothing on the hub is called by them: its files are named by ids.
+So a name may hold control characters, backslashes, or what means something on Windows; whoever
+shows it escapes it, and whoever writes a file of that name refuses what its own system takes for
+more than a name.
 """
 
 from __future__ import annotations
 
-import re
+from hostler_hub.specs.printable import one_line
 
 PATH_SIZE_BYTES = 1024
 NAME_SIZE_BYTES = 255
 DEPTH = 64
-
-_REFUSED = re.compile(r"[\x00-\x1f\x7f\\]")
-_DRIVE = re.compile(r"[A-Za-z]:$")
 
 
 def parts_of(path: str) -> tuple[str, ...]:
@@ -24,10 +23,8 @@ def parts_of(path: str) -> tuple[str, ...]:
         raise ValueError(f"path {shown} is longer than {PATH_SIZE_BYTES} bytes")
     if len(parts) > DEPTH:
         raise ValueError(f"path {shown} is deeper than {DEPTH}")
-    if _REFUSED.search(path):
-        raise ValueError(f"path {shown} holds a control character or a backslash")
-    if _DRIVE.match(parts[0]):
-        raise ValueError(f"path {shown} begins with a drive")
+    if "\0" in path:
+        raise ValueError(f"path {shown} holds a NUL character")
     for part in parts:
         if part in ("", ".", ".."):
             raise ValueError(f"path {shown} is not relative and plain: no empty part, . or ..")
@@ -38,3 +35,15 @@ def parts_of(path: str) -> tuple[str, ...]:
     except UnicodeEncodeError:
         raise ValueError(f"path {shown} is not UTF-8") from None
     return parts
+
+
+def decoded(path: str) -> str:
+    """A path whose bytes were decoded with surrogateescape, with each byte that is not UTF-8 as its
+    code, such as ``\\xff``: names that no text can hold are rare, and no reason to lose the others.
+    """
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def shown(path: str) -> str:
+    """The path for people, on one line and at most 200 characters long."""
+    return one_line(path if len(path) <= 200 else f"{path[:199]}…")

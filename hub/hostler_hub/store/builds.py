@@ -32,6 +32,8 @@ _OPEN = builds.c.state.in_([sa.literal_column(f"'{state}'") for state in OPEN_ST
 
 _INSERT = sa.insert(builds)
 _GET = sa.select(builds).where(builds.c.id == _ID)
+_SUBMITTER = sa.select(builds.c.submitted_by).where(builds.c.id == _ID)
+_BEGUN = sa.select(builds.c.id).where(_OPEN, builds.c.attempts > 0)
 _BY_KEY = sa.select(builds).where(
     builds.c.submitted_by == sa.bindparam("b_by"),
     builds.c.idempotency_key == sa.bindparam("b_key"),
@@ -236,3 +238,13 @@ def update_step(
     key = {"b_id": build_id, "b_attempt": attempt, "b_index": index}
     if c.execute(_UPDATE_STEP, {**values, **key}).rowcount != 1:
         raise StaleRow("step", f"{build_id}/{attempt}/{index}", "known")
+
+
+def begun(c: Connection) -> list[str]:
+    """The ids of the builds that are not over and have had a worker."""
+    return list(c.execute(_BEGUN).scalars())
+
+
+def submitter(c: Connection, build_id: str) -> str:
+    """Who has submitted a build that is there."""
+    return str(c.execute(_SUBMITTER, {"b_id": build_id}).scalar_one())

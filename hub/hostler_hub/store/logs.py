@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from hostler_hub.store.errors import LogGap, StaleRow
-from hostler_hub.store.tables import log_chunks, steps
+from hostler_hub.store.tables import builds, log_chunks, steps
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -39,6 +39,12 @@ def _of_step(table: sa.Table) -> ColumnElement[bool]:
 _END = sa.select(steps.c.log_size_bytes).where(_of_step(steps))
 _EXTEND = sa.update(steps).where(
     _of_step(steps), steps.c.log_size_bytes == sa.bindparam("b_offset")
+)
+_CUT = sa.update(steps).where(_of_step(steps), steps.c.log_cut_at.is_(None))
+_SIZES = (
+    sa.select(builds.c.submitted_by, sa.func.sum(steps.c.log_size_bytes).label("size_bytes"))
+    .join(builds, builds.c.id == steps.c.build)
+    .group_by(builds.c.submitted_by)
 )
 _INSERT = sa.insert(log_chunks)
 _FIRST = (
@@ -79,6 +85,28 @@ def append(
     chunk = {"build": build, "attempt": attempt, "index": index, "offset": offset}
     c.execute(_INSERT, {**chunk, "stream": stream, "data": data})
     return offset + len(data)
+
+
+def append_last(
+    c: Connection,
+    build: str,
+    attempt: int,
+    index: int,
+    offset: int,
+    stream: str,
+    data: bytes,
+    cut_at: int,
+) -> int:
+    """Store the end of a log that a quota ends at ``cut_at``, and note where (see append)."""
+    end = append(c, build, attempt, index, offset, stream, data)
+    cut = {"b_build": build, "b_attempt": attempt, "b_index": index, "log_cut_at": cut_at}
+    c.execute(_CUT, cut)
+    return end
+
+
+def sizes(c: Connection) -> list[tuple[str, int]]:
+    """Each submitter of builds, and the bytes of their steps' logs."""
+    return [(row.submitted_by, int(row.size_bytes)) for row in c.execute(_SIZES)]
 
 
 def require(c: Connection, build: str, attempt: int, index: int, end: int) -> None:

@@ -221,21 +221,33 @@ steps = sa.Table(
     sa.Column("started_at", sa.Float),
     sa.Column("finished_at", sa.Float),
     sa.Column("log_size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("log_cut_at", sa.BigInteger),  # where a quota ended it; behind is one line of the hub
     sa.Column("receipt", sa.JSON(none_as_null=True)),
     sa.Column("result", sa.JSON(none_as_null=True)),  # what the step's kind brought
 )
 
-# Files that builds gave to the hub; their bytes are in its state directory.
+# Files that builds gave to the hub; their bytes are in its state directory, BUILD/ATTEMPT/`file`.
 artifacts = sa.Table(
     "artifacts",
     metadata,
     sa.Column("build", sa.Text, primary_key=True),
     sa.Column("attempt", sa.Integer, primary_key=True),
     sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("file", sa.Text),  # none: an older hub called the file by its path
     sa.Column("step", sa.Integer, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
     sa.Column("modified_at", sa.Float),
+    sa.Column("stored_at", sa.Float, nullable=False),
+)
+
+# Who has stored which file for builds to download; each has it in its own quota.
+stored_files = sa.Table(
+    "stored_files",
+    metadata,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("stored_by", sa.Text, primary_key=True),  # empty: an older hub did not write it down
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
     sa.Column("stored_at", sa.Float, nullable=False),
 )
 

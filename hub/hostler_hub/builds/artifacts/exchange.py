@@ -21,6 +21,7 @@ from hostler_hub.builds.artifacts.transfers import (
 from hostler_hub.builds.artifacts.unpacker import StoredFile
 from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import StepKey
+from hostler_hub.builds.quotas import Account, Kind, Quotas
 from hostler_hub.builds.step_kinds import ReceiveDirectory, ReceiveFile, SendFile, Wanted
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.store.engine import Store
@@ -30,16 +31,18 @@ _FILE_THREADS = 4
 
 
 @contextlib.contextmanager
-def open_exchange(directory: Path, store: Store, clock: Clock) -> Iterator[Exchange]:
+def open_exchange(
+    directory: Path, store: Store, clock: Clock, quotas: Quotas
+) -> Iterator[Exchange]:
     """Open the stores in ``directory``/artifacts and ``directory``/files; close them at the end."""
     with contextlib.ExitStack() as stack:
         threads = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="files")
         artifacts = Artifacts(directory / "artifacts", store, clock, threads)
         stack.callback(artifacts.close)
-        files = Files(directory / "files", threads)
+        files = Files(directory / "files", store, clock, threads)
         stack.callback(files.close)
         stack.callback(threads.shutdown)
-        yield Exchange(artifacts, files)
+        yield Exchange(artifacts, files, quotas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,23 @@ class Exchange:
 
     artifacts: Artifacts
     files: Files
+    quotas: Quotas
 
-    def open(self, wanted: Wanted) -> Transfer:
-        """The hub's end of a transfer, which is good for one command."""
+    async def load(self) -> None:
+        """Count what is stored, and mend what a killed hub left half done. Called once, before
+        anything is received.
+        """
+        self.quotas.count(Kind.ARTIFACTS, await self.artifacts.load())
+        self.quotas.count(Kind.FILES, await self.files.load())
+
+    def open(self, wanted: Wanted, account: Account) -> Transfer:
+        """The hub's end of a transfer, which is good for one command of a build of ``account``."""
         if isinstance(wanted, ReceiveFile):
-            return self.artifacts.receive_file(wanted.max_size_bytes)
+            space = account.reservation(Kind.ARTIFACTS)
+            return self.artifacts.receive_file(wanted.max_size_bytes, space)
         if isinstance(wanted, ReceiveDirectory):
-            return self.artifacts.receive_directory(wanted.compress)
+            space = account.reservation(Kind.ARTIFACTS)
+            return self.artifacts.receive_directory(wanted.compress, space)
         return FileSender(self.files.threads, self._source(wanted), wanted.sha256)
 
     def _source(self, wanted: SendFile) -> Callable[[], BinaryIO]:

@@ -1,9 +1,12 @@
 """Artifacts: the files that builds give to the hub, kept beneath its state directory.
 
-A file's place is ``BUILD/ATTEMPT/PATH``. It is written in a staging directory on the same file
-system, synced, and renamed when the command that sent it has succeeded (N3). Its row is stored
-after that, so that every file that is listed exists. Each attempt has its own directory, and a new
-attempt removes those of the attempts before it.
+An artifact is called what its build says only in its row; its file's place is
+``BUILD/ATTEMPT/FILE``, where FILE is an id of the hub's own (one for a whole directory, with the
+number of each file beneath). It is written in a staging directory on the same file system, synced,
+and renamed when the command that sent it has succeeded (N3). Its row is stored after that, so that
+every file that is listed exists; a file without a row, which a killed hub may leave, is removed by
+the next hub. Each attempt has its own directory, and a new attempt removes those of the attempts
+before it. Artifacts of older hubs are called by their paths and stay where they are.
 """
 
 from __future__ import annotations
@@ -12,12 +15,15 @@ import asyncio
 import contextlib
 import functools
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+from weakref import WeakValueDictionary
 
 from sqlalchemy import RowMapping
 
@@ -25,11 +31,13 @@ from hostler_hub.builds.artifacts.transfers import DirectoryReceiver, FileReceiv
 from hostler_hub.builds.artifacts.unpacker import StoredFile
 from hostler_hub.builds.errors import TransferRefused
 from hostler_hub.builds.logs import StepKey
+from hostler_hub.builds.quotas import Account, Kind, Reservation
 from hostler_hub.builds.views import ArtifactPage, ArtifactView, artifact_view
 from hostler_hub.errors import NotFound
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.safe_dir import SafeDirectory
-from hostler_hub.specs.artifact_path import parts_of
+from hostler_hub.runtime.tasks import Tasks
+from hostler_hub.specs.artifact_path import parts_of, shown
 from hostler_hub.store import artifacts as rows
 from hostler_hub.store import builds
 from hostler_hub.store.engine import Store
@@ -37,6 +45,7 @@ from hostler_hub.store.engine import Store
 T = TypeVar("T")
 
 _STAGING = "staging"  # no build's id
+_ID = re.compile(r"[0-9a-f]{32}")
 _ROWS_AT_ONCE = 5000
 
 
@@ -52,6 +61,19 @@ class Artifacts:
         self._root = SafeDirectory.open(directory)
         shutil.rmtree(directory / _STAGING, ignore_errors=True)  # what a killed hub left
         self.directory = SafeDirectory.open(directory / _STAGING)
+        self._tasks = Tasks()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by build
+
+    async def load(self) -> list[tuple[str, int]]:
+        """Remove files without rows of builds that are not over: there a killed hub may have left
+        some. Returns pairs of submitter and bytes of the artifacts that are there.
+        """
+        for build in await self._store.read(builds.begun):
+            files = await self._store.read(rows.files, build)
+            await self._run(_sweep, self._root, build, files)
+        there = set(await self._run(self._root.names))
+        sizes = await self._store.read(rows.sizes)
+        return [(by, size_bytes) for build, by, size_bytes in sizes if build in there]
 
     def close(self) -> None:
         self.directory.close()
@@ -59,21 +81,19 @@ class Artifacts:
 
     # --- for the one who runs a step ------------------------------------------------------------
 
-    def receive_file(self, max_size_bytes: int) -> FileReceiver:
+    def receive_file(self, max_size_bytes: int, space: Reservation) -> FileReceiver:
         """The hub's end of a file's upload. Nothing is written before the agent's first message."""
-        return FileReceiver(self, secrets.token_hex(16), max_size_bytes)
+        return FileReceiver(self, secrets.token_hex(16), max_size_bytes, space)
 
-    def receive_directory(self, compress: str | None) -> DirectoryReceiver:
-        return DirectoryReceiver(self, secrets.token_hex(16), compress)
+    def receive_directory(self, compress: str | None, space: Reservation) -> DirectoryReceiver:
+        return DirectoryReceiver(self, secrets.token_hex(16), compress, space)
 
     async def keep_file(self, received: FileReceiver, step: StepKey, name: str) -> StoredFile:
         """Make a received file the artifact ``name``, which replaces one of that name.
         Raises TransferRefused, OSError.
         """
         file = received.received(name)
-        place = (step.build, str(step.attempt), *_parts(name))
-        await self._run(_install, self._root, self.directory, received.stage, place)
-        await self._record(step, [file])
+        await self._keep(received, step, name, [file])
         return file
 
     async def keep_directory(
@@ -82,31 +102,71 @@ class Artifacts:
         """Make the files of a received directory artifacts beneath ``name``.
         Raises TransferRefused, OSError.
         """
-        inside = received.received()
-        place = (step.build, str(step.attempt), *_parts(name))
         files = [
-            StoredFile(f"{name}/{file.path}", file.size_bytes, file.sha256, file.modified_at)
-            for file in inside
+            replace(file, path=f"{name}/{file.path}", file=f"{received.stage}/{file.file}")
+            for file in received.received()
         ]
-        for file in files:
-            _parts(file.path)
-        paths = [tuple(file.path.split("/")) for file in inside]
-        await self._run(_install_tree, self._root, self.directory, received.stage, place, paths)
-        await self._record(step, files)
+        await self._keep(received, step, name, files)
         return files
 
-    async def forget_before(self, build: str, attempt: int) -> None:
+    async def _keep(
+        self,
+        received: FileReceiver | DirectoryReceiver,
+        step: StepKey,
+        name: str,
+        files: Sequence[StoredFile],
+    ) -> None:
+        for path in (name, *(file.path for file in files)):
+            _parts(path)
+        known = await self._store.read(rows.related, step.build, step.attempt, name)
+        if _clash(known, [file.path for file in files]):
+            text = f"there is an artifact where {shown(name)} or a directory of it should be"
+            raise TransferRefused(text)
+        # To its end, also if the attempt is lost meanwhile: else a file would have no row.
+        storing = self._store_files(received, step, files)
+        await self._tasks.unbroken(storing, f"store artifacts of build {step.build}")
+
+    async def _store_files(
+        self,
+        received: FileReceiver | DirectoryReceiver,
+        step: StepKey,
+        files: Sequence[StoredFile],
+    ) -> None:
+        async with self._lock(step.build):
+            await self._run(received.hand_over)
+            try:
+                place = (step.build, str(step.attempt), received.stage)
+                if files:
+                    await self._run(self._root.move_in, self.directory, received.stage, place)
+                replaced = await self._record(step, files)
+                received.space.keep()
+            finally:
+                received.space.give_back()
+                self.threads.submit(self.directory.remove, received.stage)
+            received.space.account.give_back(
+                Kind.ARTIFACTS, sum(each.size_bytes for each in replaced)
+            )
+            await self._run(_remove, self._root, step, replaced)
+
+    def _lock(self, build: str) -> asyncio.Lock:
+        return self._locks.setdefault(build, asyncio.Lock())
+
+    async def forget_before(self, build: str, attempt: int, account: Account) -> None:
         """Remove the artifacts of all attempts before ``attempt``. Called when a
         new attempt begins.
         """
-        await self._store.insist(rows.forget, build, attempt)
-        await self._run(_forget, self._root, build, attempt)
+        async with self._lock(build):  # behind what the lost attempt still stores
+            size_bytes = await self._store.insist(rows.forget, build, attempt)
+            account.give_back(Kind.ARTIFACTS, size_bytes)
+            await self._run(_forget, self._root, build, attempt)
 
-    async def _record(self, step: StepKey, files: Sequence[StoredFile]) -> None:
+    async def _record(self, step: StepKey, files: Sequence[StoredFile]) -> list[rows.Replaced]:
         at = self._clock.now()
+        replaced: list[rows.Replaced] = []
         for start in range(0, len(files), _ROWS_AT_ONCE):
             some = [_row(step, file, at) for file in files[start : start + _ROWS_AT_ONCE]]
-            await self._store.insist(rows.put, some)
+            replaced += await self._store.insist(rows.put, some)
+        return replaced
 
     # --- for people -----------------------------------------------------------------------------
 
@@ -122,12 +182,12 @@ class Artifacts:
         attempt = await self._attempt(build)
         row = await self._store.read(rows.get, build, attempt, path)
         if row is None:
-            raise NotFound(f"build {build} has no artifact {path[:200]!r}")
-        place = (build, str(attempt), *parts_of(path))
+            raise NotFound(f"build {build} has no artifact {shown(path)}")
+        place = (build, str(attempt), *_place(row["file"], path))
         try:
             descriptor = await self._run(self._root.read, place)
         except FileNotFoundError:
-            raise NotFound(f"artifact {path[:200]!r} was removed from the hub's disk") from None
+            raise NotFound(f"artifact {shown(path)} was removed from the hub's disk") from None
         return artifact_view(row), os.fdopen(descriptor, "rb", buffering=0)
 
     async def _attempt(self, build: str) -> int:
@@ -146,6 +206,7 @@ def _row(step: StepKey, file: StoredFile, at: float) -> dict[str, Any]:
         "build": step.build,
         "attempt": step.attempt,
         "path": file.path,
+        "file": file.file,
         "step": step.index,
         "size_bytes": file.size_bytes,
         "sha256": file.sha256,
@@ -161,28 +222,51 @@ def _parts(path: str) -> tuple[str, ...]:
         raise TransferRefused(str(error)) from None
 
 
-def _install(root: SafeDirectory, staging: SafeDirectory, stage: str, place: Sequence[str]) -> None:
-    try:
-        root.move_in(staging, stage, place)
-    except (IsADirectoryError, NotADirectoryError, FileExistsError):
-        name = "/".join(place[2:])
-        text = f"there is an artifact where {name} or a directory of it should be"
-        raise TransferRefused(text) from None
+def _clash(known: Collection[str], new: Collection[str]) -> bool:
+    """Whether a path of the one is a directory of the other."""
+    if not known:
+        return False
+    return bool(_directories(known) & set(new) or _directories(new) & set(known))
 
 
-def _install_tree(
-    root: SafeDirectory,
-    staging: SafeDirectory,
-    stage: str,
-    place: Sequence[str],
-    paths: Sequence[Sequence[str]],
-) -> None:
-    try:
-        root.move_in(staging, stage, place)  # at once, when nothing is there
-    except OSError:
-        for path in paths:
-            with staging.directory((stage, *path[:-1])) as source:
-                _install(root, SafeDirectory(source), path[-1], (*place, *path))
+def _directories(paths: Collection[str]) -> set[str]:
+    found: set[str] = set()
+    for path in paths:
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found.add(path)
+    return found
+
+
+def _place(file: str | None, path: str) -> tuple[str, ...]:
+    """Where an artifact is beneath its attempt's directory."""
+    return tuple(file.split("/")) if file is not None else parts_of(path)
+
+
+def _remove(root: SafeDirectory, step: StepKey, replaced: Sequence[rows.Replaced]) -> None:
+    for each in replaced:
+        *above, name = _place(each.file, each.path)
+        with (
+            contextlib.suppress(FileNotFoundError),
+            root.directory((step.build, str(step.attempt), *above)) as directory,
+        ):
+            SafeDirectory(directory).remove(name)
+
+
+def _sweep(root: SafeDirectory, build: str, files: Collection[tuple[int, str]]) -> None:
+    """Remove what has no row from a build's directories."""
+    for attempt in root.names((build,)):
+        known = {file for of, file in files if str(of) == attempt}
+        with root.directory((build, attempt)) as descriptor:
+            directory = SafeDirectory(descriptor)
+            for name in filter(_ID.fullmatch, directory.names()):
+                inside = directory.names((name,))
+                strays = [each for each in inside if f"{name}/{each}" not in known]
+                if len(strays) == len(inside) and name not in known:
+                    directory.remove(name)
+                elif strays:
+                    with directory.directory((name,)) as inner:
+                        for each in strays:
+                            SafeDirectory(inner).remove(each)
 
 
 def _forget(root: SafeDirectory, build: str, before_attempt: int) -> None:

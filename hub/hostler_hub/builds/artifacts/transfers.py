@@ -13,6 +13,7 @@ next; a peer that does not is refused, so that only a few blocks are in memory a
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import os
 import threading
@@ -24,7 +25,8 @@ from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError
 from hostler_hub.builds.artifacts.tar import LAST_INSTANT
 from hostler_hub.builds.artifacts.unpacker import StoredFile, Unpacker, write_all
-from hostler_hub.builds.errors import BadArchive, TransferRefused
+from hostler_hub.builds.errors import BadArchive, QuotaReached, TransferRefused
+from hostler_hub.builds.quotas import Reservation
 from hostler_hub.builds.step_kinds import BLOCK_BYTES
 from hostler_hub.runtime.safe_dir import SafeDirectory
 
@@ -55,6 +57,7 @@ class Transfer:
         self._guard = threading.Lock()
         self.size_bytes = 0  # so far
         self.is_over = False
+        self._is_handed_over = False
 
     async def take(self, message: messages.Message) -> Any:
         """Handle one message and return the answer. Raises TransferRefused, ProtocolError, OSError
@@ -80,6 +83,15 @@ class Transfer:
         with self._guard:
             return work(*arguments)
 
+    def hand_over(self) -> None:
+        """Leave the staged files, and the space that they take, to the caller. Blocking; raises
+        TransferRefused if the transfer is over.
+        """
+        with self._guard:
+            if self.is_over:
+                raise TransferRefused("the transfer was ended before its files were stored")
+            self.is_over = self._is_handed_over = True
+
     def discard(self) -> None:
         """End the transfer and remove what it has staged. May be called at any time, and
         more than once.
@@ -94,14 +106,24 @@ class Transfer:
         return ProtocolError(f"{message.op}: the command was given no such transfer, or it is over")
 
 
+def _take(space: Reservation, size_bytes: int) -> None:
+    try:
+        space.take(size_bytes)
+    except QuotaReached as reached:
+        raise TransferRefused(str(reached)) from None
+
+
 class FileReceiver(Transfer):
     """Receives one file from an agent, and stages it under the name ``stage``. The file is
     complete after update_upload_file_close.
     """
 
-    def __init__(self, staging: Staging, stage: str, max_size_bytes: int) -> None:
+    def __init__(
+        self, staging: Staging, stage: str, max_size_bytes: int, space: Reservation
+    ) -> None:
         super().__init__(staging.threads)
         self.stage = stage
+        self.space = space
         self._directory = staging.directory
         self._limit = max_size_bytes
         self._descriptor: int | None = None
@@ -113,7 +135,8 @@ class FileReceiver(Transfer):
         """The staged file, named ``path``. Raises TransferRefused if it is not complete."""
         if not self._is_closed:
             raise TransferRefused("the agent did not say that the file is complete")
-        return StoredFile(path, self.size_bytes, self._digest.hexdigest(), self._modified_at)
+        digest = self._digest.hexdigest()
+        return StoredFile(path, self.size_bytes, digest, self._modified_at, self.stage)
 
     async def _answer(self, message: messages.Message) -> Any:
         if self.is_over:
@@ -136,6 +159,7 @@ class FileReceiver(Transfer):
             return
         if self._descriptor is None:
             self._descriptor = self._directory.create((self.stage,))
+        _take(self.space, len(data))
         write_all(self._descriptor, data)
         self._digest.update(data)
         self.size_bytes += len(data)
@@ -152,7 +176,9 @@ class FileReceiver(Transfer):
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        self._directory.remove(self.stage)
+        if not self._is_handed_over:
+            self._directory.remove(self.stage)
+            self.space.give_back()
 
 
 class DirectoryReceiver(Transfer):
@@ -160,9 +186,12 @@ class DirectoryReceiver(Transfer):
     ``stage`` as it comes.
     """
 
-    def __init__(self, staging: Staging, stage: str, compress: str | None) -> None:
+    def __init__(
+        self, staging: Staging, stage: str, compress: str | None, space: Reservation
+    ) -> None:
         super().__init__(staging.threads)
         self.stage = stage
+        self.space = space
         self._directory = staging.directory
         self._compress = compress
         self._unpacker: Unpacker | None = None
@@ -196,7 +225,8 @@ class DirectoryReceiver(Transfer):
             self._directory.make((self.stage,))
             with self._directory.directory((self.stage,)) as descriptor:
                 self._target = SafeDirectory(os.dup(descriptor))
-            self._unpacker = Unpacker(self._target, self._compress)
+            reserve = functools.partial(_take, self.space)
+            self._unpacker = Unpacker(self._target, self._compress, reserve)
         self._unpacker.feed(data)
         self.size_bytes += len(data)
 
@@ -212,7 +242,9 @@ class DirectoryReceiver(Transfer):
         if self._target is not None:
             self._target.close()
             self._target = None
-        self._directory.remove(self.stage)
+        if not self._is_handed_over:
+            self._directory.remove(self.stage)
+            self.space.give_back()
 
 
 class FileSender(Transfer):

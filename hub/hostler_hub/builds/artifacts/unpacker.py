@@ -1,8 +1,8 @@
 """Unpacks a tar stream from a worker into a directory of files, within limits (U2, U3).
 
 The stream is unpacked while it comes: no archive is stored, and a stream that exceeds a limit is
-refused at that byte. The directory is empty and open before the first member, and only regular
-files and directories are made in it.
+refused at that byte. The directory is empty and open before the first member, and gets one file for
+each regular file of the archive, called by its number: no name from a worker reaches the disk.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import bz2
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,14 +31,15 @@ _PIECE_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file that is complete and durable: its path, size, hash, and when it was modified (seconds
-    since the epoch).
+    """A file that is complete and durable: its path among the artifacts, size, hash, when it was
+    modified (seconds since the epoch), and what it is called in the directory where it lies.
     """
 
     path: str
     size_bytes: int
     sha256: str
-    modified_at: float | None = None
+    modified_at: float | None
+    file: str
 
 
 class _Inflate(Protocol):
@@ -49,17 +50,25 @@ class Unpacker:
     """Call feed() with the stream, then finish(). Blocking; both raise BadArchive for
     what is refused.
 
-    ``target`` is the empty directory in which the members are made. close() may be called
-    at any time.
+    ``target`` is the empty directory in which the files are made. ``reserve`` is called with the
+    size of each before it is written; what it raises goes to the caller. close() may be called at
+    any time.
     """
 
-    def __init__(self, target: SafeDirectory, compress: str | None) -> None:
+    def __init__(
+        self,
+        target: SafeDirectory,
+        compress: str | None,
+        reserve: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._target = target
+        self._reserve = reserve
         self._inflate = {None: _plain, "gz": _gunzip(), "bz2": _bunzip()}[compress]
         self._parser = TarParser()
         self._received = 0
         self._expanded = 0
         self._members = 0
+        self._names: dict[str, bool] = {}  # of files and directories: whether it is a directory
         self._file: _OpenFile | None = None
         self.files: list[StoredFile] = []
 
@@ -102,10 +111,8 @@ class Unpacker:
             self._file.write(event)
 
     def _begin(self, member: Member) -> None:
-        self._members += 1
-        if self._members > MEMBERS:
-            raise BadArchive(f"it has more than {MEMBERS} members")
-        name = member.name.removeprefix("./").rstrip("/") if member.is_directory else member.name
+        name = artifact_path.decoded(member.name)
+        name = name.removeprefix("./").rstrip("/") if member.is_directory else name
         if member.is_directory and name in ("", "."):
             return  # the directory itself
         try:
@@ -113,15 +120,28 @@ class Unpacker:
         except ValueError as error:
             raise BadArchive(str(error)) from None
         if member.size_bytes > FILE_SIZE_BYTES:
-            raise BadArchive(f"{name[:200]!r} is larger than {FILE_SIZE_BYTES} bytes")
-        try:
-            if member.is_directory:
-                self._target.make(parts)
-            else:
-                descriptor = self._target.create(parts)
-                self._file = _OpenFile(descriptor, "/".join(parts), member)
-        except (FileExistsError, NotADirectoryError):
-            raise BadArchive(f"{name[:200]!r} is there twice") from None
+            shown = artifact_path.shown(name)
+            raise BadArchive(f"{shown} is larger than {FILE_SIZE_BYTES} bytes")
+        self._enter(parts, is_directory=member.is_directory)
+        if not member.is_directory:
+            self._reserve(member.size_bytes)
+            stored = str(len(self.files))
+            descriptor = self._target.create((stored,))
+            self._file = _OpenFile(descriptor, stored, "/".join(parts), member)
+
+    def _enter(self, parts: tuple[str, ...], *, is_directory: bool) -> None:
+        """Note a name, and the directories above it."""
+        path = "/".join(parts)
+        above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+        is_clash = path in self._names and not (is_directory and self._names[path])
+        if is_clash or not all(self._names.get(name, True) for name in above):
+            raise BadArchive(f"{artifact_path.shown(path)} is there twice")
+        self._names.update(dict.fromkeys(above, True))
+        self._names[path] = is_directory
+        self._members += 1
+        # Also those that no member of the archive stands for: they are in memory (V15).
+        if max(self._members, len(self._names)) > MEMBERS:
+            raise BadArchive(f"it has more than {MEMBERS} members")
 
     def _end_file(self) -> None:
         if self._file is not None:
@@ -130,8 +150,9 @@ class Unpacker:
 
 
 class _OpenFile:
-    def __init__(self, descriptor: int, path: str, member: Member) -> None:
+    def __init__(self, descriptor: int, stored: str, path: str, member: Member) -> None:
         self._descriptor = descriptor
+        self._stored = stored
         self._path = path
         self._member = member
         self._digest = hashlib.sha256()
@@ -147,7 +168,11 @@ class _OpenFile:
             self.close()
         member = self._member
         return StoredFile(
-            self._path, member.size_bytes, self._digest.hexdigest(), member.modified_at
+            self._path,
+            member.size_bytes,
+            self._digest.hexdigest(),
+            member.modified_at,
+            self._stored,
         )
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from hostler_hub.specs.printable import one_line
 from hostler_hub.web.api import problems
 from hostler_hub.web.api.builds import PAGE_ROWS, BuildId
 from hostler_hub.web.api.responses import Json
@@ -36,16 +37,22 @@ class Range(BaseModel):
     "/files",
     status_code=201,
     response_model=schemas.StoredFileView,
-    responses=problems.responses(413),
+    responses=problems.responses(413, 507),
     openapi_extra={"requestBody": {"required": False, "content": _BYTES}},
 )
 async def store(
     request: Request,
     hub: HubPart,
-    caller: Submitter,  # noqa: ARG001  # declares the role
+    caller: Submitter,
 ) -> Json:
-    """Stores the body as a file for builds to download, named by its hash; twice is once."""
-    return Json(await hub.exchange.files.store(request.stream()), status_code=201)
+    """Stores the body as a file for builds to download, named by its hash; twice is once. It counts
+    for the quota of who stores it: 413 if it is larger than that, 507 if that is used up.
+    """
+    announced = request.headers.get("content-length", "")
+    size_bytes = int(announced) if announced.isdecimal() else 0
+    account = hub.exchange.quotas.account(caller.name)
+    stored = await hub.exchange.files.store(request.stream(), account, size_bytes)
+    return Json(stored, status_code=201)
 
 
 @router.get(
@@ -77,7 +84,7 @@ async def artifact(
     """An artifact's bytes."""
     view, file = await hub.exchange.artifacts.open(id, path)
     # Attachment: no browser may ever take what a build made for a page (U8).
-    name = quote(path.rpartition("/")[2], safe="")
+    name = quote(one_line(path.rpartition("/")[2]), safe="")
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
         "Content-Length": str(view.size_bytes),

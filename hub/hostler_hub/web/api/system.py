@@ -44,7 +44,7 @@ async def whoami(caller: Viewer) -> Json:
 
 @router.get("/api/v1/status", response_model=schemas.Status, responses=problems.responses())
 async def status(hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001  # declares the role
-    """Counts of workers, builds and incidents."""
+    """Counts of workers, builds and incidents, and what is used of the disk."""
     return Json(
         schemas.Status(
             version=__version__,
@@ -54,6 +54,7 @@ async def status(hub: HubPart, caller: Viewer) -> Json:  # noqa: ARG001  # decla
             workers=hub.workers.counts(),
             builds=hub.supervisor.counts(),
             incidents=await hub.incidents.counts(),
+            storage=hub.exchange.quotas.view(),
         )
     )
 

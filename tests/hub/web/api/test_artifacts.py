@@ -39,7 +39,7 @@ async def put(api: Api, *names: str) -> None:
     await api.hub.store.write(builds.insert, row)
     for name in names:
         wanted = ReceiveFile(name, 1000)
-        transfer = api.hub.exchange.open(wanted)
+        transfer = api.hub.exchange.open(wanted, api.hub.exchange.quotas.account("x"))
         await transfer.take(messages.UpdateUploadFileWrite("c", name.encode()))
         await transfer.take(messages.UpdateUploadFileClose("c"))
         await api.hub.exchange.keep(transfer, wanted, StepKey(BUILD, 1, 0))

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from hostler_hub.builds.views import BuildCounts
+from hostler_hub.builds.views import BuildCounts, StorageView
 from hostler_hub.specs.caller import Role
 from hostler_hub.specs.view import View
 from hostler_hub.workers.incident_views import IncidentCounts
@@ -54,6 +54,7 @@ class Status(View):
     workers: WorkerCounts = Field(description="How many workers are how.")
     builds: BuildCounts = Field(description="How many builds are under way.")
     incidents: IncidentCounts = Field(description="How many incidents are not over.")
+    storage: StorageView = Field(description="What submitters use of the hub's disk.")
 
 
 class CreatedToken(View):
