@@ -65,6 +65,12 @@ options:
           name:
             description: The artifact's path. By default the last part of O(steps[].upload.from).
             type: str
+          follow_links:
+            description:
+              - Whether links may lead out of the workspace, or out of the directory that an absolute path names. Without it
+                such a link fails the step. The hub's default is V(false).
+              - A stock Buildbot worker follows all links to files, and sends links in a directory as links, which the hub refuses.
+            type: bool
           keep_stamp:
             description: Whether to keep the time of its last change. The hub's default is V(false).
             type: bool
@@ -72,7 +78,7 @@ options:
             description: A larger file fails the step. The hub's default, and most, is 1 GiB.
             type: int
       upload_directory:
-        description: Make artifacts of all files in a directory, which must hold no links.
+        description: Make artifacts of all files in a directory.
         type: dict
         suboptions:
           from:
@@ -82,6 +88,9 @@ options:
           name:
             description: The artifacts' folder. By default the last part of O(steps[].upload_directory.from).
             type: str
+          follow_links:
+            description: Whether links may lead out of the workspace, as in O(steps[].upload.follow_links).
+            type: bool
           compress:
             description: How it is packed on its way.
             type: str
@@ -99,6 +108,9 @@ options:
           name:
             description: The artifacts' folder.
             type: str
+          follow_links:
+            description: Whether links may lead out of the workspace, as in O(steps[].upload.follow_links).
+            type: bool
       download:
         description: Give the worker a file, by exactly one of its text, a file here, or the hash of one that is stored.
         type: dict

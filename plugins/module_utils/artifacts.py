@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 
 from ansible_collections.hostler.fleet.plugins.module_utils.errors import UnexpectedAnswer
 
 PIECE_BYTES = 1024 * 1024
 PAGE = 500
+
+# What no file can be called there; devices also with an extension.
+_MORE_ON_WINDOWS = re.compile(
+    r"^(con|prn|aux|nul|clock\$|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\.|$)"
+    r'|[\x00-\x1f<>:"|?*\\]|[. ]$',
+    re.IGNORECASE,
+)
 
 
 def store(client, path):
@@ -63,11 +71,17 @@ def fetch_all(module, client, build_id, dest):
     return items
 
 
-def place(dest, name):
-    """Where the artifact belongs; the hub sends no name that leads elsewhere, and here is why."""
+def place(dest, name, is_windows=os.name == "nt"):
+    """Where the artifact belongs; the hub sends no name that leads elsewhere, and here is why.
+
+    A name may be whatever POSIX allows. Windows takes some names for devices, streams or drives, or
+    drops dots and blanks at their ends; there they are refused.
+    """
     parts = name.split("/")
-    if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise UnexpectedAnswer("the hub sent a strange name of an artifact: %r" % name)
+    if is_windows and any(_MORE_ON_WINDOWS.search(part) for part in parts):
+        raise UnexpectedAnswer("Windows takes the artifact's name for more than a name: %r" % name)
     return os.path.join(dest, *parts)
 
 

@@ -30,6 +30,7 @@ KINDS = {
         "options": {
             "from": {"type": "str", "required": True},
             "name": {"type": "str"},
+            "follow_links": {"type": "bool"},
             "keep_stamp": {"type": "bool"},
             "max_size_bytes": {"type": "int"},
         },
@@ -39,12 +40,17 @@ KINDS = {
         "options": {
             "from": {"type": "str", "required": True},
             "name": {"type": "str"},
+            "follow_links": {"type": "bool"},
             "compress": {"type": "str", "choices": ["gz", "bz2"]},
         },
     },
     "upload_glob": {
         "type": "dict",
-        "options": {"pattern": {"type": "str", "required": True}, "name": {"type": "str"}},
+        "options": {
+            "pattern": {"type": "str", "required": True},
+            "name": {"type": "str"},
+            "follow_links": {"type": "bool"},
+        },
     },
     "download": {
         "type": "dict",

@@ -82,3 +82,26 @@ def test_batch_files_must_be_asked_for(windows: Windows) -> None:
 def test_programs_beside_us_are_not_ours_to_run(windows: Windows) -> None:
     """CreateProcess would look in the working directory first."""
     assert windows.call("files.not_here")["error"] == "StartFailed"
+
+
+def test_an_upload_follows_no_link_out_of_the_workspace(windows: Windows, tmp_path: Path) -> None:
+    """The links are the machine's own: Wine makes links that it does not follow."""
+    (tmp_path / "ws" / "out").mkdir(parents=True)
+    (tmp_path / "ws" / "out" / "a").write_text("a")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "shadow").write_text("secret")
+    (tmp_path / "ws" / "file").symlink_to("out/a")
+    (tmp_path / "ws" / "d").symlink_to("out")
+    (tmp_path / "ws" / "leak").symlink_to("../etc/shadow")
+    (tmp_path / "ws" / "leaks").symlink_to("../etc")
+    out = "a link leads out"
+    expected = {"out/a": "a", "file": "a", "d/a": "a", "d": None}
+    expected |= {"leak": out, "leaks": out, "leaks/shadow": out, "../etc/shadow": out}
+    told = windows.call("files.opened", windows_path(tmp_path / "ws"), list(expected))
+    assert told == {**expected, "names": ["a"]}
+
+
+def test_a_name_that_means_more_is_not_written(windows: Windows) -> None:
+    assert windows.call("files.refused", "C:\\w\\f.txt") is None
+    for path in ("C:\\w\\CON", "C:\\w\\x:stream", "C:evil", "C:\\w\\dots..."):
+        assert windows.call("files.refused", path)

@@ -25,6 +25,7 @@ class MakeDirectories(FileCommand):
         def work(progress: Progress) -> Pairs:
             for path in paths:
                 progress.step()
+                machine.refuse_new_name(path)
                 Path(path).mkdir(parents=True, exist_ok=True)
             return []
 
@@ -59,6 +60,7 @@ class CopyDirectory(FileCommand):
         source, target = self.arguments.path("from_path"), self.arguments.path("to_path")
 
         def work(progress: Progress) -> Pairs:
+            machine.refuse_new_name(target)
             if os.path.lexists(target):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
             Path(target).parent.mkdir(parents=True, exist_ok=True)

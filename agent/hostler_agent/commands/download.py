@@ -30,6 +30,7 @@ class DownloadFile(Transfer):
         mode = self.arguments.whole("mode")
         command_id = self.context.command_id
         try:
+            machine.refuse_new_name(str(path))
             with _temporary(path, mode) as (temporary, file):
                 await self._receive(file, path, min(maximum or 0, MAX_FILE_BYTES))
                 loop = asyncio.get_running_loop()

@@ -4,24 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+import stat
 import tarfile
 import threading
 from concurrent.futures import CancelledError, Future
-from typing import Optional
+from dataclasses import dataclass
+from typing import BinaryIO, Optional
+
+from hostler_agent.commands.tree import Tree
+from hostler_agent.wire.extension import CommandTerms
 
 MAX_MEMBERS = 100_000
 MAX_DEPTH = 64
 MAX_PATH_BYTES = 1024
 
 
+@dataclass(frozen=True)
+class TarSource:
+    """The directory to pack. For a stock master (no `terms`) links are packed as links; a Hostler
+    hub takes none, so what they lead to is packed, as far as the terms let them lead.
+    """
+
+    path: str
+    terms: Optional[CommandTerms]
+
+    @property
+    def follows(self) -> bool:
+        """Whether tarfile itself is to follow all links."""
+        return self.terms is not None and self.terms.within is None
+
+
+def relative_to(root: str, path: str) -> str:
+    """The part of `path` beneath `root`, with slashes. Raises OSError if it is not beneath."""
+    base = root.replace(os.sep, "/").rstrip("/") + "/"
+    whole = path.replace(os.sep, "/")
+    if not f"{whole}/".startswith(base):
+        raise OSError(errno.EXDEV, f"it is not in {root}", path)
+    return whole[len(base) :]
+
+
 class TarStream:
     """Packs a directory in a thread of its own. Must be made inside the event loop, and closed."""
 
     def __init__(
-        self, path: str, compress: Optional[str], block_bytes: int, maximum_bytes: int
+        self, source: TarSource, compress: Optional[str], block_bytes: int, maximum_bytes: int
     ) -> None:
-        self._path = path
+        self._source = source
         self._mode = f"w|{compress or ''}"
         self.block_bytes = block_bytes
         self._maximum_bytes = maximum_bytes
@@ -66,9 +96,32 @@ class TarStream:
             fileobj=writer,
             bufsize=self.block_bytes,
             format=tarfile.PAX_FORMAT,
+            dereference=self._source.follows,
         ) as archive:
-            archive.add(self._path, "", filter=self._checked)
+            terms = self._source.terms
+            if terms is None or terms.within is None:
+                archive.add(self._source.path, "", filter=self._checked)
+            else:
+                self._add_within(archive, terms.within)
         writer.flush()
+
+    def _add_within(self, archive: tarfile.TarFile, root: str) -> None:
+        tree = Tree(root)
+        try:
+            top = relative_to(root, self._source.path)
+            waiting = [""]
+            while waiting:
+                name = waiting.pop()
+                path = "/".join(filter(None, (top, name)))
+                file = tree.open(path)
+                if file is None:
+                    archive.addfile(self._checked(_directory(name)))
+                    waiting += [f"{name}/{each}" if name else each for each in tree.names(path)]
+                    continue
+                with file:
+                    archive.addfile(self._checked(_file(name, file)), file)
+        finally:
+            tree.close()
 
     def _checked(self, member: tarfile.TarInfo) -> tarfile.TarInfo:
         """Raise OSError for a member that exceeds the limits of the hub. The limits here are the
@@ -100,6 +153,21 @@ class TarStream:
 
     def put(self, block: bytes) -> None:
         self._put(block)
+
+
+def _directory(name: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type = tarfile.DIRTYPE
+    member.mode = 0o755
+    return member
+
+
+def _file(name: str, file: BinaryIO) -> tarfile.TarInfo:
+    found = os.fstat(file.fileno())
+    member = tarfile.TarInfo(name)
+    member.size, member.mtime = found.st_size, found.st_mtime
+    member.mode = stat.S_IMODE(found.st_mode)
+    return member
 
 
 class _Writer:

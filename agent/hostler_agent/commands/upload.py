@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import BinaryIO, Optional
 
 from hostler_agent import machine
 from hostler_agent.commands.errors import TransferFailed
-from hostler_agent.commands.tarstream import TarStream
+from hostler_agent.commands.tarstream import TarSource, TarStream, relative_to
 from hostler_agent.commands.transfer import MAX_FILE_BYTES, Transfer
+from hostler_agent.commands.tree import Tree
 from hostler_agent.wire import messages
+from hostler_agent.wire.extension import CommandTerms
 
 MAX_DIRECTORY_BYTES = 4 * 1024**3
 
@@ -27,7 +30,7 @@ class UploadFile(Transfer):
         await self.output.say("header", f"sending {path}\n")
         command_id = self.context.command_id
         try:
-            with _open(path) as file:
+            with _open(path, self.context.terms) as file:
                 times = os.fstat(file.fileno())
                 await self._send(file, path, min(maximum or 0, MAX_FILE_BYTES))
         finally:
@@ -60,7 +63,8 @@ class UploadDirectory(Transfer):
         await self.output.say("header", f"sending {path}\n")
         if not Path(path).is_dir():
             raise TransferFailed(f"Cannot read directory '{path}' for upload: no such directory")
-        stream = TarStream(path, compress or None, self.block_bytes(), MAX_DIRECTORY_BYTES)
+        source = TarSource(path, self.context.terms)
+        stream = TarStream(source, compress or None, self.block_bytes(), MAX_DIRECTORY_BYTES)
         try:
             await self._send(stream, path, maximum)
         finally:
@@ -84,8 +88,10 @@ async def _read(stream: TarStream, path: str) -> bytes:
         raise TransferFailed(f"Cannot read directory '{path}' for upload: {error}") from error
 
 
-def _open(path: str) -> BinaryIO:
+def _open(path: str, terms: Optional[CommandTerms]) -> BinaryIO:
     try:
+        if terms is not None and terms.within is not None:
+            return _open_within(terms.within, path)
         # Not waiting for the writer of a pipe; a regular file does not mind.
         descriptor = os.open(path, machine.READ_FLAGS)
         file = open(descriptor, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
@@ -96,3 +102,15 @@ def _open(path: str) -> BinaryIO:
     except OSError as error:
         reason = error.strerror or str(error)
     raise TransferFailed(f"Cannot open file '{path}' for upload: {reason}")
+
+
+def _open_within(root: str, path: str) -> BinaryIO:
+    """Open a file beneath the directory `root`, out of which no link leads."""
+    tree = Tree(root)
+    try:
+        file = tree.open(relative_to(root, path))
+    finally:
+        tree.close()
+    if file is None:
+        raise OSError(errno.EISDIR, "not a regular file", path)
+    return file

@@ -36,6 +36,7 @@ if sys.platform == "win32":
         stop_signals,
         variable_name,
     )
+    from hostler_agent.machine.windows_names import refuse_new_name
     from hostler_agent.win32.security import is_private
 else:
     from hostler_agent.machine.descriptor_store import keep_secret, kept_secret
@@ -63,6 +64,7 @@ else:
         os_release,
         output_decoder,
         power_off,
+        refuse_new_name,
         shell,
         stop_signals,
         variable_name,
@@ -94,6 +96,7 @@ __all__ = [
     "os_release",
     "output_decoder",
     "power_off",
+    "refuse_new_name",
     "shell",
     "stop_signals",
     "variable_name",

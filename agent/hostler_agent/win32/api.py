@@ -161,6 +161,30 @@ _set_file_information = function(
 )
 
 
+_final_path_name = function(
+    KERNEL32,
+    "GetFinalPathNameByHandleW",
+    wintypes.DWORD,
+    wintypes.HANDLE,
+    wintypes.LPWSTR,
+    wintypes.DWORD,
+    wintypes.DWORD,
+)
+
+
+def final_path(handle: int) -> str:
+    r"""The path of an open file or directory without links, as `\\?\C:\...`."""
+    size = 512
+    while True:
+        buffer = ctypes.create_unicode_buffer(size)
+        length = _final_path_name(handle, buffer, size, 0)
+        if length == 0:
+            raise last_error()
+        if length < size:
+            return buffer.value
+        size = length + 1
+
+
 def inheritable() -> SecurityAttributes:
     """Security attributes for a handle that a child process inherits."""
     return SecurityAttributes(ctypes.sizeof(SecurityAttributes), None, True)

@@ -280,7 +280,8 @@ class CommandSecret(Record):
 @dataclass(frozen=True, eq=False, repr=False)
 class CommandTerms(Record):
     """The map `hostler` in a command's args: the lease it runs under, whether output is raw, its
-    limits, whether it may be a Windows batch file, and its secrets.
+    limits, whether it may be a Windows batch file, its secrets, and of an upload the directory out
+    of which no link is followed (none: all links are followed).
     """
 
     lease: str
@@ -289,6 +290,7 @@ class CommandTerms(Record):
     limits: Optional[CommandLimits] = None
     batch_files: bool = False
     secrets: tuple[CommandSecret, ...] = ()
+    within: Optional[str] = None
 
     _keys: ClassVar[Keys] = {
         "lease": TEXT,
@@ -297,6 +299,7 @@ class CommandTerms(Record):
         "limits": optional(MAP),
         "batch_files": optional(BOOLEAN),
         "secrets": optional(LIST),
+        "within": optional(TEXT),
     }
 
     def body(self) -> dict[str, Any]:
@@ -308,6 +311,8 @@ class CommandTerms(Record):
             body["batch_files"] = True
         if self.secrets:
             body["secrets"] = [asdict(secret) for secret in self.secrets]
+        if self.within is not None:
+            body["within"] = self.within
         return body
 
     @classmethod

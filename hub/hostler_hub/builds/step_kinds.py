@@ -40,6 +40,14 @@ class Workspace:
         """
         return path if is_absolute(path) else f"{self.root}/{path}"
 
+    def within(self, path: str, *, follow_links: bool) -> str | None:
+        """The directory that an upload from ``path`` must not leave by links: the workspace, or the
+        directory above what is outside of it; None if it may.
+        """
+        if follow_links:
+            return None
+        return _fixed_part(path) if is_absolute(path) else self.root
+
     def pattern(self, pattern: str) -> str:
         """The absolute glob pattern of ``pattern``, which may be relative to the workspace.
         Wildcard characters in the workspace's own path are escaped.
@@ -82,13 +90,14 @@ class Call:
 
     Its results are sent to the script as a mapping: "stat" and "files" as the command reported
     them; of a transfer "stored", the files with their sizes and hashes; with ``wants_output``
-    "stdout", as bytes.
+    "stdout", as bytes. ``within``: the directory out of which an upload follows no link.
     """
 
     command: str
     args: dict[str, Any]
     transfer: Wanted | None = None
     wants_output: bool = False
+    within: str | None = None
 
 
 Brought = Mapping[str, Any]
@@ -200,7 +209,9 @@ def _names(value: Any) -> list[str]:
 # --- scripts --------------------------------------------------------------------------------------
 
 
-def _upload_file(path: str, name: str, max_size_bytes: int, *, keep_stamp: bool = False) -> Call:
+def _upload_file(
+    path: str, name: str, max_size_bytes: int, within: str | None, *, keep_stamp: bool = False
+) -> Call:
     args = {
         "path": path,
         # A stock worker takes a file of exactly maxsize for too large; ours is the limit's end.
@@ -208,12 +219,12 @@ def _upload_file(path: str, name: str, max_size_bytes: int, *, keep_stamp: bool 
         "blocksize": BLOCK_BYTES,
         "keepstamp": keep_stamp,
     }
-    return Call("upload_file", args, ReceiveFile(name, max_size_bytes))
+    return Call("upload_file", args, ReceiveFile(name, max_size_bytes), within=within)
 
 
-def _upload_tree(path: str, name: str, compress: str | None = None) -> Call:
+def _upload_tree(path: str, name: str, within: str | None, compress: str | None = None) -> Call:
     args = {"path": path, "maxsize": None, "blocksize": BLOCK_BYTES, "compress": compress}
-    return Call("upload_directory", args, ReceiveDirectory(name, compress))
+    return Call("upload_directory", args, ReceiveDirectory(name, compress), within=within)
 
 
 def _upload(step: StepSpec, workspace: Workspace) -> Script:
@@ -221,14 +232,17 @@ def _upload(step: StepSpec, workspace: Workspace) -> Script:
     assert upload is not None
     path = workspace.path(upload.from_)
     limit, keep_stamp = upload.max_size_bytes, upload.keep_stamp
-    brought = yield _upload_file(path, upload.artifact, limit, keep_stamp=keep_stamp)
+    within = workspace.within(upload.from_, follow_links=upload.follow_links)
+    brought = yield _upload_file(path, upload.artifact, limit, within, keep_stamp=keep_stamp)
     return {"artifacts": brought["stored"]}
 
 
 def _upload_directory(step: StepSpec, workspace: Workspace) -> Script:
     upload = step.upload_directory
     assert upload is not None
-    brought = yield _upload_tree(workspace.path(upload.from_), upload.artifact, upload.compress)
+    within = workspace.within(upload.from_, follow_links=upload.follow_links)
+    path = workspace.path(upload.from_)
+    brought = yield _upload_tree(path, upload.artifact, within, upload.compress)
     return _summary(brought["stored"])
 
 
@@ -242,15 +256,16 @@ def _upload_glob(step: StepSpec, workspace: Workspace) -> Script:
     found = _names(brought.get("files"))
     if not 0 < len(found) <= GLOB_FILES:
         raise StepFailed(f"{len(found)} files match {upload.pattern}; 1 to {GLOB_FILES} are taken")
-    base = workspace.path(_fixed_part(upload.pattern)).replace("\\", "/")
+    base = workspace.path(_fixed_part(upload.pattern))
+    within = workspace.within(upload.pattern, follow_links=upload.follow_links)
     stored: list[dict[str, Any]] = []
     for path in found:
         name = _name_of(path, base, upload.name)
         mode = int(_numbers((yield Call("stat", {"path": path})).get("stat"))[0])
         if not stat_module.S_ISDIR(mode):
-            stored += (yield _upload_file(path, name, FILE_SIZE_BYTES))["stored"]
+            stored += (yield _upload_file(path, name, FILE_SIZE_BYTES, within))["stored"]
         elif "**" not in upload.pattern:  # else the files in it have been found, too
-            stored += (yield _upload_tree(path, name))["stored"]
+            stored += (yield _upload_tree(path, name, within))["stored"]
     return _summary(stored)
 
 
@@ -265,7 +280,8 @@ def _name_of(path: str, base: str, folder: str | None) -> str:
     """The name of the artifact for ``path``: its path below ``base`` (else its last
     part), within ``folder``.
     """
-    path = path.replace("\\", "/")
+    if not path.startswith("/"):  # Windows; elsewhere a backslash may be in a name
+        path, base = path.replace("\\", "/"), base.replace("\\", "/")
     name = path.removeprefix(base).strip("/") if path.startswith(base) else path.rpartition("/")[2]
     return f"{folder}/{name}" if folder else name
 

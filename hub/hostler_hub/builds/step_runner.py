@@ -293,7 +293,7 @@ class StepRun:
         given = await self._secrets(session.report)
         if session.report is None:
             return call.args
-        terms = CommandTerms(self._lease.id, self._lease.attempt, secrets=given)
+        terms = CommandTerms(self._lease.id, self._lease.attempt, secrets=given, within=call.within)
         if self._kind.is_command:
             limits = None if self._limits is None else _on_the_wire(self._limits)
             terms = replace(terms, limits=limits, batch_files=self._step.batch_files)

@@ -90,6 +90,7 @@ class Copy(_Spec):
 class _Uploaded(_Spec):
     from_: Annotated[WorkerPath, Field(alias="from")]
     name: ArtifactName | None = None
+    follow_links: StrictBool = False
 
     @property
     def artifact(self) -> str:
@@ -106,7 +107,11 @@ class _Uploaded(_Spec):
 
 
 class Upload(_Uploaded):
-    """A file of the worker that becomes an artifact, by default under its own name."""
+    """A file of the worker that becomes an artifact, by default under its own name.
+
+    With ``follow_links``, here and in the other uploads, links may lead out of the workspace, or
+    of the directory that an absolute path names.
+    """
 
     keep_stamp: StrictBool = False
     max_size_bytes: Annotated[StrictInt, Field(ge=0, le=FILE_SIZE_BYTES)] = FILE_SIZE_BYTES
@@ -126,6 +131,7 @@ class UploadGlob(_Spec):
 
     pattern: WorkerPath
     name: ArtifactName | None = None
+    follow_links: StrictBool = False
 
 
 class Download(_Spec):

@@ -107,7 +107,7 @@ def test_paths_stay_in_the_workspace_and_hold_no_control_characters(kind: str, p
         {"mkdir": "a"},
         {"upload": {"from": "a", "name": "/etc/passwd"}},
         {"upload": {"from": "a", "name": "a/../b"}},
-        {"upload": {"from": "a", "name": "a\\b"}},
+        {"upload": {"from": "a", "name": "a\0b"}},
         {"upload": {"from": "."}},
         {"upload": {"from": "a", "max_size_bytes": step_spec.FILE_SIZE_BYTES + 1}},
         {"upload": {"from": "a", "max_size_bytes": True}},

@@ -10,6 +10,7 @@ from pathlib import Path
 from hostler_agent import machine
 from hostler_agent.commands import removal
 from hostler_agent.commands.filework import Progress
+from hostler_agent.commands.tree import Tree
 from hostler_agent.win32 import api
 
 
@@ -172,3 +173,29 @@ def short_lived(count):
         subprocess.run(["cmd", "/c", "exit"], capture_output=True, check=True)
     bare = time.perf_counter() - begun
     return {"job_ms": mine / count * 1000, "bare_ms": bare / count * 1000}
+
+
+def opened(root, paths):
+    """For each path in a tree what its file holds, None for a directory, or why it is not opened."""
+    tree = Tree(root)
+    told = {}
+    for path in paths:
+        try:
+            file = tree.open(path)
+        except OSError as error:
+            told[path] = error.strerror.partition(" of ")[0]
+            continue
+        told[path] = None
+        if file is not None:
+            with file:
+                told[path] = file.read().decode()
+    tree.close()
+    return {**told, "names": tree.names("out")}
+
+
+def refused(path):
+    try:
+        machine.refuse_new_name(path)
+    except OSError as error:
+        return error.strerror
+    return None
