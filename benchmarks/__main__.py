@@ -20,6 +20,7 @@ from benchmarks import (
     dispatch,
     docker,
     floods,
+    job_users,
     reconcile,
     report,
     scale,
@@ -46,6 +47,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "floods": floods.measure,
     "agent": agent.measure,
     "worker": worker.measure,
+    "job_users": job_users.measure,
     "survivors": survivors.measure,
     "windows": windows.measure,
 }
