@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from hostler_agent import machine
 from hostler_agent.clock import Clock, SystemClock
 from hostler_agent.commands import Command, Settings, secret_files
-from hostler_agent.commands.context import CommandContext, Reporting
+from hostler_agent.commands.context import CommandContext, Reporting, builder_key
 from hostler_agent.commands.leftovers import remove_workspaces
 from hostler_agent.commands.masking import LeaseMasks
 from hostler_agent.commands.roster import Roster
+from hostler_agent.commands.slots import AgentSlots, Slots
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
 from hostler_agent.hub.credentials import Credentials
 from hostler_agent.hub.dead_man_switch import DeadManSwitch
@@ -30,7 +31,7 @@ from hostler_agent.hub.link import Dial, Endpoint, Link
 from hostler_agent.hub.outbox import Outbox
 from hostler_agent.hub.sender import ReportSender
 from hostler_agent.machine import spot_notice
-from hostler_agent.machine.facts import USER, isolation, machine_facts, worker_info
+from hostler_agent.machine.facts import CONTAINER, NONE, USER, machine_facts, worker_info
 from hostler_agent.machine.spot_notice import Notice, SpotNoticeWatcher
 from hostler_agent.wire import extension, messages
 from hostler_agent.wire.extension import AgentReport, CommandTerms, Handshake, HubSettings
@@ -49,16 +50,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Toolbox:
-    """The agent's abilities: commands by name, their versions, and the containment of jobs."""
+    """The agent's abilities: commands by name, their versions, the containment of jobs, and as whom
+    they run.
+    """
 
     commands: Mapping[str, type[Command]]
     versions: Mapping[str, str]
     containment: Containment
+    slots: Slots = field(default_factory=AgentSlots)
+    is_container: bool = False
+    """Whether the instance is a container of its own."""
 
     @property
     def isolation(self) -> str:
         """What separates builds from the agent: a value of the fact `isolation`."""
-        return isolation(has_build_users=False)
+        if self.slots.have_users:
+            return USER
+        return CONTAINER if self.is_container else NONE
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,7 @@ class Daemon:
         self.is_orphaned = False
         """Whether the agent left because the hub was silent for too long."""
         self._farewell: Optional[asyncio.Task[None]] = None
+        self._ending_slots: Optional[asyncio.Task[None]] = None
         self._leave = asyncio.Event()
         self._handlers: Mapping[type[messages.Message], Callable[[Any], Any]] = {
             messages.Print: self._print,
@@ -189,6 +198,9 @@ class Daemon:
     async def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
         grace_s = 10.0 if self._hub is None else self._hub.go_away_grace_s
         await self._roster.aclose("the agent is going away", grace_s)
+        if self._ending_slots is not None:
+            await self._ending_slots
+        await self._toolbox.slots.aclose()
         await self._toolbox.containment.aclose()
         secret_files.sweep(self._config.workdir)
         if self._connection is not None:
@@ -220,16 +232,18 @@ class Daemon:
         log.info("message from the hub: %s", message.message)
 
     def _get_worker_info(self, _: messages.GetWorkerInfo) -> dict[str, Any]:
+        isolation = self._toolbox.isolation
         versions = {**self._toolbox.versions, extension.NAME: str(extension.VERSION)}
         report = AgentReport(
             boot_id=machine.boot_id(),
             process=self._credentials.process,
             former=self._credentials.former,
             commands=self._roster.reports(),
-            facts=machine_facts(self._config.workdir),
+            facts=machine_facts(self._config.workdir, isolation),
             clock_s=self._surroundings.clock.wall(),
         )
-        return {**worker_info(self._config.workdir, versions), extension.NAME: report.body()}
+        info = worker_info(self._config.workdir, versions, isolation)
+        return {**info, extension.NAME: report.body()}
 
     def _set_worker_settings(self, message: messages.SetWorkerSettings) -> None:
         hub = None if message.hostler is None else HubSettings.parse(message.hostler)
@@ -266,14 +280,20 @@ class Daemon:
         kind = self._toolbox.commands.get(message.command_name)
         if kind is None:
             raise AgentError(f"command {message.command_name!r} does not exist")
-        terms = CommandTerms.parse(message.args)
+        workdir, terms = str(self._config.workdir), CommandTerms.parse(message.args)
+        if self._hub is None:
+            slot_key: Optional[str] = builder_key(workdir, message.args)
+        else:
+            slot_key = None if terms is None else terms.lease
         context = CommandContext(
             command_id=message.command_id,
             settings=self._settings,
-            workdir=str(self._config.workdir),
+            workdir=workdir,
             terms=terms,
             containment=self._toolbox.containment,
             reporting=Reporting(self._outbox, self._roster, self._request),
+            slots=self._toolbox.slots,
+            slot_key=slot_key,
             mask=self._masks.add(terms),
         )
         self._roster.start(message.command_id, kind(context, message.args))
@@ -294,6 +314,9 @@ class Daemon:
 
     def _lease_is_over(self) -> None:
         self._roster.lose("the hub has not been heard of for as long as its lease")
+        # Each waits for the commands that still end in it.
+        ending = self._toolbox.slots.end_all()
+        self._ending_slots = asyncio.create_task(ending, name="end of the slots")
 
 
 def _credentials(config: Config, *, isolated: bool) -> Credentials:

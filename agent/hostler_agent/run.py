@@ -49,13 +49,15 @@ def run(config: Config, started: Optional[Callable[[Daemon], None]] = None) -> i
     # Imported here so that --help and a bad configuration answer at once.
     from hostler_agent import machine  # noqa: PLC0415
     from hostler_agent.commands import COMMANDS, VERSIONS  # noqa: PLC0415
+    from hostler_agent.commands.slots import make_slots  # noqa: PLC0415
     from hostler_agent.daemon import Daemon, Toolbox  # noqa: PLC0415
     from hostler_agent.machine.facts import USER  # noqa: PLC0415
 
     containment = containment_of(config.containment, config.root_name)
+    slots = make_slots(config)
     machine.guard_against_oom()
 
-    toolbox = Toolbox(COMMANDS, VERSIONS, containment)
+    toolbox = Toolbox(COMMANDS, VERSIONS, containment, slots, config.is_container)
     if toolbox.isolation != USER and not machine.forbid_inspection():
         log.warning("builds may read the agent's memory, and attach in its place")
 

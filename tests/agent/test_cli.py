@@ -30,6 +30,7 @@ def write_config(tmp_path: Path):
         # A name of its own: an agent ends what one of its name has left on the machine.
         name = f"w-{secrets.token_hex(6)}"
         options = {"hub": hub.url, "name": name, "workdir": "work", "token_file": "token"}
+        options["run_as"] = "agent"  # these builds meet the test in its directory
         path.write_text(json.dumps({**options, **changes}))
         path.chmod(0o600)
         return path

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from simulation.loop import Process
 
 from hostler_agent.commands import Command, RemoveDirectories
+from hostler_agent.commands.slots import AgentSlots
 from hostler_agent.config import Config
 from hostler_agent.daemon import Daemon, Surroundings, Toolbox
 from hostler_agent.machine.facts import USER
@@ -41,12 +42,6 @@ def disk_mb(_workdir: Path) -> tuple[int, int]:
     machine = MACHINE.get()
     machine.told_free_mb = machine.free_mb
     return 100_000, machine.free_mb
-
-
-def isolation(*, has_build_users: bool) -> str:
-    """What an agent tells of what separates builds from it."""
-    del has_build_users
-    return MACHINE.get().isolation
 
 
 MACHINE: contextvars.ContextVar[Machine] = contextvars.ContextVar("machine")
@@ -345,6 +340,14 @@ class _Containment:
         pass
 
 
+class _Slots(AgentSlots):
+    """Slots that have users where the machine's agent says so."""
+
+    @property
+    def have_users(self) -> bool:  # type: ignore[override]
+        return MACHINE.get().isolation == USER
+
+
 def _toolbox(_faults: set[str]) -> Toolbox:
     commands = {"shell": Scripted, "rmdir": Removal}
-    return Toolbox(commands, dict.fromkeys(commands, "3.3"), _Containment())
+    return Toolbox(commands, dict.fromkeys(commands, "3.3"), _Containment(), _Slots())

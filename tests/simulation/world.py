@@ -26,13 +26,12 @@ import structlog
 from simulation import storage as storage_module
 from simulation.crashes import Traps
 from simulation.loop import Process, Stuck, VirtualLoop, outside
-from simulation.machine import EPOCH_S, FREE_MB, Machine, Site, Truth, disk_mb, isolation, script
+from simulation.machine import EPOCH_S, FREE_MB, Machine, Site, Truth, disk_mb, script
 from simulation.network import Network
 from simulation.observer import Observer
 from simulation.provider import Provider, SimulatedOptions, driver_for
 from simulation.storage import Storage
 
-from hostler_agent import daemon
 from hostler_agent.machine import facts
 from hostler_hub import app
 from hostler_hub.drivers.contract import AgentArchive, InstanceSpec
@@ -449,8 +448,6 @@ def _determined(world: World) -> Iterator[None]:
             mock.patch.object(ids, "_ulids", ids._Ulids()),
             mock.patch.object(ids, "time", time),
             mock.patch.object(facts, "disk_mb", disk_mb),
-            mock.patch.object(facts, "isolation", isolation),
-            mock.patch.object(daemon, "isolation", isolation),
             world.traps.installed(),
         ):
             yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -11,13 +12,28 @@ from typing import Callable
 
 from hostler_agent import machine
 from hostler_agent.commands import removal
-from hostler_agent.commands.filework import FileCommand, Progress
+from hostler_agent.commands.filework import FileCommand
+from hostler_agent.commands.progress import Progress
+from hostler_agent.commands.slots.contract import AgentSlot, Slot
 
 Pairs = list[list[object]]
 
 
 class MakeDirectories(FileCommand):
     name = "mkdir"
+    makes_directories = True
+
+    async def execute(self) -> None:
+        # A stock master has those of all its builders made by one command.
+        for path in filter(self.slot.is_the_agents, self.arguments.paths("paths")):
+            with contextlib.suppress(OSError):  # told below, by its name
+                Path(path).mkdir(exist_ok=True)
+        await super().execute()
+
+    def claimed(self) -> list[str]:
+        """Those that are not build directories themselves, which may be several builders'."""
+        paths = self.arguments.paths_taken
+        return [path for path in paths if not self.slot.is_the_agents(path)]
 
     def prepare(self) -> Callable[[Progress], Pairs]:
         paths = self.arguments.paths("paths")
@@ -37,6 +53,15 @@ class RemoveDirectories(FileCommand):
 
     name = "rmdir"
 
+    def worker(self) -> Slot:
+        """The agent itself for whole build directories, which lie in its own. No link leads the
+        removal elsewhere.
+        """
+        paths = self.arguments.paths_taken
+        if all(self.slot.is_build_directory(path) for path in paths):
+            return AgentSlot()
+        return self.slot
+
     def prepare(self) -> Callable[[Progress], Pairs]:
         paths = self.arguments.paths("paths")
 
@@ -55,6 +80,7 @@ class CopyDirectory(FileCommand):
     """
 
     name = "cpdir"
+    makes_directories = True
 
     def prepare(self) -> Callable[[Progress], Pairs]:
         source, target = self.arguments.path("from_path"), self.arguments.path("to_path")

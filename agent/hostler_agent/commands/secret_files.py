@@ -18,7 +18,7 @@ from typing import Optional
 
 from hostler_agent import machine, private_files
 from hostler_agent.commands import removal
-from hostler_agent.commands.filework import Progress
+from hostler_agent.commands.progress import Progress
 
 Owner = tuple[int, int]
 """The user id and group id of the files' reader."""

@@ -14,7 +14,7 @@ import pytest
 from commandkit import run
 
 from hostler_agent.commands import COMMANDS, VERSIONS, BadArguments
-from hostler_agent.wire.extension import TOOL_VERSIONS
+from hostler_agent.wire.extension import END_LEASE, TOOL_VERSIONS
 
 
 def start(script: str, directory: str | Path) -> str:
@@ -30,7 +30,7 @@ def test_all_of_buildbots_commands_are_there():
         *("shell", "upload_file", "upload_directory", "download_file", "listdir", "mkdir"),
         *("rmdir", "cpdir", "stat", "glob", "rmfile"),
     }
-    assert set(COMMANDS) == set(VERSIONS) == {*documented, TOOL_VERSIONS}
+    assert set(COMMANDS) == set(VERSIONS) == {*documented, TOOL_VERSIONS, END_LEASE}
 
 
 async def test_mkdir_makes_all_that_is_missing(context, tmp_path):
@@ -209,7 +209,7 @@ async def test_rmfile_removes_a_link_not_its_target(context, tmp_path):
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"shell", TOOL_VERSIONS}))
 @pytest.mark.parametrize("value", [None, 5, [], [5], "", "nul\0", b"bytes", {}])
 async def test_wrong_and_missing_arguments_are_one_clear_text(context, name, value):
-    arguments = {"mkdir": "paths", "rmdir": "paths", "cpdir": "from_path"}
+    arguments = {"cpdir": "from_path"} | dict.fromkeys(("mkdir", "rmdir", END_LEASE), "paths")
     argument = arguments.get(name, "path")
     for args in ({}, {argument: value}):
         with pytest.raises(BadArguments, match=f"^{name}: argument '{argument}' [^\n]*$"):
