@@ -300,8 +300,7 @@ def _text(value: str | bytes) -> str:
 
 def _reader(plan: JobPlan) -> Optional[Owner]:
     """The user that the job runs as; None if that is the agent's own."""
-    user = getattr(plan, "user", None)
-    return None if user is None else (user.uid, user.gid)
+    return None if plan.user is None else (plan.user.uid, plan.user.gid)
 
 
 def _remove(files: SecretFiles) -> None:
