@@ -31,12 +31,12 @@ GOAL = Goal("ratio", "at most", 2)
 _LISTING = """\
 #!{python}
 import atexit, json, runpy, sys
-assert sys.argv[1:3] == ["-m", "hostler_agent"]
+assert sys.argv[1:4] == ["-I", "-m", "hostler_agent"]
 modules = {modules!r}
 known = set(sys.modules)
 atexit.register(lambda: open(modules, "w").write(json.dumps(
     [name for name in list(sys.modules) if name not in known and name != "__main__"])))
-del sys.argv[1:3]
+del sys.argv[1:4]
 sys.path[0] = ""
 runpy.run_module("hostler_agent", run_name="__main__", alter_sys=True)
 """

@@ -42,6 +42,7 @@ _OPTIONAL = {
     "build_uids": str,
     "no_new_privileges": bool,
     "is_container": bool,
+    "environment": dict,
 }
 
 ENDS = ("exit", "poweroff", "poweroff_if_orphaned")
@@ -91,6 +92,8 @@ class Config:
     no_new_privileges: bool = False
     is_container: bool = False
     """Whether the instance is a container of its own, as its driver knows."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables for the builds. The agent itself does without them."""
     token_file: Optional[Path] = None
     """The file that the password was read from."""
     kept: Optional[Mapping[str, str]] = field(default=None, repr=False)
@@ -147,6 +150,7 @@ def from_options(
         build_uids=_uids(options.get("build_uids", "{}-{}".format(*BUILD_UIDS))),
         no_new_privileges=options.get("no_new_privileges", False),
         is_container=options.get("is_container", False),
+        environment=_environment(options.get("environment", {})),
         token_file=token_file.absolute(),
         kept=kept,
     )
@@ -193,6 +197,13 @@ def _groups(names: list[Any]) -> tuple[str, ...]:
     if not all(isinstance(name, str) and name for name in names):
         raise ConfigurationError("option 'build_groups' must be a list of groups' names")
     return tuple(names)
+
+
+def _environment(variables: Mapping[Any, Any]) -> Mapping[str, str]:
+    for name, value in variables.items():
+        if not (isinstance(value, str) and name and "=" not in name and "\0" not in name + value):
+            raise ConfigurationError(f"option 'environment': {name!r} must be given a text")
+    return {machine.variable_name(name): value for name, value in variables.items()}
 
 
 def _uids(text: str) -> tuple[int, int]:

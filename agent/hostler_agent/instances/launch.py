@@ -32,7 +32,8 @@ class Program:
     @classmethod
     def installed(cls, python: str) -> Program:
         """The agent's package that the interpreter `python` can import."""
-        return cls((python, "-m", "hostler_agent"), Path(__file__).parents[1])
+        # Isolated: what the environment says of Python is for builds.
+        return cls((python, "-I", "-m", "hostler_agent"), Path(__file__).parents[1])
 
 
 @dataclass(frozen=True)

@@ -166,9 +166,9 @@ def _stop(service: manager.Service, name: str) -> None:
 
 
 def _command(wanted: Installation) -> list[str]:
-    program = ["-m", "hostler_agent"]
+    program = ["-I", "-m", "hostler_agent"]
     if sys.argv[0].lower().endswith(".pyz"):
-        program = [str(Path(sys.argv[0]).absolute())]
+        program = ["-I", "-S", str(Path(sys.argv[0]).absolute())]
     options = ["--name", wanted.name, "--config", str(wanted.config_file)]
     return [sys.executable, *program, "service", "run", *options]
 

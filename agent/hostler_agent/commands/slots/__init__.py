@@ -25,7 +25,7 @@ def make_slots(config: Config) -> Slots:
     """The slots that the configuration asks for, as far as the machine allows: builds get users of
     their own only where that separates them, and else the agent's. For use in a thread.
     """
-    own = AgentSlots(no_new_privileges=config.no_new_privileges)
+    own = AgentSlots(config.environment, no_new_privileges=config.no_new_privileges)
     if config.run_as == AGENT:
         return own
     try:
@@ -45,4 +45,9 @@ def _with_users(config: Config) -> Slots:
         from hostler_agent.jobs.posix.users import UserPool  # noqa: PLC0415
 
         pool = UserPool(config.build_uids, config.build_groups)
-        return posix.make(config.workdir, pool, no_new_privileges=config.no_new_privileges)
+        return posix.make(
+            config.workdir,
+            pool,
+            config.environment,
+            no_new_privileges=config.no_new_privileges,
+        )

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import Any, Callable, Optional, Protocol, TypeVar
 
 from hostler_agent.commands import removal
@@ -17,6 +18,8 @@ from hostler_agent.commands.progress import Progress
 from hostler_agent.jobs.plan import BuildUser, View
 
 T = TypeVar("T")
+
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 class Slot(Protocol):
@@ -32,7 +35,7 @@ class Slot(Protocol):
     def no_new_privileges(self) -> bool: ...
 
     def environment(self, variables: Mapping[str, str]) -> Mapping[str, str]:
-        """The agent's environment as the slot's jobs have it."""
+        """The agent's environment as the slot's jobs have it, with its owner's `environment`."""
 
     def enter(self) -> None:
         """Give the calling thread the rights of the slot's jobs. The thread must not be used for
@@ -84,11 +87,15 @@ class AgentSlot:
     user: Optional[BuildUser] = None
     view = View()
 
-    def __init__(self, *, no_new_privileges: bool = False) -> None:
+    def __init__(
+        self, variables: Mapping[str, str] = NO_VARIABLES, *, no_new_privileges: bool = False
+    ) -> None:
+        """`variables` are those that the agent's owner gives to builds."""
+        self._variables = variables
         self.no_new_privileges = no_new_privileges
 
     def environment(self, variables: Mapping[str, str]) -> Mapping[str, str]:
-        return variables
+        return {**variables, **self._variables}
 
     def enter(self) -> None:
         """Do nothing: the thread has the same rights."""
@@ -113,8 +120,10 @@ class AgentSlots:
 
     have_users = False
 
-    def __init__(self, *, no_new_privileges: bool = False) -> None:
-        self._slot = AgentSlot(no_new_privileges=no_new_privileges)
+    def __init__(
+        self, variables: Mapping[str, str] = NO_VARIABLES, *, no_new_privileges: bool = False
+    ) -> None:
+        self._slot = AgentSlot(variables, no_new_privileges=no_new_privileges)
 
     @contextlib.asynccontextmanager
     async def use(self, key: Optional[str]) -> AsyncIterator[Slot]:

@@ -60,6 +60,8 @@ class UserSlot:
     user: BuildUser
     directories: SlotDirectories
     namespaces: Namespaces
+    variables: Mapping[str, str]
+    """Those that the agent's owner gives to builds."""
     no_new_privileges: bool
     neighbours: Callable[[], frozenset[int]]
     """The uids of all slots."""
@@ -74,7 +76,8 @@ class UserSlot:
     def environment(self, variables: Mapping[str, str]) -> Mapping[str, str]:
         kept = {name: value for name, value in variables.items() if name not in _AGENTS_OWN}
         name, home = self.user.name, self.user.home
-        return {**kept, "HOME": home, "USER": name, "LOGNAME": name, "SHELL": "/bin/sh"}
+        own = {"HOME": home, "USER": name, "LOGNAME": name, "SHELL": "/bin/sh"}
+        return {**kept, **own, **self.variables}
 
     def enter(self) -> None:
         as_user.become(self.user, self.namespaces.descriptors)
@@ -107,12 +110,15 @@ class UserSlots:
 
     have_users = True
 
-    def __init__(self, base: Path, pool: UserPool, *, no_new_privileges: bool) -> None:
+    def __init__(
+        self, base: Path, pool: UserPool, variables: Mapping[str, str], *, no_new_privileges: bool
+    ) -> None:
         self._base = base
         self._pool = pool
+        self._variables = variables
         self._no_new_privileges = no_new_privileges
         self._has_namespaces = namespaces.problem() is None
-        self._own = AgentSlot(no_new_privileges=no_new_privileges)
+        self._own = AgentSlot(variables, no_new_privileges=no_new_privileges)
         self._slots: dict[str, asyncio.Future[UserSlot]] = {}
         self._ending: set[int] = set()
 
@@ -191,7 +197,9 @@ class UserSlots:
         except BaseException:
             self._pool.release(user)
             raise
-        return UserSlot(user, directories, made, self._no_new_privileges, self._uids)
+        return UserSlot(
+            user, directories, made, self._variables, self._no_new_privileges, self._uids
+        )
 
     def _make_namespaces(self, directories: SlotDirectories) -> Namespaces:
         if not self._has_namespaces:
@@ -210,7 +218,9 @@ class UserSlots:
         return frozenset({*self._ending, *(slot.user.uid for slot in slots)})
 
 
-def make(base: Path, pool: UserPool, *, no_new_privileges: bool) -> UserSlots:
+def make(
+    base: Path, pool: UserPool, variables: Mapping[str, str], *, no_new_privileges: bool
+) -> UserSlots:
     """Make the slots, and open one for a trial. Raises UsersUnavailable or OSError; then nothing of
     it is left.
     """
@@ -221,7 +231,7 @@ def make(base: Path, pool: UserPool, *, no_new_privileges: bool) -> UserSlots:
     for directory in ((base / SLOTS).parent, base / SLOTS):
         directory.mkdir(mode=0o700, exist_ok=True)
         directory.chmod(0o700)
-    slots = UserSlots(base, pool, no_new_privileges=no_new_privileges)
+    slots = UserSlots(base, pool, variables, no_new_privileges=no_new_privileges)
     slot = slots.open()
     try:
         _try(slot)

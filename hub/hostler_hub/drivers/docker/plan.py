@@ -53,7 +53,8 @@ def container(
 
 
 def _command(hub: str, spec: InstanceSpec, options: DockerOptions) -> list[str]:
-    agent = options.command or [options.python, f"{payload.HOME}/{payload.ARCHIVE}"]
+    # Isolated: what the image's environment says of Python is for builds.
+    agent = options.command or [options.python, "-I", "-S", f"{payload.HOME}/{payload.ARCHIVE}"]
     config = f"{payload.HOME}/{payload.CONFIG}"
     return [*agent, "run", "--config", config, *spec.mark(hub, "docker").arguments()]
 

@@ -43,7 +43,7 @@ END
 base64 -d > token <<'END'
 {token}
 END
-{authorities}{python} - {archive_url} {sha256} agent.pyz {ca} <<'END'
+{authorities}{python} -I - {archive_url} {sha256} agent.pyz {ca} <<'END'
 import hashlib, ssl, sys, time, urllib.request
 url, digest, path, *ca = sys.argv[1:]
 context = ssl.create_default_context(cafile=ca[0] if ca else None)
@@ -61,7 +61,7 @@ else:
 with open(path, "wb") as file:
     file.write(data)
 END
-run="{python} $home/agent.pyz run --config $home/agent.json --mark {mark}"
+run="{python} -I -S $home/agent.pyz run --config $home/agent.json --mark {mark}"
 if [ -d /run/systemd/system ] && command -v systemd-run >/dev/null; then
     systemd-run --unit hostler-agent --property Delegate=yes --property OOMPolicy=continue \\
         --property StandardOutput=journal+console --setenv HOME=/root{on_failure} $run
@@ -124,7 +124,7 @@ foreach ($pause in 1, 2, 4, 8, 16, 32, 60, 60, 60, 0) {{
     Start-Sleep -Seconds $pause
 }}
 if (-not $fetched) {{ throw 'hostler: no agent, giving up' }}
-$run = '"' + $home_ + '\\agent.pyz" run --config "' + $home_ + '\\agent.json" --mark {mark}'
+$run = '-I -S "' + $home_ + '\\agent.pyz" run --config "' + $home_ + '\\agent.json" --mark {mark}'
 $action = New-ScheduledTaskAction -Execute '{python}' -Argument $run -WorkingDirectory $home_
 $settings = New-ScheduledTaskSettingsSet -ExecutionTimeLimit 0 -AllowStartIfOnBatteries
 $task = @{{ TaskName = 'hostler-agent'; User = 'SYSTEM'; Action = $action; Settings = $settings }}

@@ -201,7 +201,6 @@ class HostDriver(ABC, Generic[Options]):
             "driver": self.name,
             "instance": spec.instance,
             "epoch": spec.epoch,
-            "environment": dict(options.environment),
             "ca": ca_file.read_text() if ca_file and url.startswith("wss:") else None,
             "config": {
                 "hub": url,
@@ -209,6 +208,7 @@ class HostDriver(ABC, Generic[Options]):
                 "instance": spec.instance,
                 "epoch": spec.epoch,
                 "containment": options.containment,
+                **({"environment": dict(options.environment)} if options.environment else {}),
                 **spec.agent_config,
                 **self._agent_config(options),
             },

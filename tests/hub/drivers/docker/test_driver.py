@@ -357,5 +357,5 @@ async def test_an_entrypoint_runs_the_agent(driver: DockerDriver, options: dict[
     wrapper = ["sh", "-c", 'echo wrapped "$@"', "wrapper"]
     spec = spec_of({**options, "entrypoint": wrapper})
     _, evidence = await run(driver, spec)
-    assert "wrapped python3 /hostler/agent.pyz run --config /hostler/agent.json" in evidence
+    assert "wrapped python3 -I -S /hostler/agent.pyz run --config /hostler/agent.json" in evidence
     await driver.destroy(ref_of(spec, None))
