@@ -112,7 +112,7 @@ def _holds(members: Mapping[str, Member], artifact: StoredArtifact) -> bool:
 
 
 def _name_of(artifact: StoredArtifact) -> str:
-    return f"{archive.STATE}artifacts/{artifact.build}/{artifact.attempt}/{artifact.path}"
+    return f"{archive.STATE}artifacts/{artifact.build}/{artifact.attempt}/{artifact.file}"
 
 
 def _state_files(settings: Settings) -> Iterator[Path]:

@@ -11,10 +11,10 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -25,7 +25,7 @@ from hostler_hub.runtime.settings import Settings
 from hostler_hub.store import hold as hold_row
 from hostler_hub.store import identity
 
-_ARTIFACTS = "SELECT build, attempt, path, sha256 FROM artifacts"
+_ARTIFACTS = "SELECT * FROM artifacts"  # of a database of any version
 _META = "SELECT value FROM meta WHERE key = {}"
 _HOLD = (
     "INSERT INTO meta (key, value) VALUES ({0}, {0})"
@@ -37,12 +37,22 @@ _QUERY = frozenset({"host", "port", "sslmode", "sslcert", "sslkey", "sslrootcert
 
 
 class StoredArtifact(NamedTuple):
-    """An artifact as the database names it."""
+    """An artifact as the database names it: ``file`` is its place beneath its attempt's."""
 
     build: str
     attempt: int
-    path: str
+    file: str
     sha256: str
+
+    @classmethod
+    def all_of(cls, names: Iterable[str], rows: Iterable[Sequence[Any]]) -> list[Self]:
+        """Those of rows with columns of these names. Older hubs call the file by its path."""
+        columns = list(names)
+        named = (dict(zip(columns, row, strict=True)) for row in rows)
+        return [
+            cls(each["build"], each["attempt"], each.get("file") or each["path"], each["sha256"])
+            for each in named
+        ]
 
 
 class Copy(NamedTuple):
@@ -95,14 +105,14 @@ class SqliteFile:
                 ours.backup(copy)
                 copy.execute("PRAGMA journal_mode=DELETE").fetchall()  # one file, no log beside it
                 hub = copy.execute(_META.format("?"), [identity.KEY]).fetchone()
-                artifacts = [StoredArtifact(*row) for row in copy.execute(_ARTIFACTS)]
+                artifacts = _artifacts(copy.execute(_ARTIFACTS))
         except sqlite3.Error as error:
             raise SettingsError(f"{self._path} cannot be copied: {error}") from error
         return Copy(_id(hub), artifacts)
 
     def artifacts(self) -> list[StoredArtifact]:
         with closing(self._connect()) as ours:
-            return [StoredArtifact(*row) for row in ours.execute(_ARTIFACTS)]
+            return _artifacts(ours.execute(_ARTIFACTS))
 
     def refuse_used(self, hub: str | None) -> None:
         if hub is None and self._path.exists():
@@ -139,14 +149,14 @@ class PostgresqlServer:
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             row = connection.execute("SELECT pg_export_snapshot()").fetchone()
             hub = connection.execute(_META.format("%s"), [identity.KEY]).fetchone()
-            artifacts = [StoredArtifact(*each) for each in connection.execute(_ARTIFACTS)]
+            artifacts = _artifacts(connection.execute(_ARTIFACTS))
             snapshot = f"--snapshot={row[0]}"
             self._run("pg_dump", "--format=custom", "--no-owner", snapshot, f"--file={target}")
         return Copy(_id(hub), artifacts)
 
     def artifacts(self) -> list[StoredArtifact]:
         with self._connected() as connection:
-            return [StoredArtifact(*row) for row in connection.execute(_ARTIFACTS)]
+            return _artifacts(connection.execute(_ARTIFACTS))
 
     def refuse_used(self, hub: str | None) -> None:
         found = self._hub()
@@ -220,3 +230,9 @@ def _id(row: Any) -> str:
     if row is None:
         raise SettingsError("the database holds no hub: it has never been served")
     return str(row[0])
+
+
+def _artifacts(cursor: Any) -> list[StoredArtifact]:
+    """The artifacts in a DB-API cursor's result."""
+    names = [column[0] for column in cursor.description]
+    return StoredArtifact.all_of(names, cursor)
