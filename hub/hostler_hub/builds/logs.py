@@ -144,6 +144,13 @@ class LogWriter:
         stored.add_done_callback(lambda _: self._logs.changed(self._key))
         return stored
 
+    def note(self, text: str) -> None:
+        """Append a line of the hub's own, also to a log that a limit has ended."""
+        data = f"{text}\n".encode()
+        start, self.end = self.end, self.end + len(data)
+        stored = self._write(start, "header", data)
+        stored.add_done_callback(lambda _: self._logs.changed(self._key))
+
     def _take_space(self, start: int, size_bytes: int) -> None:
         """Take space for what was not appended before, and end the log where there is none."""
         first = max(start, self.end)

@@ -158,7 +158,7 @@ class StepRun:
         written it there. Returns the outcome.
         """
         if outcome.text is not None and outcome.rc is None:
-            self._log.append("header", f"{outcome.text}\n".encode())
+            self._log.note(outcome.text)
         return outcome
 
     # --- one command ------------------------------------------------------------------------------

@@ -61,6 +61,19 @@ async def test_a_log_over_quota_ends_in_so_many_words(store: Store) -> None:
     assert await content(logs, SECOND) == CUT % 10
 
 
+async def test_the_hub_s_own_line_is_there_all_the_same(store: Store) -> None:
+    """Why a step failed must not be lost because its submitter has a full quota."""
+    logs = await hub(store)
+    log = await writer(logs, FIRST)
+    await log.append("stdout", b"1234567890ab", 0)
+    log.note("the artifacts of ann ...")
+    await log.append("stdout", b"1234567890ab", 0)
+    await log.append("stdout", b"more", 12)
+    await log.append("header", b"and more")
+    cut = b"1234567890" + CUT % 0
+    assert await content(logs, FIRST) == cut + b"the artifacts of ann ...\n"
+
+
 async def test_V19_another_submitter_s_log_goes_on(store: Store) -> None:
     logs = await hub(store)
     await (await writer(logs, FIRST)).append("stdout", b"x" * 20)

@@ -176,7 +176,7 @@ def short_lived(count):
 
 
 def opened(root, paths):
-    """For each path in a tree its content; None for a directory, or why it is not opened."""
+    """For each path what its file holds, None for a directory, or why it is not opened."""
     tree = Tree(root)
     told = {}
     for path in paths:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -22,6 +23,15 @@ router = APIRouter(prefix="/api/v1", route_class=GuardedRoute, tags=["files"])
 
 _CHUNK_BYTES = 256 * 1024
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+
+
+class _Name(PathConvertor):
+    """A path of any text: Starlette's own ends at a line feed."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("name", _Name())
 
 
 class Range(BaseModel):
@@ -71,7 +81,7 @@ async def page(
 
 
 @router.get(
-    "/builds/{id}/artifacts/{path:path}",
+    "/builds/{id}/artifacts/{path:name}",
     response_class=Response,
     responses={200: {"description": "The file", "content": _BYTES}, **problems.responses(404)},
 )

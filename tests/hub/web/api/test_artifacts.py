@@ -14,11 +14,13 @@ from peers import small_disk
 
 from hostler_agent.wire import messages
 from hostler_hub.builds.logs import StepKey
+from hostler_hub.builds.quotas import Kind, Limits, Quotas
 from hostler_hub.builds.step_kinds import ReceiveFile
 from hostler_hub.specs.caller import Role
 from hostler_hub.store import builds
 from hostler_hub.web import body_limit
 from hostler_hub.web.api.schemas import builds as schemas
+from hostler_hub.web.api.schemas import system as system_schemas
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -113,7 +115,7 @@ async def test_artifacts_are_listed_page_by_page(api: Api, operator: httpx2.Asyn
         assert (await operator.get(f"{ARTIFACTS}?{wrong}")).status_code == 422
 
 
-@pytest.mark.parametrize("name", ["a", "b/\N{SNOWMAN}", "100% #1?.html", 'q";x=.js'])
+@pytest.mark.parametrize("name", ["a", "b/\N{SNOWMAN}", "100% #1?.html", 'q";x=.js', "C:\\CON"])
 async def test_an_artifact_comes_as_an_attachment(api: Api, as_role: AsRole, name: str) -> None:
     """U8: no browser may take what a build made for a page."""
     await put(api, name)
@@ -127,6 +129,46 @@ async def test_an_artifact_comes_as_an_attachment(api: Api, as_role: AsRole, nam
     assert headers["content-disposition"] == f"attachment; filename*=UTF-8''{last}"
     assert headers["content-length"] == str(len(name.encode()))
     assert headers["hostler-sha256"] == hashlib.sha256(name.encode()).hexdigest()
+
+
+async def test_a_name_that_a_terminal_obeys_is_escaped_and_found(
+    api: Api, operator: httpx2.AsyncClient
+) -> None:
+    name = "d/\x1b[2J\x9b\n\N{RIGHT-TO-LEFT OVERRIDE}"
+    await put(api, name)
+    page = await operator.get(ARTIFACTS)
+    assert page.content.isascii()
+    assert b"\x1b" not in page.content
+    assert [item["path"] for item in page.json()["items"]] == [name]
+    answer = await operator.get(f"{ARTIFACTS}/{quote(name)}")
+    assert answer.content == name.encode()
+    shown = quote("\\x1b[2J\\x9b\\x0a\\u202e", safe="")
+    assert answer.headers["content-disposition"] == f"attachment; filename*=UTF-8''{shown}"
+
+
+async def test_V19_who_stores_too_much_is_told_and_holds_up_nobody(
+    api: Api, as_role: AsRole
+) -> None:
+    ann, bob = await as_role(Role.SUBMITTER), await as_role(Role.ADMIN)
+    hundred = {Kind.FILES: Limits(per_submitter=100)}
+    object.__setattr__(api.hub.exchange, "quotas", Quotas(hundred))
+    announced = await ann.post(FILES, content=bytes(101))
+    assert announced.status_code == 413
+    assert announced.json()["detail"].startswith("The files of a-submitter may have 100 bytes")
+    assert (await ann.post(FILES, content=b"x" * 80)).status_code == 201
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"y" * 10
+
+    for content in (pieces(), b"z" * 21):
+        answer = await ann.post(FILES, content=content)
+        assert answer.status_code == 507
+        assert answer.json()["type"] == "about:blank#insufficient-storage"
+    assert (await bob.post(FILES, content=b"y" * 100)).status_code == 201
+    status = system_schemas.Status.model_validate((await bob.get("/api/v1/status")).json())
+    assert status.storage.files.used_bytes == 180
+    assert [each.files_bytes for each in status.storage.submitters] == [100, 80]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ NEEDED = {
     ("POST", "/api/v1/builds/{id}/cancel"): Role.SUBMITTER,
     ("GET", "/api/v1/builds/{id}/steps/{index}/log"): Role.VIEWER,
     ("GET", "/api/v1/builds/{id}/artifacts"): Role.VIEWER,
-    ("GET", "/api/v1/builds/{id}/artifacts/{path:path}"): Role.VIEWER,
+    ("GET", "/api/v1/builds/{id}/artifacts/{path:name}"): Role.VIEWER,
     ("POST", "/api/v1/files"): Role.SUBMITTER,
     ("GET", "/api/v1/leases"): Role.VIEWER,
     ("POST", "/api/v1/leases"): Role.SUBMITTER,

@@ -31,7 +31,7 @@ async def test_status_counts(api: Api, operator: httpx2.AsyncClient) -> None:
 
 async def test_the_document_names_every_operation(operator: httpx2.AsyncClient) -> None:
     document = (await operator.get("/api/v1/openapi.json")).json()
-    paths = {route.path.replace(":path}", "}") for route in application.routes()}
+    paths = {route.path.replace(":name}", "}") for route in application.routes()}
     of_the_api = {path for path in paths if path.startswith("/api/")} | {"/healthz", "/readyz"}
     hidden = {"/api/v1/agents/connect", "/api/v1/openapi.json"}
     assert set(document["paths"]) == of_the_api - hidden
