@@ -19,6 +19,7 @@ from hostler_hub.errors import HubError, SettingsError, StateLost
 from hostler_hub.runtime import private_files, process
 from hostler_hub.runtime.errors import HubRuns, HubUnresponsive
 from hostler_hub.runtime.settings import Settings
+from hostler_hub.runtime.sizes import show_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -197,7 +198,16 @@ def _status_line(state: dict[str, Any]) -> str:
         f"{state['url']} (pid {state['pid']}, since {state['started_at']}):"
         f" {workers.get('total', 0)} workers, {workers.get('attached', 0)} attached;"
         f" {builds.get('queued', 0)} builds queued, {builds.get('running', 0)} running{hold}"
+        f"{_storage_line(state.get('storage'))}"
     )
+
+
+def _storage_line(storage: dict[str, Any] | None) -> str:
+    if storage is None:
+        return ""
+    stored = sum(storage[kind]["used_bytes"] for kind in ("files", "artifacts", "logs"))
+    free = show_size(storage["disk_free_bytes"])
+    return f"; {show_size(stored)} of files, artifacts and logs, {free} of the disk free"
 
 
 def _fail(message: str, status: int) -> int:

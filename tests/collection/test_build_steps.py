@@ -4,9 +4,11 @@ import base64
 import hashlib
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
+from ansible_collections.hostler.fleet.plugins.module_utils import artifacts, errors
 from collection.test_modules import show, shown, task
 from e2e.hub_process import HubProcess
 
@@ -89,6 +91,38 @@ def test_artifacts_that_are_there_are_left_alone_and_others_replaced(run, tmp_pa
     assert (tmp_path / "two").read_text() == "two\n"
     after = (tmp_path / "one").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_artifacts_have_names_that_windows_takes_for_more(run, tmp_path):
+    names = ["CON", "x:stream", "C:evil", "dots...", "a\\b", "esc\x1b[31m"]
+    script = "; ".join(f"printf x > {shlex.quote(name)}" for name in names)
+    steps = [
+        {"name": "make", "command": f"mkdir out; cd out; {script}; ln -s CON link"},
+        {"name": "keep", "upload_directory": {"from": "out", "follow_links": False}},
+        {"name": "keep", "upload_glob": {"pattern": "out/a*", "follow_links": True}},
+    ]
+    dest = tmp_path / "dest"
+    code, output = run(task("build", steps=steps, artifacts_dest=str(dest), **WORKER))
+    assert code == 0, output
+    assert "\x1b[31m" not in output
+    found = {path.relative_to(dest).as_posix() for path in dest.rglob("*") if path.is_file()}
+    assert found == {f"out/{name}" for name in [*names, "link"]} | {"a\\b"}
+
+
+@pytest.mark.parametrize(
+    "name", ["CON", "d/nul.txt", "x:stream", "C:evil", "dots...", "blank ", "a\\b", "a\x1bb"]
+)
+def test_a_controller_on_windows_writes_no_such_name(name):
+    with pytest.raises(errors.UnexpectedAnswer, match="more than a name"):
+        artifacts.place("dest", name, is_windows=True)
+    assert artifacts.place("dest", name, is_windows=False) == f"dest/{name}"
+    assert artifacts.place("dest", "d/plain.txt", is_windows=True)
+
+
+@pytest.mark.parametrize("name", ["", "/x", "../x", "a/../x", "a//b", "a\0b"])
+def test_U2_no_name_of_the_hub_leads_elsewhere(name):
+    with pytest.raises(errors.UnexpectedAnswer, match="strange name"):
+        artifacts.place("dest", name)
 
 
 @pytest.mark.skipif(

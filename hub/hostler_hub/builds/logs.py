@@ -158,7 +158,7 @@ class LogWriter:
         if wanted <= 0:
             return
         quotas, submitter = self.account.quotas, self.account.submitter
-        room, why = quotas.take_what_fits(Kind.LOGS, submitter, wanted)
+        room, why = quotas.take_for_log(submitter, wanted)
         if room < wanted:
             self._limit = self._cut_at = first + room
             self._last_line = f"\n[truncated: {why}]\n".encode()

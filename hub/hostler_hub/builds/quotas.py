@@ -7,8 +7,8 @@ become a row; so transfers that run at the same time cannot exceed a limit toget
 transfers and the event loop share the counts under a lock.
 
 A submitter at their own limit stops nobody else. The reserve is for the database: of files and
-artifacts nothing is taken that would leave less of the disk free, and logs, which are the last
-thing that anybody wants to miss, end at half of it.
+artifacts nothing is taken that would leave less of the disk free. Logs are in the database, and
+agents keep what it cannot take, so nothing of them is given up for a disk that is full for a while.
 """
 
 from __future__ import annotations
@@ -97,10 +97,11 @@ class Quotas:
             self._used[kind][submitter] += size_bytes
             self._in_all[kind] += size_bytes
 
-    def take_what_fits(self, kind: Kind, submitter: str, size_bytes: int) -> tuple[int, str]:
-        """Take as much as there is, at most ``size_bytes``. Returns how much that is, and why it is
-        not all.
+    def take_for_log(self, submitter: str, size_bytes: int) -> tuple[int, str]:
+        """Take as much for a log as there is, at most ``size_bytes``. Returns how much that is, and
+        why it is not all.
         """
+        kind = Kind.LOGS
         with self._lock:
             reached = self._why_not(kind, submitter, size_bytes)
             room = size_bytes if reached is None else self._room(kind, submitter)
@@ -156,18 +157,16 @@ class Quotas:
             if limit is not None and used + size_bytes > limit:
                 text = f"{what} may have {show_size(limit)}, and have {show_size(used)} already"
                 return QuotaReached(text, is_too_large=size_bytes > limit)
-        if size_bytes and self._free_bytes() - size_bytes < self._kept_free(kind):
-            kept = show_size(self._kept_free(kind))
+        is_checked = size_bytes > 0 and kind is not Kind.LOGS
+        if is_checked and self._free_bytes() - size_bytes < self._reserve_bytes:
+            kept = show_size(self._reserve_bytes)
             return QuotaReached(f"the hub's disk is nearly full: {kept} are kept free on it")
         return None
 
     def _room(self, kind: Kind, submitter: str) -> int:
         """How much there is for a submitter who wants more than that."""
-        rooms = [self._free_bytes() - self._kept_free(kind)]
-        for limit, used in self._limits_of(kind, submitter):
-            if limit is not None:
-                rooms.append(limit - used)
-        return max(0, min(rooms))
+        limits = self._limits_of(kind, submitter)
+        return max(0, min(limit - used for limit, used in limits if limit is not None))
 
     def _limits_of(self, kind: Kind, submitter: str) -> tuple[tuple[int | None, int], ...]:
         limits = self._limits[kind]
@@ -175,9 +174,6 @@ class Quotas:
             (limits.per_submitter, self._used[kind][submitter]),
             (limits.in_all, self._in_all[kind]),
         )
-
-    def _kept_free(self, kind: Kind) -> int:
-        return self._reserve_bytes // 2 if kind is Kind.LOGS else self._reserve_bytes
 
     def _add(self, kind: Kind, submitter: str, size_bytes: int) -> None:
         with self._lock:

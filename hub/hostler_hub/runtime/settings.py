@@ -82,7 +82,7 @@ class Settings:
     quota_artifacts_in_all: str = "none"
     quota_logs_per_submitter: str = "10%"
     quota_logs_in_all: str = "none"
-    disk_reserve: str = "1 GiB"
+    disk_reserve: str = "2%"
     shutdown_deadline_s: float = 30.0
     reconcile_interval_s: float = 300.0
     decisions_keep_s: float = 30 * 24 * 3600.0

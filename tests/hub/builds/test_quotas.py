@@ -91,20 +91,18 @@ def test_the_reserve_of_the_disk_is_for_the_database() -> None:
     with pytest.raises(QuotaReached, match="nearly full: 40 bytes are kept free"):
         of_all.take(FILES, "bob", 1)
     of_all.take(FILES, "bob", 0)  # an empty file needs no space
-    assert of_all.take_what_fits(LOGS, "bob", 20) == (20, "")  # logs may have half of it
-    free = 20
-    room, why = of_all.take_what_fits(LOGS, "bob", 1)
-    assert (room, "kept free" in why) == (0, True)
+    free = 0
+    assert of_all.take_for_log("bob", 20) == (20, "")  # agents keep what the database cannot take
 
 
 def test_as_much_of_a_log_as_fits() -> None:
     of_all = quotas(per_submitter=10)
-    assert of_all.take_what_fits(LOGS, "ann", 4) == (4, "")
-    room, why = of_all.take_what_fits(LOGS, "ann", 10)
+    assert of_all.take_for_log("ann", 4) == (4, "")
+    room, why = of_all.take_for_log("ann", 10)
     assert room == 6
     assert why == "the logs of ann may have 10 bytes, and have 4 bytes already"
-    assert of_all.take_what_fits(LOGS, "ann", 1)[0] == 0
-    assert of_all.take_what_fits(LOGS, "bob", 10) == (10, "")
+    assert of_all.take_for_log("ann", 1)[0] == 0
+    assert of_all.take_for_log("bob", 10) == (10, "")
 
 
 def test_what_is_stored_counts_also_over_the_limit() -> None:
@@ -112,7 +110,7 @@ def test_what_is_stored_counts_also_over_the_limit() -> None:
     of_all = quotas(per_submitter=10)
     of_all.count(FILES, [("ann", 30), ("bob", 1), ("ann", 5)])
     assert of_all.view().files.used_bytes == 36
-    assert of_all.take_what_fits(FILES, "ann", 1)[0] == 0
+    assert of_all.take_for_log("ann", 1)[0] == 1
     with pytest.raises(QuotaReached):
         of_all.take(FILES, "ann", 1)
 
