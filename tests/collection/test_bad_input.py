@@ -114,13 +114,23 @@ def told(site, ansible, tmp_path):
         inventory.write_text(json.dumps(inventory_of(cases, site.places)))
         said = provision(ansible, inventory, site)
         builds = {name: submit(site, name) for name in cases}
-        until(lambda: all(len(decisions(site, name, "quarantine")) > 1 for name in cases))
+        until(lambda: all_tried_twice(site, cases))
         for name in cases:
             site.told[name] = collect(site, name, said[name], builds[name])
             site.post(f"/builds/{builds[name]}/cancel", {"reason": "enough"})
         # On a slow machine one is tried a third time meanwhile.
         until(lambda: all(site.get(f"/workers/{name}")["state"] == "latent" for name in cases))
     return site.told
+
+
+def all_tried_twice(site, cases):
+    """Whether each worker has failed twice. So many at one machine open its breaker: somebody who
+    wants them tried all the same closes it.
+    """
+    domains = [each["domain"] for each in site.get("/breakers")["items"]]
+    if domains:
+        site.post("/breakers/close", {"domains": domains})
+    return all(len(decisions(site, name, "quarantine")) > 1 for name in cases)
 
 
 def inventory_of(cases, places):
