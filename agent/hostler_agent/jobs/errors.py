@@ -5,6 +5,8 @@ JobError
 ├── LimitUnavailable       a limit was asked for that this machine cannot enforce (the machine)
 ├── StartFailed            the operating system would not start it (the user, or the machine)
 ├── SpawnerLost            the process that starts and reaps jobs is gone (the machine)
+├── UsersUnavailable       this machine gives builds no users of their own
+├── NoUserFree             all users for builds are in use (the machine)
 └── ContainmentUnavailable this machine cannot contain jobs in the way that was asked for
 """
 
@@ -52,3 +54,11 @@ class SpawnerLost(JobError):
 
 class ContainmentUnavailable(JobError):
     """The containment cannot be used; the text says in one line what is missing."""
+
+
+class UsersUnavailable(JobError):
+    """Builds cannot run as users of their own; the text says in one line what is missing."""
+
+
+class NoUserFree(JobError):
+    """Every user for builds is in use."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from hostler_agent.jobs.receipt import ProcessName
 assert sys.platform != "win32"
 
 _PROC = Path("/proc")
+_DEAD = re.compile(rb"\nState:\t[ZX]")
 POLL_PAUSES = Backoff(first_s=0.001, longest_s=0.05)
 
 
@@ -63,6 +65,25 @@ def all_processes() -> Iterator[ProcessStat]:
         found = stat(pid)
         if found is not None:
             yield found
+
+
+def processes_of(uid: int) -> set[int]:
+    """The living processes that have the uid, be it their real, effective, saved or file system's
+    one. Costs some 8 µs for each process of the machine.
+    """
+    wanted = b"%d" % uid
+    found = set()
+    for pid in all_pids():
+        with contextlib.suppress(OSError):
+            descriptor = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                head = os.read(descriptor, 2048)
+            finally:
+                os.close(descriptor)
+            _, _, rest = head.partition(b"\nUid:\t")
+            if wanted in rest.partition(b"\n")[0].split() and not _DEAD.search(head):
+                found.add(pid)
+    return found
 
 
 def children(pid: int) -> list[int]:

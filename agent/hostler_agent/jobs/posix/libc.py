@@ -1,0 +1,98 @@
+"""Calls of Linux that Python does not offer, or offers for all threads of a process at once.
+
+The credentials, the mount namespace and the working directory are a thread's own on Linux. glibc hides
+that for setgroups(), which is called by its number here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+from pathlib import Path
+
+assert sys.platform != "win32"
+
+CLONE_FS = 0x00000200
+CLONE_NEWNS = 0x00020000
+CLONE_NEWIPC = 0x08000000
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_SLAVE = 4096, 16384, 1 << 19
+
+CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_KILL, CAP_SETGID, CAP_SETUID = 0, 1, 3, 5, 6, 7
+
+_CAPABILITY_VERSION_3 = 0x20080522
+_SETGROUPS = {
+    "x86_64": 116,
+    "aarch64": 159,
+    "riscv64": 159,
+    "loongarch64": 159,
+    "ppc64le": 81,
+    "s390x": 206,
+    "armv7l": 206,
+    "i686": 206,
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def can_set_groups() -> bool:
+    """Whether set_groups works on this processor."""
+    return sys.platform == "linux" and platform.machine() in _SETGROUPS
+
+
+def effective_capabilities() -> int:
+    """The calling process's effective capabilities, one bit for each; 0 if they are not known."""
+    try:
+        status = Path("/proc/self/status").read_bytes()
+    except OSError:
+        return 0
+    return int(status.partition(b"\nCapEff:\t")[2].split()[0], 16)
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread what the flags name of its own. Raises OSError."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def set_namespace(descriptor: int) -> None:
+    """Move the calling thread into an open namespace. Raises OSError."""
+    _check(_libc.setns(descriptor, 0), "setns")
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    """Mount in the calling thread's namespace. Raises OSError with the target's name."""
+    result = _libc.mount(
+        os.fsencode(source), os.fsencode(target), kind.encode(), flags, options.encode() or None
+    )
+    _check(result, target)
+
+
+def set_groups(groups: tuple[int, ...]) -> None:
+    """Set the supplementary groups of the calling thread. Raises OSError."""
+    ids = (ctypes.c_uint32 * len(groups))(*groups)
+    number = ctypes.c_long(_SETGROUPS[platform.machine()])
+    _check(_libc.syscall(number, ctypes.c_long(len(groups)), ids), "setgroups")
+
+
+def set_file_ids(uid: int, gid: int) -> None:
+    """Set as whom the calling thread uses files. Signals and ptrace treat it as before."""
+    _libc.setfsgid(gid)
+    _libc.setfsuid(uid)
+    # They tell no error; given an id that cannot be, they answer with the one in force.
+    if _libc.setfsuid(-1) != uid or _libc.setfsgid(-1) != gid:
+        raise PermissionError(f"files cannot be used as user {uid}")
+
+
+def drop_capabilities() -> None:
+    """Give up all capabilities of the calling thread, for good. Raises OSError."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+
+
+def _check(result: int, what: str) -> None:
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
