@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from hostler_agent import machine
 from hostler_agent.clock import Clock, SystemClock
 from hostler_agent.commands import Command, Settings
-from hostler_agent.commands.context import CommandContext, Reporting
+from hostler_agent.commands.context import CommandContext, Reporting, builder_key
 from hostler_agent.commands.leftovers import remove_workspaces
 from hostler_agent.commands.roster import Roster
+from hostler_agent.commands.slots import AgentSlots, Slots
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
 from hostler_agent.hub.dead_man_switch import DeadManSwitch
 from hostler_agent.hub.lease import LeaseTimer
@@ -49,11 +50,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Toolbox:
-    """The agent's abilities: commands by name, their versions, and the containment of jobs."""
+    """The agent's abilities: commands by name, their versions, the containment of jobs, and as whom
+    they run.
+    """
 
     commands: Mapping[str, type[Command]]
     versions: Mapping[str, str]
     containment: Containment
+    slots: Slots = field(default_factory=AgentSlots)
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class Daemon:
         self.is_orphaned = False
         """Whether the agent left because the hub was silent for too long."""
         self._farewell: Optional[asyncio.Task[None]] = None
+        self._ending_slots: Optional[asyncio.Task[None]] = None
         self._leave = asyncio.Event()
         self._handlers: Mapping[type[messages.Message], Callable[[Any], Any]] = {
             messages.Print: self._print,
@@ -182,6 +187,9 @@ class Daemon:
     async def _end(self, tasks: list[asyncio.Task[Any]]) -> None:
         grace_s = 10.0 if self._hub is None else self._hub.go_away_grace_s
         await self._roster.aclose("the agent is going away", grace_s)
+        if self._ending_slots is not None:
+            await self._ending_slots
+        await self._toolbox.slots.aclose()
         await self._toolbox.containment.aclose()
         if self._connection is not None:
             code = 1001 if self._hub is None else extension.LEAVE_CLOSE_CODE
@@ -211,15 +219,17 @@ class Daemon:
         log.info("message from the hub: %s", message.message)
 
     def _get_worker_info(self, _: messages.GetWorkerInfo) -> dict[str, Any]:
+        has_users = self._toolbox.slots.have_users
         versions = {**self._toolbox.versions, extension.NAME: str(extension.VERSION)}
         report = AgentReport(
             boot_id=machine.boot_id(),
             process=self._process,
             commands=self._roster.reports(),
-            facts=machine_facts(self._config.workdir),
+            facts=machine_facts(self._config.workdir, has_build_users=has_users),
             clock_s=self._surroundings.clock.wall(),
         )
-        return {**worker_info(self._config.workdir, versions), extension.NAME: report.body()}
+        info = worker_info(self._config.workdir, versions, has_build_users=has_users)
+        return {**info, extension.NAME: report.body()}
 
     def _set_worker_settings(self, message: messages.SetWorkerSettings) -> None:
         hub = None if message.hostler is None else HubSettings.parse(message.hostler)
@@ -256,13 +266,20 @@ class Daemon:
         kind = self._toolbox.commands.get(message.command_name)
         if kind is None:
             raise AgentError(f"command {message.command_name!r} does not exist")
+        workdir, terms = str(self._config.workdir), CommandTerms.parse(message.args)
+        if self._hub is None:
+            slot_key: Optional[str] = builder_key(workdir, message.args)
+        else:
+            slot_key = None if terms is None else terms.lease
         context = CommandContext(
             command_id=message.command_id,
             settings=self._settings,
-            workdir=str(self._config.workdir),
-            terms=CommandTerms.parse(message.args),
+            workdir=workdir,
+            terms=terms,
             containment=self._toolbox.containment,
             reporting=Reporting(self._outbox, self._roster, self._request),
+            slots=self._toolbox.slots,
+            slot_key=slot_key,
         )
         self._roster.start(message.command_id, kind(context, message.args))
 
@@ -282,6 +299,9 @@ class Daemon:
 
     def _lease_is_over(self) -> None:
         self._roster.lose("the hub has not been heard of for as long as its lease")
+        # Each waits for the commands that still end in it.
+        ending = self._toolbox.slots.end_all()
+        self._ending_slots = asyncio.create_task(ending, name="end of the slots")
 
 
 def _handshake(config: Config) -> Handshake:

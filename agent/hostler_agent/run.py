@@ -49,14 +49,16 @@ def run(config: Config, started: Optional[Callable[[Daemon], None]] = None) -> i
     # Imported here so that --help and a bad configuration answer at once.
     from hostler_agent import machine  # noqa: PLC0415
     from hostler_agent.commands import COMMANDS, VERSIONS  # noqa: PLC0415
+    from hostler_agent.commands.slots import make_slots  # noqa: PLC0415
     from hostler_agent.daemon import Daemon, Toolbox  # noqa: PLC0415
 
     containment = containment_of(config.containment, config.root_name)
+    slots = make_slots(config)
     machine.guard_against_oom()
 
     async def serve() -> bool:
         """Run the daemon to its end. Returns whether the machine is to be switched off."""
-        daemon = Daemon(config, Toolbox(COMMANDS, VERSIONS, containment))
+        daemon = Daemon(config, Toolbox(COMMANDS, VERSIONS, containment, slots))
         (started or _obey_signals)(daemon)
         log.info("agent %s of %s serves %s", __version__, config.name, config.hub)
         # The objects made so far live as long as the agent: exempt them from garbage collection.

@@ -1,8 +1,9 @@
-"""The commands of Buildbot's worker protocol and one of Hostler's own, by name."""
+"""The commands of Buildbot's worker protocol and two of Hostler's own, by name."""
 
 from hostler_agent.commands.base import Command
 from hostler_agent.commands.directories import CopyDirectory, MakeDirectories, RemoveDirectories
 from hostler_agent.commands.download import DownloadFile
+from hostler_agent.commands.end_lease import EndLease
 from hostler_agent.commands.errors import BadArguments, CommandError
 from hostler_agent.commands.protocols import Context, Settings
 from hostler_agent.commands.queries import Glob, ListDir, RemoveFile, Stat
@@ -25,6 +26,7 @@ COMMANDS: dict[str, type[Command]] = {
         UploadDirectory,
         DownloadFile,
         ToolVersions,
+        EndLease,
     )
 }
 

@@ -18,6 +18,8 @@ class Arguments:
         self._command = command
         self._values = values
         self._workdir = workdir
+        self.paths_taken: list[str] = []
+        """The paths that were taken from the arguments so far."""
 
     def text(self, name: str) -> str:
         value = self._required(name, "a string")
@@ -88,4 +90,6 @@ class Arguments:
     def _path(self, name: str, value: Any) -> str:
         if not isinstance(value, str) or not value or "\0" in value:
             raise self.wrong(name, "a path", value)
-        return os.path.join(self._workdir, value)  # noqa: PTH118 - Path would drop a last slash
+        path = os.path.join(self._workdir, value)  # noqa: PTH118 - Path would drop a last slash
+        self.paths_taken.append(path)
+        return path

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, ClassVar, Optional
 
 from hostler_agent.clock import Clock, SystemClock
 from hostler_agent.commands.arguments import Arguments
+from hostler_agent.commands.errors import CommandError
 from hostler_agent.commands.output import CommandOutput
 from hostler_agent.commands.protocols import Context
+from hostler_agent.commands.slots.contract import Slot
+from hostler_agent.jobs.errors import JobError
 
 
 class Command:
@@ -25,6 +29,18 @@ class Command:
         self.arguments = Arguments(self.name, args, context.workdir)
         self.clock = clock or SystemClock()
         self.output = CommandOutput(context, self.clock)
+        self._slot: Optional[Slot] = None
+
+    @property
+    def slot(self) -> Slot:
+        """The slot that the command runs in, from run() on."""
+        assert self._slot is not None
+        return self._slot
+
+    @property
+    def slot_key(self) -> Optional[str]:
+        """The key of that slot; see Slots.use."""
+        return self.context.slot_key
 
     async def run(self) -> None:
         """Run the command and send all its updates. Raises CommandError if it could not be
@@ -32,7 +48,9 @@ class Command:
         """
         begun = self.clock.awake()
         try:
-            await self.execute()
+            async with contextlib.AsyncExitStack() as stack:
+                self._slot = await self._occupy(stack)
+                await self.execute()
             await self.output.pair("elapsed", int(self.clock.awake() - begun))
         except asyncio.CancelledError:
             self.output.abandon()
@@ -41,6 +59,12 @@ class Command:
             await self.output.aclose()
             raise
         await self.output.aclose()
+
+    async def _occupy(self, stack: contextlib.AsyncExitStack) -> Slot:
+        try:
+            return await stack.enter_async_context(self.context.slots.use(self.slot_key))
+        except (JobError, OSError) as error:
+            raise CommandError(f"{self.name}: {error}") from error
 
     async def execute(self) -> None:
         raise NotImplementedError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
     from hostler_agent.commands import Settings
     from hostler_agent.commands.roster import Roster
+    from hostler_agent.commands.slots import Slots
     from hostler_agent.hub.outbox import Outbox
     from hostler_agent.jobs.containment import Containment
     from hostler_agent.wire.extension import CommandTerms
@@ -29,7 +32,7 @@ class Reporting:
 @dataclass(frozen=True)
 class CommandContext:
     """The context of one command. `workdir` is the agent's base directory; `terms` are the Hostler
-    hub's.
+    hub's; `slot_key` is that of the slot that it runs in, see commands.slots.
     """
 
     command_id: str
@@ -38,6 +41,8 @@ class CommandContext:
     terms: Optional[CommandTerms]
     containment: Containment
     reporting: Reporting
+    slots: Slots
+    slot_key: Optional[str]
 
     @property
     def raw(self) -> bool:
@@ -59,3 +64,17 @@ class CommandContext:
     async def request(self, message: Message) -> Any:
         """Send another request to the hub, once and without queueing. Raises WireError."""
         return await self.reporting.ask(message)
+
+
+def builder_key(workdir: str, args: Mapping[str, Any]) -> str:
+    """The key of the slot that a stock master's command runs in. Such a master knows no leases: a
+    builder, which has a directory of its own in the base directory, has a slot for as long as the
+    agent lives.
+    """
+    for name in ("workdir", "path", "from_path", "paths"):
+        value = args.get(name)
+        path = value[0] if isinstance(value, (list, tuple)) and value else value
+        if isinstance(path, str) and path:
+            below = os.path.relpath(os.path.join(workdir, path), workdir)  # noqa: PTH118
+            return below.partition("/")[0]
+    return "."

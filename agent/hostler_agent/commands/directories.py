@@ -11,13 +11,16 @@ from typing import Callable
 
 from hostler_agent import machine
 from hostler_agent.commands import removal
-from hostler_agent.commands.filework import FileCommand, Progress
+from hostler_agent.commands.filework import FileCommand
+from hostler_agent.commands.progress import Progress
+from hostler_agent.commands.slots.contract import AgentSlot, Slot
 
 Pairs = list[list[object]]
 
 
 class MakeDirectories(FileCommand):
     name = "mkdir"
+    makes_directories = True
 
     def prepare(self) -> Callable[[Progress], Pairs]:
         paths = self.arguments.paths("paths")
@@ -35,6 +38,15 @@ class RemoveDirectories(FileCommand):
     """Removes all that it can before it fails for what it cannot remove, as stock workers do."""
 
     name = "rmdir"
+
+    def worker(self) -> Slot:
+        """The agent itself for whole build directories, which lie in its own. No link leads the
+        removal elsewhere.
+        """
+        paths = self.arguments.paths_taken
+        if all(self.slot.is_build_directory(path) for path in paths):
+            return AgentSlot()
+        return self.slot
 
     def prepare(self) -> Callable[[Progress], Pairs]:
         paths = self.arguments.paths("paths")
@@ -54,6 +66,7 @@ class CopyDirectory(FileCommand):
     """
 
     name = "cpdir"
+    makes_directories = True
 
     def prepare(self) -> Callable[[Progress], Pairs]:
         source, target = self.arguments.path("from_path"), self.arguments.path("to_path")

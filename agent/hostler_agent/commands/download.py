@@ -10,7 +10,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO, Optional
 
@@ -30,10 +30,10 @@ class DownloadFile(Transfer):
         mode = self.arguments.whole("mode")
         command_id = self.context.command_id
         try:
-            with _temporary(path, mode) as (temporary, file):
+            await self.slot.claim([str(path)])
+            async with self._temporary(path, mode) as (temporary, file):
                 await self._receive(file, path, min(maximum or 0, MAX_FILE_BYTES))
-                loop = asyncio.get_running_loop()
-                await loop.run_in_executor(None, _install, file, temporary, path)
+                await self.slot.run(_install, file, temporary, path)
         except OSError as error:
             raise TransferFailed(
                 f"Cannot open file '{path}' for download: {error.strerror or error}"
@@ -42,6 +42,20 @@ class DownloadFile(Transfer):
             # The file is there, whatever becomes of the hub's own.
             with contextlib.suppress(WireError):
                 await self.context.request(messages.UpdateReadFileClose(command_id))
+
+    @contextlib.asynccontextmanager
+    async def _temporary(
+        self, path: Path, mode: Optional[int]
+    ) -> AsyncIterator[tuple[Path, BinaryIO]]:
+        """Create a new file beside `path`; yield its path and the open file. It is removed at the
+        end unless it was renamed.
+        """
+        temporary, file = await self.slot.run(_make, path, mode)
+        try:
+            yield temporary, file
+        finally:
+            file.close()
+            await self.slot.run(temporary.unlink, True)  # if it is still there
 
     async def _receive(self, file: BinaryIO, path: Path, maximum: int) -> None:
         loop = asyncio.get_running_loop()
@@ -70,21 +84,13 @@ class DownloadFile(Transfer):
         return answer or b""
 
 
-@contextlib.contextmanager
-def _temporary(path: Path, mode: Optional[int]) -> Iterator[tuple[Path, BinaryIO]]:
-    """Create a new file beside `path`; yield its path and the open file. It is removed at the
-    end if it was not renamed.
-    """
+def _make(path: Path, mode: Optional[int]) -> tuple[Path, BinaryIO]:
+    """Create a new file beside `path`. Returns its path and the open file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.parent / f".hostler-{secrets.token_hex(8)}"
-    file = _create(temporary, path, mode)
-    try:
-        yield temporary, file
-    finally:
-        file.close()
-        temporary.unlink(missing_ok=True)
+    return temporary, _create(temporary, path, mode)
 
 
 def _create(temporary: Path, path: Path, mode: Optional[int]) -> BinaryIO:

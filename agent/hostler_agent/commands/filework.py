@@ -4,46 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
-import time
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, ClassVar, Optional
 
 from hostler_agent.commands.base import Command
 from hostler_agent.commands.errors import WorkStopped
+from hostler_agent.commands.progress import Progress
 
-
-class Progress:
-    """The state shared by the thread that works and the event loop that waits for it."""
-
-    def __init__(
-        self, max_time_s: Optional[float] = None, timeout_s: Optional[float] = None
-    ) -> None:
-        self._max_time_s = max_time_s
-        self._timeout_s = timeout_s
-        self._begun = self._last = time.monotonic()
-        self._stopped: Optional[str] = None
-        self._lock = threading.Lock()
-
-    def stop(self, why: str) -> None:
-        with self._lock:
-            self._stopped = self._stopped or why
-
-    def step(self) -> None:
-        """Raise WorkStopped if the work is to stop. The thread must call this between two pieces of
-        work.
-        """
-        now = time.monotonic()
-        if self._max_time_s and now - self._begun >= self._max_time_s:
-            self.stop(f"timed out: {self._max_time_s:g} seconds elapsed")
-        if self._timeout_s and now - self._last >= self._timeout_s:
-            self.stop(f"timed out: {self._timeout_s:g} seconds without progress")
-        self._last = now
-        if self._stopped is not None:
-            raise WorkStopped(self._stopped)
+if TYPE_CHECKING:
+    from hostler_agent.commands.slots.contract import Slot
 
 
 class FileCommand(Command):
     """A command that works in a thread. It reports an OSError as Buildbot's header and `rc`."""
+
+    makes_directories: ClassVar[bool] = False
+    """Whether the command makes the build directories that are missing on the way to its paths."""
 
     _progress: Optional[Progress] = None
     _interrupted: Optional[str] = None
@@ -59,6 +34,10 @@ class FileCommand(Command):
         """
         raise NotImplementedError
 
+    def worker(self) -> Slot:
+        """The slot with whose rights the work is done."""
+        return self.slot
+
     async def execute(self) -> None:
         work = self.prepare()
         self._progress = progress = Progress(
@@ -66,9 +45,9 @@ class FileCommand(Command):
         )
         if self._interrupted is not None:
             progress.stop(self._interrupted)
-        loop = asyncio.get_running_loop()
         try:
-            pairs = await loop.run_in_executor(None, work, progress)
+            await self.slot.claim(self.arguments.paths_taken, make=self.makes_directories)
+            pairs = await self.worker().run(work, progress)
         except asyncio.CancelledError:
             # The thread cannot be cancelled, but it looks before each step.
             progress.stop("cancelled")

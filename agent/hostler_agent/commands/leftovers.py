@@ -12,20 +12,29 @@ import re
 from pathlib import Path
 
 from hostler_agent.commands import removal
-from hostler_agent.commands.filework import Progress
+from hostler_agent.commands.progress import Progress
 
 # As the hub names them: a build's ULID and the attempt. A stock master's builders have other names.
 _WORKSPACE = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}\.[0-9]+")
+
+SLOTS, HOMES = ".hostler/slots", "homes"
+"""The directories in the workdir that hold those of slots: what is the agent's, and their homes."""
 
 log = logging.getLogger(__name__)
 
 
 def remove_workspaces(workdir: Path) -> None:
-    """Remove all build directories in `builds` of the workdir. A failure is logged."""
-    try:
-        left = [path for path in (workdir / "builds").iterdir() if _WORKSPACE.fullmatch(path.name)]
-    except OSError:
-        return
-    for path in left:
+    """Remove all build directories in `builds` of the workdir, and what belongs to its slots. Must
+    be called before the first slot is opened. A failure is logged.
+    """
+    builds = [path for path in _entries(workdir / "builds") if _WORKSPACE.fullmatch(path.name)]
+    for path in (*builds, *_entries(workdir / HOMES), *_entries(workdir / SLOTS)):
         for failure in removal.remove(str(path), Progress()):
             log.warning("an old build's directory stays: %s", failure)
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError:
+        return []

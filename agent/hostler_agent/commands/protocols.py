@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional, Protocol
 
+from hostler_agent.commands.slots.contract import Slots
 from hostler_agent.jobs.containment import Containment
 from hostler_agent.wire.extension import CommandTerms
 
@@ -40,6 +41,14 @@ class Context(Protocol):
 
     @property
     def containment(self) -> Containment: ...
+    @property
+    def slots(self) -> Slots:
+        """The agent's slots."""
+
+    @property
+    def slot_key(self) -> Optional[str]:
+        """The key of the slot that the command runs in; None for the agent's own."""
+
     async def update(self, pairs: list[list[Any]]) -> None:
         """Queue an `update`; waits while too much is unacknowledged."""
 

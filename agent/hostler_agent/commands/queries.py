@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Callable
 
-from hostler_agent.commands.filework import FileCommand, Progress
+from hostler_agent.commands.filework import FileCommand
+from hostler_agent.commands.progress import Progress
 
 # What fits into one update beside everything else: the hub takes 1 MiB and 65,536 items.
 MAX_NAMES = 60_000

@@ -47,12 +47,13 @@ class Shell(Command):
         command, shown = _command(self.arguments.get("command"), self)
         plan = self._plan(command)
         logs = self._log_files(plan.workdir)
+        await self._claim(plan.workdir)
         await self._make_workdir(plan.workdir)
         await self._announce(plan, shown, logs)
         if self.arguments.flag("usePTY", False) and not plan.use_pty:
             await self.output.say("header", "WARNING: disabling usePTY for this command\n")
         try:
-            self._job = Job(plan, self.context.containment, self, logs, self.clock)
+            self._job = Job(plan, self.context.containment, self, logs, self.clock, self.slot.run)
             if self._interrupted is not None:
                 self._job.interrupt(Ended.KILLED, self._interrupted)
             outcome = await self._job.run()
@@ -100,7 +101,9 @@ class Shell(Command):
             is_shell=isinstance(command, str),
             allow_batch=terms is not None and terms.batch_files,
             resources=_resources(terms),
-            environment=job_environment(_own_environment(), self._environment_changes(), markers),
+            environment=job_environment(
+                self.slot.environment(_own_environment()), self._environment_changes(), markers
+            ),
             limits=JobLimits(
                 timeout_s=arguments.seconds("timeout"),
                 max_time_s=arguments.seconds("maxTime"),
@@ -110,6 +113,9 @@ class Shell(Command):
             # A terminal's input cannot be closed as a pipe's can.
             use_pty=arguments.flag("usePTY", False) and stdin is None and machine.HAS_TERMINALS,
             stdin=stdin.encode("utf-8", "surrogateescape") if isinstance(stdin, str) else stdin,
+            user=self.slot.user,
+            view=self.slot.view,
+            no_new_privileges=self.slot.no_new_privileges,
         )
 
     def _environment_changes(self) -> dict[str, Any]:
@@ -133,11 +139,17 @@ class Shell(Command):
             logs.append(LogFile(name, path, bool(options.get("follow", False))))
         return logs
 
+    async def _claim(self, workdir: str) -> None:
+        try:
+            await self.slot.claim([workdir])
+        except (OSError, ValueError) as error:
+            raise CommandError(f"shell: {error}") from error
+
     async def _make_workdir(self, workdir: str) -> None:
         if "\0" in workdir or os.path.isdir(workdir):  # noqa: PTH112 - once per command
             return
         try:
-            Path(workdir).mkdir(parents=True, exist_ok=True)
+            await self.slot.run(functools.partial(Path(workdir).mkdir, parents=True, exist_ok=True))
         except OSError as error:
             # Whether it can be used is found out by the start, which names it.
             await self.output.say("stderr", f"cannot make {workdir}: {error.strerror}\n")

@@ -8,23 +8,38 @@ import os
 import tarfile
 import threading
 from concurrent.futures import CancelledError, Future
-from typing import Optional
+from dataclasses import dataclass
+from typing import Callable, Optional
 
 MAX_MEMBERS = 100_000
 MAX_DEPTH = 64
 MAX_PATH_BYTES = 1024
 
 
+@dataclass(frozen=True)
+class TarLimits:
+    """The size of the blocks of a stream, and how much the files in it may have together."""
+
+    block_bytes: int
+    maximum_bytes: int
+
+
 class TarStream:
     """Packs a directory in a thread of its own. Must be made inside the event loop, and closed."""
 
     def __init__(
-        self, path: str, compress: Optional[str], block_bytes: int, maximum_bytes: int
+        self,
+        path: str,
+        compress: Optional[str],
+        limits: TarLimits,
+        enter: Callable[[], None] = lambda: None,
     ) -> None:
+        """`enter` is called first in the thread, to give it the rights to use."""
         self._path = path
         self._mode = f"w|{compress or ''}"
-        self.block_bytes = block_bytes
-        self._maximum_bytes = maximum_bytes
+        self._enter = enter
+        self.block_bytes = limits.block_bytes
+        self._maximum_bytes = limits.maximum_bytes
         self._members = 0
         self._size_bytes = 0
         self._loop = asyncio.get_running_loop()
@@ -53,6 +68,7 @@ class TarStream:
         # CancelledError is close(), RuntimeError a loop that has ended: nobody reads any more.
         with contextlib.suppress(CancelledError, RuntimeError):
             try:
+                self._enter()
                 self._write_archive()
             except (OSError, tarfile.TarError, RecursionError) as error:
                 self._put(error if isinstance(error, OSError) else OSError(str(error)))

@@ -8,7 +8,6 @@ command.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
@@ -51,6 +50,17 @@ class ToolVersions(Command):
     _interrupted = False
     _skipping: Optional[str] = None
 
+    @property
+    def slot_key(self) -> Optional[str]:
+        """One for this command alone: the tools are those that a build would find."""
+        return f"tools {self.context.command_id}"
+
+    async def run(self) -> None:
+        try:
+            await super().run()
+        finally:
+            await self.context.slots.end(self.slot_key or "", ())
+
     async def execute(self) -> None:
         names = self._names()
         timeout_s = self.arguments.seconds("timeout", TOOL_S) or TOOL_S
@@ -82,7 +92,7 @@ class ToolVersions(Command):
         return names
 
     async def _probe(self, name: str, index: int, timeout_s: float) -> dict[str, Optional[str]]:
-        path = await asyncio.get_running_loop().run_in_executor(None, find, name)
+        path = await self.slot.run(find, name)
         version, problem = None, None
         if path is not None and self._skipping is not None:
             problem = self._skipping
@@ -118,11 +128,14 @@ class ToolVersions(Command):
         return JobPlan(
             command_id=f"{context.command_id}.{index}",
             argv=(path, "--version"),
-            workdir=context.workdir,
+            workdir=context.workdir if self.slot.user is None else self.slot.user.home,
             # Half of Windows' tools are batch files; nothing of this command line is a stranger's.
             allow_batch=True,
-            environment=job_environment(os.environ, {}, markers),
+            environment=job_environment(self.slot.environment(os.environ), {}, markers),
             limits=JobLimits(max_time_s=timeout_s),
+            user=self.slot.user,
+            view=self.slot.view,
+            no_new_privileges=True,
         )
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO, Optional
 
 from hostler_agent import machine
 from hostler_agent.commands.errors import TransferFailed
-from hostler_agent.commands.tarstream import TarStream
+from hostler_agent.commands.tarstream import TarLimits, TarStream
 from hostler_agent.commands.transfer import MAX_FILE_BYTES, Transfer
 from hostler_agent.wire import messages
 
 MAX_DIRECTORY_BYTES = 4 * 1024**3
+_COMPRESSORS = {"gz": "zlib", "bz2": "bz2"}
 
 
 class UploadFile(Transfer):
@@ -27,7 +29,8 @@ class UploadFile(Transfer):
         await self.output.say("header", f"sending {path}\n")
         command_id = self.context.command_id
         try:
-            with _open(path) as file:
+            await self.slot.claim([path], make=False)
+            with await self.slot.run(_open, path) as file:
                 times = os.fstat(file.fileno())
                 await self._send(file, path, min(maximum or 0, MAX_FILE_BYTES))
         finally:
@@ -58,9 +61,13 @@ class UploadDirectory(Transfer):
         if compress not in (None, "", "gz", "bz2"):
             raise self.arguments.wrong("compress", "null, 'gz' or 'bz2'", compress)
         await self.output.say("header", f"sending {path}\n")
-        if not Path(path).is_dir():
+        await self.slot.claim([path], make=False)
+        if not await self.slot.run(Path(path).is_dir):
             raise TransferFailed(f"Cannot read directory '{path}' for upload: no such directory")
-        stream = TarStream(path, compress or None, self.block_bytes(), MAX_DIRECTORY_BYTES)
+        if compress:
+            import_module(_COMPRESSORS[compress])  # the user of a build may not read it where it is
+        limits = TarLimits(self.block_bytes(), MAX_DIRECTORY_BYTES)
+        stream = TarStream(path, compress or None, limits, self.slot.enter)
         try:
             await self._send(stream, path, maximum)
         finally:

@@ -20,7 +20,7 @@ from hostler_agent.jobs import plan as plans
 from hostler_agent.jobs.containment import Containment, Enclosure, Process, Reader
 from hostler_agent.jobs.plan import JobPlan
 from hostler_agent.jobs.receipt import Ended, Exit, KillReceipt, ProcessName, Usage
-from hostler_agent.jobs.tail import LogFile, Tail
+from hostler_agent.jobs.tail import InThread, LogFile, Tail
 from hostler_agent.jobs.watch import Watch
 
 DRAIN_S = 5.0
@@ -75,13 +75,17 @@ class Job:
         sink: Sink,
         log_files: Sequence[LogFile] = (),
         clock: Optional[Clock] = None,
+        in_thread: Optional[InThread] = None,
     ) -> None:
+        """`in_thread` runs what reads the log files, with the rights to do so."""
         self._plan = plan
         self._containment = containment
         self._sink = sink
         self._clock = clock or SystemClock()
         self._watch = Watch(plan.limits, self._clock, self.interrupt)
-        self._tails = [Tail(log, self._log, self._clock) for log in log_files]
+        self._tails = [
+            Tail(log, self._log, self._clock, in_thread or _in_thread) for log in log_files
+        ]
         loop = asyncio.get_running_loop()
         self._stop: asyncio.Future[_Stop] = loop.create_future()
         self._over: asyncio.Future[None] = loop.create_future()
@@ -96,6 +100,8 @@ class Job:
         itself lacks descriptors or cgroups.
         """
         plans.check(self._plan)
+        for tail in self._tails:
+            await tail.look()
         enclosure = self._containment.open(self._plan.command_id)
         try:
             process = await enclosure.start(self._plan)
@@ -301,3 +307,7 @@ def _result(exited: asyncio.Future[Exit]) -> Optional[Exit]:
     if not exited.done() or exited.cancelled() or exited.exception() is not None:
         return None
     return exited.result()
+
+
+async def _in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)

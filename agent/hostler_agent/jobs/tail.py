@@ -8,12 +8,15 @@ import os
 import stat
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from hostler_agent import machine
 from hostler_agent.clock import Clock, wait_any
 
 POLL_S = 1.0
+InThread = Callable[..., Awaitable[Any]]
+"""Runs a function with its arguments in a thread."""
+
 READ_BYTES = 64 * 1024
 
 
@@ -32,25 +35,34 @@ class Tail:
     """Reads one log file. A file that the command leaves unchanged is not delivered."""
 
     def __init__(
-        self, log: LogFile, deliver: Callable[[str, bytes], Awaitable[None]], clock: Clock
+        self,
+        log: LogFile,
+        deliver: Callable[[str, bytes], Awaitable[None]],
+        clock: Clock,
+        in_thread: InThread,
     ) -> None:
+        """`in_thread` runs what touches the file, with the rights to do so."""
         self._log = log
         self._deliver = deliver
         self._clock = clock
-        self._before = _stat_regular(log.path)
+        self._in_thread = in_thread
+        self._before: Optional[os.stat_result] = None
         self._descriptor: Optional[int] = None
         self._identity: Optional[tuple[int, int]] = None
         self._offset = 0
+
+    async def look(self) -> None:
+        """See how the file is before the command starts. Must be called before run()."""
+        self._before = await self._in_thread(_stat_regular, self._log.path)
 
     async def run(self, ended: asyncio.Future[None]) -> None:
         """Deliver what is written until `ended` is set, and then once more, so that nothing is
         missed.
         """
-        loop = asyncio.get_running_loop()
         try:
             last = False
             while True:
-                while data := await loop.run_in_executor(None, self._read):
+                while data := await self._in_thread(self._read):
                     await self._deliver(self._log.name, data)
                 if last:
                     return

@@ -4,7 +4,8 @@
   The answer 410, or the close code 4410, orders the agent to go away for good.
 - get_worker_info's result has `hostler` in `worker_commands` and a map `hostler`: AgentReport.
 - set_worker_settings has a map `hostler`: HubSettings.
-- `tool_versions` in `worker_commands` is a command of ours: see TOOL_VERSIONS.
+- `tool_versions` and `end_lease` in `worker_commands` are commands of ours: see TOOL_VERSIONS and
+  END_LEASE.
 - start_command's args have a map `hostler`: CommandTerms. With `raw`, output comes as `output`
   pairs of bytes with offsets (Output), and a `receipt` pair (Receipt) tells what the job left.
 """
@@ -71,6 +72,10 @@ TOOL_VERSIONS = "tool_versions"
 """The name of a command, and of the pair that it answers with. The command's args are `tools`
 (names) and `timeout`; the pair is a map by name of `path`, `version` and `problem`, each a text or
 null."""
+
+END_LEASE = "end_lease"
+"""The name of a command that ends the lease in its terms: the args are `paths`, the build's
+directories. It removes them and whatever else is left of the build, and fails if it cannot."""
 
 OUTPUT = "output"
 RECEIPT = "receipt"

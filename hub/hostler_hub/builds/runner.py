@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import RemoteError
-from hostler_agent.wire.extension import Receipt
+from hostler_agent.wire.extension import END_LEASE, NAME, CommandTerms, Receipt
 from hostler_hub.builds import states
 from hostler_hub.builds.command import CommandRun, survivors
 from hostler_hub.builds.logs import StepKey
@@ -30,6 +30,7 @@ from hostler_hub.specs.states import BuildState, StepState
 from hostler_hub.store import builds
 from hostler_hub.store import logs as log_rows
 from hostler_hub.store.errors import LogGap
+from hostler_hub.workers.agents.session import AgentSession
 from hostler_hub.workers.errors import ConnectionLost
 
 _log = structlog.get_logger(__name__)
@@ -208,7 +209,9 @@ class Runner:
             await self._services.store.insist(end)
 
     async def clean_workspace(self) -> str | None:
-        """Remove the attempt's directory on the worker. Returns why that failed, or None."""
+        """Remove the attempt's directory on the worker, and whatever else its agent finds of the
+        build there. Returns why that failed, or None.
+        """
         command = CommandRun(self.lease.instance, log=None)
         command.stored.set()  # nothing of it is kept
         # A new id each time: an agent that did it for the last hub would not do it again (K10).
@@ -217,20 +220,32 @@ class Runner:
         try:
             async with asyncio.timeout(CLEAN_DEADLINE_S):
                 session = await self._services.sessions.session(self.lease.instance)
-                args = {
-                    "paths": [workspace(session, self.lease)],
-                    "logEnviron": False,
-                    "timeout": 100,
-                }
-                await session.request(messages.StartCommand(command_id, "rmdir", args))
+                start = messages.StartCommand(command_id, *self._end_lease(session))
+                await session.request(start)
                 outcome = await command.outcome
         except (ConnectionLost, RemoteError, TimeoutError) as error:
             return f"its workspace could not be removed: {str(error) or 'no answer in time'}"
         finally:
             self._services.sessions.unlisten(command_id)
         if outcome.state != StepState.SUCCESS:
-            return f"its workspace could not be removed (rc {outcome.rc})"
+            why = f"rc {outcome.rc}" if outcome.text is None else outcome.text
+            return f"its workspace could not be removed ({why})"
         return None
+
+    def _end_lease(self, session: AgentSession) -> tuple[str, dict[str, Any]]:
+        """The command, with its arguments, that ends the lease on its agent: a stock one removes
+        the directory alone.
+        """
+        args = {
+            "paths": [workspace(session, self.lease)],
+            "logEnviron": False,
+            "timeout": 100,
+        }
+        announced = session.info.get("worker_commands")
+        if not isinstance(announced, dict) or END_LEASE not in announced:
+            return "rmdir", args
+        terms = CommandTerms(self.lease.id, self.lease.attempt)
+        return END_LEASE, {**args, NAME: terms.body()}
 
     # --- small parts ------------------------------------------------------------------------------
 

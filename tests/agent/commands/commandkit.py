@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 
 from hostler_agent.clock import Timer
 from hostler_agent.commands import COMMANDS, Settings
+from hostler_agent.commands.slots import AgentSlots, Slots
 from hostler_agent.jobs import Containment
 from hostler_agent.wire import codec, limits, messages
 from hostler_agent.wire.errors import RemoteError
@@ -32,6 +33,8 @@ class RecordingContext:
     answers: list[Any] = field(default_factory=list)
     refuse: str = ""
     taking: asyncio.Event = field(default_factory=asyncio.Event)
+    slots: Slots = field(default_factory=AgentSlots)
+    slot_key: Optional[str] = "lease"
 
     def __post_init__(self) -> None:
         self.taking.set()

@@ -14,7 +14,7 @@ import pytest
 from commandkit import run
 
 from hostler_agent.commands import COMMANDS, VERSIONS, BadArguments
-from hostler_agent.wire.extension import TOOL_VERSIONS
+from hostler_agent.wire.extension import END_LEASE, TOOL_VERSIONS
 
 
 def start(script: str, directory: str | Path) -> str:
@@ -30,7 +30,7 @@ def test_all_of_buildbots_commands_are_there():
         *("shell", "upload_file", "upload_directory", "download_file", "listdir", "mkdir"),
         *("rmdir", "cpdir", "stat", "glob", "rmfile"),
     }
-    assert set(COMMANDS) == set(VERSIONS) == {*documented, TOOL_VERSIONS}
+    assert set(COMMANDS) == set(VERSIONS) == {*documented, TOOL_VERSIONS, END_LEASE}
 
 
 async def test_mkdir_makes_all_that_is_missing(context, tmp_path):

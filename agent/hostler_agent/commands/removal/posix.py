@@ -12,7 +12,7 @@ import stat
 import sys
 from pathlib import Path
 
-from hostler_agent.commands.filework import Progress
+from hostler_agent.commands.progress import Progress
 
 assert sys.platform != "win32"
 
@@ -40,6 +40,11 @@ def remove(path: str, progress: Progress) -> list[OSError]:
         return _Removal(path, progress).remove(directory, name)
     finally:
         os.close(directory)
+
+
+def remove_entry(directory: int, name: str, path: str, progress: Progress) -> list[OSError]:
+    """Remove an entry of an open directory as remove() does; `path` is for messages."""
+    return _Removal(path, progress).remove(directory, name)
 
 
 class _Removal:

@@ -18,7 +18,7 @@ from typing import Callable
 
 assert sys.platform == "win32"
 
-from hostler_agent.commands.filework import Progress
+from hostler_agent.commands.progress import Progress
 from hostler_agent.win32 import api
 
 _PATIENCE_S = 2.0

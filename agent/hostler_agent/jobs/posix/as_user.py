@@ -1,9 +1,9 @@
 """Work on files in a thread that has a build user's rights, and no others.
 
 A build chooses what is in its workspace, and links in it may lead anywhere. So the agent touches
-that only as the build's user and in the build's own view of the file system, and is led nowhere that
-the build itself could not go. Only the file system's ids are changed (setfsuid), which file servers
-have for this: a build can neither signal such a thread nor trace it.
+that only as the build's user and in the build's own view of the file system, and is led nowhere
+that the build itself could not go. Only the file system's ids are changed (setfsuid), which file
+servers have for this: a build can neither signal such a thread nor trace it.
 
 The thread is never used again: it has no right to take its rights back.
 """
@@ -14,6 +14,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any, Callable, TypeVar
 
 assert sys.platform != "win32"
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 
 def become(user: BuildUser, namespaces: Sequence[int]) -> None:
-    """Change the calling thread, which must not be the main one nor be used for anything else later.
+    """Change the calling thread. It must not be the main one, nor be used for anything else later.
 
     `namespaces` are descriptors of the build's own. Raises OSError.
     """
@@ -45,28 +46,25 @@ async def run_as(
 
     If this call is cancelled, the thread goes on.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
+    return await asyncio.wrap_future(start_as(user, namespaces, work, *arguments))
 
-    def settle(result: Any, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(result)
-        else:
-            done.set_exception(error)
+
+def start_as(
+    user: BuildUser, namespaces: Sequence[int], work: Callable[..., T], *arguments: Any
+) -> Future[T]:
+    """Start what run_as() runs, and return its outcome to come."""
+    done: Future[T] = Future()
 
     def run() -> None:
-        result, failure = None, None
+        if not done.set_running_or_notify_cancel():
+            return
         try:
             become(user, namespaces)
             result = work(*arguments)
         except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            failure = error
-        try:
-            loop.call_soon_threadsafe(settle, result, failure)
-        except RuntimeError:
-            return  # the loop has ended, and nobody waits
+            done.set_exception(error)
+        else:
+            done.set_result(result)
 
     threading.Thread(target=run, name=f"files of {user.name}", daemon=True).start()
-    return await done
+    return done

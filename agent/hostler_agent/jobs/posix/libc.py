@@ -1,7 +1,7 @@
 """Calls of Linux that Python does not offer, or offers for all threads of a process at once.
 
-The credentials, the mount namespace and the working directory are a thread's own on Linux. glibc hides
-that for setgroups(), which is called by its number here.
+The credentials, the mount namespace and the working directory are a thread's own on Linux. glibc
+hides that for setgroups(), which is called by its number here.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The namespaces that the jobs of one slot share: what they see of the file system, and their System V
-IPC and message queues.
+"""The namespaces that the jobs of one slot share: what they see of the file system, and their
+System V IPC and message queues.
 
 They are made in a thread that leaves its agent's, and live as long as a descriptor of them is open.
 """
@@ -37,8 +37,7 @@ class Namespaces:
                 # What the machine mounts later is seen inside, and nothing of ours outside.
                 libc.mount("none", "/", "", libc.MS_REC | libc.MS_SLAVE)
                 arrange()
-                for kind in KINDS:
-                    made.append(os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC))
+                made.extend(map(_open_own, KINDS))
             except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
                 failure.append(error)
 
@@ -59,6 +58,10 @@ class Namespaces:
         descriptors, self.descriptors = self.descriptors, ()
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _open_own(kind: str) -> int:
+    return os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def problem() -> Optional[str]:

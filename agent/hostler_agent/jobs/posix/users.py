@@ -1,10 +1,10 @@
 """The users that builds run as, where the agent may change user.
 
-They are numbers: user `hostler-bN` is the N-th of a range of uids that belongs to nobody, and a machine
-needs no entry for it. Where it has one, that entry's ids are used.
+They are numbers: user `hostler-bN` is the N-th of a range of uids that belongs to nobody, and a
+machine needs no entry for it. Where it has one, that entry's ids are used.
 
-Several agents may run on one machine. Each holds a lock for every user that it uses, which ends with
-the agent however that ends, so no user is two agents' at once.
+Several agents may run on one machine. Each holds a lock for every user that it uses, which ends
+with the agent however that ends, so no user is two agents' at once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Optional
 
 assert sys.platform != "win32"
 
+from hostler_agent.errors import ConfigurationError
 from hostler_agent.jobs.errors import NoUserFree, UsersUnavailable
 from hostler_agent.jobs.plan import BuildUser
 from hostler_agent.jobs.posix import libc, procfs
@@ -54,7 +55,7 @@ class UserPool:
     """The users that this agent may give to its slots. For use in threads."""
 
     def __init__(self, uids: tuple[int, int], group_names: Collection[str]) -> None:
-        """`uids`: the first and the last one. Raises UsersUnavailable."""
+        """`uids`: the first and the last one. Raises UsersUnavailable or ConfigurationError."""
         _check_rights(uids)
         self._first, last = uids
         self._count = last - self._first + 1
@@ -88,7 +89,7 @@ class UserPool:
         """Give a user back of whom nothing remains."""
         with self._mutex:
             for number, held in list(self._held.items()):
-                if held.user == user:
+                if held.user.uid == user.uid:
                     del self._held[number]
                     os.close(held.lock)
 
@@ -138,8 +139,8 @@ def _group_ids(names: Collection[str]) -> tuple[int, ...]:
     for name in names:
         try:
             found.append(grp.getgrnam(name).gr_gid)
-        except KeyError:
-            raise UsersUnavailable(f"there is no group {name!r}, as build_groups wants") from None
+        except KeyError:  # noqa: PERF203 - each is looked for
+            raise ConfigurationError(f"option 'build_groups': there is no group {name!r}") from None
     return tuple(found)
 
 
