@@ -209,7 +209,7 @@ async def test_rmfile_removes_a_link_not_its_target(context, tmp_path):
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"shell", TOOL_VERSIONS}))
 @pytest.mark.parametrize("value", [None, 5, [], [5], "", "nul\0", b"bytes", {}])
 async def test_wrong_and_missing_arguments_are_one_clear_text(context, name, value):
-    arguments = {"mkdir": "paths", "rmdir": "paths", "cpdir": "from_path"}
+    arguments = {"cpdir": "from_path"} | dict.fromkeys(("mkdir", "rmdir", END_LEASE), "paths")
     argument = arguments.get(name, "path")
     for args in ({}, {argument: value}):
         with pytest.raises(BadArguments, match=f"^{name}: argument '{argument}' [^\n]*$"):

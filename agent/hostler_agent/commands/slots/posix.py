@@ -213,7 +213,9 @@ def make(base: Path, pool: UserPool, *, no_new_privileges: bool) -> UserSlots:
     for directory, mode in ((base, 0o755), (base / "builds", 0o711), (base / HOMES, 0o711)):
         directory.mkdir(exist_ok=True)
         directory.chmod(mode)
-    (base / SLOTS).mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in ((base / SLOTS).parent, base / SLOTS):
+        directory.mkdir(mode=0o700, exist_ok=True)
+        directory.chmod(0o700)
     slots = UserSlots(base, pool, no_new_privileges=no_new_privileges)
     slot = slots.open()
     try:
