@@ -27,7 +27,12 @@ AGENT = {
     "agent_home": "/var/lib/hostler-agent",
     "agent_python": "/usr/bin/python3",
     "agent_allow_new_privileges": False,
+    "agent_run_as": "build_user",
+    "agent_account": "root",
 }
+
+
+AS_AGENT = {"agent_run_as": "agent", "agent_account": "hostler-agent"}
 
 
 @pytest.mark.peer("systemd")
@@ -37,6 +42,7 @@ AGENT = {
         ("hub", "hostler-hub.service", HUB, 1.5),
         ("hub", "hostler-hub.service", {**HUB, "hub_local_workers": True}, 6.0),
         ("agent", "hostler-agent@.service", AGENT, 6.0),
+        ("agent", "hostler-agent@.service", {**AGENT, **AS_AGENT}, 4.2),
     ],
 )
 def test_a_unit_is_confined(ansible, tmp_path, role, unit, variables, threshold):
