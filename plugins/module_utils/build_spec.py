@@ -97,6 +97,7 @@ REQUIRES = {
     "labels": {"type": "list", "elements": "str"},
     "properties": {"type": "dict"},
     "facts": {"type": "list", "elements": "str"},
+    "isolation": {"type": "list", "elements": "str", "choices": ["user", "container", "none"]},
 }
 SPEC = ("name", "requires", "env", "limits", "properties", "priority", "timeout_s", "retry")
 

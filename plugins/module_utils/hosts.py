@@ -29,6 +29,9 @@ DEFINED = (
     "keepalive_interval",
     "check_instance_interval",
     "expects",
+    "run_as",
+    "build_groups",
+    "no_new_privileges",
     "password_ref",
     "description",
 )
@@ -45,6 +48,7 @@ OBSERVED = (
     "up_since",
     "uses",
     "retiring",
+    "isolation",
     "admission",
     "quarantine",
     "missing",

@@ -61,6 +61,14 @@ options:
             12 is written C("12"). A fact that a worker does not have matches nothing.
         type: list
         elements: str
+      isolation:
+        description:
+          - What must separate the build from its agent and from other builds, any of these. V(user) is a user of its
+            own, V(container) an instance that is a container, V(none) nothing.
+          - It counts what the worker's agent reports, and before its first start the worker's C(default_properties).
+        type: list
+        elements: str
+        choices: [user, container, none]
   env:
     description:
       - Variables of all steps. Set C(no_log) on the task when there is a secret among them.

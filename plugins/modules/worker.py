@@ -147,6 +147,26 @@ options:
                 C(os_id in [debian, ubuntu]), in the words that builds use.
             type: list
             elements: str
+      run_as: &run_as
+        description:
+          - Who the worker's builds run as. V(build_user) is a user of their own for each slot, where the agent has the
+            rights to that (it is root), and else the agent's own. V(agent) is the agent's own user everywhere, which
+            gives builds all that their agent may do and read.
+          - The hub's default is V(build_user). What came of it is C(isolation) in M(hostler.fleet.worker_info).
+          - Agents of driver V(permanent) have it in their own configuration.
+        type: str
+        choices: [build_user, agent]
+      build_groups: &build_groups
+        description:
+          - Groups on the machine that the users of builds are members of, such as C(docker).
+          - Whoever submits builds gets what these groups may do.
+        type: list
+        elements: str
+      no_new_privileges: &no_new_privileges
+        description:
+          - Whether builds can gain no privileges by running a program, so that C(sudo) does not work in them.
+          - The hub's default is V(false).
+        type: bool
       password: &password
         description: What a worker of driver V(permanent) attaches with. Never shown again; keep it in Ansible Vault.
         type: str
@@ -180,6 +200,9 @@ options:
   keepalive_interval: *keepalive_interval
   check_instance_interval: *check_instance_interval
   expects: *expects
+  run_as: *run_as
+  build_groups: *build_groups
+  no_new_privileges: *no_new_privileges
   password: *password
   password_ref: *password_ref
   description: *description
@@ -356,6 +379,20 @@ definition:
       description: What is compared with its machine at each attach, before the first lease.
       type: dict
       returned: always
+    run_as:
+      description:
+        - "Who its builds run as: a user of their own where its agent has the rights, or the agent's own."
+      type: str
+      returned: always
+    build_groups:
+      description: Groups on its machine that the users of its builds are members of.
+      type: list
+      elements: str
+      returned: always
+    no_new_privileges:
+      description: Whether its builds can gain no privileges, as by sudo.
+      type: bool
+      returned: always
     description:
       description: What it is for, for people.
       type: str
@@ -418,6 +455,9 @@ DEFINITION = {
             "facts": {"type": "list", "elements": "str"},
         },
     },
+    "run_as": {"type": "str", "choices": ["build_user", "agent"]},
+    "build_groups": {"type": "list", "elements": "str"},
+    "no_new_privileges": {"type": "bool"},
     "password": {"type": "str", "no_log": True},
     "password_ref": {
         "type": "dict",

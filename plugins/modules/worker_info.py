@@ -162,6 +162,18 @@ workers:
       description: How many starts in a row have failed.
       type: int
       returned: always
+    isolation:
+      description:
+        - "What separates its builds from its agent and from each other, as its agent reports it: V(user),
+          V(container) or V(none); null until an agent has attached."
+      type: str
+      returned: always
+    exposes_hub:
+      description:
+        - Whether its builds run as the hub's own user on the hub's machine, so that who submits them can act as the
+          hub's owner.
+      type: bool
+      returned: always
     admission:
       description:
         - How its machine compares with what its definition expects of it. C(state) is V(unknown) until its agent

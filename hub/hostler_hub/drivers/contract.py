@@ -73,6 +73,7 @@ class Capabilities:
     """Properties of a driver that the lifecycle needs to know. Times are in seconds."""
 
     permanent: bool = False  # the owner starts the machine; create is never called
+    on_hub: bool = False  # its agents run on the hub's machine, as the hub's own user
     missing_timeout_s: float = 120.0  # how long its instances may take to attach, by default
     create_deadline_s: float = 60.0
     inspect_deadline_s: float = 10.0
@@ -106,13 +107,18 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
-    """The instance to start. ``token`` is its one-time secret, which is kept out of repr()."""
+    """The instance to start. ``token`` is its one-time secret, which is kept out of repr().
+
+    ``agent_config`` are the keys of the agent's configuration that the worker's definition sets:
+    who its builds run as.
+    """
 
     worker: str
     instance: str
     epoch: int
     token: str = field(repr=False)
     options: Mapping[str, Any]
+    agent_config: Mapping[str, Any] = field(default_factory=dict)
 
     def mark(self, hub: str) -> Mark:
         """The mark that the instance carries at its provider."""

@@ -107,10 +107,18 @@ def attach_permanent(draft: Draft, event: events.Attached) -> State:
 
 
 def reattach(draft: Draft, event: events.Attached) -> State:
-    """Replace the connection at once: the same instance has a new one, and the old one is half-open
+    """Replace the connection at once: the same process has a new one, and the old one is half-open
     (A4).
+
+    Another process may be a build with its agent's stolen identity, so that it never takes the
+    place of an agent whose connection is open (V4). Otherwise it is the agent's restart (E9).
     """
     old = draft.worker.connection
+    if event.process != draft.worker.process:
+        if old is not None:
+            return contest(draft, event)
+        if not draft.worker.policy.permanent and not event.isolated:
+            return replace_restarted(draft, event)
     if old is not None:
         draft.order(commands.SendAway(old, "replaced by a newer connection of the same agent"))
     continues = event.resumable and event.resumes
@@ -125,6 +133,30 @@ def reattach(draft: Draft, event: events.Attached) -> State:
     return SUBSTANTIATED
 
 
+def contest(draft: Draft, event: events.Attached) -> State:
+    """Refuse an agent that is not the process whose connection is open. Which of the two is a thief
+    nobody can tell: a latent instance ends, and a permanent worker stays as it is (V19).
+    """
+    cause = "another process came as its agent while the connection of the first one was open"
+    if draft.worker.policy.permanent:
+        draft.order(commands.Notify("duplicate", cause))
+        draft.order(commands.TurnAway(event.connection, cause))
+        return draft.worker.state
+    draft.order(commands.SendAway(event.connection, cause))
+    return _end_compromised(draft, cause)
+
+
+def replace_restarted(draft: Draft, event: events.Attached) -> State:
+    """Replace an instance whose agent came back as another process, where builds could have read
+    what it attaches with.
+    """
+    reason = "its agent came back as another process, and nothing kept builds from its identity"
+    draft.order(commands.SendAway(event.connection, reason))
+    if draft.worker.leases:
+        draft.quarantine(reason)
+    return fail(draft, reason)
+
+
 def refuse(draft: Draft, event: events.Attached) -> State:
     reason = f"worker {draft.worker.name} does not expect this instance"
     draft.order(commands.SendAway(event.connection, reason))
@@ -133,7 +165,7 @@ def refuse(draft: Draft, event: events.Attached) -> State:
 
 def _connect(draft: Draft, event: events.Attached) -> None:
     draft.cancel(Timer.ATTACH, Timer.RECONNECT, Timer.MISSING)
-    draft.set(connection=event.connection, resumable=event.resumable)
+    draft.set(connection=event.connection, process=event.process, resumable=event.resumable)
     draft.examine()
     if draft.worker.gate is Gate.OPEN or not draft.worker.failed_starts:
         draft.clear_missing()  # else it may have failed again, and people were told so already
@@ -308,7 +340,7 @@ def leave_permanent(draft: Draft) -> State:
 
 def _part_with_instance(draft: Draft) -> None:
     draft.disconnect()
-    draft.set(instance=None, destroying=False, destroy_attempts=0)
+    draft.set(instance=None, process=None, destroying=False, destroy_attempts=0)
     draft.set(up_since=None, uses=0, retiring=None, tainted=False)
 
 
@@ -385,9 +417,13 @@ def wind_down(
 
 
 def stop_compromised(draft: Draft, event: events.Compromised) -> State:
-    draft.order(commands.Notify("compromised", event.cause))
-    draft.quarantine(event.cause)
-    return wind_down(draft, event.cause)
+    return _end_compromised(draft, event.cause)
+
+
+def _end_compromised(draft: Draft, cause: str) -> State:
+    draft.order(commands.Notify("compromised", cause))
+    draft.quarantine(cause)
+    return wind_down(draft, cause)
 
 
 def stop_unwanted(draft: Draft, event: events.Unwanted) -> State:

@@ -73,6 +73,14 @@ class SendAway(Command):
 
 
 @dataclass(frozen=True, slots=True)
+class TurnAway(Command):
+    """Close this connection of an agent, which may come back later."""
+
+    connection: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class LoseLeases(Command):
     """Give the builds of these leases back to the queue.
 

@@ -123,6 +123,7 @@ class Worker:
     epoch: int = 0
     instance: Instance | None = None
     connection: str | None = None
+    process: str | None = None  # of the instance's agent that attached last, if it reported one
     resumable: bool = False  # the attached agent can take up its commands after a reconnect
     gate: Gate = Gate.OPEN
     exam: int = 0  # which look at its machine was the last; answers to older ones are late

@@ -109,7 +109,8 @@ ROWS: tuple[Row, ...] = (
         ev.Attached,
         do.reattach,
         (SUBSTANTIATED, INSUBSTANTIATING),
-        why="insubstantiating: the leases it was kept for are lost with the agent's process (E9)",
+        why="insubstantiating: it is another process (V4, E9), or the leases it was kept for are "
+        "lost with the agent's process",
     ),
     Row(
         SUBSTANTIATED,

@@ -55,6 +55,11 @@ class Running:
     certificate: str | None = None
 
 
+def is_root() -> bool:
+    """Whether the hub, and so the agents that it starts on its own machine, has root's rights."""
+    return os.geteuid() == 0
+
+
 @contextlib.contextmanager
 def hold_lock(settings: Settings) -> Iterator[None]:
     """Hold the state directory's lock for the context. Raises HubRuns."""

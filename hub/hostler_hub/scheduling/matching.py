@@ -12,6 +12,7 @@ from typing import Any
 
 from hostler_hub.specs import conditions
 from hostler_hub.specs.build import Requirements
+from hostler_hub.specs.isolation import Isolation, isolation_of
 from hostler_hub.workers.registry import Entry, Registry
 
 # How many worker names the kept answers may hold: a bound on memory, whatever people ask (V15).
@@ -51,6 +52,8 @@ def fits(requires: Requirements, traits: Traits) -> bool:
     if not traits.labels.issuperset(requires.labels):
         return False
     has = traits.properties
+    if requires.isolation and isolation_of(has) not in requires.isolation:
+        return False
     for key, value in requires.properties.items():
         if key not in has or has[key] != value:
             return False
@@ -71,7 +74,30 @@ def mismatches(requires: Requirements, traits: Traits) -> list[Reason]:
         for label in requires.labels
         if label not in traits.labels
     )
-    return [*found, *_wrong_properties(requires, traits), *_wrong_facts(requires, traits)]
+    return [
+        *found,
+        *_wrong_isolation(requires, traits),
+        *_wrong_properties(requires, traits),
+        *_wrong_facts(requires, traits),
+    ]
+
+
+def _wrong_isolation(requires: Requirements, traits: Traits) -> Iterator[Reason]:
+    has = isolation_of(traits.properties)
+    if not requires.isolation or has in requires.isolation:
+        return
+    wanted = " or ".join(requires.isolation)
+    if has is None:
+        yield Reason(
+            f"its isolation is not known, and the build requires {wanted}",
+            "start it once: its agent tells it when it attaches; until then its "
+            "default_properties may",
+        )
+        return
+    remedy = f"submit the build with requires.isolation {has}"
+    if Isolation.USER in requires.isolation:
+        remedy = f"run its agent as root with run_as: build_user, or {remedy}"
+    yield Reason(f"its isolation is {has}, not {wanted}", remedy)
 
 
 def _wrong_properties(requires: Requirements, traits: Traits) -> Iterator[Reason]:
@@ -138,7 +164,7 @@ class Matcher:
             found &= self._part(self._meeting, text)
         for label in requires.labels:
             found &= self._part(self._labelled, label)
-        if requires.driver is not None or requires.properties:
+        if requires.driver is not None or requires.properties or requires.isolation:
             rest = requires.model_copy(update={"facts": (), "labels": ()})
             found &= self._part(self._otherwise, rest.model_dump_json())
         return found

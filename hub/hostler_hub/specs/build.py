@@ -19,6 +19,7 @@ from hostler_hub.specs.fields import (
     Conditions,
     DriverName,
     Environment,
+    Isolations,
     Labels,
     Number,
     PositiveSeconds,
@@ -64,6 +65,7 @@ class Requirements(_Spec):
     labels: Labels = ()
     properties: Properties = {}
     facts: Conditions = ()
+    isolation: Isolations = ()
 
 
 class Retry(_Spec):

@@ -27,6 +27,7 @@ from pydantic_core import PydanticCustomError
 
 from hostler_hub.specs import conditions
 from hostler_hub.specs.errors import ConditionError
+from hostler_hub.specs.isolation import Isolation
 
 # Linux's MAX_ARG_STRLEN and a total that execve takes on every platform we run on (E13).
 STRING_SIZE_BYTES = 128 * 1024
@@ -42,6 +43,8 @@ _LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.:/+-]{0,62}$"
 # No more than what cannot break a header or pass for an option: mail servers judge the rest.
 _MAILBOX = r'[^\x00-\x20\x7f@<>,;:\\"()]'
 _ADDRESS = rf"^{_MAILBOX}+@{_MAILBOX}+$"
+# What groupadd makes, and the names that directories add to it.
+_GROUP = r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$"
 _PROPERTY = r"^[A-Za-z_][A-Za-z0-9_.-]{0,127}$"
 
 
@@ -164,6 +167,14 @@ Scalar = Annotated[
 Options = Annotated[dict[StrictStr, JsonValue], AfterValidator(_options)]
 Properties = Annotated[dict[PropertyName, Scalar], Field(max_length=ENTRIES)]
 Labels = Annotated[tuple[Label, ...], Field(max_length=64)]
+Isolations = Annotated[
+    tuple[Isolation, ...], Field(max_length=len(Isolation)), BeforeValidator(_one_or_many)
+]
+GroupNames = Annotated[
+    tuple[Annotated[StrictStr, StringConstraints(pattern=_GROUP)], ...],
+    Field(max_length=32),
+    BeforeValidator(_one_or_many),
+]
 Condition = Annotated[
     StrictStr, StringConstraints(max_length=conditions.LONGEST), AfterValidator(_condition)
 ]

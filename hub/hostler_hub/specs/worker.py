@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Discriminator, Field, StrictInt, Tag
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    Tag,
+    model_validator,
+)
 
 from hostler_hub.specs.expectations import Expectations
 from hostler_hub.specs.fields import (
@@ -13,6 +21,7 @@ from hostler_hub.specs.fields import (
     STRICT,
     Addresses,
     DriverName,
+    GroupNames,
     Interval,
     Labels,
     Number,
@@ -22,6 +31,7 @@ from hostler_hub.specs.fields import (
     Properties,
     Text,
     WorkerName,
+    refuse,
 )
 from hostler_hub.specs.secret_ref import SecretRef
 
@@ -35,6 +45,10 @@ PasswordOrRef = Annotated[
     Annotated[Password, Tag("plain")] | Annotated[SecretRef, Tag("ref")],
     Discriminator(_kind_of_password),
 ]
+
+
+# The fields that say who builds run as; they are keys of the agent's configuration too.
+BUILD_USERS = ("run_as", "build_groups", "no_new_privileges")
 
 
 class PublicDefinition(BaseModel):
@@ -94,7 +108,32 @@ class PublicDefinition(BaseModel):
         None,
         description="What is compared with its machine at each attach, before the first lease.",
     )
+    run_as: Literal["build_user", "agent"] = Field(
+        "build_user",
+        description="Who its builds run as: a user of their own where its agent has the rights, or "
+        "the agent's own.",
+    )
+    build_groups: GroupNames = Field(
+        (), description="Groups on its machine that the users of its builds are members of."
+    )
+    no_new_privileges: StrictBool = Field(
+        False, description="Whether its builds can gain no privileges, as by sudo."
+    )
     description: Text | None = Field(None, description="What it is for, for people.")
+
+    @model_validator(mode="after")
+    def _groups_have_users(self) -> Self:
+        if self.build_groups and self.run_as == "agent":
+            raise refuse("build_groups", "build_groups needs run_as: build_user")
+        return self
+
+    @property
+    def agent_config(self) -> dict[str, Any]:
+        """The keys of the agent's configuration that the definition sets.
+
+        Defaults are left out: an older agent refuses to start with keys that it does not know.
+        """
+        return self.model_dump(mode="json", include=set(BUILD_USERS), exclude_defaults=True)
 
 
 class WorkerDefinition(PublicDefinition):

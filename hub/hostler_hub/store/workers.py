@@ -130,8 +130,8 @@ def bind_session(c: Connection, instance_id: str, session_hash: str) -> bool:
     return c.execute(_BIND, bound).rowcount == 1
 
 
-def note_process(c: Connection, instance_id: str, process_id: str) -> None:
-    """Record which process of the agent is attached."""
+def note_process(c: Connection, instance_id: str, process_id: str | None) -> None:
+    """Record which process of the agent is attached; None for a stock worker."""
     c.execute(_NOTE_PROCESS, {"b_id": instance_id, "process": process_id})
 
 

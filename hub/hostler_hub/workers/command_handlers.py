@@ -74,6 +74,7 @@ class CommandHandlers:
             commands.Destroy: self._destroy,
             commands.CancelTimer: self._cancel_timer,
             commands.SendAway: self._send_away,
+            commands.TurnAway: self._turn_away,
             commands.Examine: self._examine,
             commands.LoseLeases: self._lose_leases,
             commands.OfferSlots: self._offer_slots,
@@ -160,6 +161,9 @@ class CommandHandlers:
 
     def _send_away(self, _entry: Entry, command: commands.SendAway) -> None:
         self._receivers.sessions.send_away(command.connection, command.reason)
+
+    def _turn_away(self, _entry: Entry, command: commands.TurnAway) -> None:
+        self._receivers.sessions.turn_away(command.connection, command.reason)
 
     def _examine(self, entry: Entry, command: commands.Examine) -> None:
         name = entry.life.name

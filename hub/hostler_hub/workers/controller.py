@@ -23,10 +23,12 @@ from hostler_hub.drivers.contract import Driver
 from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import Worker, check, check_transition, commands, events, step
 from hostler_hub.lifecycle.model import Policy, State
+from hostler_hub.runtime import process
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.stalls import Stalls
 from hostler_hub.runtime.tasks import Tasks
 from hostler_hub.runtime.waiters import Waiters
+from hostler_hub.specs.isolation import Isolation, isolation_of
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.store import builds, incidents, workers
 from hostler_hub.store.engine import Store
@@ -94,6 +96,7 @@ class Controller:
         """
         rows, open_leases, instances, is_open = await self._store.read(_load)
         origins = {row["id"]: _origin(row) for row in instances}
+        processes = {row["id"]: row["process"] for row in instances}
         held: dict[tuple[str, str], list[str]] = {}
         for lease in open_leases:
             held.setdefault((lease["worker"], lease["instance"]), []).append(lease["id"])
@@ -104,10 +107,11 @@ class Controller:
             definition = WorkerDefinition.stored(row["definition"])
             up = row["state"] == State.SUBSTANTIATED
             leases = held.pop((row["name"], row["instance_id"]), []) if up else []
+            process_id = processes.get(row["instance_id"])
             self._registry.add(
                 Entry(
                     definition,
-                    life_of(row, self.policy(definition), tuple(leases)),
+                    life_of(row, self.policy(definition), tuple(leases), process_id),
                     row["revision"],
                     password_hash=row["password_hash"],
                     facts=row["facts"],
@@ -174,6 +178,18 @@ class Controller:
     def policy(self, definition: WorkerDefinition) -> Policy:
         capabilities = self._drivers[definition.driver].capabilities
         return policy_of(definition, capabilities, lease_ttl_s=self._lease_ttl_s)
+
+    def is_hub_exposed(self, entry: Entry) -> bool:
+        """Whether builds on the worker run as the hub's own user on the hub's machine.
+
+        Before an agent has told its isolation, the definition and the hub's rights decide.
+        """
+        if not self._drivers[entry.definition.driver].capabilities.on_hub:
+            return False
+        isolation = isolation_of(entry.facts)
+        if isolation is None:
+            return entry.definition.run_as == "agent" or not process.is_root()
+        return isolation is not Isolation.USER
 
     # --- events -------------------------------------------------------------------------------
 

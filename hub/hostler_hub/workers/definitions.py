@@ -19,7 +19,7 @@ from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.passwords import hash_password
 from hostler_hub.runtime.secrets import Secrets
-from hostler_hub.specs.worker import WorkerDefinition
+from hostler_hub.specs.worker import BUILD_USERS, WorkerDefinition
 from hostler_hub.store import workers
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.controller import Controller
@@ -31,7 +31,7 @@ from hostler_hub.workers.views import definition_view
 _log = structlog.get_logger(__name__)
 
 # The fields that an instance is started with: a change of these needs a new instance.
-_OF_THE_INSTANCE = ("driver", "driver_options")
+_OF_THE_INSTANCE = ("driver", "driver_options", *BUILD_USERS)
 
 # Groups that every inventory has.
 _OF_ANSIBLE = frozenset({"all", "ungrouped"})
@@ -234,12 +234,20 @@ class Definitions:
 
 
 def _check_permanence(definition: WorkerDefinition, driver: Driver, where: str) -> None:
-    """Refuse fields about replacing instances if the driver's are started by their owner.
+    """Refuse fields about the hub's instances and their agents for those that owners start.
 
     Raises InvalidRequest.
     """
+    if not driver.capabilities.permanent:
+        return
+    for field in definition.agent_config:
+        raise InvalidRequest(
+            f"worker {definition.name}: the agent of driver {definition.driver} is configured by "
+            f"its owner: set {field} in the agent's own configuration",
+            pointer=f"{where}/{field}",
+        )
     for field in ("max_uses", "max_uptime"):
-        if driver.capabilities.permanent and getattr(definition, field) is not None:
+        if getattr(definition, field) is not None:
             raise InvalidRequest(
                 f"worker {definition.name}: {field} is about instances that the hub replaces; "
                 f"those of driver {definition.driver} are their owner's",

@@ -39,6 +39,7 @@ class DriverCalls:
             epoch=command.epoch,
             token=entry.token or "",
             options=entry.origin.options,
+            agent_config=entry.definition.agent_config,
         )
         entry.token = None  # handed over; the row has its hash
         try:

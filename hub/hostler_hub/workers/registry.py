@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle.model import Timer, Worker
 from hostler_hub.specs.expectations import MachineCheck
+from hostler_hub.specs.isolation import FACT
 from hostler_hub.specs.worker import WorkerDefinition
 
 
@@ -73,10 +74,14 @@ class Entry:
         """The properties that builds are matched against, by name.
 
         The machine's facts override the definition's ``default_properties``; the definition's
-        ``properties`` override both.
+        ``properties`` override both, but for the isolation: what the agent gives is no matter of
+        opinion.
         """
         definition = self.definition
-        return {**definition.default_properties, **self.facts, **definition.properties}
+        found = {**definition.default_properties, **self.facts, **definition.properties}
+        if FACT in self.facts:
+            found[FACT] = self.facts[FACT]
+        return found
 
 
 class Registry:

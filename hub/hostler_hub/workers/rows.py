@@ -45,8 +45,9 @@ def policy_of(
 TRANSIENT = frozenset(
     {"connection", "resumable", "gate", "exam", "destroying", "timers"},
 )
-# Fields that come from other columns and tables: the name, the definition, the open leases.
-DERIVED = frozenset({"name", "policy", "leases"})
+# Fields that come from other columns and tables: the name, the definition, the open leases, and the
+# process that the instance's row has.
+DERIVED = frozenset({"name", "policy", "leases", "process"})
 
 
 def columns_of(life: Worker) -> dict[str, Any]:
@@ -60,16 +61,25 @@ def columns_of(life: Worker) -> dict[str, Any]:
     return columns
 
 
-def life_of(row: Mapping[str, Any], policy: Policy, leases: tuple[str, ...]) -> Worker:
+def life_of(
+    row: Mapping[str, Any], policy: Policy, leases: tuple[str, ...], process: str | None
+) -> Worker:
     """The life that a row was written from, for the hub's start: the inverse of columns_of().
 
-    ``leases`` are the ids of the instance's open leases.
+    ``leases`` are the ids of the instance's open leases, ``process`` is that of its agent.
     """
     kept = {name: decode(row[name]) for name, (_, decode) in _CODECS.items()}
     instance = None
     if row["instance_id"] is not None:
         instance = Instance(row["instance_id"], row["epoch"], row["handle"])
-    return Worker(name=row["name"], policy=policy, leases=leases, instance=instance, **kept)
+    return Worker(
+        name=row["name"],
+        policy=policy,
+        leases=leases,
+        instance=instance,
+        process=process,
+        **kept,
+    )
 
 
 _Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]

@@ -182,7 +182,9 @@ class Workers:
         """One worker. Raises NotFound."""
         entry = self._registry.get(name)
         why = self._reasons.of_worker(entry, self._clock.now())
-        return worker_view(entry, self._running.builds_on(name), why)
+        builds = self._running.builds_on(name)
+        exposes_hub = self._controller.is_hub_exposed(entry)
+        return worker_view(entry, builds, why, exposes_hub=exposes_hub)
 
     def query(self, names: Sequence[str]) -> WorkerLookup:
         """The workers of these names, and the names that no worker has."""
@@ -228,7 +230,7 @@ class Workers:
         return [event_view(row) for row in rows]
 
     def counts(self) -> WorkerCounts:
-        """Count the workers by state and by mode, and those attached, missing or quarantined."""
+        """Count the workers by state, by mode, and by what people should know of them."""
         lives = [entry.life for entry in self._registry]
         return WorkerCounts(
             total=len(lives),
@@ -237,6 +239,7 @@ class Workers:
             attached=sum(life.attached for life in lives),
             missing=sum(life.missing_since is not None for life in lives),
             quarantined=sum(life.quarantine_until is not None for life in lives),
+            exposing_hub=sum(map(self._controller.is_hub_exposed, self._registry)),
         )
 
     def _all(self, names: Sequence[str]) -> list[Entry]:

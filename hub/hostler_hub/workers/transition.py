@@ -48,6 +48,8 @@ class PendingTransition:
         """Whether the transition is worth a row: most inspections of an instance change nothing."""
         if self.event.noteworthy or self.forgets or self.alarms or self.decisions:
             return True
+        if self.before.process != self.after.process:
+            return True
         return columns_of(self.before) != columns_of(self.after)
 
 
@@ -79,6 +81,8 @@ def _write_one(c: Connection, each: PendingTransition) -> None:
     workers.update(c, after.name, each.entry.revision, columns_of(after))
     if before.instance is not None and after.instance is None:
         _end_instance(c, each)
+    elif after.instance is not None and before.process != after.process:
+        workers.note_process(c, after.instance.id, after.process)
     if before.instance is None and after.instance is not None:
         workers.open_instance(
             c,
@@ -88,7 +92,7 @@ def _write_one(c: Connection, each: PendingTransition) -> None:
                 "epoch": after.epoch,
                 "token_hash": None if each.token is None else hash_of(each.token),
                 "session_hash": None,
-                "process": None,
+                "process": after.process,
                 "created_at": each.event.at,
                 "ended_at": None,
                 "end_reason": None,

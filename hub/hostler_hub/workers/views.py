@@ -15,6 +15,7 @@ from sqlalchemy import RowMapping
 from hostler_hub.lifecycle.model import Gate, Mode, State, Worker, why_retiring
 from hostler_hub.runtime.clock import instant
 from hostler_hub.specs.expectations import Difference, Tool
+from hostler_hub.specs.isolation import Isolation, isolation_of
 from hostler_hub.specs.view import View
 from hostler_hub.specs.worker import PublicDefinition, WorkerDefinition
 from hostler_hub.store.rows import Row
@@ -95,6 +96,14 @@ class WorkerView(View):
         description="Why its instance gets no new builds and is replaced when it is idle."
     )
     failed_starts: int = Field(description="How many starts in a row have failed.")
+    isolation: Isolation | None = Field(
+        description="What separates its builds from its agent and from each other, as its agent "
+        "reports it: `user`, `container` or `none`; null until an agent has attached."
+    )
+    exposes_hub: bool = Field(
+        description="Whether its builds run as the hub's own user on the hub's machine, so that "
+        "who submits them can act as the hub's owner."
+    )
     admission: AdmissionView | None = Field(
         description="How its machine compares with what its definition expects of it. `state` is "
         "`unknown` until its agent attaches, `asking`, `met` or `unmet`; `differences` is a list "
@@ -188,7 +197,7 @@ class RefusalList(View):
 
 
 class WorkerCounts(View):
-    """How many workers are in each state and mode, attached, missing and quarantined."""
+    """How many workers are in each state and mode, and how many people should look at."""
 
     total: int = Field(description="How many workers are defined.")
     by_state: dict[State, int] = Field(description="By the state of their instance.")
@@ -196,9 +205,14 @@ class WorkerCounts(View):
     attached: int = Field(description="How many have an agent that is connected.")
     missing: int = Field(description="How many should be attached and are not.")
     quarantined: int = Field(description="How many get no work after a failure.")
+    exposing_hub: int = Field(
+        description="How many run builds as the hub's own user on the hub's machine."
+    )
 
 
-def worker_view(entry: Entry, builds: Sequence[str], why: WorkerReasons) -> WorkerView:
+def worker_view(
+    entry: Entry, builds: Sequence[str], why: WorkerReasons, *, exposes_hub: bool = False
+) -> WorkerView:
     """The view of one worker; ``builds`` are the ids of the builds that it runs."""
     life, definition = entry.life, entry.definition
     return WorkerView(
@@ -219,6 +233,8 @@ def worker_view(entry: Entry, builds: Sequence[str], why: WorkerReasons) -> Work
         uses=life.uses,
         retiring=why_retiring(life),
         failed_starts=life.failed_starts,
+        isolation=isolation_of(entry.facts),
+        exposes_hub=exposes_hub,
         admission=admission_view(entry),
         quarantine=_quarantine(life),
         missing=_missing(life),

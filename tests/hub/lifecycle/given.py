@@ -43,6 +43,8 @@ PID_LEFT = "a slot did not come back clean: pid 7 stays"
 REPLACED = "replaced by a newer connection of the same agent"
 UNCLEAN = "a slot did not come back clean"
 UNCONTESTED = "the connection that was contested has ended"
+CONTESTED = "another process came as its agent while the connection of the first one was open"
+NOT_ITSELF = "its agent came back as another process, and nothing kept builds from its identity"
 WITHOUT_BUILDS = "the agent came back without the commands it had (E9)"
 
 ATTACH = Timer.ATTACH
@@ -119,6 +121,11 @@ def permanent(*, resumable: bool = False, **policy: Any) -> Worker:
 def cut(worker: Worker, at: float = 100) -> Worker:
     """The connection to the worker's agent is lost."""
     return after(worker, detached(at))
+
+
+def known(worker: Worker) -> Worker:
+    """The process of the worker's agent has the id n1."""
+    return replace(worker, process="n1")
 
 
 def in_mode(worker: Worker, mode: Mode, **details: Any) -> Worker:

@@ -136,8 +136,10 @@ class WorkerLife(RuleBasedStateMachine):
             self.happen(events.DestroyFailed(at=self.tick(), instance=instance, error=outcome))
 
     @precondition(lambda self: self.exists)
-    @rule(resumable=st.booleans())
-    def attach(self, resumable: bool) -> None:
+    @rule(
+        resumable=st.booleans(), process=st.sampled_from([None, "n1", "n2"]), isolated=st.booleans()
+    )
+    def attach(self, resumable: bool, process: str | None, isolated: bool) -> None:
         instance = min(self.exists)
         connection = self.new("c")
         epoch = self.worker.epoch if self.is_current(instance) else 0
@@ -149,6 +151,8 @@ class WorkerLife(RuleBasedStateMachine):
                 epoch=epoch,
                 connection=connection,
                 resumable=resumable,
+                process=process,
+                isolated=isolated,
             )
         )
 

@@ -52,11 +52,27 @@ def test_requirements_and_what_is_said_of_them() -> None:
     assert Reason("it has no label gpu", "give it the label gpu") in mismatches(asked, worker)
 
 
+def test_V20_a_build_gets_the_isolation_that_it_requires() -> None:
+    asked = requires(isolation=["user", "container"])
+    assert texts(asked, traits(properties={"isolation": "container"})) == []
+    assert mismatches(asked, traits(properties={"isolation": "none"})) == [
+        Reason(
+            "its isolation is none, not user or container",
+            "run its agent as root with run_as: build_user, or submit the build with "
+            "requires.isolation none",
+        )
+    ]
+    assert texts(requires(isolation="user"), traits()) == [
+        "its isolation is not known, and the build requires user"
+    ]
+
+
 REQUIREMENTS = st.builds(
     requires,
     worker=st.sampled_from([None, "w1", "w2"]),
     driver=st.sampled_from([None, "fake", "ec2"]),
     labels=st.lists(st.sampled_from(["linux", "gpu"]), max_size=2),
+    isolation=st.lists(st.sampled_from(["user", "container", "none"]), max_size=2),
     properties=st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from([1, None]), max_size=2),
     facts=st.lists(st.sampled_from(["a == 1", "b != 1", "c < 9"]), max_size=2),
 )
@@ -64,7 +80,10 @@ TRAITS = st.builds(
     traits,
     driver=st.sampled_from(["fake", "ec2"]),
     labels=st.frozensets(st.sampled_from(["linux", "gpu"])),
-    properties=st.dictionaries(st.sampled_from(["a", "b", "c"]), st.sampled_from([1, None, 12])),
+    properties=st.dictionaries(
+        st.sampled_from(["a", "b", "c", "isolation"]),
+        st.sampled_from([1, None, 12, "user", "none"]),
+    ),
 )
 
 

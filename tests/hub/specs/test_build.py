@@ -48,6 +48,9 @@ def test_defaults_are_the_contracts() -> None:
         "keepalive_interval": None,
         "check_instance_interval": 10,
         "expects": None,
+        "run_as": "build_user",
+        "build_groups": [],
+        "no_new_privileges": False,
         "description": None,
         "password_ref": None,
     }
@@ -59,6 +62,7 @@ def test_defaults_are_the_contracts() -> None:
             "labels": [],
             "properties": {},
             "facts": [],
+            "isolation": [],
         },
         "env": {},
         "limits": None,
@@ -283,3 +287,35 @@ def test_a_condition_that_is_none_is_told_where_it_goes_wrong() -> None:
     with pytest.raises(ValidationError, match="at character 8: here should be a value") as error:
         BuildSpec.model_validate(spec)
     assert [each["loc"] for each in error.value.errors()] == [("requires", "facts", 1)]
+
+
+def test_an_agent_is_told_only_what_its_worker_s_owner_chose() -> None:
+    """An older agent refuses to start with keys that it does not know."""
+    assert WorkerDefinition.model_validate(WORKER).agent_config == {}
+    chosen = {"build_groups": ["docker"], "no_new_privileges": True}
+    assert WorkerDefinition.model_validate({**WORKER, **chosen}).agent_config == chosen
+    assert WorkerDefinition.model_validate({**WORKER, "run_as": "agent"}).agent_config == {
+        "run_as": "agent"
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "where"),
+    [
+        ({"run_as": "root"}, ("run_as",)),
+        ({"build_groups": ["a:b"]}, ("build_groups", 0)),
+        ({"build_groups": ["g"] * 33}, ("build_groups",)),
+        ({"no_new_privileges": "yes"}, ("no_new_privileges",)),
+        ({"run_as": "agent", "build_groups": ["docker"]}, ()),
+    ],
+)
+def test_what_no_agent_could_do_is_refused(wrong: dict[str, Any], where: tuple[Any, ...]) -> None:
+    assert refused(WorkerDefinition, {**WORKER, **wrong}) == [where]
+
+
+@pytest.mark.parametrize("field", ["run_as", "build_groups", "no_new_privileges"])
+def test_V20_no_submitter_chooses_who_builds_run_as(field: str) -> None:
+    value = WorkerDefinition.model_validate(WORKER).public()[field]
+    assert refused(BuildSpec, {**build(), field: value}) == [(field,)]
+    assert ("steps", 0, field) in refused(BuildSpec, build(**{field: value}))
+    assert refused(BuildSpec, {**build(), "requires": {field: value}}) == [("requires", field)]

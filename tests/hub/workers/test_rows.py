@@ -97,8 +97,8 @@ def test_a_life_survives_its_row(engine: sa.Engine, life: Worker, leases: tuple[
         stored = c.execute(sa.select(workers)).mappings().one()
         c.rollback()
     policy = Policy(max_builds=3)
-    assert life_of(stored, policy, leases) == dataclasses.replace(
-        life, policy=policy, leases=leases
+    assert life_of(stored, policy, leases, "nonce") == dataclasses.replace(
+        life, policy=policy, leases=leases, process="nonce"
     )
 
 

@@ -113,6 +113,7 @@ def user_data(environment: Environment, spec: InstanceSpec, options: Ec2Options)
         orphan_timeout_s=options.orphan_timeout_s,
         insecure=options.insecure,
         is_spot=options.spot is not None,
+        agent_config=spec.agent_config,
         starts_again=options.at_end == "stop",
         authorities=environment.ca_file.read_bytes() if environment.ca_file else None,
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 SIZE_BYTES = 16 * 1024  # EC2's limit, before base64
@@ -121,6 +121,7 @@ class Boot:
     """The values that go into an instance's user-data. ``authorities``: PEM to trust instead of the
     system's.
 
+    ``agent_config`` are keys of the agent's configuration that the worker's definition sets.
     ``starts_again``: the hub stops the machine at the instance's end and may boot it again.
     """
 
@@ -136,6 +137,7 @@ class Boot:
     orphan_timeout_s: int
     insecure: bool
     is_spot: bool
+    agent_config: Mapping[str, Any] = field(default_factory=dict)
     authorities: bytes | None = None
     starts_again: bool = False
 
@@ -193,6 +195,7 @@ def _config(boot: Boot) -> dict[str, Any]:
         # A power-off from inside terminates the machine; the hub, if it lives, stops it instead.
         "at_end": "poweroff_if_orphaned" if boot.starts_again else "poweroff",
         "interruptions": "ec2" if boot.is_spot else None,
+        **boot.agent_config,
     }
 
 

@@ -192,6 +192,7 @@ class HostDriver(ABC, Generic[Options]):
                 "instance": spec.instance,
                 "epoch": spec.epoch,
                 "containment": options.containment,
+                **spec.agent_config,
                 **self._agent_config(options),
             },
             **options.start_request(),

@@ -56,7 +56,7 @@ class LocalDriver(HostDriver[LocalOptions]):
     """Starts ``hostler-agent`` on the hub's own machine."""
 
     name: ClassVar[str] = "local"
-    capabilities: ClassVar[Capabilities] = Capabilities(create_deadline_s=20.0)
+    capabilities: ClassVar[Capabilities] = Capabilities(on_hub=True, create_deadline_s=20.0)
     options_model = LocalOptions
     handle_model = LocalHandle
     query_deadline_s = 9.0

@@ -28,6 +28,9 @@ from hostler_hub.workers.registry import Registry
 
 _log = structlog.get_logger(__name__)
 
+TURN_AWAY_CLOSE_CODE = 1008
+"""The close code for an agent that another one is preferred to: it may come back."""
+
 
 class Sessions:
     """All live sessions. ``sinks`` are the receivers of agents' reports, by command id."""
@@ -109,6 +112,16 @@ class Sessions:
         session = self._by_connection.get(connection)
         if session is not None:
             self._tasks.spawn(_send_away(session, reason), f"send away {session.admitted.worker}")
+
+    def turn_away(self, connection: str, reason: str) -> None:
+        """Close a connection, in the background: its agent may come back (V18).
+
+        Does nothing if the connection is gone.
+        """
+        session = self._by_connection.get(connection)
+        if session is not None:
+            closing = session.close(TURN_AWAY_CLOSE_CODE, reason[:100])
+            self._tasks.spawn(closing, f"turn away {session.admitted.worker}")
 
     async def aclose(self) -> None:
         """Close every connection because the hub stops; agents reconnect to the next hub."""

@@ -3,8 +3,12 @@
 Theory of operation. An agent dials in, is admitted (``admission``) or refused before the upgrade,
 reports its facts, gets the hub's settings, and only then the controller handles ``Attached``: an
 attached agent can be given work. While it is attached the hub sends heartbeats; an agent that is
-silent for three of them is disconnected. Of two agents that claim to be one worker, the one that
-came first and still answers stays (A5).
+silent for three of them is disconnected.
+
+What an agent attaches with may have been stolen by a build, but for the id of its process, which
+is in the agent's memory alone. So while the connection of one process is open, another process is
+refused, also when the first one is silent, as a stopped one is (A5, V4). When it has closed, the
+core decides whether another process is the agent's restart.
 """
 
 from __future__ import annotations
@@ -22,17 +26,17 @@ from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import events
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.settings import Settings
-from hostler_hub.store import builds, workers
+from hostler_hub.specs.isolation import Isolation, isolation_of
+from hostler_hub.store import builds
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.agents.session import AgentSession
-from hostler_hub.workers.agents.sessions import Sessions
+from hostler_hub.workers.agents.sessions import TURN_AWAY_CLOSE_CODE, Sessions
 from hostler_hub.workers.connections.admission import Admission
 from hostler_hub.workers.connections.heartbeat import Heartbeat
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.errors import ConnectionLost
-from hostler_hub.workers.registry import Registry
-from hostler_hub.workers.transition import ExtraWrite
+from hostler_hub.workers.registry import Entry, Registry
 
 _log = structlog.get_logger(__name__)
 
@@ -88,14 +92,19 @@ class AgentServer:
     async def _attach(self, session: AgentSession) -> bool:
         try:
             async with asyncio.timeout(self._settings.unauthenticated_s):
+                await session.refresh_info()
+            if not await self._is_uncontested(session):
+                return False
+            isolated = self._is_isolated(session)
+            async with asyncio.timeout(self._settings.unauthenticated_s):
                 await self._prepare(session)
+                if self._is_believed(session, isolated=isolated):
+                    await self._sessions.store_facts(session)
         except (WireError, ConnectionLost, TimeoutError, NotFound, StoreUnavailable) as error:
             # L19, L20: an agent that does not get this far never gets work.
             reason = str(error) or "no answer in time"
             _log.warning("agent not prepared", worker=session.admitted.worker, reason=reason)
             await session.close(1002, reason[:100])
-            return False
-        if not await self._outlives_rival(session):
             return False
         self._sessions.add(session)
         event = events.Attached(
@@ -105,10 +114,11 @@ class AgentServer:
             connection=session.id,
             resumable=session.report is not None,
             resumes=session.resumes,
+            process=session.process,
+            isolated=isolated,
         )
         try:
-            worker, extra_write = session.admitted.worker, _note_process(session)
-            life = await self._controller.handle(worker, event, extra_write)
+            life = await self._controller.handle(session.admitted.worker, event)
         except NotFound:
             await session.close(GO_AWAY_CLOSE_CODE, "the worker was removed")
             return False
@@ -130,28 +140,62 @@ class AgentServer:
         own = entry.definition.keepalive_interval if entry is not None else None
         return None if own is None else float(own)
 
-    async def _outlives_rival(self, session: AgentSession) -> bool:
-        """A5: whether the agent may attach, though another may be attached as the same worker.
+    async def _is_uncontested(self, session: AgentSession) -> bool:
+        """Whether no other process is connected as the same agent; else the session is closed.
 
-        A rival is another machine, or another agent on the same one; a reconnect of the same
-        process is none (A4). The attached agent is asked whether it is alive. If it is, the new
-        connection is closed and people are notified.
+        The other one is first given the time to answer, or to be noticed as closed: that of an
+        agent that was killed closes at about the time when its successor comes.
         """
         entry = self._registry.find(session.admitted.worker)
         old = self._sessions.by_connection((entry and entry.life.connection) or "")
-        if entry is None or old is None or _same_agent(old, session):
+        if entry is None or old is None or _is_same_process(old, session):
             return True
-        if not await self._lives(old):
-            _log.warning("attached agent is dead", worker=entry.life.name, connection=old.id)
+        lives = await self._lives(old)
+        if old.closed.is_set():
+            await self._report_detached(old)  # before the core hears of its successor
             return True
-        cause = f"a second agent, at {session.client}, came while the one at {old.client} lives"
-        event = events.Refused(at=self._clock.now(), cause=cause, alarm=True)
+        await self._refuse_rival(entry, session, old, lives=lives)
+        return False
+
+    async def _refuse_rival(
+        self, entry: Entry, session: AgentSession, old: AgentSession, *, lives: bool
+    ) -> None:
+        """Refuse a second process. A latent worker's instance ends, a permanent worker goes on.
+
+        A stock worker reports no process, so that its reconnect looks like a rival's while its old
+        connection is half-open: nobody is alarmed of that.
+        """
+        state = "lives" if lives else "is silent, though its connection is open"
+        cause = f"a second agent, at {session.client}, came while the one at {old.client} {state}"
+        at, permanent = self._clock.now(), entry.life.policy.permanent
+        event: events.Event = events.Refused(
+            at=at, cause=cause, alarm=lives or old.process is not None
+        )
+        if not permanent:
+            event = events.Compromised(at=at, instance=session.instance, cause=cause)
         with contextlib.suppress(NotFound):
             await self._controller.handle(entry.life.name, event)
         # A permanent worker's other machine may be the right one tomorrow: it may try again.
-        permanent = entry.life.policy.permanent
-        await session.close(1008 if permanent else GO_AWAY_CLOSE_CODE, cause[:100])
-        return False
+        code = TURN_AWAY_CLOSE_CODE if permanent else GO_AWAY_CLOSE_CODE
+        await session.close(code, cause[:100])
+
+    def _is_isolated(self, session: AgentSession) -> bool:
+        """Whether builds on the instance could not read what its agent attaches with.
+
+        The agent that attached before has said so: what a thief says does not count.
+        """
+        entry = self._registry.find(session.admitted.worker)
+        return entry is not None and isolation_of(entry.facts) is Isolation.USER
+
+    def _is_believed(self, session: AgentSession, *, isolated: bool) -> bool:
+        """Whether the agent's facts may be stored before the core has accepted it.
+
+        Not those of another process than the one before, where builds could be that process.
+        """
+        entry = self._registry.find(session.admitted.worker)
+        if entry is None or isolated or entry.life.policy.permanent:
+            return True
+        return entry.life.process in {None, session.process}
 
     async def _lives(self, session: AgentSession) -> bool:
         """Whether the attached agent answers in time.
@@ -167,13 +211,12 @@ class AgentServer:
                 return False
 
     async def _prepare(self, session: AgentSession) -> None:
-        await session.refresh_info()
+        """Find out what the agent resumes, and send it the hub's terms."""
         if session.process is not None:
             session.resumes = not await self._store.read(
                 builds.are_leases_stranded, session.instance, session.process
             )
         await session.request(self._terms(session))
-        await self._sessions.store_facts(session)
 
     def _terms(self, session: AgentSession) -> messages.SetWorkerSettings:
         hostler = None
@@ -192,12 +235,19 @@ class AgentServer:
         )
 
     async def _detach(self, session: AgentSession) -> None:
-        """Remove the session, and report its connection's end to the controller.
+        """Report the connection's end to the controller, and remove the session.
 
-        Both are by connection: the end of an old one never removes its successor.
+        Both are by connection: the end of an old one never removes its successor. The session is
+        found until its end is known, so that a successor waits for that.
         """
         session.closed.set()
-        self._sessions.discard(session)
+        try:
+            await self._report_detached(session)
+        finally:
+            self._sessions.discard(session)
+
+    async def _report_detached(self, session: AgentSession) -> None:
+        """Report the connection's end. Only the first report of a connection counts."""
         cause = f"connection closed ({session.websocket.client_state.name.lower()})"
         event = events.Detached(
             at=self._clock.now(), connection=session.id, cause=cause, leaves=session.leaves
@@ -205,8 +255,8 @@ class AgentServer:
         await self._controller.handle_until_stored(session.admitted.worker, event)
 
 
-def _same_agent(old: AgentSession, new: AgentSession) -> bool:
-    known = old.boot_id is not None and old.process is not None
+def _is_same_process(old: AgentSession, new: AgentSession) -> bool:
+    known = old.process is not None
     return known and (old.boot_id, old.process) == (new.boot_id, new.process)
 
 
@@ -220,14 +270,3 @@ async def _answers(session: AgentSession, deadline_s: float) -> bool:
     except (ConnectionLost, TimeoutError):
         return False
     return True
-
-
-def _note_process(session: AgentSession) -> ExtraWrite | None:
-    """The write that records the agent's process; None for a stock worker, which reports none.
-
-    It is committed with the attach: a permanent worker's instance has no row before.
-    """
-    process = session.process
-    if process is None:
-        return None
-    return lambda c: workers.note_process(c, session.instance, process)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hostler_hub.drivers.contract import Environment
-from hostler_hub.drivers.docker import DockerDriver, hub_route, privileges
+from hostler_hub.drivers.contract import Environment, InstanceSpec
+from hostler_hub.drivers.docker import DockerDriver, hub_route, payload, privileges
 from hostler_hub.drivers.docker.options import DockerOptions
 from hostler_hub.drivers.errors import OptionsRefused
 from hostler_hub.drivers.registry import check_options
@@ -148,3 +149,13 @@ def test_another_way_to_the_hub_can_be_told(hub: Environment, given: str) -> Non
     options = DockerOptions.model_validate({**IMAGE, "hub_url": given})
     way = hub_route.choose(options, hub)
     assert way == hub_route.HubRoute("wss://other:8443/api/v1/agents/connect")
+
+
+def test_who_builds_run_as_reaches_the_agent_s_configuration() -> None:
+    chosen = {"run_as": "agent", "no_new_privileges": True}
+    spec = InstanceSpec("w", "0" * 26, 1, "a-token-of-no-use", IMAGE, chosen)
+    options = DockerOptions.of(IMAGE)
+    route = hub_route.HubRoute("ws://localhost/", None, "/run/hostler/hub.sock")
+    files = {each.name: each for each in payload.agent_files(spec, options, route, None)}
+    config = json.loads(files[payload.CONFIG].content)
+    assert {key: config[key] for key in chosen} == chosen

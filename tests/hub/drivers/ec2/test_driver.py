@@ -383,13 +383,15 @@ def test_the_script_is_one_that_sh_understands(tmp_path: Any) -> None:
 
 
 def test_windows_is_told_the_same() -> None:
-    script = userdata.windows(boot(authorities=b"pem"))
+    chosen = {"run_as": "agent", "no_new_privileges": True}
+    script = userdata.windows(boot(authorities=b"pem", agent_config=chosen))
     assert script.startswith("<powershell>")
     assert "s3cret" not in script
     encoded = script.split("agent.json")[1].split("FromBase64String('")[1].split("'")[0]
     config = json.loads(base64.b64decode(encoded))
     assert config["at_end"] == "poweroff"
     assert config["interruptions"] == "ec2"
+    assert {key: config[key] for key in chosen} == chosen
 
 
 async def test_the_bucket_lets_a_burst_through_and_then_so_many_a_second(

@@ -110,3 +110,15 @@ def holds(result: Any, recorded: Any) -> bool:
     if isinstance(recorded, list):
         return len(result) == len(recorded) and all(map(holds, result, recorded))
     return bool(result == recorded)
+
+
+@pytest.mark.parametrize("name", sorted(DRIVERS))
+def test_who_builds_run_as_reaches_the_agent_s_configuration(
+    environment: Environment, name: str
+) -> None:
+    chosen = {"run_as": "agent", "no_new_privileges": True}
+    driver: Any = DRIVERS[name](environment)
+    options = driver.options_model.of(FRAMES[name]["options"])
+    spec = InstanceSpec("w-1", INSTANCE, 3, "a-token-of-no-use", {}, chosen)
+    config = driver._start_request(spec, options, "ws://127.0.0.1:1/")["config"]
+    assert {key: config[key] for key in chosen} == chosen

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
+from hostler_hub.drivers.contract import Capabilities
 from hostler_hub.web.api.schemas import workers as schemas
 
 if TYPE_CHECKING:
@@ -252,3 +253,60 @@ async def test_names_of_ansible_s_own_groups_are_refused(
     assert f"worker {name}: a group of Ansible's own has this name" in answer.text
     assert "/workers/1/name" in answer.text
     assert (await operator.get("/api/v1/workers")).json()["items"] == []
+
+
+async def test_the_agent_is_told_who_builds_run_as_and_replaced_when_that_changes(
+    api: Api, operator: httpx2.AsyncClient
+) -> None:
+    chosen = {"build_groups": ["docker"], "no_new_privileges": True}
+    await define(operator, {**WEB, **chosen})
+    await operator.post(f"{WORKERS}/substantiate", json={"names": ["web-1"]})
+    await api.attach("web-1", facts={"isolation": "user"})
+    assert api.site.provider.started["web-1"].agent_config == chosen
+    shown = await view_of(operator)
+    assert (shown.isolation, shown.definition.build_groups) == ("user", ("docker",))
+    await define(operator, {**WEB, "run_as": "agent"})
+    await api.settle()
+    assert (await view_of(operator)).state == "latent"
+
+
+async def test_a_permanent_worker_s_agent_is_told_by_its_owner_alone(
+    operator: httpx2.AsyncClient,
+) -> None:
+    worker = {**WEB, "driver": "permanent", "run_as": "agent"}
+    answer = await operator.post(f"{WORKERS}/define", json={"workers": [worker]})
+    assert answer.status_code == 422
+    assert answer.json()["pointer"] == "/workers/0/run_as"
+    assert "the agent's own configuration" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("run_as", "is_root", "isolation", "exposes"),
+    [
+        ("build_user", True, None, False),
+        ("build_user", False, None, True),
+        ("agent", True, None, True),
+        ("build_user", True, "none", True),
+        ("build_user", True, "container", True),
+        ("build_user", False, "user", False),
+    ],
+)
+async def test_V20_people_are_warned_of_builds_that_run_as_the_hub_itself(
+    api: Api,
+    operator: httpx2.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    run_as: str,
+    is_root: bool,
+    isolation: str | None,
+    exposes: bool,
+) -> None:
+    monkeypatch.setattr("hostler_hub.runtime.process.is_root", lambda: is_root)
+    controller = api.hub.workers._controller
+    await define(operator, {**WEB, "run_as": run_as})
+    controller._registry.get("web-1").facts = {} if isolation is None else {"isolation": isolation}
+    for on_hub in (False, True):
+        capabilities = Capabilities(on_hub=on_hub)
+        monkeypatch.setattr(type(controller._drivers["fake"]), "capabilities", capabilities)
+        shown = (await view_of(operator)).exposes_hub
+        counted = (await operator.get("/api/v1/status")).json()["workers"]["exposing_hub"]
+        assert (shown, counted) == (on_hub and exposes, int(on_hub and exposes))

@@ -177,6 +177,17 @@ async def test_a_lease_a_decision_and_the_reason_are_shown(
     assert "no queued build needs it" in (await api.client().get("/workers/idle")).text
 
 
+async def test_V20_the_page_warns_of_builds_that_can_act_as_the_hub_s_owner(
+    api: Api, worker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sign_in(api, Role.VIEWER)
+    warning = "can act as the hub&#39;s owner"
+    for exposed in (False, True):
+        monkeypatch.setattr(api.hub.workers._controller, "is_hub_exposed", lambda _: exposed)  # noqa: B023
+        for path in ("/", f"/workers/{worker}"):
+            assert (warning in (await api.client().get(path)).text.replace("'", "&#39;")) is exposed
+
+
 @pytest.mark.parametrize(("method", "path"), sorted(PAGES))
 async def test_each_page_refuses_strangers_and_the_next_smaller_role(
     api: Api, method: str, path: str
