@@ -45,6 +45,7 @@ check: setup lint ## style, types, dependency rules, generated docs
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/state-diagram --check
 	$(BIN)/python scripts/module-returns --check
+	$(BIN)/python scripts/security-table --check
 
 lint:
 	$(BIN)/ruff check .
@@ -64,6 +65,7 @@ molecule: setup ## Molecule: the roles, here and on a machine with systemd, and 
 docs: setup ## generate what in docs/ and in the modules' RETURN is generated
 	$(BIN)/python scripts/state-diagram
 	$(BIN)/python scripts/module-returns
+	$(BIN)/python scripts/security-table
 
 agent.pyz: setup ## the agent as one file, for machines with nothing but Python 3.9+
 	$(BIN)/python scripts/make-agent-pyz agent.pyz
