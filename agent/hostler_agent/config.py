@@ -41,6 +41,7 @@ _OPTIONAL = {
     "build_groups": list,
     "build_uids": str,
     "no_new_privileges": bool,
+    "is_container": bool,
 }
 
 ENDS = ("exit", "poweroff", "poweroff_if_orphaned")
@@ -88,6 +89,8 @@ class Config:
     build_groups: tuple[str, ...] = ()
     build_uids: tuple[int, int] = BUILD_UIDS
     no_new_privileges: bool = False
+    is_container: bool = False
+    """Whether the instance is a container of its own, as its driver knows."""
     token_file: Optional[Path] = None
     """The file that the password was read from."""
 
@@ -136,6 +139,7 @@ def from_options(options: Mapping[str, Any], directory: Path) -> Config:
         build_groups=_groups(options.get("build_groups", [])),
         build_uids=_uids(options.get("build_uids", "{}-{}".format(*BUILD_UIDS))),
         no_new_privileges=options.get("no_new_privileges", False),
+        is_container=options.get("is_container", False),
         token_file=token_file.absolute(),
     )
     _check(config, token_file)

@@ -31,7 +31,7 @@ from hostler_agent.hub.outbox import Outbox
 from hostler_agent.hub.sender import ReportSender
 from hostler_agent.hub.session_secret import session_secret
 from hostler_agent.machine import spot_notice
-from hostler_agent.machine.facts import machine_facts, worker_info
+from hostler_agent.machine.facts import CONTAINER, NONE, USER, machine_facts, worker_info
 from hostler_agent.machine.spot_notice import Notice, SpotNoticeWatcher
 from hostler_agent.wire import extension, messages
 from hostler_agent.wire.extension import AgentReport, CommandTerms, Handshake, HubSettings
@@ -219,17 +219,23 @@ class Daemon:
         log.info("message from the hub: %s", message.message)
 
     def _get_worker_info(self, _: messages.GetWorkerInfo) -> dict[str, Any]:
-        has_users = self._toolbox.slots.have_users
+        isolation = self._isolation()
         versions = {**self._toolbox.versions, extension.NAME: str(extension.VERSION)}
         report = AgentReport(
             boot_id=machine.boot_id(),
             process=self._process,
             commands=self._roster.reports(),
-            facts=machine_facts(self._config.workdir, has_build_users=has_users),
+            facts=machine_facts(self._config.workdir, isolation),
             clock_s=self._surroundings.clock.wall(),
         )
-        info = worker_info(self._config.workdir, versions, has_build_users=has_users)
+        info = worker_info(self._config.workdir, versions, isolation)
         return {**info, extension.NAME: report.body()}
+
+    def _isolation(self) -> str:
+        """What separates builds from this agent."""
+        if self._toolbox.slots.have_users:
+            return USER
+        return CONTAINER if self._config.is_container else NONE
 
     def _set_worker_settings(self, message: messages.SetWorkerSettings) -> None:
         hub = None if message.hostler is None else HubSettings.parse(message.hostler)

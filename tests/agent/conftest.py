@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import itertools
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -19,6 +19,7 @@ import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from hostler_agent.commands.slots import AgentSlots
 from hostler_agent.config import Config
 from hostler_agent.wire import messages
 from hostler_agent.wire.extension import AgentReport, Handshake, HubSettings
@@ -323,7 +324,34 @@ class FakeContainment:
         self.calls.append("aclose")
 
 
+class FakeSlots(AgentSlots):
+    """Slots with users, as far as a daemon can tell: `ended` has the keys, or `all`."""
+
+    have_users = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[str] = []
+
+    async def end(self, key: str, paths: Sequence[str]) -> list[str]:
+        del paths
+        self.ended.append(key)
+        return []
+
+    async def end_all(self) -> None:
+        self.ended.append("all")
+
+    async def aclose(self) -> None:
+        self.ended.append("closed")
+
+
 StartAgent = Callable[..., Awaitable[Agent]]
+
+
+@pytest.fixture
+def slots() -> FakeSlots:
+    """For an agent whose builds have users of their own."""
+    return FakeSlots()
 
 
 @pytest.fixture
@@ -360,15 +388,18 @@ async def master(start_hub: Callable[..., Awaitable[FakeHub]]) -> FakeHub:
 
 @pytest.fixture
 async def start_agent(tmp_path: Path, clock: VirtualClock) -> AsyncIterator[StartAgent]:
-    """start_agent(hub, commands={name: class}, **config) starts a daemon; it ends with the test."""
+    """start_agent(hub, commands={name: class}, **config) starts a daemon; it ends with the test.
+    `slots` may be others than those of an agent whose builds run as its own user.
+    """
     from hostler_agent.daemon import Daemon, Surroundings, Toolbox
 
     agents: list[Agent] = []
 
     async def start(hub: FakeHub, commands: dict[str, Any], **options: Any) -> Agent:
+        slots = options.pop("slots", None) or AgentSlots()
         config = Config(hub.url, "w1", "token", tmp_path / "work", **options)
         containment = FakeContainment()
-        toolbox = Toolbox(commands, dict.fromkeys(commands, "1.0"), containment)
+        toolbox = Toolbox(commands, dict.fromkeys(commands, "1.0"), containment, slots)
         daemon = Daemon(config, toolbox, Surroundings(clock, random=lambda: 0.0))
         task = asyncio.create_task(daemon.run(), name="agent")
         agents.append(Agent(daemon, task, containment))

@@ -132,6 +132,61 @@ async def test_the_info_serves_a_stock_master_and_ours(hub, start, tmp_path: Pat
     assert connection.report.facts["numcpus"] >= 1
 
 
+async def test_V20_the_info_says_what_separates_builds_from_the_agent(hub, start, slots) -> None:
+    for isolation, options in (
+        ("none", {}),
+        ("container", {"is_container": True}),
+        ("user", {"is_container": True, "slots": slots}),
+    ):
+        agent = await start(hub, **options)
+        connection = await hub.attached()
+        assert connection.report.facts["isolation"] == connection.info["isolation"] == isolation
+        agent.daemon.stop()
+        await agent.ended()
+
+
+async def test_a_command_runs_in_the_slot_of_its_lease(hub, master, start_agent) -> None:
+    """A stock master knows no leases: there it is the builder's, by its directory."""
+    keys: list[str | None] = []
+
+    class Note(Talk):
+        async def finish(self) -> None:
+            keys.append(self.context.slot_key)
+
+    await start_agent(hub, {"note": Note})
+    connection = await hub.attached()
+    await connection.start("c1", "note", workdir="builds/x", hostler=TERMS)
+    await connection.start("c2", "note")
+    assert await hub.completed("c2") is None
+    await start_agent(master, {"note": Note})
+    connection = await master.attached()
+    paths: tuple[dict[str, Any], ...] = (
+        {"workdir": "linux/build"},
+        {"path": "linux/../other/file"},
+        {"paths": ["linux", "x"]},
+        {"from_path": "/elsewhere"},
+        {},
+    )
+    for number, args in enumerate(paths):
+        await connection.start(str(number), "note", **args)
+        await master.completed(str(number))
+    assert keys == ["lease", None, "linux", "other", "linux", "..", "."]
+
+
+async def test_the_slots_end_with_the_lease_and_with_the_agent(hub, start, clock, slots) -> None:
+    """A7, V10: what runs again elsewhere is not left here."""
+    agent = await start(hub, slots=slots)
+    connection = await hub.attached()
+    await talk(connection, "c1", name="wait")
+    await hub.stop()
+    await clock.advance(271)
+    await asyncio.wait_for(agent.daemon._roster.idle(), 60)
+    assert slots.ended == ["all"]
+    agent.daemon.stop()
+    await agent.ended()
+    assert slots.ended == ["all", "closed"]
+
+
 async def test_the_handshake_carries_instance_and_a_lasting_session(hub, start) -> None:
     instance = "01JABCDEFGHJKMNPQRSTVWXYZ0"
     first = await start(hub, instance=instance, epoch=7)

@@ -1,4 +1,4 @@
-"""Hostile builds, for each isolation: what they try, and that they get exactly what the docs say."""
+"""Hostile builds, for each isolation: what they try, and that the docs say what they get."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from hostler_agent.jobs.posix import namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 VICTIM = """
 echo 1 > result; echo secret > /tmp/hostler-neighbour; echo $$; pwd; exec sleep 1000
 """
 LEAVE = """
-touch /tmp/hostler-left; setsid sleep 7654 < /dev/null > /dev/null 2>&1 & ln -s {instance}/token link
+touch /tmp/hostler-left
+setsid sleep 7654 < /dev/null > /dev/null 2>&1 &
+ln -s {instance}/token link
 """
 LOOK = """
 rm /tmp/hostler-left 2>/dev/null && echo left; cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '
+"""
+FIND = """
+for each in /proc/[0-9]*; do grep -q agent.pyz $each/cmdline && echo ${each#/proc/}; done; true
 """
 UPLOAD: dict[str, Any] = {"name": "send", "upload": {"from": "link"}}
 
@@ -108,8 +112,7 @@ async def test_V20_what_a_build_can_do_in_a_container(
         await fleet.define(api, worker, max_builds=3, run_as=run_as)
         await api.ended(await api.submit(["true"], worker=worker))
         assert (await api.worker(worker))["isolation"] == isolation
-        find = "for each in /proc/[0-9]*; do grep -q agent.pyz $each/cmdline && echo ${each#/proc/}; done"
-        found = await api.ended(await api.submit(["sh", "-c", find], worker=worker))
+        found = await api.ended(await api.submit(["sh", "-c", FIND], worker=worker))
         agents = [int(pid) for pid in (await api.output(found["id"])).split()]
         where = {
             "INSTANCE": "/hostler",

@@ -67,14 +67,14 @@ MAX_INFO_FILES = 64
 
 
 def worker_info(
-    basedir: Path, commands: Mapping[str, str], *, has_build_users: bool = False
+    basedir: Path, commands: Mapping[str, str], isolation: str = NONE
 ) -> dict[str, Any]:
-    """The report for a stock master; `commands` maps commands to their versions.
-    `has_build_users`: see isolation.
+    """The report for a stock master; `commands` maps commands to their versions. `isolation`: see
+    machine_facts.
     """
     return {
         **info_files(basedir / "info"),
-        **machine_facts(basedir, has_build_users=has_build_users),
+        **machine_facts(basedir, isolation),
         "environ": environment(os.environ),
         "system": os.name,
         "basedir": str(basedir),
@@ -93,18 +93,9 @@ def announced(commands: Mapping[str, str]) -> dict[str, str]:
     return {**commands, **older}
 
 
-def isolation(*, has_build_users: bool) -> str:
-    """What separates builds from their agent: a user of their own, or only the container that they
-    are in together with it.
-    """
-    if has_build_users:
-        return USER
-    return CONTAINER if machine.is_container() else NONE
-
-
-def machine_facts(workdir: Path, *, has_build_users: bool = False) -> dict[str, Any]:
+def machine_facts(workdir: Path, isolation: str = NONE) -> dict[str, Any]:
     """Facts of the machine: texts and numbers, None if unknown. All sizes are in MiB; disk sizes
-    are of the disk that builds work on. `has_build_users`: see isolation.
+    are of the disk that builds work on. `isolation` is USER, CONTAINER or NONE.
     """
     host, architecture = machine.name()
     cpus = machine.cpu_count()
@@ -120,7 +111,7 @@ def machine_facts(workdir: Path, *, has_build_users: bool = False) -> dict[str, 
         "architecture": architecture,
         "platform": sys.platform,
         "long_paths": machine.has_long_paths(),
-        "isolation": isolation(has_build_users=has_build_users),
+        "isolation": isolation,
         "python_version": "{}.{}.{}".format(*sys.version_info[:3]),
     }
 

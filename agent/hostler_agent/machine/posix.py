@@ -27,8 +27,6 @@ CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLL
 PRIVACY_HINT = "run: chmod 600 FILE"
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
-CONTAINER_FILES = (Path("/.dockerenv"), Path("/run/.containerenv"), Path("/run/systemd/container"))
-"""Files by which Docker, Podman and systemd tell a container what it is."""
 OOM_FILE = Path("/proc/self/oom_score_adj")
 OOM_SCORE_ADJ = -900
 
@@ -70,11 +68,6 @@ def os_release() -> dict[str, Optional[str]]:
 def has_long_paths() -> Optional[bool]:
     """Whether paths of more than 260 characters work."""
     return True
-
-
-def is_container() -> bool:
-    """Whether this system is a container of its own."""
-    return any(path.exists() for path in CONTAINER_FILES)
 
 
 def guard_against_oom() -> None:

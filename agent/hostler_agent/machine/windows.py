@@ -130,11 +130,6 @@ def os_release() -> dict[str, Optional[str]]:
     return {"id": "windows", "id_like": None, "version_id": number, "version_codename": None}
 
 
-def is_container() -> bool:
-    """Whether this system is a container of its own: not told of Windows."""
-    return False
-
-
 def has_long_paths() -> Optional[bool]:
     """Whether paths of more than 260 characters work: on Windows 10 and later, if configured. None
     if it cannot be known.

@@ -50,18 +50,6 @@ def test_without_os_release_the_keys_are_there(tmp_path: Path) -> None:
     }
 
 
-def test_isolation_is_what_separates_builds_from_the_agent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """V20: who cannot give it says so."""
-    monkeypatch.setattr("hostler_agent.machine.is_container", lambda: False)
-    assert machine_facts(tmp_path, has_build_users=True)["isolation"] == "user"
-    assert machine_facts(tmp_path)["isolation"] == "none"
-    monkeypatch.setattr("hostler_agent.machine.is_container", lambda: True)
-    assert machine_facts(tmp_path, has_build_users=True)["isolation"] == "user"
-    assert machine_facts(tmp_path)["isolation"] == "container"
-
-
 def test_only_known_variables_leave_the_machine() -> None:
     """V14: Buildbot's own worker sends all of them."""
     told = environment({"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "s3cret", "SystemRoot": "C:"})

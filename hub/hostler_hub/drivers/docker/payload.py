@@ -52,6 +52,7 @@ def agent_files(
         "workdir": f"{HOME}/{WORK}",
         "token_file": f"{HOME}/{TOKEN}",
         "containment": options.containment,
+        "is_container": True,
         **spec.agent_config,
     }
     if route.socket is not None:
