@@ -50,7 +50,7 @@ async def attack(api: Api, worker: str, where: dict[str, str]) -> hostile.Can | 
     look = await api.ended(await api.submit(["sh", "-c", LOOK], worker=worker))
     seen = await api.output(look["id"])
     here = " ".join(
-        word for each in psutil.process_iter(["cmdline"]) for word in each.info["cmdline"]
+        word for each in psutil.process_iter(["cmdline"]) for word in each.info["cmdline"] or ()
     )
     got["leave"] = b"left" in seen.split(b"\n")[0]
     got["stay"] = b"sleep 7654" in seen or "sleep 7654" in here

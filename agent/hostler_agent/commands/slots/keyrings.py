@@ -9,6 +9,7 @@ from pathlib import Path
 assert sys.platform != "win32"
 
 from hostler_agent.jobs.plan import BuildUser
+from hostler_agent.jobs.posix import libc
 
 KEY_USERS = Path("/proc/key-users")
 OWN_KEYS = 2
@@ -18,9 +19,7 @@ _DEADLINE_S = 10.0
 # keyctl(2) has no function in the C library. Clears the user's, its sessions' and its persistent
 # keyring; a keyring that does not exist is empty.
 _CLEAR = """
-import ctypes, errno, platform, sys
-number = {"x86_64": 250, "i686": 288, "armv7l": 311, "ppc64le": 271, "s390x": 280}
-keyctl = number.get(platform.machine(), 219)
+import ctypes, errno, sys
 call = ctypes.CDLL(None, use_errno=True).syscall
 CLEAR, PERSISTENT = 7, 22
 call(keyctl, 1, None)
@@ -48,7 +47,7 @@ def has_keys(uid: int) -> bool:
 def clear(user: BuildUser) -> bool:
     """Empty the user's keyrings. Returns whether that succeeded."""
     become = f"import os; os.setgroups(()); os.setresgid(*[{user.gid}] * 3)"
-    become += f"; os.setresuid(*[{user.uid}] * 3)\n"
+    become += f"; os.setresuid(*[{user.uid}] * 3)\nkeyctl = {libc.keyctl_number()}"
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", become + _CLEAR],

@@ -20,11 +20,13 @@ assert sys.platform != "win32"
 
 from hostler_agent.jobs.plan import BuildUser
 from hostler_agent.jobs.posix import libc
+from hostler_agent.jobs.posix import view as machine_view
 
 PASSWD, GROUP = Path("/etc/passwd"), Path("/etc/group")
 MEMORY = Path("/dev/shm")  # noqa: S108
 TEMPORARY = {"/tmp": "tmp", "/var/tmp": "var-tmp", "/dev/shm": "shm"}  # noqa: S108
 """The machine's directories for temporary files, and the names of those that a slot has instead."""
+_QUEUES = "/dev/mqueue"
 _PUBLIC_MODE = 0o1777
 
 
@@ -87,10 +89,13 @@ def arrange(directories: SlotDirectories) -> None:
         _bind(directory, Path(place))
     _bind(directories.own / "passwd", PASSWD)
     _bind(directories.own / "group", GROUP)
-    for point in _cgroup_mounts():
-        flags = libc.MS_REMOUNT | libc.MS_BIND | libc.MS_RDONLY
-        libc.mount("none", point, "", flags | libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC)
-    _mount_own_processes()
+    if os.path.ismount(_QUEUES):
+        flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
+        libc.mount("mqueue", _QUEUES, "mqueue", flags)
+    # What the machine does not permit of these is left out: they hide no more than names.
+    machine_view.Namespace(entered=True).show(
+        machine_view.Wanted(private_tmp=False, binds=(), hide_proc=True, cgroup_read_only=True)
+    )
 
 
 def _way(directories: SlotDirectories, cover: Path) -> Path:
@@ -102,19 +107,6 @@ def _way(directories: SlotDirectories, cover: Path) -> Path:
 
 def _bind(source: Path, target: Path) -> None:
     libc.mount(str(source), str(target), "", libc.MS_BIND | libc.MS_REC)
-
-
-def _mount_own_processes() -> None:
-    flags = libc.MS_NOSUID | libc.MS_NODEV | libc.MS_NOEXEC
-    libc.mount("proc", "/proc", "proc", flags, "hidepid=2")
-    if os.path.ismount("/dev/mqueue"):
-        libc.mount("mqueue", "/dev/mqueue", "mqueue", flags)
-
-
-def _cgroup_mounts() -> list[str]:
-    lines = Path("/proc/thread-self/mounts").read_text().splitlines()
-    rows = [line.split() for line in lines]
-    return [point for _source, point, kind, *_ in rows if kind in ("cgroup", "cgroup2")]
 
 
 def _passwd(text: str, user: BuildUser) -> str:

@@ -25,7 +25,7 @@ from typing import Any, Callable, NamedTuple, NoReturn, Optional
 
 assert sys.platform != "win32"
 
-from hostler_agent.jobs.posix import frames, view
+from hostler_agent.jobs.posix import frames, libc, view
 
 RLIMIT_LOCKS = 10
 """Kept, inherited and shown by Linux, and otherwise without a meaning since 2.4.25."""
@@ -229,6 +229,7 @@ def _become(identity: Identity) -> None:
     if identity.uid == 0:
         raise PermissionError(errno.EPERM, "root is no user for builds")
     _give_streams(identity.uid)
+    libc.leave_session_keyring()  # or it would possess the agent's keys
     os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)

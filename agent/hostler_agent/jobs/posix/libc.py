@@ -7,10 +7,9 @@ hides that for setgroups(), which is called by its number here.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
-import platform
 import sys
-from pathlib import Path
 
 assert sys.platform != "win32"
 
@@ -35,18 +34,23 @@ _SETGROUPS = {
     "i686": 206,
 }
 
+_KEYCTL = {"x86_64": 250, "i686": 288, "armv7l": 311, "ppc64le": 271, "s390x": 280}
+_KEYCTL_OF_OTHERS = 219
+_JOIN_SESSION_KEYRING = 1
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def can_set_groups() -> bool:
     """Whether set_groups works on this processor."""
-    return sys.platform == "linux" and platform.machine() in _SETGROUPS
+    return sys.platform == "linux" and os.uname().machine in _SETGROUPS
 
 
 def effective_capabilities() -> int:
     """The calling process's effective capabilities, one bit for each; 0 if they are not known."""
     try:
-        status = Path("/proc/self/status").read_bytes()
+        with open("/proc/self/status", "rb") as file:
+            status = file.read()
     except OSError:
         return 0
     return int(status.partition(b"\nCapEff:\t")[2].split()[0], 16)
@@ -73,7 +77,7 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 def set_groups(groups: tuple[int, ...]) -> None:
     """Set the supplementary groups of the calling thread. Raises OSError."""
     ids = (ctypes.c_uint32 * len(groups))(*groups)
-    number = ctypes.c_long(_SETGROUPS[platform.machine()])
+    number = ctypes.c_long(_SETGROUPS[os.uname().machine])
     _check(_libc.syscall(number, ctypes.c_long(len(groups)), ids), "setgroups")
 
 
@@ -90,6 +94,22 @@ def drop_capabilities() -> None:
     """Give up all capabilities of the calling thread, for good. Raises OSError."""
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+
+
+def keyctl_number() -> int:
+    """The number of the system call keyctl on this processor."""
+    return _KEYCTL.get(os.uname().machine, _KEYCTL_OF_OTHERS)
+
+
+def leave_session_keyring() -> None:
+    """Give this process a session keyring of its own, without the keys of the one that it was
+    started with. Does nothing where there are no keyrings, or it may use none. Raises OSError.
+    """
+    number = ctypes.c_long(keyctl_number())
+    if _libc.syscall(number, ctypes.c_long(_JOIN_SESSION_KEYRING), None) == -1:
+        error = ctypes.get_errno()
+        if error not in (errno.ENOSYS, errno.EPERM, errno.EACCES):
+            raise OSError(error, os.strerror(error), "keyctl")
 
 
 def _check(result: int, what: str) -> None:

@@ -36,7 +36,7 @@ for name, code in marshal.load(open({fd}, 'rb')):
 module.main()
 """
 _PACKAGE = __name__.rpartition(".")[0]
-_MODULES = ("frames", "view", "job_process", "teardown", "spawner")
+_MODULES = ("frames", "libc", "view", "job_process", "teardown", "spawner")
 """The spawner's program, each after what it imports."""
 
 _LOST = "the process that starts jobs has ended"
@@ -317,7 +317,8 @@ def _view(view: View) -> Optional[tuple[Any, ...]]:
     binds = tuple(
         (os.fsencode(bind.source), os.fsencode(bind.target), bind.read_only) for bind in view.binds
     )
-    return (view.private_tmp, binds, view.hide_proc, view.cgroup_read_only)
+    namespaces = tuple(os.fsencode(path) for path in view.namespaces)
+    return (view.private_tmp, binds, view.hide_proc, view.cgroup_read_only, namespaces)
 
 
 def _entries(entries: Sequence[tuple[str, str]]) -> Entries:

@@ -46,16 +46,20 @@ class Wanted(NamedTuple):
     """Each a source, a target, and whether it is read-only."""
     hide_proc: bool
     cgroup_read_only: bool
+    namespaces: tuple[bytes, ...] = ()
 
     def parts(self) -> Iterator[str]:
-        yield from (name for name in self._fields if getattr(self, name))
+        """The names of what is to be mounted."""
+        names = ("private_tmp", "binds", "hide_proc", "cgroup_read_only")
+        yield from (name for name in names if getattr(self, name))
 
 
 class Namespace:
     """The mount namespace of one process. `missing` is what could not be had, as "PART: why"."""
 
-    def __init__(self) -> None:
-        self._entered = False
+    def __init__(self, *, entered: bool = False) -> None:
+        """`entered`: the caller is in one already, which is to be changed."""
+        self._entered = entered
         self._refusal: Optional[OSError] = None
         self._sources: list[int] = []
         self.missing: list[str] = []
@@ -74,6 +78,10 @@ class Namespace:
 
     def show(self, wanted: Wanted) -> None:
         """Mount what is wanted. Raises OSError, with the path that it is about."""
+        if wanted.namespaces:
+            self._join(wanted.namespaces)
+        if not any(wanted.parts()):
+            return
         self.enter()
         # Opened before anything is mounted over them.
         self._sources = [
@@ -88,6 +96,13 @@ class Namespace:
                 if error.errno not in _NOT_PERMITTED and error is not self._refusal:
                     raise
                 self.missing.append(f"{part}: {os.strerror(error.errno or errno.EIO)}")
+
+    def _join(self, paths: Sequence[bytes]) -> None:
+        """Enter namespaces that others share: what is mounted besides needs another one."""
+        # All are opened first: in the first of them the paths may lead elsewhere.
+        for descriptor in [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]:
+            _call("setns", descriptor, 0)
+        self._entered, self._refusal = False, None
 
     def _private_tmp(self, _wanted: Wanted) -> None:
         for directory in TEMPORARY:
