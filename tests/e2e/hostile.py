@@ -84,7 +84,7 @@ ATTEMPTS = (
     Attempt(
         "agent_trace",
         "trace the agent (ptrace)",
-        ON_THE_HUBS_MACHINE,
+        WHO_IS_THE_AGENT,
         f"python3 -c '{_TRACE}' $AGENT",
     ),
     Attempt(
@@ -168,7 +168,7 @@ ATTEMPTS = (
     Attempt(
         "cgroup",
         "leave its control group",
-        ON_THE_HUBS_MACHINE,
+        WHO_IS_THE_AGENT,
         "for each in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/*/cgroup.procs; do "
         '(echo $$ > "$each") && break; done',
         "what leaves is found, killed and named in the receipt",

@@ -29,7 +29,7 @@ LOOK = """
 rm /tmp/hostler-left 2>/dev/null && echo left; cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '
 """
 FIND = """
-for each in /proc/[0-9]*; do grep -q agent.pyz $each/cmdline && echo ${each#/proc/}; done; true
+for each in /proc/[0-9]*; do grep -q "agent[.]pyz" $each/cmdline && echo ${each#/proc/}; done; true
 """
 UPLOAD: dict[str, Any] = {"name": "send", "upload": {"from": "link"}}
 

@@ -31,7 +31,10 @@ def become(user: BuildUser, namespaces: Sequence[int]) -> None:
     `namespaces` are descriptors of the build's own. Raises OSError.
     """
     assert threading.current_thread() is not threading.main_thread()
-    libc.unshare(libc.CLONE_FS)  # a namespace of mounts is for those alone who share no directory
+    if namespaces:
+        # One of mounts is for those alone who share no directory. Docker forbids the call where it
+        # forbids the namespaces.
+        libc.unshare(libc.CLONE_FS)
     for namespace in namespaces:
         libc.set_namespace(namespace)
     libc.set_groups((user.gid, *user.groups))
