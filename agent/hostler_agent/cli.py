@@ -105,11 +105,13 @@ def host(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> Config:
+    from hostler_agent.hub.credentials import kept_credentials  # noqa: PLC0415 - --help needs none
+
     given = {key: getattr(options, key) for key in _OPTIONS if getattr(options, key) is not None}
     if options.config is not None:
         if given:
             raise ConfigurationError(f"--config and --{next(iter(given))} exclude each other")
-        return load(options.config.absolute())
+        return load(options.config.absolute(), kept_credentials())
     missing = [key for key in ("hub", "name", "token_file", "workdir") if key not in given]
     if missing:
         raise ConfigurationError(f"--config, or --{missing[0].replace('_', '-')}, is missing")

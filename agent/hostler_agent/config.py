@@ -93,6 +93,9 @@ class Config:
     """Whether the instance is a container of its own, as its driver knows."""
     token_file: Optional[Path] = None
     """The file that the password was read from."""
+    kept: Optional[Mapping[str, str]] = field(default=None, repr=False)
+    """What the service manager kept for this process, see `hub.credentials`: it has the password
+    too."""
 
     @property
     def root_name(self) -> str:
@@ -100,7 +103,7 @@ class Config:
         return self.instance or self.name
 
 
-def load(path: Path) -> Config:
+def load(path: Path, kept: Optional[Mapping[str, str]] = None) -> Config:
     """Load the configuration from a JSON file; relative paths in it start at its directory. Raises
     ConfigurationError.
     """
@@ -111,12 +114,16 @@ def load(path: Path) -> Config:
         raise ConfigurationError(f"configuration {path} is not JSON: {error}") from error
     if not isinstance(options, dict):
         raise ConfigurationError(f"configuration {path} is not a JSON object")
-    return from_options(options, path.parent)
+    return from_options(options, path.parent, kept)
 
 
-def from_options(options: Mapping[str, Any], directory: Path) -> Config:
+def from_options(
+    options: Mapping[str, Any], directory: Path, kept: Optional[Mapping[str, str]] = None
+) -> Config:
     """Build the configuration from a mapping; a value of None counts as absent. Raises
     ConfigurationError.
+
+    `kept`: see `Config.kept`. With it the token file is not read.
     """
     options = {key: value for key, value in options.items() if value is not None}
     _check_options(options)
@@ -124,7 +131,7 @@ def from_options(options: Mapping[str, Any], directory: Path) -> Config:
     config = Config(
         hub=options["hub"],
         name=options["name"],
-        password=_read_private("token file", token_file).strip(),
+        password=kept["token"] if kept else _read_private("token file", token_file).strip(),
         workdir=(directory / options["workdir"]).absolute(),
         instance=options.get("instance"),
         epoch=options.get("epoch"),
@@ -141,6 +148,7 @@ def from_options(options: Mapping[str, Any], directory: Path) -> Config:
         no_new_privileges=options.get("no_new_privileges", False),
         is_container=options.get("is_container", False),
         token_file=token_file.absolute(),
+        kept=kept,
     )
     _check(config, token_file)
     return config

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -24,12 +23,12 @@ from hostler_agent.commands.leftovers import remove_workspaces
 from hostler_agent.commands.roster import Roster
 from hostler_agent.commands.slots import AgentSlots, Slots
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
+from hostler_agent.hub.credentials import Credentials
 from hostler_agent.hub.dead_man_switch import DeadManSwitch
 from hostler_agent.hub.lease import LeaseTimer
 from hostler_agent.hub.link import Dial, Endpoint, Link
 from hostler_agent.hub.outbox import Outbox
 from hostler_agent.hub.sender import ReportSender
-from hostler_agent.hub.session_secret import session_secret
 from hostler_agent.machine import spot_notice
 from hostler_agent.machine.facts import CONTAINER, NONE, USER, machine_facts, worker_info
 from hostler_agent.machine.spot_notice import Notice, SpotNoticeWatcher
@@ -58,6 +57,15 @@ class Toolbox:
     versions: Mapping[str, str]
     containment: Containment
     slots: Slots = field(default_factory=AgentSlots)
+    is_container: bool = False
+    """Whether the instance is a container of its own."""
+
+    @property
+    def isolation(self) -> str:
+        """What separates builds from the agent: a value of the fact `isolation`."""
+        if self.slots.have_users:
+            return USER
+        return CONTAINER if self.is_container else NONE
 
 
 @dataclass(frozen=True)
@@ -86,15 +94,15 @@ class Daemon:
         # A permanent worker waits without limit: its owner started it, and pays for it knowingly.
         patience_s = 0 if config.instance is None else config.orphan_timeout_s
         self._dead_man_switch = DeadManSwitch(surroundings.clock, patience_s, self._roster.is_idle)
+        self._credentials = _credentials(config, isolated=toolbox.isolation == USER)
         self._link = Link(
             Endpoint(config.hub, config.ca_file, config.hub_socket),
-            _handshake(config),
+            _handshake(config, self._credentials),
             surroundings.clock,
             surroundings.random,
             self._contacted,
             surroundings.dial,
         )
-        self._process = secrets.token_hex(8)
         self._connection: Optional[Connection] = None
         self._sender: Optional[ReportSender] = None
         self._settings: Optional[Settings] = None
@@ -202,6 +210,7 @@ class Daemon:
 
     async def _serve(self, connection: Connection) -> None:
         self._connection = connection
+        self._credentials.accepted()
         try:
             await connection.serve(self._handle)
         finally:
@@ -219,23 +228,18 @@ class Daemon:
         log.info("message from the hub: %s", message.message)
 
     def _get_worker_info(self, _: messages.GetWorkerInfo) -> dict[str, Any]:
-        isolation = self._isolation()
+        isolation = self._toolbox.isolation
         versions = {**self._toolbox.versions, extension.NAME: str(extension.VERSION)}
         report = AgentReport(
             boot_id=machine.boot_id(),
-            process=self._process,
+            process=self._credentials.process,
+            former=self._credentials.former,
             commands=self._roster.reports(),
             facts=machine_facts(self._config.workdir, isolation),
             clock_s=self._surroundings.clock.wall(),
         )
         info = worker_info(self._config.workdir, versions, isolation)
         return {**info, extension.NAME: report.body()}
-
-    def _isolation(self) -> str:
-        """What separates builds from this agent."""
-        if self._toolbox.slots.have_users:
-            return USER
-        return CONTAINER if self._config.is_container else NONE
 
     def _set_worker_settings(self, message: messages.SetWorkerSettings) -> None:
         hub = None if message.hostler is None else HubSettings.parse(message.hostler)
@@ -310,16 +314,19 @@ class Daemon:
         self._ending_slots = asyncio.create_task(ending, name="end of the slots")
 
 
-def _handshake(config: Config) -> Handshake:
+def _credentials(config: Config, *, isolated: bool) -> Credentials:
     try:
         config.workdir.mkdir(parents=True, exist_ok=True)
-        session = session_secret(config.workdir, config.root_name)
+        return Credentials.of(config, isolated=isolated)
     except OSError as error:
         raise ConfigurationError(f"option 'workdir': {error}") from error
+
+
+def _handshake(config: Config, credentials: Credentials) -> Handshake:
     return Handshake(
         name=config.name,
-        password=config.password,
-        session=session,
+        password=credentials.token,
+        session=credentials.session,
         instance=config.instance,
         epoch=config.epoch,
     )

@@ -51,14 +51,19 @@ def run(config: Config, started: Optional[Callable[[Daemon], None]] = None) -> i
     from hostler_agent.commands import COMMANDS, VERSIONS  # noqa: PLC0415
     from hostler_agent.commands.slots import make_slots  # noqa: PLC0415
     from hostler_agent.daemon import Daemon, Toolbox  # noqa: PLC0415
+    from hostler_agent.machine.facts import USER  # noqa: PLC0415
 
     containment = containment_of(config.containment, config.root_name)
     slots = make_slots(config)
     machine.guard_against_oom()
 
+    toolbox = Toolbox(COMMANDS, VERSIONS, containment, slots, config.is_container)
+    if toolbox.isolation != USER and not machine.forbid_inspection():
+        log.warning("builds may read the agent's memory, and attach in its place")
+
     async def serve() -> bool:
         """Run the daemon to its end. Returns whether the machine is to be switched off."""
-        daemon = Daemon(config, Toolbox(COMMANDS, VERSIONS, containment, slots))
+        daemon = Daemon(config, toolbox)
         (started or _obey_signals)(daemon)
         log.info("agent %s of %s serves %s", __version__, config.name, config.hub)
         # The objects made so far live as long as the agent: exempt them from garbage collection.

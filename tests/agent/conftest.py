@@ -399,7 +399,9 @@ async def start_agent(tmp_path: Path, clock: VirtualClock) -> AsyncIterator[Star
         slots = options.pop("slots", None) or AgentSlots()
         config = Config(hub.url, "w1", "token", tmp_path / "work", **options)
         containment = FakeContainment()
-        toolbox = Toolbox(commands, dict.fromkeys(commands, "1.0"), containment, slots)
+        toolbox = Toolbox(
+            commands, dict.fromkeys(commands, "1.0"), containment, slots, config.is_container
+        )
         daemon = Daemon(config, toolbox, Surroundings(clock, random=lambda: 0.0))
         task = asyncio.create_task(daemon.run(), name="agent")
         agents.append(Agent(daemon, task, containment))

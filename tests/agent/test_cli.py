@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -29,6 +30,7 @@ def write_config(tmp_path: Path):
         # A name of its own: an agent ends what one of its name has left on the machine.
         name = f"w-{secrets.token_hex(6)}"
         options = {"hub": hub.url, "name": name, "workdir": "work", "token_file": "token"}
+        options["run_as"] = "agent"  # these builds meet the test in its directory
         path.write_text(json.dumps({**options, **changes}))
         path.chmod(0o600)
         return path
@@ -41,8 +43,11 @@ async def run():
     """Starts the program; it does not outlive the test."""
     started: list[asyncio.subprocess.Process] = []
 
-    async def run(*arguments: Any, env: Any = None) -> asyncio.subprocess.Process:
-        program = [sys.executable, "-W", "error", "-m", "hostler_agent", *map(str, arguments)]
+    async def run(
+        *arguments: Any, env: Any = None, within: tuple[str, ...] = ()
+    ) -> asyncio.subprocess.Process:
+        agent = [sys.executable, "-W", "error", "-m", "hostler_agent", *map(str, arguments)]
+        program = [*within, *agent]
         process = await asyncio.create_subprocess_exec(
             *program, stderr=asyncio.subprocess.PIPE, env=env
         )
@@ -248,3 +253,121 @@ async def test_stopped_by_its_own_machine_it_leaves_the_switch_alone(
     process.send_signal(signal.SIGTERM)
     assert (await end(process))[0] == 0
     assert not asked.exists()
+
+
+# A process of the agent's user that looks for these texts wherever that user may look.
+THIEF = """
+import os, re, sys
+pid, directory, *secrets = sys.argv[1:]
+found = set()
+def search(path, data):
+    found.update((path, secret) for secret in secrets if secret.encode() in data)
+def read(path):
+    try:
+        if not os.path.isfile(path):  # a pipe would never end
+            return
+        with open(path, "rb") as file:
+            search(path, file.read())
+    except OSError:
+        pass
+for name in ("environ", "cmdline", "status", "auxv", "stack"):
+    read(f"/proc/{pid}/{name}")
+for top, _, names in os.walk(directory):
+    for name in names:
+        read(os.path.join(top, name))
+try:
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        read(f"/proc/{pid}/fd/{name}")
+except OSError:
+    pass
+try:
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in maps:
+            first, last = (int(each, 16) for each in line.split()[0].split("-"))
+            if " rw" in line:
+                memory.seek(first)
+                search(f"/proc/{pid}/mem", memory.read(last - first))
+except OSError:
+    pass
+print(*sorted(f"{path} has {secret}" for path, secret in found), sep="\\n", end="")
+"""
+
+
+# Ordinary users have no capabilities, which root has.
+POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
+
+
+async def stolen(agent: asyncio.subprocess.Process, directory: Path, *secrets: str) -> str:
+    """Where a build that runs as the agent's user finds these secrets."""
+    thief = await asyncio.create_subprocess_exec(
+        *POWERLESS,
+        *(sys.executable, "-c", THIEF, str(agent.pid), str(directory), *secrets),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    told, _ = await asyncio.wait_for(thief.communicate(), 60)
+    assert thief.returncode == 0
+    return told.decode()
+
+
+LATENT = {"instance": "01JABCDEFGHJKMNPQRSTVWXYZ0", "epoch": 7, "run_as": "agent"}
+
+
+@pytest.mark.skipif(
+    shutil.which("setpriv") is None, reason="no setpriv: apt-get install util-linux"
+)
+async def test_V20_a_build_finds_nothing_to_attach_as_its_agent_with(
+    hub: Any, run: Any, write_config: Any, tmp_path: Path
+) -> None:
+    agent = await run("run", "--config", write_config(hub, **LATENT), within=POWERLESS)
+    connection = await hub.attached()
+    handshake, process = hub.handshakes[0], connection.report.process
+    assert handshake.password == "s3cret"
+    assert not (tmp_path / "token").exists()
+    secrets = (handshake.password, handshake.session, process)
+    assert await stolen(agent, tmp_path, *secrets) == ""
+    # The thief would find them, were they there to be found.
+    (tmp_path / "token").write_text(handshake.session)
+    assert handshake.session in await stolen(agent, tmp_path, *secrets)
+
+
+async def test_E9_V20_systemd_s_descriptor_store_carries_the_identity_over_a_kill(
+    hub: Any, run: Any, write_config: Any, tmp_path: Path
+) -> None:
+    config, address = write_config(hub, **LATENT), tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(address))
+        env = {**os.environ, "NOTIFY_SOCKET": str(address)}
+        first = await run("run", "--config", config, env=env)
+        before = (await hub.attached()).report
+        # Once for its own process, and again when the hub has accepted that.
+        handed = [received(manager) for _ in range(4)]
+    assert [message for message, _ in handed] == [
+        b"FDSTOREREMOVE=1\nFDNAME=hostler",
+        b"FDSTORE=1\nFDNAME=hostler",
+    ] * 2
+    os.close(handed[1][1])
+    kept = handed[3][1]
+    first.kill()
+    await first.wait()
+    # systemd passes the descriptors from 3 on, and the pid that they are meant for.
+    script = (
+        f'exec 3</proc/self/fd/{kept}; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=hostler exec "$@"'
+    )
+    program = [sys.executable, "-m", "hostler_agent", "run", "--config", str(config)]
+    second = await asyncio.create_subprocess_exec(
+        *("sh", "-c", script, "sh", *program), pass_fds=(kept,), stderr=asyncio.subprocess.PIPE
+    )
+    os.close(kept)
+    try:
+        after = (await hub.attached()).report
+    finally:
+        second.kill()
+        await second.communicate()
+    assert hub.handshakes[0] == hub.handshakes[1]
+    assert after.process != before.process == after.former
+
+
+def received(manager: socket.socket) -> tuple[bytes, int]:
+    """The next message to the service manager, and the descriptor that came with it, or -1."""
+    message, descriptors, _, _ = socket.recv_fds(manager, 4096, 1)
+    return message, descriptors[0] if descriptors else -1

@@ -187,15 +187,25 @@ async def test_the_slots_end_with_the_lease_and_with_the_agent(hub, start, clock
     assert slots.ended == ["all", "closed"]
 
 
-async def test_the_handshake_carries_instance_and_a_lasting_session(hub, start) -> None:
+@pytest.mark.parametrize(
+    ("isolation", "lasts"), [("user", True), ("container", False), ("none", False)]
+)
+async def test_E9_V20_the_session_lasts_where_builds_cannot_read_it(
+    hub, start, tmp_path: Path, slots, isolation: str, lasts: bool
+) -> None:
+    options = {"slots": slots if isolation == "user" else None}
+    options["is_container"] = isolation == "container"
     instance = "01JABCDEFGHJKMNPQRSTVWXYZ0"
-    first = await start(hub, instance=instance, epoch=7)
+    first = await start(hub, instance=instance, epoch=7, **options)
     await hub.attached()
     first.daemon.stop()
     await first.ended()
-    await start(hub, instance=instance, epoch=7)
+    await start(hub, instance=instance, epoch=7, **options)
     await hub.attached()
-    assert hub.handshakes[0] == hub.handshakes[1]
+    assert (hub.handshakes[0] == hub.handshakes[1]) is lasts
+    secrets = hub.handshakes[0].session.encode()
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and secrets in path.read_bytes()]
+    assert bool(kept) is lasts
     assert (hub.handshakes[0].instance, hub.handshakes[0].epoch) == (instance, 7)
     assert len(hub.handshakes[0].session) == 43
 

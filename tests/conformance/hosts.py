@@ -21,6 +21,7 @@ import psutil
 import pytest
 from conformance.drivers import Conformance, ref_of, spec_of
 
+from hostler_agent.instances.launch import LOG
 from hostler_hub.drivers.contract import Driver
 from hostler_hub.drivers.errors import HandleRefused, ProviderFailed
 from hostler_hub.lifecycle.model import Presence
@@ -45,9 +46,10 @@ class Machine:
     closed_to: int = 0o077
 
     def files(self, instance: str) -> list[Path]:
-        """All files, once the instance's agent has written its last, the secret of its session."""
+        """All files, once the instance's agent has written its last and serves its hub."""
         deadline = time.monotonic() + 60
-        while not list(self.directory.rglob(f"session-{instance}")):
+        log = self.directory / "instances" / instance / LOG
+        while not (log.exists() and b" serves " in log.read_bytes()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         return [path for path in self.directory.rglob("*") if path.is_file()]

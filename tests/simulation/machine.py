@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 from simulation.loop import Process
 
 from hostler_agent.commands import Command, RemoveDirectories
+from hostler_agent.commands.slots import AgentSlots
 from hostler_agent.config import Config
 from hostler_agent.daemon import Daemon, Surroundings, Toolbox
+from hostler_agent.machine.facts import USER
 from hostler_agent.wire import messages
 from hostler_agent.wire.extension import JOB_LOST, Receipt, Survivor
 from hostler_hub.drivers.contract import InstanceSpec
@@ -122,6 +124,7 @@ class Machine:
     ended: bool = False
     free_mb: int = FREE_MB
     told_free_mb: int | None = None
+    isolation: str = USER  # what its agent says of its builds
     exits: bool = True  # as a container does when its main program has ended
     faults: set[str] = field(default_factory=set)
     process: Process | None = None
@@ -151,6 +154,7 @@ class Machine:
 
     def boot(self, spec: InstanceSpec, options: SimulatedOptions) -> None:
         """The agent starts a while after the machine."""
+        self.isolation = options.isolation
         loop = self.site.network.loop
         if options.attaches:
             loop.call_later(options.boot_s, self.start_agent)
@@ -336,6 +340,14 @@ class _Containment:
         pass
 
 
+class _Slots(AgentSlots):
+    """Slots that have users where the machine's agent says so."""
+
+    @property
+    def have_users(self) -> bool:  # type: ignore[override]
+        return MACHINE.get().isolation == USER
+
+
 def _toolbox(_faults: set[str]) -> Toolbox:
     commands = {"shell": Scripted, "rmdir": Removal}
-    return Toolbox(commands, dict.fromkeys(commands, "3.3"), _Containment())
+    return Toolbox(commands, dict.fromkeys(commands, "3.3"), _Containment(), _Slots())

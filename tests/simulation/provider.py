@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from simulation.loop import VirtualLoop, outside
 from simulation.machine import FREE_MB
 
+from hostler_agent.machine.facts import USER
 from hostler_hub.drivers.contract import (
     Capabilities,
     DriverOptions,
@@ -56,6 +57,7 @@ class SimulatedOptions(DriverOptions):
     boot_s: float = 1.0
     attaches: bool = True
     note: str = ""
+    isolation: str = USER  # of the builds on its machines, as their agents tell
 
     @property
     def place(self) -> str:

@@ -314,6 +314,24 @@ async def test_A15_a_slot_with_a_live_process_is_not_used_again(world: World) ->
     assert machines[0] is not machines[1]
 
 
+@pytest.mark.parametrize("isolation", ["user", "none"])
+@simulated()
+async def test_V20_an_agent_that_restarts_is_believed_only_where_no_build_could_be_it(
+    world: World, isolation: str
+) -> None:
+    """Without isolation a build may have its agent's identity: the instance is replaced."""
+    await world.define("w", driver_options={"isolation": isolation})
+    build = await world.submit(*script(60))
+    machine = await world.running(build)
+    machine.exits = False
+    machine.kill_agent()
+    with outside():
+        machine.start_agent()
+    row = await world.ended(build)
+    assert (row["state"], row["attempts"]) == ("success", 2)
+    assert world.life().epoch == (1 if isolation == "user" else 2)
+
+
 @pytest.mark.parametrize("order", ["redefined", "drained", "left alone"])
 @simulated()
 async def test_E9_V17_an_agent_that_restarts_with_a_build_holds_nothing_up(

@@ -14,9 +14,12 @@ if sys.platform == "win32":
         READ_FLAGS,
         boot_id,
         cpu_count,
+        forbid_inspection,
         guard_against_oom,
         has_long_paths,
         keep_owner,
+        keep_secret,
+        kept_secret,
         make_fifo,
         memory_mb,
         name,
@@ -31,6 +34,7 @@ if sys.platform == "win32":
     )
     from hostler_agent.win32.security import is_private
 else:
+    from hostler_agent.machine.descriptor_store import keep_secret, kept_secret
     from hostler_agent.machine.posix import (
         CREATE_FLAGS,
         HAS_TERMINALS,
@@ -38,6 +42,7 @@ else:
         READ_FLAGS,
         boot_id,
         cpu_count,
+        forbid_inspection,
         guard_against_oom,
         has_long_paths,
         is_private,
@@ -62,10 +67,13 @@ __all__ = [
     "READ_FLAGS",
     "boot_id",
     "cpu_count",
+    "forbid_inspection",
     "guard_against_oom",
     "has_long_paths",
     "is_private",
     "keep_owner",
+    "keep_secret",
+    "kept_secret",
     "make_fifo",
     "memory_mb",
     "name",

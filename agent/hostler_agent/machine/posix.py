@@ -29,6 +29,7 @@ PRIVACY_HINT = "run: chmod 600 FILE"
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 OOM_FILE = Path("/proc/self/oom_score_adj")
 OOM_SCORE_ADJ = -900
+_PR_SET_DUMPABLE = 4
 
 
 def name() -> tuple[str, str]:
@@ -76,6 +77,17 @@ def guard_against_oom() -> None:
     """
     with contextlib.suppress(OSError):
         OOM_FILE.write_text(str(OOM_SCORE_ADJ), "ascii")
+
+
+def forbid_inspection() -> bool:
+    """Forbid other processes of the agent's user to read its memory, its environment and its open
+    files. Returns whether the kernel does so.
+
+    Its files in /proc are root's from then on. Programs that it starts are not concerned.
+    """
+    import ctypes  # noqa: PLC0415 - an agent whose builds are other users does without it
+
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
 
 
 def power_off() -> bool:

@@ -130,6 +130,21 @@ def os_release() -> dict[str, Optional[str]]:
     return {"id": "windows", "id_like": None, "version_id": number, "version_codename": None}
 
 
+def forbid_inspection() -> bool:
+    """Forbid other processes of the agent's user to read its memory: Windows cannot do that."""
+    return False
+
+
+def keep_secret(_secret: bytes) -> bool:
+    """Hand a secret over for the agent's next process: nothing here would keep it."""
+    return False
+
+
+def kept_secret() -> Optional[bytes]:
+    """The secret that the agent's process before this one has handed over: there is none."""
+    return None
+
+
 def has_long_paths() -> Optional[bool]:
     """Whether paths of more than 260 characters work: on Windows 10 and later, if configured. None
     if it cannot be known.

@@ -144,7 +144,8 @@ class CommandReport(Record):
 class AgentReport(Record):
     """The map `hostler` in the worker's info. `boot_id` changes when the machine restarts (null if
     unknown), `process` when the agent does; `facts` describe the machine. `clock_s` is the
-    machine's clock, in seconds since 1970.
+    machine's clock, in seconds since 1970. `process` is a random id that no other process knows;
+    `former` is that of the agent's process before, where it was handed on in secret.
     """
 
     boot_id: Optional[str]
@@ -153,9 +154,11 @@ class AgentReport(Record):
     facts: dict[str, Any] = field(default_factory=dict)
     version: int = VERSION
     clock_s: Optional[float] = None
+    former: Optional[str] = None
 
     _keys: ClassVar[Keys] = {
         "version": INTEGER,
+        "former": optional(TEXT),
         "clock_s": optional(NUMBER),
         "boot_id": nullable(TEXT),
         "process": TEXT,
@@ -165,7 +168,10 @@ class AgentReport(Record):
 
     def body(self) -> dict[str, Any]:
         """The map that goes into the info; `commands` becomes a list of maps."""
-        return {**asdict(self), "commands": [asdict(command) for command in self.commands]}
+        body = {**asdict(self), "commands": [asdict(command) for command in self.commands]}
+        if self.former is None:
+            del body["former"]
+        return body
 
     @classmethod
     def parse(cls, info: Mapping[str, Any]) -> Optional[AgentReport]:

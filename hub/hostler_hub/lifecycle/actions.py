@@ -117,7 +117,7 @@ def reattach(draft: Draft, event: events.Attached) -> State:
     if event.process != draft.worker.process:
         if old is not None:
             return contest(draft, event)
-        if not draft.worker.policy.permanent and not event.isolated:
+        if not draft.worker.policy.permanent and not event.proven:
             return replace_restarted(draft, event)
     if old is not None:
         draft.order(commands.SendAway(old, "replaced by a newer connection of the same agent"))

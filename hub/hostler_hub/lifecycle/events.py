@@ -66,8 +66,8 @@ class Attached(Event):
     """An agent with the right instance, epoch and token has connected and answered its settings.
 
     A permanent worker's agent brings a fresh ULID and no epoch. ``process`` is the id of the
-    agent's process, which no other process knows; a stock worker reports none. ``isolated``: builds
-    on the instance could not read what its agent attaches with.
+    agent's process, which no other process knows; a stock worker reports none. ``proven``: it is
+    no build that has stolen what its agent attaches with.
     """
 
     instance: str
@@ -76,7 +76,7 @@ class Attached(Event):
     resumable: bool
     resumes: bool = True  # it is the process that was attached before, with its commands
     process: str | None = None
-    isolated: bool = False
+    proven: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

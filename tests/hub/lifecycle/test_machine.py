@@ -137,9 +137,9 @@ class WorkerLife(RuleBasedStateMachine):
 
     @precondition(lambda self: self.exists)
     @rule(
-        resumable=st.booleans(), process=st.sampled_from([None, "n1", "n2"]), isolated=st.booleans()
+        resumable=st.booleans(), process=st.sampled_from([None, "n1", "n2"]), proven=st.booleans()
     )
-    def attach(self, resumable: bool, process: str | None, isolated: bool) -> None:
+    def attach(self, resumable: bool, process: str | None, proven: bool) -> None:
         instance = min(self.exists)
         connection = self.new("c")
         epoch = self.worker.epoch if self.is_current(instance) else 0
@@ -152,7 +152,7 @@ class WorkerLife(RuleBasedStateMachine):
                 connection=connection,
                 resumable=resumable,
                 process=process,
-                isolated=isolated,
+                proven=proven,
             )
         )
 

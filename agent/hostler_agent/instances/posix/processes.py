@@ -248,11 +248,8 @@ def _detach(launch: systemd.Launch) -> int:
 
 def _may_signal(agents: list[Identity]) -> None:
     for agent in agents:
-        try:
-            owner = Path(f"/proc/{agent.pid}").stat().st_uid
-        except OSError:
-            continue
-        if os.geteuid() not in (0, owner):
+        owner = procfs.owner(agent.pid)
+        if owner is not None and os.geteuid() not in (0, owner):
             raise HostError(NOT_PERMITTED, f"agent {agent.pid} runs as another user (uid {owner})")
 
 

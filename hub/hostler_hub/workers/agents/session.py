@@ -99,6 +99,11 @@ class AgentSession:
         return None if self.report is None else self.report.process[:100]
 
     @property
+    def former(self) -> str | None:
+        """The id of the agent's process before, if that has handed it on to this one alone."""
+        return None if self.report is None else self.report.former
+
+    @property
     def boot_id(self) -> str | None:
         """The id of the machine's boot that the agent runs in; None if that is not known."""
         return None if self.report is None else self.report.boot_id

@@ -95,10 +95,10 @@ class AgentServer:
                 await session.refresh_info()
             if not await self._is_uncontested(session):
                 return False
-            isolated = self._is_isolated(session)
+            proven = self._is_proven(session)
             async with asyncio.timeout(self._settings.unauthenticated_s):
                 await self._prepare(session)
-                if self._is_believed(session, isolated=isolated):
+                if self._is_believed(session, proven=proven):
                     await self._sessions.store_facts(session)
         except (WireError, ConnectionLost, TimeoutError, NotFound, StoreUnavailable) as error:
             # L19, L20: an agent that does not get this far never gets work.
@@ -115,7 +115,7 @@ class AgentServer:
             resumable=session.report is not None,
             resumes=session.resumes,
             process=session.process,
-            isolated=isolated,
+            proven=proven,
         )
         try:
             life = await self._controller.handle(session.admitted.worker, event)
@@ -179,21 +179,25 @@ class AgentServer:
         code = TURN_AWAY_CLOSE_CODE if permanent else GO_AWAY_CLOSE_CODE
         await session.close(code, cause[:100])
 
-    def _is_isolated(self, session: AgentSession) -> bool:
-        """Whether builds on the instance could not read what its agent attaches with.
+    def _is_proven(self, session: AgentSession) -> bool:
+        """Whether the agent cannot be a build that has stolen what its agent attaches with.
 
-        The agent that attached before has said so: what a thief says does not count.
+        Builds on the instance are other users, as the agent that attached before has said: what a
+        thief says does not count. Or its former process has handed on its secret id.
         """
         entry = self._registry.find(session.admitted.worker)
-        return entry is not None and isolation_of(entry.facts) is Isolation.USER
+        if entry is None:
+            return False
+        handed_on = session.former is not None and session.former == entry.life.process
+        return handed_on or isolation_of(entry.facts) is Isolation.USER
 
-    def _is_believed(self, session: AgentSession, *, isolated: bool) -> bool:
+    def _is_believed(self, session: AgentSession, *, proven: bool) -> bool:
         """Whether the agent's facts may be stored before the core has accepted it.
 
         Not those of another process than the one before, where builds could be that process.
         """
         entry = self._registry.find(session.admitted.worker)
-        if entry is None or isolated or entry.life.policy.permanent:
+        if entry is None or proven or entry.life.policy.permanent:
             return True
         return entry.life.process in {None, session.process}
 

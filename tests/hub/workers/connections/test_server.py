@@ -192,15 +192,49 @@ async def test_A5_a_second_agent_is_refused_while_the_first_one_lives(
     assert house.hub.workers.view("p").instance == view.instance
 
 
-async def test_A5_a_second_agent_takes_the_place_of_one_that_is_dead(house: House) -> None:
+async def test_A5_V19_a_second_agent_is_refused_while_the_first_one_is_silent(
+    house: House,
+) -> None:
+    """The first one may be stopped, and the second one a build that has its password."""
     await house.define(keepalive_interval=3600)
     first = await house.come()
     await house.until(attached)
     first.silent = True
-    second = await house.come(boot_id="elsewhere")
-    await asyncio.wait_for(first.closed.wait(), DEADLINE_S)
+    second = await house.come(process="another")
+    await asyncio.wait_for(second.closed.wait(), DEADLINE_S)
+    assert second.close_code == 1008
+    view = house.hub.workers.view("p")
+    assert (view.attached, set(view.incidents)) == (True, {"duplicate"})
+    assert not first.closed.is_set()
+
+
+async def test_a_stock_worker_s_reconnect_alarms_nobody_while_its_old_connection_is_silent(
+    house: House,
+) -> None:
+    await house.define(keepalive_interval=3600)
+    first = await house.come(boot_id=None)
+    await house.until(attached)
+    first.silent = True
+    second = await house.come(boot_id=None)
+    await asyncio.wait_for(second.closed.wait(), DEADLINE_S)
+    assert (second.close_code, house.hub.workers.view("p").incidents) == (1008, {})
+
+
+async def test_E9_a_second_agent_takes_the_place_of_one_whose_connection_closes(
+    house: House,
+) -> None:
+    """That it has closed may become known only while its successor waits."""
+    await house.define(keepalive_interval=3600)
+    first = await house.come()
+    await house.until(attached)
+    first.silent = True
+    coming = asyncio.create_task(house.come(process="another"))
+    await asyncio.wait_for(first.was_asked.wait(), DEADLINE_S)
+    first.hang_up()
+    second = await coming
     assert not second.closed.is_set()
-    assert attached(house.hub.workers.view("p"))
+    view = await house.until(attached)
+    assert view.incidents == {}
 
 
 async def test_A10_a_first_agent_whose_answer_the_hub_slept_through_lives(tmp_path: Path) -> None:
