@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import httpx2
 
@@ -25,7 +25,13 @@ async def until(asked: Callable[[], Awaitable[T]], enough: Callable[[T], Any] = 
 
 
 class Api:
-    """One administrator's requests; refusals other than the expected ones fail the test."""
+    """One administrator's requests; refusals other than the expected ones fail the test.
+
+    Builds run as the agent unless a test, or its file by `run_as`, says otherwise: most of them
+    meet the test at files that no user for builds could reach.
+    """
+
+    run_as: ClassVar[str] = "agent"
 
     def __init__(self, url: str, token: str) -> None:
         self.client = httpx2.AsyncClient(
@@ -49,7 +55,8 @@ class Api:
         return answer.json()
 
     async def define(self, *names: str, **options: Any) -> None:
-        definitions = [{"name": name, "driver": "local", **options} for name in names]
+        defaults = {"driver": "local", "run_as": self.run_as}
+        definitions = [{"name": name, **defaults, **options} for name in names]
         await self.post("/workers/define", {"workers": definitions})
 
     async def mode(self, worker: str, mode: str, reason: str | None = None) -> None:

@@ -25,6 +25,13 @@ PASSWORD = "correct horse"
 PATIENCE_S = 60
 
 
+@pytest.fixture(autouse=True)
+def users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the tests run as root, builds have users of their own, as they have by default."""
+    monkeypatch.setattr(Api, "run_as", "build_user")
+
+
+
 @dataclass
 class Puppet:
     """A worker as the protocol sees one, that does what the test says, and nothing else."""

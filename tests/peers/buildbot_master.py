@@ -145,12 +145,15 @@ def _start(program: str, basedir: Path, control_fd: int) -> subprocess.Popen[byt
 
 @contextlib.contextmanager
 def agent(running: Master, directory: Path) -> Iterator[None]:
-    """Our agent, told of a master as it would be of a hub."""
+    """Our agent, told of a master as it would be of a hub. Its builds run as it does: they meet the
+    tests at files that no user for builds could reach.
+    """
     token_file = directory / "token"
     token_file.touch(mode=0o600)
     token_file.write_text(PASSWORD)
     options = ["--hub", f"ws://127.0.0.1:{running.port}", "--name", WORKER]
     options += ["--token-file", str(token_file), "--workdir", str(directory / "work")]
+    options += ["--run-as", "agent"]
     with open(directory / "agent.log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "hostler_agent", "run", *options],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -21,6 +22,18 @@ Pairs = list[list[object]]
 class MakeDirectories(FileCommand):
     name = "mkdir"
     makes_directories = True
+
+    async def execute(self) -> None:
+        # A stock master has those of all its builders made by one command.
+        for path in filter(self.slot.is_the_agents, self.arguments.paths("paths")):
+            with contextlib.suppress(OSError):  # told below, by its name
+                Path(path).mkdir(exist_ok=True)
+        await super().execute()
+
+    def claimed(self) -> list[str]:
+        """Those that are not build directories themselves, which may be several builders'."""
+        paths = self.arguments.paths_taken
+        return [path for path in paths if not self.slot.is_the_agents(path)]
 
     def prepare(self) -> Callable[[Progress], Pairs]:
         paths = self.arguments.paths("paths")

@@ -34,6 +34,10 @@ class FileCommand(Command):
         """
         raise NotImplementedError
 
+    def claimed(self) -> list[str]:
+        """The paths whose build directories are to belong to the slot."""
+        return self.arguments.paths_taken
+
     def worker(self) -> Slot:
         """The slot with whose rights the work is done."""
         return self.slot
@@ -46,7 +50,7 @@ class FileCommand(Command):
         if self._interrupted is not None:
             progress.stop(self._interrupted)
         try:
-            await self.slot.claim(self.arguments.paths_taken, make=self.makes_directories)
+            await self.slot.claim(self.claimed(), make=self.makes_directories)
             pairs = await self.worker().run(work, progress)
         except asyncio.CancelledError:
             # The thread cannot be cancelled, but it looks before each step.

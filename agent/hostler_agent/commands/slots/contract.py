@@ -50,6 +50,9 @@ class Slot(Protocol):
     def is_build_directory(self, path: str) -> bool:
         """Whether the path is a build directory itself, which lies in the agent's own."""
 
+    def is_the_agents(self, path: str) -> bool:
+        """Whether the path lies in one of the agent's own directories, as build directories do."""
+
 
 class Slots(Protocol):
     """The slots of an agent. They are found by a key: the lease, or what a stock master has."""
@@ -97,6 +100,10 @@ class AgentSlot:
         """Do nothing: all directories are the agent's."""
 
     def is_build_directory(self, path: str) -> bool:
+        del path
+        return False
+
+    def is_the_agents(self, path: str) -> bool:
         del path
         return False
 

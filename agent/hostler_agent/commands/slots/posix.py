@@ -93,6 +93,10 @@ class UserSlot:
         found = ownership.build_directory(self.directories.base, path)
         return found is not None and os.path.normpath(path) == str(found)
 
+    def is_the_agents(self, path: str) -> bool:
+        base, whole = self.directories.base, Path(os.path.normpath(path))
+        return whole == base or whole.parent in (base, base / ownership.BUILDS)
+
     def _claim(self, wanted: Sequence[Path], make: bool) -> None:
         for directory in wanted:
             ownership.claim(directory, self.user, self.neighbours() - {self.user.uid}, make=make)

@@ -169,6 +169,23 @@ async def test_a_kept_directory_goes_to_the_next_user_without_the_machines_files
         assert uids == {"builder": new, "d": new, "file": new, "hard": 0}
 
 
+async def test_a_stock_master_makes_the_directories_of_all_its_builders_at_once(
+    slots: UserSlots, slot_context: RecordingContext, base: Path
+) -> None:
+    """They belong to nobody but the agent until a build of theirs works there."""
+    context = slot_context
+    context.slot_key = "linux"
+    names = ("linux", "windows", "info")
+    assert await run(context, "mkdir", paths=[str(base / name) for name in names]) == 0
+    assert {(base / name).stat().st_uid for name in names} == {0}
+    context.updates.clear()
+    assert await run(context, "mkdir", paths=[str(base / "linux/build")]) == 0
+    async with slots.use("linux") as slot:
+        assert slot.user is not None
+        assert (base / "linux").stat().st_uid == slot.user.uid
+        assert (base / "linux").stat().st_mode & 0o777 == 0o700
+
+
 async def test_the_agents_own_directories_belong_to_no_slot(slot: UserSlot, base: Path) -> None:
     for name in (".hostler", "homes", "builds", "info"):
         await slot.claim([str(base / name)])
