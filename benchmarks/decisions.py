@@ -14,6 +14,7 @@ from hostler_hub.lifecycle import Instance, Policy, State, Worker
 from hostler_hub.scheduling.dispatcher import candidate
 from hostler_hub.scheduling.matching import Roster
 from hostler_hub.scheduling.planner import Snapshot, Waiting, plan
+from hostler_hub.scheduling.pool_key import pool_of
 from hostler_hub.specs.build import BuildSpec
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.workers.registry import Entry, Registry
@@ -56,7 +57,7 @@ def _look_s(count: int, kinds: int, *, latent: bool = False) -> float:
     roster = Roster(registry)
     began_at = time.perf_counter()
     matcher = roster.matcher()
-    candidates = [candidate(entry, matcher) for entry in registry]
+    candidates = [candidate(entry, matcher, (pool_of(entry),)) for entry in registry]
     made = plan(queue, Snapshot(candidates, matcher))
     took_s = time.perf_counter() - began_at
     given = made.wanted if latent else made.leases

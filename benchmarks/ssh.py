@@ -11,18 +11,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import hub
-from benchmarks.processes import PROJECT, BenchmarkFailed
+from benchmarks.processes import PROJECT, BenchmarkFailed, wait_for
 from benchmarks.rows import Goal, Plan, Reference, Row, Samples
 from benchmarks.substantiate import first_byte
 
 if TYPE_CHECKING:
     from peers.sshd import Sshd
 
+    from benchmarks.hub import Hub
+
 WORKER = "latent"
 GOAL = Goal("ratio", "at most", 2)
+SAME = Goal("ratio", "at most", 1.2)
+BROKEN = 8
 
 
 def measure(plan: Plan, directory: Path) -> list[Row]:
@@ -36,12 +40,12 @@ def measure(plan: Plan, directory: Path) -> list[Row]:
     server = peer.Sshd(directory / "sshd")
     server.start()
     try:
-        return [_row(plan, directory, server)]
+        return _rows(plan, directory, server)
     finally:
         server.stop()
 
 
-def _row(plan: Plan, directory: Path, server: Sshd) -> Row:
+def _rows(plan: Plan, directory: Path, server: Sshd) -> list[Row]:
     secrets = directory / "hub" / "secrets"
     secrets.mkdir(parents=True)
     (secrets / "key").write_text(server.client_key.read_text())
@@ -63,8 +67,30 @@ def _row(plan: Plan, directory: Path, server: Sshd) -> Row:
             samples.add("floor", _bare(server))
             samples.add("ours", first_byte(fleet, WORKER))
         fleet.await_state(WORKER, "latent")
-    reference = Reference("bare ssh host python3 -c pass", samples["floor"])
-    return Row("ssh, submit to first byte", "s", samples["ours"], GOAL, reference)
+        _break_hosts(fleet, options)
+        for _ in plan.each_round():
+            samples.add("broken", first_byte(fleet, WORKER))
+            fleet.await_state(WORKER, "latent")
+    bare = Reference("bare ssh host python3 -c pass", samples["floor"])
+    well = Reference("the same while every host works", samples["ours"])
+    return [
+        Row("ssh, submit to first byte", "s", samples["ours"], GOAL, bare),
+        Row(f"ssh, {BROKEN} of {BROKEN + 1} hosts broken", "s", samples["broken"], SAME, well),
+    ]
+
+
+def _break_hosts(fleet: Hub, options: dict[str, Any]) -> None:
+    """Let builds wait for workers on machines that refuse, until their starts have failed."""
+    names = [f"broken{number}" for number in range(BROKEN)]
+    for number, name in enumerate(names):
+        fleet.define([name], driver="ssh", driver_options={**options, "port": number + 1})
+        fleet.submit(name, "true")
+
+    def look() -> bool | None:
+        states = [fleet.worker(name)["quarantine"] for name in names]
+        return True if all(states) else None
+
+    wait_for(look, "the failed starts on broken hosts")
 
 
 def _bare(server: Sshd) -> float:

@@ -21,7 +21,7 @@ from websockets.http11 import Request, Response
 
 from benchmarks.processes import START_S, BenchmarkFailed
 from hostler_agent.wire import credentials, extension, messages
-from hostler_agent.wire.limits import MEBIBYTE, Limits
+from hostler_agent.wire.limits import MEBIBYTE, MessageLimits
 from hostler_agent.wire.session import Answered, Failed, Rejected, Requested, Role, Session
 
 _NEWLINES = r"(\r\n|\r(?=.)|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+)"
@@ -33,7 +33,7 @@ _RAW = messages.SetWorkerSettings(
 )
 
 # A stock worker sends as much as it likes, and what it sends is to be measured, not refused.
-_ANYTHING = Limits(message_size_bytes=512 * MEBIBYTE, items=1 << 30, in_flight=1 << 20)
+_ANYTHING = MessageLimits(message_size_bytes=512 * MEBIBYTE, items=1 << 30, in_flight=1 << 20)
 
 DEADLINE_S = 180.0
 SAID = 4096

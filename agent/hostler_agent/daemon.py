@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from hostler_agent import machine
 from hostler_agent.clock import Clock, SystemClock
-from hostler_agent.commands import Command, Settings
+from hostler_agent.commands import Command, Settings, secret_files
 from hostler_agent.commands.context import CommandContext, Reporting, builder_key
 from hostler_agent.commands.leftovers import remove_workspaces
+from hostler_agent.commands.masking import LeaseMasks
 from hostler_agent.commands.roster import Roster
 from hostler_agent.commands.slots import AgentSlots, Slots
 from hostler_agent.errors import AgentError, ConfigurationError, LinkLost, OrderedAway
@@ -90,6 +91,7 @@ class Daemon:
         self._toolbox = toolbox
         self._outbox = Outbox()
         self._roster = Roster(self._outbox)
+        self._masks = LeaseMasks()
         self._lease = LeaseTimer(surroundings.clock, self._lease_is_over)
         # A permanent worker waits without limit: its owner started it, and pays for it knowingly.
         patience_s = 0 if config.instance is None else config.orphan_timeout_s
@@ -133,6 +135,7 @@ class Daemon:
         await self._toolbox.containment.sweep()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, remove_workspaces, self._config.workdir)
+        await loop.run_in_executor(None, secret_files.sweep, self._config.workdir)
         if self._config.instance is not None:
             # A latent worker was started because a build waits for it.
             self._toolbox.containment.warm_up()
@@ -199,6 +202,7 @@ class Daemon:
             await self._ending_slots
         await self._toolbox.slots.aclose()
         await self._toolbox.containment.aclose()
+        secret_files.sweep(self._config.workdir)
         if self._connection is not None:
             code = 1001 if self._hub is None else extension.LEAVE_CLOSE_CODE
             await self._connection.close(code, "the agent is going away")
@@ -290,6 +294,7 @@ class Daemon:
             reporting=Reporting(self._outbox, self._roster, self._request),
             slots=self._toolbox.slots,
             slot_key=slot_key,
+            mask=self._masks.add(terms),
         )
         self._roster.start(message.command_id, kind(context, message.args))
 

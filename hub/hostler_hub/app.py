@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 
 from hostler_hub.builds.artifacts.exchange import Exchange, open_exchange
 from hostler_hub.builds.logs import Logs
+from hostler_hub.builds.secrets import BuildSecrets
 from hostler_hub.builds.service import Builds
 from hostler_hub.builds.step_runner import Services
 from hostler_hub.builds.supervisor import Supervisor
@@ -43,9 +44,11 @@ from hostler_hub.scheduling.dispatcher import Dispatcher
 from hostler_hub.scheduling.groups import Groups
 from hostler_hub.scheduling.idle_pool import IdlePool
 from hostler_hub.scheduling.matching import Roster
+from hostler_hub.scheduling.open_breakers import OpenBreakers
 from hostler_hub.scheduling.pool_policy import PoolPolicy
 from hostler_hub.scheduling.reasons import Reasons
 from hostler_hub.scheduling.skip_recorder import SkipRecorder
+from hostler_hub.scheduling.start_breakers import StartBreakers
 from hostler_hub.store import meta
 from hostler_hub.store.engine import Store
 from hostler_hub.store.open import open_store
@@ -145,6 +148,7 @@ class _Core:
     lease_offered: asyncio.Event
     backlog: Backlog
     decision_log: DecisionLog
+    breakers: StartBreakers
     policy: PoolPolicy
     notifier: Notifier
     controller: Controller
@@ -165,7 +169,8 @@ def _core(base: _Base) -> _Core:
     )
     backlog = Backlog(roster, wake_dispatcher)
     log = DecisionLog(store, clock, settings.decisions_keep_s, settings.decisions_keep_rows)
-    policy = PoolPolicy(clock, registry, backlog, log)
+    breakers = StartBreakers(registry, base.drivers)
+    policy = PoolPolicy(clock, registry, backlog, log, breakers)
     notifier = Notifier(settings, store, clock, base.id, base.secrets)
     controller = Controller(
         store,
@@ -178,7 +183,18 @@ def _core(base: _Base) -> _Core:
         receivers,
     )
     signals = wake_dispatcher, lease_offered
-    return _Core(registry, roster, receivers, *signals, backlog, log, policy, notifier, controller)
+    return _Core(
+        registry,
+        roster,
+        receivers,
+        *signals,
+        backlog,
+        log,
+        breakers,
+        policy,
+        notifier,
+        controller,
+    )
 
 
 @dataclass(frozen=True)
@@ -209,7 +225,16 @@ def _parts(base: _Base, core: _Core) -> _Parts:
     agents = AgentServer(settings, store, clock, registry, controller, admission, sessions)
     reasons = Reasons(registry, core.roster, policy)
     logs = Logs(store, settings.log_step_size_bytes)
-    services = Services(store, clock, controller, sessions, logs, base.exchange, Waiters())
+    services = Services(
+        store,
+        clock,
+        controller,
+        sessions,
+        logs,
+        base.exchange,
+        Waiters(),
+        BuildSecrets(settings.build_secrets_path),
+    )
     supervisor = Supervisor(services, core.backlog, core.receivers.lost_leases)
     dispatcher = Dispatcher(
         clock,
@@ -250,7 +275,8 @@ def _parts(base: _Base, core: _Core) -> _Parts:
         incidents=Incidents(
             store, clock, registry, core.notifier.defaults, core.notifier.outbox.wake
         ),
-        groups=Groups(store, clock, policy, core.wake_dispatcher.set),
+        groups=Groups(store, clock, policy, core.breakers, core.wake_dispatcher.set),
+        breakers=OpenBreakers(clock, core.breakers, core.decision_log, core.wake_dispatcher.set),
     )
     return _Parts(hub, core, admission, supervisor, dispatcher)
 

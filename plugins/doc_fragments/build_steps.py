@@ -144,6 +144,11 @@ options:
       env:
         description: Variables of this step over those of the build. A null takes a variable away.
         type: dict
+      secrets:
+        description:
+          - Secrets for this step over those of the build, in the form of O(secrets).
+          - A stock Buildbot worker gets none, and its build ends with that as the reason.
+        type: dict
       use_pty:
         description: Whether the program gets a terminal. The hub's default is V(false).
         type: bool

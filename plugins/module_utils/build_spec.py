@@ -78,6 +78,8 @@ STEP = {
     **KINDS,
     "workdir": {"type": "str"},
     "env": {"type": "dict"},
+    # References, no values: see wrong_secret.
+    "secrets": {"type": "dict", "no_log": False},
     "use_pty": {"type": "bool"},
     "initial_stdin": {"type": "str"},
     "logfiles": {"type": "dict"},
@@ -99,7 +101,17 @@ REQUIRES = {
     "facts": {"type": "list", "elements": "str"},
     "isolation": {"type": "list", "elements": "str", "choices": ["user", "container", "none"]},
 }
-SPEC = ("name", "requires", "env", "limits", "properties", "priority", "timeout_s", "retry")
+SPEC = (
+    "name",
+    "requires",
+    "env",
+    "secrets",
+    "limits",
+    "properties",
+    "priority",
+    "timeout_s",
+    "retry",
+)
 
 
 def given(options):
@@ -125,6 +137,23 @@ def body(params, store):
     if "env" in body:
         body["env"] = text_values(body["env"])
     return body
+
+
+def wrong_secret(params):
+    """The first entry of `secrets` that is no reference: what is wrong, and the texts that it holds,
+    which may be a secret. None if there is none.
+    """
+    places = [("secrets", params["secrets"])]
+    for index, step in enumerate(params["steps"]):
+        places.append(("steps[%d].secrets" % index, step["secrets"]))
+    for where, secrets in places:
+        for name, entry in (secrets or {}).items():
+            keys = set(entry) if isinstance(entry, dict) else set()
+            if "ref" not in keys or keys - {"ref", "as"}:
+                text = "%s.%s must name a secret of the hub, {ref: NAME} or {ref: NAME, as: file}"
+                values = entry.values() if isinstance(entry, dict) else [entry]
+                return text % (where, name), [str(value) for value in values]
+    return None
 
 
 def step_body(step, store):

@@ -71,7 +71,15 @@ options:
         choices: [user, container, none]
   env:
     description:
-      - Variables of all steps. Set C(no_log) on the task when there is a secret among them.
+      - Variables of all steps, which whoever may look at builds can read. For secrets there is O(secrets).
+    type: dict
+  secrets:
+    description:
+      - Secrets for the programs of all steps, by the variable that holds the value or the path of a file.
+      - Each is a dictionary of C(ref), the secret's name in the hub's directory of secrets for builds, and C(as),
+        which is V(env) (the default) or V(file). Values never pass through the playbook.
+      - The hub's owner says whose builds may use a secret. A step with more than it needs can be given less by naming
+        secrets in O(steps[].secrets) only.
     type: dict
   limits:
     description: What the program of each step may use, where the step does not say otherwise.
@@ -184,6 +192,18 @@ EXAMPLES = r"""
 - name: Say what was built
   ansible.builtin.debug:
     msg: "{{ made.build.properties.version }}: {{ made.artifacts | map(attribute='path') | join(', ') }}"
+
+- name: Publish with a token that only this step has
+  hostler.fleet.build:
+    requires:
+      labels: [linux]
+    steps:
+      - {name: make, command: [make, dist]}
+      - name: publish
+        command: [make, publish]
+        secrets:
+          UPLOAD_TOKEN: {ref: upload-token}
+          SSH_KEY_FILE: {ref: deploy-key, as: file}
 
 - name: Build where there is memory enough
   hostler.fleet.build:
@@ -359,6 +379,15 @@ TERMINAL = ("success", "failure", "exception", "cancelled")
 POLL_S = 20
 
 
+def refuse_values(module):
+    """Refuse a secret that is given by its value, without showing it."""
+    wrong = build_spec.wrong_secret(module.params)
+    if wrong:
+        text, values = wrong
+        module.no_log_values.update(values)
+        module.fail_json(msg=text)
+
+
 def submit(module, client):
     """Returns the build and whether it is new."""
     # A key of our own lets a refused connection be tried again without building twice.
@@ -442,6 +471,7 @@ def save_artifacts(module, client, build):
 
 
 def present(module, client):
+    refuse_values(module)
     if module.check_mode:
         module.exit_json(changed=True, msg="a build would be submitted")
     build, new = submit(module, client)
@@ -476,6 +506,7 @@ def main():
             },
             requires={"type": "dict", "options": build_spec.REQUIRES},
             env={"type": "dict"},
+            secrets={"type": "dict", "no_log": False},
             limits={"type": "dict", "options": build_spec.LIMITS},
             properties={"type": "dict"},
             priority={"type": "int"},

@@ -101,7 +101,9 @@ groups:
       type: dict
       returned: always
     breaker:
-      description: Whether workers are started at all after failures.
+      description:
+        - "Whether workers are started at all after failures: the group's breaker or, if that is closed, an open one
+          of its workers' hosts, images and so on."
       type: dict
       returned: always
     held_since:

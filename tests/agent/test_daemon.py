@@ -127,7 +127,7 @@ async def test_the_info_serves_a_stock_master_and_ours(hub, start, tmp_path: Pat
     connection = await hub.attached()
     assert connection.info["basedir"] == str(tmp_path / "work")
     assert connection.info["worker_commands"]["talk"] == "1.0"
-    assert connection.info["worker_commands"]["hostler"] == "1"
+    assert connection.info["worker_commands"]["hostler"] == "2"
     assert connection.report.commands == ()
     assert connection.report.facts["numcpus"] >= 1
 

@@ -74,6 +74,7 @@ class StandIn:
             "mode": "active",
             "mode_reason": None,
             "mode_by": None,
+            "mode_until": None,
             "state": "latent",
             "attached": False,
             "instance": None,

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 from collection.test_modules import show, shown, task
@@ -23,9 +24,9 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def run(site, play):
-    def run(*tasks):
+    def run(*tasks, verbose=None):
         define = task("worker", "defined", name="local-1", driver="local")
-        return play([define, *tasks], defaults=site)
+        return play([define, *tasks], *([verbose] if verbose else []), defaults=site)
 
     return run
 
@@ -105,6 +106,32 @@ def test_limits_of_the_build_and_of_its_steps(run):
     assert code == 0, output
     ((log,),) = shown(output)
     assert any("(limits: memory 128 MiB, processes 50)" in line for line in log), log
+
+
+def test_V14_secrets_are_references_and_no_value_is_shown_however_verbose(run, site):
+    directory = Path(site["hub_state_dir"], "build-secrets")
+    directory.mkdir(mode=0o700)
+    for name, content in (("token", "sword-fish"), ("policy.toml", '[token]\nusers = ["admin"]')):
+        (directory / name).write_text(content)
+        (directory / name).chmod(0o600)
+    script = 'test "$TOKEN" = sword"-fish" && cat "$KEY"'
+    secrets = {"TOKEN": {"ref": "token"}, "KEY": {"ref": "token", "as": "file"}}
+    step = {"name": "s", "command": script}
+    wrong = {"TOKEN": {"value": "swordfish"}}
+    tasks = [
+        task("build", steps=[step], secrets=secrets, **WORKER),
+        task("build", steps=[{**step, "secrets": secrets}], **WORKER),
+        task("build", steps=[{**step, "secrets": wrong}], **WORKER),
+        task("build", steps=[step], secrets={"TOKEN": "swordfish"}, **WORKER),
+        task("build", steps=[{**step, "secrets": {"TOKEN": {"ref": "other"}}}], **WORKER),
+    ]
+    code, output = run(*[{**one, "ignore_errors": True} for one in tasks], verbose="-vvvv")
+    assert code == 0, output
+    assert output.count('"state": "success"') >= 2
+    assert "steps[0].secrets.TOKEN must name a secret of the hub" in output
+    assert "'other' may not be used by 'admin'" in output
+    for value in ("sword-fish", "swordfish"):
+        assert value not in output
 
 
 WRONG = [

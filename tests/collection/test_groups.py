@@ -1,4 +1,4 @@
-"""The modules group, group_info and decision_info, against a stand-in for the hub."""
+"""The modules group, group_info, breaker_info and decision_info, against a stand-in for the hub."""
 
 from types import SimpleNamespace
 
@@ -83,6 +83,15 @@ def test_groups_are_asked_for_by_name_and_unknown_ones_are_told():
     client = SimpleNamespace(get=lambda path: {"items": [{"name": "a"}, {"name": "b"}]})
     answer = run(group_info, client, names=["b", "c", "b"])
     assert answer == {"groups": [{"name": "b"}], "unknown": ["c"]}
+
+
+def test_breakers_that_are_not_closed_are_told():
+    from ansible_collections.hostler.fleet.plugins.modules import breaker_info
+
+    asked = []
+    client = SimpleNamespace(get=lambda path: asked.append(path) or {"items": [{"domain": "d"}]})
+    assert run(breaker_info, client) == {"breakers": [{"domain": "d"}]}
+    assert asked == ["/breakers"]
 
 
 def test_decisions_are_asked_for_page_by_page():

@@ -27,7 +27,7 @@ class Can(NamedTuple):
 
 NOBODY = Can(False, False, False, False)
 WHO_IS_THE_AGENT = Can(False, False, True, True)
-ON_THE_HUBS_MACHINE = Can(False, False, False, True)
+ON_THE_MACHINE = Can(False, False, False, True)
 WITHOUT_A_VIEW = Can(False, True, True, True)
 EVERYBODY = Can(True, True, True, True)
 
@@ -59,20 +59,20 @@ ATTEMPTS = (
     ),
     Attempt(
         "agent_session",
-        "read the agent's session secret",
-        WHO_IS_THE_AGENT,
+        "read the agent's session secret from its directory",
+        NOBODY,
         'cat "$INSTANCE"/work/.hostler/session-*',
     ),
     Attempt(
         "agent_environment",
         "read the agent's environment",
-        WHO_IS_THE_AGENT,
+        ON_THE_MACHINE,
         "cat /proc/$AGENT/environ",
     ),
     Attempt(
         "agent_memory",
         "open the agent's memory (`/proc/PID/mem`)",
-        WHO_IS_THE_AGENT,
+        ON_THE_MACHINE,
         "(: < /proc/$AGENT/mem)",
     ),
     Attempt(
@@ -84,7 +84,7 @@ ATTEMPTS = (
     Attempt(
         "agent_trace",
         "trace the agent (ptrace)",
-        WHO_IS_THE_AGENT,
+        ON_THE_MACHINE,
         f"python3 -c '{_TRACE}' $AGENT",
     ),
     Attempt(
@@ -150,19 +150,19 @@ ATTEMPTS = (
     Attempt(
         "hub_token",
         "read the hub's administrator's token (driver `local`)",
-        ON_THE_HUBS_MACHINE,
+        ON_THE_MACHINE,
         'cat "$STATE/admin.token"',
     ),
     Attempt(
         "hub_database",
         "open the hub's database (driver `local`)",
-        ON_THE_HUBS_MACHINE,
+        ON_THE_MACHINE,
         '(: < "$STATE/hub.sqlite3")',
     ),
     Attempt(
         "hub_signal",
         "signal the hub (driver `local`)",
-        ON_THE_HUBS_MACHINE,
+        ON_THE_MACHINE,
         "kill -0 $HUB",
     ),
     Attempt(

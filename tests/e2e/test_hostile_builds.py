@@ -23,7 +23,7 @@ echo 1 > result; echo secret > /tmp/hostler-neighbour; echo $$; pwd; exec sleep 
 LEAVE = """
 touch /tmp/hostler-left
 setsid sleep 7654 < /dev/null > /dev/null 2>&1 &
-ln -s {instance}/token link
+ln -s {instance}/agent.json link
 """
 LOOK = """
 rm /tmp/hostler-left 2>/dev/null && echo left; cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '

@@ -31,7 +31,6 @@ def users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Api, "run_as", "build_user")
 
 
-
 @dataclass
 class Puppet:
     """A worker as the protocol sees one, that does what the test says, and nothing else."""

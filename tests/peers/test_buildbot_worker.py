@@ -166,3 +166,26 @@ async def test_limits_are_refused_which_a_stock_worker_cannot_honour(
     assert f"{text}\n".encode() in await api.log(build, 1)
     after = await api.ended(await api.submit(["true"], worker="unlimited"))
     assert after["state"] == "success"
+
+
+async def test_a_build_with_secrets_is_refused_as_it_would_log_them(
+    hub: HubProcess, api: Api, make_worker: Callable[..., StockWorker]
+) -> None:
+    """It writes every message of its hub into twistd.log, variables and all."""
+    directory = hub.state_dir / "build-secrets"
+    directory.mkdir(mode=0o700)
+    (directory / "token").write_text("swordfish")
+    (directory / "policy.toml").write_text('[token]\nusers = ["admin"]\n')
+    for path in directory.iterdir():
+        path.chmod(0o600)
+    await define(api, "leaky")
+    worker = make_worker("leaky")
+    worker.start()
+    plain = await api.submit("true", worker="leaky", env={"SHOWN": "a-plain-variable"})
+    assert (await api.ended(plain))["state"] == "success"
+    assert "a-plain-variable" in worker.log
+    secret = {"TOKEN": {"ref": "token"}}
+    view = await api.ended(await api.submit("true", worker="leaky", secrets=secret))
+    assert view["state"] == "exception"
+    assert "stock Buildbot worker gets no secrets" in view["result_text"]
+    assert "swordfish" not in worker.log

@@ -51,9 +51,10 @@ class Outcome(StrEnum):
 
 
 class SimulatedOptions(DriverOptions):
-    """Free knobs, so that definitions can differ."""
+    """Free knobs, so that definitions can differ. Starts share an image, and its region."""
 
     region: str = ""
+    image: str = ""
     boot_s: float = 1.0
     attaches: bool = True
     note: str = ""
@@ -62,6 +63,11 @@ class SimulatedOptions(DriverOptions):
     @property
     def place(self) -> str:
         return self.region
+
+    @property
+    def failure_domains(self) -> tuple[str, ...]:
+        region = (f"region {self.region}",) if self.region else ()
+        return (f"image {self.image}", *region) if self.image else region
 
 
 @dataclass

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from hostler_agent.commands import Settings
+    from hostler_agent.commands.masking import Mask
     from hostler_agent.commands.roster import Roster
     from hostler_agent.commands.slots import Slots
     from hostler_agent.hub.outbox import Outbox
@@ -43,6 +44,7 @@ class CommandContext:
     reporting: Reporting
     slots: Slots
     slot_key: Optional[str]
+    mask: Optional[Mask] = None
 
     @property
     def raw(self) -> bool:

@@ -5,7 +5,7 @@ people.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Optional
+from typing import Callable, Optional
 
 from hostler_agent.jobs.plan import Resources
 from hostler_agent.jobs.receipt import Ended, KillReceipt
@@ -95,7 +95,12 @@ def limits_text(resources: Resources) -> str:
     return ", ".join(found)
 
 
-def wire_receipt(receipt: KillReceipt, why: Optional[str]) -> extension.Receipt:
+def wire_receipt(
+    receipt: KillReceipt, why: Optional[str], masked: Callable[[str], str]
+) -> extension.Receipt:
+    """The receipt for the hub. `masked` takes the secrets out of a text: a process may have any
+    name.
+    """
     return extension.Receipt(
         ended=receipt.ended.value,
         exit_code=receipt.exit_code,
@@ -103,11 +108,11 @@ def wire_receipt(receipt: KillReceipt, why: Optional[str]) -> extension.Receipt:
         pids_seen=receipt.pids_seen,
         peak_memory_bytes=receipt.usage.peak_memory_bytes,
         cpu_s=receipt.usage.cpu_s,
-        survivors=tuple(extension.Survivor(one.pid, one.name) for one in receipt.survivors),
-        held_output=receipt.held_output,
+        survivors=tuple(extension.Survivor(one.pid, masked(one.name)) for one in receipt.survivors),
+        held_output=tuple(map(masked, receipt.held_output)),
         oom_kills=receipt.usage.oom_kills,
-        why=why,
-        escaped=tuple(one.name for one in receipt.escaped),
+        why=None if why is None else masked(why),
+        escaped=tuple(masked(one.name) for one in receipt.escaped),
         missing=receipt.missing,
     )
 

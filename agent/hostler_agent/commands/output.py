@@ -1,4 +1,5 @@
-"""Sends a command's output to the hub: encodes it, collects it in updates, and limits the delay.
+"""Sends a command's output to the hub: masks the secrets in it, encodes it, collects it in updates,
+and limits the delay.
 
 The first bytes are sent after FIRST_DELAY_S, so that a command that has ended by then takes one
 update; later ones are sent when `buffer_size` is reached or `buffer_timeout` has passed. While
@@ -9,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
 
 from hostler_agent import machine
 from hostler_agent.clock import Clock, Timer
+from hostler_agent.commands.masking import StreamMask
 from hostler_agent.wire import extension, text
 
 if TYPE_CHECKING:
@@ -181,6 +183,7 @@ class CommandOutput:
         self._encoder: Encoder = RawEncoder() if context.raw else TextEncoder(settings)
         self._buffer_bytes = min(max(settings.buffer_size, 1), MAX_BUFFER_BYTES)
         self._delay_s = min(FIRST_DELAY_S, settings.buffer_timeout)
+        self._masks: dict[tuple[str, bool], StreamMask] = {}
         self._talked = False
         self._timer: Optional[Timer] = None
         self._sending = asyncio.Lock()
@@ -190,28 +193,40 @@ class CommandOutput:
         """Add output; `stream` is stdout, stderr or header."""
         # The header is not yet what somebody waits to see.
         self._talked = self._talked or stream != "header"
-        size_bytes = self._encoder.slice_bytes(data)
-        for start in range(0, len(data), size_bytes):
-            self._encoder.add(stream, data[start : start + size_bytes], self._clock.wall())
-            await self._gathered()
+        await self._add(self._encoder.add, stream, self._masked(stream, data, is_log=False))
 
     async def write_log(self, name: str, data: bytes) -> None:
-        size_bytes = self._encoder.slice_bytes(data)
-        for start in range(0, len(data), size_bytes):
-            self._encoder.add_log(name, data[start : start + size_bytes], self._clock.wall())
-            await self._gathered()
+        await self._add(self._encoder.add_log, name, self._masked(name, data, is_log=True))
 
     async def say(self, stream: str, message: str) -> None:
         """Add a text of the agent's own, which must end with a newline."""
-        await self.write(stream, message.encode("utf-8", "replace"))
+        self._talked = self._talked or stream != "header"
+        data = self.masked_text(message).encode("utf-8", "replace")
+        await self._add(self._encoder.add, stream, data)
+
+    def masked_text(self, text: str) -> str:
+        """A whole text without the secrets in it."""
+        mask = self._context.mask
+        return text if mask is None else mask.text(text)
 
     async def pair(self, name: str, value: Any) -> None:
         self._encoder.add_pair(name, value)
         await self._gathered()
 
     def finish_lines(self) -> None:
-        """Complete the last line even without a newline. Called when the process has ended."""
+        """Complete the last line even without a newline. Called when the agent adds a line."""
         self._encoder.finish(self._clock.wall())
+
+    def finish_output(self) -> None:
+        """Add what was held back because it might have been the beginning of a secret, and complete
+        the last line. Called when the job has ended: no output follows.
+        """
+        masks, self._masks = self._masks, {}
+        for (stream, is_log), mask in masks.items():
+            add = self._encoder.add_log if is_log else self._encoder.add
+            if held := mask.finish():
+                add(stream, held, self._clock.wall())
+        self.finish_lines()
 
     async def flush(self) -> None:
         async with self._sending:
@@ -233,10 +248,24 @@ class CommandOutput:
 
     async def aclose(self) -> None:
         """Send everything that was added, and stop."""
-        self.finish_lines()
+        self.finish_output()
         if self._late is not None:
             await self._late
         await self.flush()
+
+    def _masked(self, stream: str, data: bytes, *, is_log: bool) -> bytes:
+        if self._context.mask is None:
+            return data
+        key = (stream, is_log)
+        if key not in self._masks:
+            self._masks[key] = StreamMask(self._context.mask)
+        return self._masks[key].feed(data)
+
+    async def _add(self, add: Callable[[str, bytes, float], None], name: str, data: bytes) -> None:
+        size_bytes = self._encoder.slice_bytes(data)
+        for start in range(0, len(data), size_bytes):
+            add(name, data[start : start + size_bytes], self._clock.wall())
+            await self._gathered()
 
     async def _gathered(self) -> None:
         if self._late is not None and self._late.done():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional, Protocol
 
+from hostler_agent.commands.masking import Mask
 from hostler_agent.commands.slots.contract import Slots
 from hostler_agent.jobs.containment import Containment
 from hostler_agent.wire.extension import CommandTerms
@@ -38,6 +39,10 @@ class Context(Protocol):
     @property
     def terms(self) -> Optional[CommandTerms]:
         """The Hostler hub's terms for this command; None from a stock master."""
+
+    @property
+    def mask(self) -> Optional[Mask]:
+        """What masks the secrets in the command's output; None if it can show none."""
 
     @property
     def containment(self) -> Containment: ...

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,6 +16,7 @@ from hostler_agent import machine
 from hostler_agent.commands import ending
 from hostler_agent.commands.base import Command
 from hostler_agent.commands.errors import CommandError
+from hostler_agent.commands.secret_files import Owner, SecretFiles
 from hostler_agent.jobs.errors import JobError, LimitUnavailable, PlanRefused, StartFailed
 from hostler_agent.jobs.plan import (
     COMMAND_VARIABLE,
@@ -27,7 +30,7 @@ from hostler_agent.jobs.plan import (
 from hostler_agent.jobs.receipt import Ended, KillReceipt
 from hostler_agent.jobs.run import Job, JobOutcome
 from hostler_agent.jobs.tail import LogFile
-from hostler_agent.wire.extension import CommandTerms
+from hostler_agent.wire.extension import CommandSecret, CommandTerms
 
 _START_CODES = {errno.ENOENT: 127, errno.EACCES: 126, errno.ENOEXEC: 126}
 """The return code that a shell gives for a program that it cannot start."""
@@ -49,18 +52,26 @@ class Shell(Command):
         logs = self._log_files(plan.workdir)
         await self._claim(plan.workdir)
         await self._make_workdir(plan.workdir)
-        await self._announce(plan, shown, logs)
+        with self._secret_files(plan) as paths:
+            plan = self._with_secrets(plan, paths)
+            await self._announce(plan, shown, logs)
+            end = await self._run(plan, logs)
+        if isinstance(end, JobOutcome):
+            await self._report(plan, end)
+        else:
+            await self._report_failure(plan, end)
+
+    async def _run(self, plan: JobPlan, logs: list[LogFile]) -> JobOutcome | Exception:
+        """Run the job. Returns how it ended, or why it could not be run."""
         if self.arguments.flag("usePTY", False) and not plan.use_pty:
             await self.output.say("header", "WARNING: disabling usePTY for this command\n")
         try:
             self._job = Job(plan, self.context.containment, self, logs, self.clock, self.slot.run)
             if self._interrupted is not None:
                 self._job.interrupt(Ended.KILLED, self._interrupted)
-            outcome = await self._job.run()
+            return await self._job.run()
         except (JobError, OSError) as error:
-            await self._report_failure(plan, error)
-        else:
-            await self._report(plan, outcome)
+            return error
 
     def interrupt(self, why: str) -> None:
         self._interrupted = f"command interrupted: {why}"
@@ -118,6 +129,41 @@ class Shell(Command):
             no_new_privileges=self.slot.no_new_privileges,
         )
 
+    @contextlib.contextmanager
+    def _secret_files(self, plan: JobPlan) -> Iterator[Mapping[str, str]]:
+        """The files of the secrets that the command gets as files, by variable, for as long as the
+        context lasts. Raises CommandError.
+        """
+        values = {one.name: one.value or b"" for one in self._secrets() if one.is_file}
+        if not values:
+            yield {}
+            return
+        try:
+            files = SecretFiles(Path(self.context.workdir), values, _reader(plan))
+        except OSError as error:
+            raise CommandError(f"shell: the secret files cannot be written: {error}") from error
+        try:
+            yield files.paths
+        finally:
+            _remove(files)
+
+    def _secrets(self) -> tuple[CommandSecret, ...]:
+        terms = self.context.terms
+        found = () if terms is None else terms.secrets
+        for secret in found:
+            if secret.value is None:
+                raise CommandError(f"shell: the value of secret {secret.name} was not sent")
+        return found
+
+    def _with_secrets(self, plan: JobPlan, paths: Mapping[str, str]) -> JobPlan:
+        """The plan with the secrets as they are: nothing is substituted in them."""
+        secrets = self._secrets()
+        if not secrets:
+            return plan
+        given = {one.name: paths.get(one.name) or os.fsdecode(one.value or b"") for one in secrets}
+        added = {machine.variable_name(name): value for name, value in given.items()}
+        return replace(plan, environment={**plan.environment, **added})
+
     def _environment_changes(self) -> dict[str, Any]:
         changes = self.arguments.mapping("env")
         for name, value in changes.items():
@@ -172,7 +218,11 @@ class Shell(Command):
         ]
         if self.arguments.flag("logEnviron", True):
             lines.append(" environment:")
-            lines += [f"  {name}={value}" for name, value in sorted(plan.environment.items())]
+            hidden = {machine.variable_name(secret.name) for secret in self._secrets()}
+            lines += [
+                f"  {name}={'***' if name in hidden else value}"
+                for name, value in sorted(plan.environment.items())
+            ]
         if plan.stdin:
             lines.append(f" writing {len(plan.stdin)} bytes to stdin")
         lines.append(f" using PTY: {plan.use_pty}")
@@ -181,7 +231,7 @@ class Shell(Command):
     # ---- after
 
     async def _report(self, plan: JobPlan, outcome: JobOutcome) -> None:
-        self.output.finish_lines()
+        self.output.finish_output()
         for remark in ending.remarks(outcome, plan.resources):
             await self.output.say("header", f"{remark}\n")
         why = ending.oom_sentence(outcome.receipt, plan.resources)
@@ -207,7 +257,8 @@ class Shell(Command):
             # A stock master writes this line itself when it gets the `rc`.
             line = f"program finished with exit code {return_code}\n"
             await self.output.say("header", line)
-            await self.output.pair(*ending.wire_receipt(receipt, why).pair())
+            masked = ending.wire_receipt(receipt, why, self.output.masked_text)
+            await self.output.pair(*masked.pair())
         reason = ending.failure_reason(receipt, return_code, self.context.raw)
         if reason is not None:
             await self.output.pair("failure_reason", reason)
@@ -245,6 +296,19 @@ def _command(value: Any, shell: Shell) -> tuple[str | list[str], str | list[str]
 
 def _text(value: str | bytes) -> str:
     return os.fsdecode(value) if isinstance(value, bytes) else value
+
+
+def _reader(plan: JobPlan) -> Optional[Owner]:
+    """The user that the job runs as; None if that is the agent's own."""
+    user = getattr(plan, "user", None)
+    return None if user is None else (user.uid, user.gid)
+
+
+def _remove(files: SecretFiles) -> None:
+    try:
+        files.remove()
+    except OSError as error:
+        raise CommandError(f"shell: a secret file cannot be removed: {error}") from error
 
 
 def _seconds(limit_s: float) -> str:

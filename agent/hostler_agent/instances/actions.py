@@ -24,6 +24,9 @@ from hostler_agent.private_files import write_private
 Request = Mapping[str, Any]
 Reply = dict[str, Any]
 
+WORKDIR = "work"
+"""The agent's own directory within that of its instance."""
+
 RUNNING, ENDED, STARTING = "running", "gone", "starting"
 
 GRACE_S = 8.0
@@ -83,6 +86,8 @@ def stop(request: Request, program: Program) -> Reply:
     """End the instance; return when none of its processes is left. Request: {"directory", "hub",
     "instance", "containment", "grace_s"}.
     """
+    from hostler_agent.commands import secret_files  # noqa: PLC0415 - rarely needed, and heavy
+
     directories = Directories(text(request, "directory"))
     hub, instance = ulid(request, "hub"), ulid(request, "instance")
     with directories.locked(instance) as lock:
@@ -90,6 +95,7 @@ def stop(request: Request, program: Program) -> Reply:
         mark = Mark(hub, instance, 0)
         ending = Ending(program, text(request, "containment"), _grace_s(request))
         processes.end_instance(directories, mark, ending)
+        secret_files.sweep(directories.instance(instance) / WORKDIR)
         return {"state": ENDED, "left": directories.remove(instance)}
 
 
@@ -166,13 +172,13 @@ def _launch(
     )
     directory = wanted.directory
     try:
-        for each in (directory, directory / "work"):
+        for each in (directory, directory / WORKDIR):
             files.make_private(each)
         about = {"hub": mark.hub, "epoch": mark.epoch, "worker": config.get("name", "")}
         about |= {"program": str(program.path), "created_at": time.time()}
         write_private(directory / "mark.json", json.dumps(about), sync=False)
         write_private(directory / "token", token, sync=False)
-        complete = {**config, "workdir": "work", "token_file": "token"}
+        complete = {**config, "workdir": WORKDIR, "token_file": "token"}
         if request.get("ca"):
             write_private(directory / "ca.pem", text(request, "ca"), sync=False)
             complete["ca_file"] = "ca.pem"

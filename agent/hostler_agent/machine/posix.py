@@ -104,6 +104,45 @@ def is_private(path: Path) -> bool:
     return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
+def memory_directories(*, common: bool) -> list[Path]:
+    """Directories of this user that are in memory, where each is one; the preferred one first.
+
+    `common`: also the one for everybody's files. A job of another user may have its own in that
+    place.
+    """
+    user = os.geteuid()
+    places = [Path("/run") if user == 0 else Path(f"/run/user/{user}")]
+    if common:
+        places.append(Path("/dev/shm"))  # noqa: S108 - the caller checks whose a file in it is
+    return [place for place in places if _is_in_memory(place)]
+
+
+def _is_in_memory(path: Path) -> bool:
+    try:
+        device = path.stat().st_dev
+        mounts = Path("/proc/self/mountinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return False
+    number = f"{os.major(device)}:{os.minor(device)}"
+    # proc(5): the device is the third field, the type the first one after the lone hyphen.
+    kinds = {line.partition(" - ")[2].split()[0] for line in mounts if line.split()[2] == number}
+    return bool(kinds & {"tmpfs", "ramfs"})
+
+
+def is_own_directory(path: Path) -> bool:
+    """Whether the path is a directory of this user, and no link to one."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def give_file(descriptor: int, uid: int, gid: int) -> None:
+    """Make a user the owner of an open file. Raises OSError."""
+    os.fchown(descriptor, uid, gid)
+
+
 def shell() -> tuple[str, ...]:
     """The arguments that precede a command that is one string."""
     return ("/bin/sh", "-c")

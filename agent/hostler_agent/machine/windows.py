@@ -16,6 +16,7 @@ import subprocess
 import sys
 import winreg
 from ctypes import wintypes
+from pathlib import Path
 from typing import Callable, Optional
 
 assert sys.platform == "win32"
@@ -171,6 +172,20 @@ def power_off() -> bool:
     except OSError:
         return False
     return ended.returncode == 0
+
+
+def memory_directories(*, common: bool) -> list[Path]:  # noqa: ARG001
+    """Directories of this user that are in memory: Windows has none."""
+    return []
+
+
+def is_own_directory(path: Path) -> bool:
+    """Whether the path is a directory, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def give_file(_descriptor: int, _uid: int, _gid: int) -> None:
+    """Do nothing: files have the owner that they were created for."""
 
 
 def shell() -> tuple[str, ...]:

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAME = "hostler"
-VERSION = 1
+SECRETS_VERSION = 2
+"""The first version whose agents take secrets (CommandTerms.secrets)."""
+VERSION = 2
 PATH = "/api/v1/agents/connect"
 
 SESSION_HEADER = "Hostler-Session"
@@ -250,9 +252,27 @@ _LIMITS = ("memory_bytes", "processes", "cpu_percent")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class CommandSecret(Record):
+    """A secret for a command: the environment variable `name` holds its `value`, or with `is_file`
+    the path of a file that does. A `value` of null is for a command that the agent has already.
+    """
+
+    name: str
+    value: Optional[bytes] = field(repr=False)
+    is_file: bool = False
+
+    _keys: ClassVar[Keys] = {"name": TEXT, "value": nullable(BYTES), "is_file": BOOLEAN}
+
+    @classmethod
+    def parse(cls, where: str, entry: Any) -> CommandSecret:
+        entry = take(where, {"secrets": entry}, "secrets", MAP)
+        return cls(**take_map(f"{where}.secrets", entry, cls._keys))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class CommandTerms(Record):
     """The map `hostler` in a command's args: the lease it runs under, whether output is raw, its
-    limits, and whether it may be a Windows batch file.
+    limits, whether it may be a Windows batch file, and its secrets.
     """
 
     lease: str
@@ -260,6 +280,7 @@ class CommandTerms(Record):
     raw: bool = True
     limits: Optional[CommandLimits] = None
     batch_files: bool = False
+    secrets: tuple[CommandSecret, ...] = ()
 
     _keys: ClassVar[Keys] = {
         "lease": TEXT,
@@ -267,6 +288,7 @@ class CommandTerms(Record):
         "raw": BOOLEAN,
         "limits": optional(MAP),
         "batch_files": optional(BOOLEAN),
+        "secrets": optional(LIST),
     }
 
     def body(self) -> dict[str, Any]:
@@ -276,6 +298,8 @@ class CommandTerms(Record):
             body["limits"] = asdict(self.limits)
         if self.batch_files:
             body["batch_files"] = True
+        if self.secrets:
+            body["secrets"] = [asdict(secret) for secret in self.secrets]
         return body
 
     @classmethod
@@ -287,7 +311,8 @@ class CommandTerms(Record):
         taken = take_map(where, take("start_command.args", args, NAME, MAP), cls._keys)
         if taken["limits"] is not None:
             taken["limits"] = CommandLimits.parse(f"{where}.limits", taken["limits"])
-        return cls(**{**taken, "batch_files": bool(taken["batch_files"])})
+        secrets = tuple(CommandSecret.parse(where, entry) for entry in taken["secrets"] or ())
+        return cls(**{**taken, "batch_files": bool(taken["batch_files"]), "secrets": secrets})
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -4,6 +4,7 @@ Exception
 ├── StepFailed        the commands succeeded, their results are not what the step needs (the build)
 ├── TransferRefused   the hub refuses a file transfer with an agent (the agent, or the build)
 ├── BadArchive        an archive from an agent is damaged or has forbidden members (the agent)
+├── SecretForbidden   the build's submitter may not use a secret here (the build)
 └── CommandGone       the agent has lost the build's command: the attempt cannot go on (the worker)
 """
 
@@ -20,6 +21,10 @@ class TransferRefused(Exception):
 
 class BadArchive(Exception):
     """The stream is not a tar archive, or has a forbidden member; the text says what and where."""
+
+
+class SecretForbidden(Exception):
+    """The submitter may not use a secret, or not on this worker; the text says who may grant it."""
 
 
 class CommandGone(Exception):

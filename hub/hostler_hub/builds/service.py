@@ -40,6 +40,7 @@ class Builds:
         self._clock = services.clock
         self._logs = services.logs
         self._files = services.exchange.files
+        self._secrets = services.secrets
         self._ended = services.ended
         self._backlog = backlog
         self._reasons = reasons
@@ -52,7 +53,7 @@ class Builds:
 
         If ``by`` used the idempotency key before, the first build is returned. Raises Conflict if
         that one has another spec, InvalidRequest if no defined worker can run the build or a file
-        that it downloads is not stored.
+        that it downloads is not stored, Forbidden if ``by`` may not use one of its secrets.
         """
         digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
         if idempotency_key is not None:
@@ -61,6 +62,7 @@ class Builds:
                 return await self._known(known, digest), False
         self._reasons.refuse_hopeless(spec.requires)
         self._refuse_missing_files(spec)
+        await self._secrets.check(spec, by)
         now = self._clock.now()
         build_id = new_ulid(int(now * 1000))
         row = _new_row(build_id, spec, by, now) | {

@@ -18,20 +18,30 @@ from sqlalchemy import Connection
 
 from hostler_agent.wire import extension, messages
 from hostler_agent.wire.errors import RemoteError
-from hostler_agent.wire.extension import ENDING, LOST, STOPPING, CommandTerms
+from hostler_agent.wire.extension import (
+    ENDING,
+    LOST,
+    STOPPING,
+    AgentReport,
+    CommandSecret,
+    CommandTerms,
+)
 from hostler_hub.builds.artifacts.exchange import Exchange
 from hostler_hub.builds.command import CommandRun, survivors
-from hostler_hub.builds.errors import CommandGone, StepFailed, TransferRefused
+from hostler_hub.builds.errors import CommandGone, SecretForbidden, StepFailed, TransferRefused
 from hostler_hub.builds.logs import Logs, StepKey
+from hostler_hub.builds.secrets import BuildSecrets, Use
 from hostler_hub.builds.states import Interruption, StepOutcome
 from hostler_hub.builds.step_kinds import KINDS, Call, Wanted, Workspace
 from hostler_hub.builds.timeouts import StepTimeouts
 from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.errors import SecretRefused
 from hostler_hub.runtime.waiters import Waiters
 from hostler_hub.scheduling.lease import Lease
 from hostler_hub.specs.build import BuildSpec
 from hostler_hub.specs.states import StepState
 from hostler_hub.specs.step import Limits, effective
+from hostler_hub.store import builds
 from hostler_hub.store import logs as log_rows
 from hostler_hub.store.engine import Store
 from hostler_hub.workers.agents.session import AgentSession
@@ -71,6 +81,7 @@ class StepRun:
         self._kind = KINDS[self._step.kind]
         self._limits = effective(spec.limits, self._step.limits) if self._step.argv else None
         self._key = key
+        self._is_forgotten = False  # the agent had the command, but has to start it anew
         self._log = services.logs.writer(key, log_size_bytes)
         self._stop = interrupt
         self._command_id = f"{key.build}.{key.attempt}.{key.index}"
@@ -205,13 +216,14 @@ class StepRun:
             session = await self._services.sessions.session(self._lease.instance)
             if session.report is None and self._limits is not None:
                 text = f"a stock Buildbot worker cannot limit commands ({self._limits.words})"
-                command.outcome.set_result(
-                    StepOutcome(StepState.FAILURE, None, "not_started", text)
-                )
+                command.outcome.set_result(_not_started(StepState.FAILURE, text))
                 return
-            message = messages.StartCommand(
-                self._command_id, call.command, self._args(call, session)
-            )
+            try:
+                args = await self._args(call, session)
+            except (SecretForbidden, SecretRefused) as refusal:
+                command.outcome.set_result(_not_started(StepState.EXCEPTION, str(refusal)))
+                return
+            message = messages.StartCommand(self._command_id, call.command, args)
             try:
                 await session.request(message)
                 await self._watch(session, command)
@@ -233,6 +245,7 @@ class StepRun:
         if why == LOST:
             raise CommandGone(why)
         if why == ENDING:  # its slot stays occupied until then (V10)
+            self._is_forgotten = True
             await asyncio.sleep(_ENDING_S)
         elif why == STOPPING:  # no fault of the build: it is lost with its agent
             await session.closed.wait()
@@ -273,17 +286,32 @@ class StepRun:
             text = f"{why.text}; the agent did not end it in time"
             command.outcome.set_result(replace(_interrupted(why), text=text, clean=False))
 
-    def _args(self, call: Call, session: AgentSession) -> dict[str, Any]:
-        """The arguments of the command; unless the agent is a stock Buildbot worker, with the lease
-        and the limits.
+    async def _args(self, call: Call, session: AgentSession) -> dict[str, Any]:
+        """The arguments of the command; unless the agent is a stock Buildbot worker, with the
+        lease, the limits and the secrets. Raises SecretForbidden, SecretRefused.
         """
+        given = await self._secrets(session.report)
         if session.report is None:
             return call.args
-        terms = CommandTerms(self._lease.id, self._lease.attempt)
+        terms = CommandTerms(self._lease.id, self._lease.attempt, secrets=given)
         if self._kind.is_command:
             limits = None if self._limits is None else _on_the_wire(self._limits)
             terms = replace(terms, limits=limits, batch_files=self._step.batch_files)
         return {**call.args, "hostler": terms.body()}
+
+    async def _secrets(self, report: AgentReport | None) -> tuple[CommandSecret, ...]:
+        """The step's secrets as they are now, for the agent with this report. Raises
+        SecretForbidden, SecretRefused.
+        """
+        wanted = self._spec.secrets_of(self._key.index)
+        if not wanted:
+            return ()
+        build = await self._services.store.read(builds.get, self._lease.build)
+        assert build is not None, "a build that has a lease is kept"
+        if report is not None and self._is_forgotten:
+            report = replace(report, commands=())
+        use = Use(build["submitted_by"], self._lease.worker)
+        return await self._services.secrets.for_command(wanted, use, report, self._command_id)
 
     # --- what it brings -------------------------------------------------------------------------
 
@@ -335,6 +363,10 @@ def _on_the_wire(limits: Limits) -> extension.CommandLimits:
     return extension.CommandLimits(memory_bytes, limits.processes, limits.cpu_percent)
 
 
+def _not_started(state: StepState, why: str) -> StepOutcome:
+    return StepOutcome(state, None, "not_started", why[:1000])
+
+
 def _interrupted(why: Interruption) -> StepOutcome:
     return StepOutcome(why.state, None, why.failure_reason, why.text)
 
@@ -356,3 +388,4 @@ class Services:
     logs: Logs
     exchange: Exchange
     ended: Waiters[str]
+    secrets: BuildSecrets

@@ -38,6 +38,14 @@ class DriverOptions(BaseModel):
         """
         return ""
 
+    @property
+    def failure_domains(self) -> Sequence[str]:
+        """What a start shares with other workers' starts and can fail for all of them, the
+        narrowest first: an image on a daemon, then the daemon. Each is a noun for people, and the
+        same text wherever it is the same thing. Empty if only the driver as a whole is shared.
+        """
+        return ()
+
     @classmethod
     def in_force(
         cls, present: Mapping[str, Any] | None, started: Mapping[str, Any]

@@ -55,10 +55,13 @@ class Created(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateFailed(Event):
-    """The driver's create raised. The instance may exist nevertheless (P1)."""
+    """The driver's create raised. The instance may exist nevertheless (P1). ``refused``: the
+    worker's own options can never work, which says nothing of other workers.
+    """
 
     instance: str
     error: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

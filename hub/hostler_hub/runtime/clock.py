@@ -112,3 +112,8 @@ def instant(at: float | None) -> str | None:
         return None
     text = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
+
+
+def clock_time(at: float) -> str:
+    """The instant as a time of day for people: ``17:05:10 UTC``."""
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S UTC")

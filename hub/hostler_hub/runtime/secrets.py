@@ -8,6 +8,7 @@ can be named, so that whoever may define workers may not read the hub's files.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,26 +50,42 @@ class Secrets:
     def _read(self, name: str) -> str:
         if self.directory is None:
             raise SecretRefused(f"secret file {name}: this hub has no directory of secrets")
-        flags = os.O_RDONLY | os.O_NOFOLLOW
         try:
-            with open(os.open(self.directory / name, flags), encoding="utf-8") as file:
-                text = file.read(SIZE_BYTES + 1)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
-            hint = "put it there, readable by the hub's user"
-            text = f"secret file {name} in {self.directory}: {reason}; {hint}"
-            raise SecretRefused(text) from None
-        if not text.strip() or len(text) > SIZE_BYTES:
-            raise SecretRefused(f"secret file {name}: must hold 1 to {SIZE_BYTES} characters")
-        return text.rstrip("\r\n")
+            text = read_file(self.directory, name).decode()
+        except UnicodeDecodeError:
+            raise SecretRefused(f"secret file {name} in {self.directory}: it is no text") from None
+        if not text.strip():
+            raise SecretRefused(f"secret file {name}: must hold 1 to {SIZE_BYTES} bytes of text")
+        return text.replace("\r\n", "\n").rstrip("\r\n")
 
 
 NO_SECRETS = Secrets()
 
 
+def read_file(directory: Path, name: str, forbidden_mode: int = 0) -> bytes:
+    """The content of a regular file in a directory of secrets; no link is followed, and a named
+    pipe is not waited for. Raises SecretRefused, also if the file has a bit of ``forbidden_mode``.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with open(os.open(directory / name, flags), "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise SecretRefused(f"secret file {name} in {directory}: it is no regular file")
+            if mode & forbidden_mode:
+                text = f"secret file {name} in {directory} has mode {stat.S_IMODE(mode):04o}"
+                raise SecretRefused(f"{text}, which lets others at it; run chmod 600")
+            content = file.read(SIZE_BYTES + 1)
+    except OSError as error:
+        hint = "put it there, readable by the hub's user"
+        text = f"secret file {name} in {directory}: {error.strerror}; {hint}"
+        raise SecretRefused(text) from None
+    if len(content) > SIZE_BYTES:
+        raise SecretRefused(f"secret file {name}: must hold at most {SIZE_BYTES} bytes")
+    return content
+
+
 def secrets_of(settings: Settings) -> Secrets:
     """The secrets of the hub's directory for them and of its environment variables."""
-    given = settings.secrets_dir
-    directory = Path(given) if given else settings.state_dir / "secrets"
     environ = {name: value for name, value in os.environ.items() if name.startswith(ENV_PREFIX)}
-    return Secrets(directory, environ)
+    return Secrets(settings.secrets_path, environ)

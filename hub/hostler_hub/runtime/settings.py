@@ -36,7 +36,8 @@ class Settings:
     `port` 0 lets the system choose; `hub.json` in the state directory tells which it was.
     `database_url` empty means `hub.sqlite3` in the state directory; afterwards a SQLAlchemy URL.
     `public_url` is where agents on other machines reach the hub, when that is not `host:port` (a
-    proxy with TLS in front of it). `secrets_dir` holds what definitions name by `{"file": NAME}`.
+    proxy with TLS in front of it). `secrets_dir` holds what definitions name by `{"file": NAME}`;
+    `build_secrets_dir` what builds name, and their policy.
     With `tls_certificate` and `tls_key` (PEM files) the hub speaks TLS only; `tls_ca` is the bundle
     that those who call it should trust, where that is not the system's.
     `docker_allow` names what containers may have of their machine (`docker_privileges.py`).
@@ -50,6 +51,7 @@ class Settings:
     log_level: str = "info"
     public_url: str = ""
     secrets_dir: str = ""
+    build_secrets_dir: str = ""
     tls_certificate: str = ""
     tls_key: str = ""
     tls_ca: str = ""
@@ -85,6 +87,7 @@ class Settings:
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise SettingsError("tls_certificate and tls_key: give both or none")
         docker_privileges.parse(self.docker_allow)
+        self._refuse_shared_secrets()
         object.__setattr__(self, "database_url", self._normal_database_url())
         for each in dataclasses.fields(self):
             if each.name.endswith("_s") and not 0 < getattr(self, each.name) < float("inf"):
@@ -94,6 +97,20 @@ class Settings:
         if self.lease_ttl_s <= 60:
             # The agent kills its tree at TTL - 30 s (A7): a smaller one leaves it no time to work.
             raise SettingsError("lease_ttl_s: must be above 60")
+
+    def _refuse_shared_secrets(self) -> None:
+        """Keep what builds may name apart from what they may not, links resolved."""
+        drivers, builds = self.secrets_path.resolve(), self.build_secrets_path.resolve()
+        if builds.is_relative_to(drivers) or drivers.is_relative_to(builds):
+            raise SettingsError(
+                f"build_secrets_dir: {builds} must be neither the drivers' directory of secrets "
+                f"({drivers}) nor within it or around it, or builds could name drivers' secrets"
+            )
+        if self.state_dir.resolve().is_relative_to(builds):
+            raise SettingsError(
+                f"build_secrets_dir: {builds} must not hold the hub's state directory "
+                f"({self.state_dir}), or builds could name the hub's own files"
+            )
 
     def _normal_database_url(self) -> str:
         if not self.database_url:
@@ -153,6 +170,17 @@ class Settings:
     def connect_url(self) -> str:
         """The URL for agents: ws:// or wss://, without a path."""
         return (self.public_url.rstrip("/") or self.url).replace("http", "ws", 1)
+
+    @property
+    def secrets_path(self) -> Path:
+        """The directory of the secrets that definitions name."""
+        return Path(self.secrets_dir).absolute() if self.secrets_dir else self.state_dir / "secrets"
+
+    @property
+    def build_secrets_path(self) -> Path:
+        """The directory of the secrets that builds name."""
+        given = self.build_secrets_dir
+        return Path(given).absolute() if given else self.state_dir / "build-secrets"
 
     @property
     def lock_file(self) -> Path:

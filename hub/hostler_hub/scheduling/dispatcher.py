@@ -17,8 +17,16 @@ from hostler_hub.scheduling.backlog import Backlog
 from hostler_hub.scheduling.idle_pool import IdlePool
 from hostler_hub.scheduling.lease import Lease
 from hostler_hub.scheduling.matching import Matcher, Roster
-from hostler_hub.scheduling.planner import Candidate, Shares, Snapshot, Waiting, plan, starving
-from hostler_hub.scheduling.pool_policy import PoolPolicy, pool_of
+from hostler_hub.scheduling.planner import (
+    Candidate,
+    LimitKey,
+    Shares,
+    Snapshot,
+    Waiting,
+    plan,
+    starving,
+)
+from hostler_hub.scheduling.pool_policy import PoolPolicy
 from hostler_hub.scheduling.skip_recorder import SkipRecorder
 from hostler_hub.specs.build import BuildSpec
 from hostler_hub.specs.states import StepState
@@ -99,8 +107,8 @@ class Dispatcher:
     async def _serve(self, queue: Sequence[Waiting], now: float) -> list[float | None]:
         """Make a plan for ``queue`` and carry it out.
 
-        Returns for each pool the time (seconds since the epoch) at which it may start more
-        instances, None where that does not depend on time. Empty if every build got a slot.
+        Returns for each budget of starts the time (seconds since the epoch) at which it allows
+        more, None where that does not depend on time. Empty if every build got a slot.
         """
         snapshot = self._snapshot(now)
         made = plan(queue, snapshot, starving(queue, now))
@@ -127,7 +135,9 @@ class Dispatcher:
 
     def _snapshot(self, now: float) -> Snapshot:
         matcher = self._roster.matcher()
-        candidates = [candidate(entry, matcher) for entry in self._registry]
+        candidates = [
+            candidate(entry, matcher, self._policy.limits_of(entry)) for entry in self._registry
+        ]
         budgets = self._policy.budgets(now)
         return Snapshot(candidates, matcher, budgets, self._shares, self._turn)
 
@@ -197,10 +207,10 @@ class Dispatcher:
         self._on_leased(lease, build.spec, steps)
 
 
-def candidate(entry: Entry, matcher: Matcher) -> Candidate:
+def candidate(entry: Entry, matcher: Matcher, limits: Sequence[LimitKey]) -> Candidate:
     definition, life = entry.definition, entry.life
     traits = matcher.traits(life.name)
-    return Candidate(life, traits, pool_of(entry), definition.priority, float(definition.weight))
+    return Candidate(life, traits, limits, definition.priority, float(definition.weight))
 
 
 def _step_rows(build: Waiting, attempt: int) -> list[dict[str, Any]]:

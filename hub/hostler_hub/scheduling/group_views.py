@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from hostler_hub.runtime.clock import instant
+from hostler_hub.scheduling.breaker_views import BreakerView, breaker_view
+from hostler_hub.scheduling.breakers import Paused
 from hostler_hub.scheduling.pools import Census, Pool
 from hostler_hub.specs.group import GroupDefinition
 from hostler_hub.specs.view import View
@@ -28,17 +30,6 @@ class Startable(View):
     rule: str | None = Field(description="What limits them, in a fixed word.")
     why: str | None = Field(description="What limits them, in a sentence.")
     until: str | None = Field(description="When more may be started, where time decides.")
-
-
-class BreakerView(View):
-    """Whether workers are started at all after failures."""
-
-    state: Literal["closed", "open", "half-open"] = Field(
-        description="`open`: none is started. `half-open`: one is tried."
-    )
-    failures: int = Field(description="How many starts in a row have failed.")
-    until: str | None = Field(description="Until when none is started.")
-    error: str | None = Field(description="What the last start failed of.")
 
 
 class GroupView(View):
@@ -63,7 +54,10 @@ class GroupView(View):
     startable: Startable = Field(
         description="How many may be started now, none for any number, and why no more."
     )
-    breaker: BreakerView = Field(description="Whether workers are started at all after failures.")
+    breaker: BreakerView = Field(
+        description="Whether workers are started at all after failures: the group's breaker or, if "
+        "that is closed, an open one of its workers' hosts, images and so on."
+    )
     held_since: str | None = Field(
         description="Since when lost workers are waited for, as most of the group was lost at once."
     )
@@ -105,7 +99,7 @@ class RemoveGroupResults(View):
     results: list[RemoveGroupResult] = Field(description="The results.")
 
 
-def group_view(pool: Pool, counted: Census, now: float) -> GroupView:
+def group_view(pool: Pool, counted: Census, breaker: Paused, now: float) -> GroupView:
     """The view of one group: its definition, the counts of its workers, and what may be started."""
     held = pool.held(counted, now)
     return GroupView(
@@ -122,7 +116,7 @@ def group_view(pool: Pool, counted: Census, now: float) -> GroupView:
         leases=counted.leases,
         starts_last_minute=len(pool.starts),
         startable=_startable(pool, counted, now),
-        breaker=_breaker(pool, now),
+        breaker=breaker_view(breaker, now),
         held_since=instant(pool.held_since) if held else None,
     )
 
@@ -144,14 +138,4 @@ def _startable(pool: Pool, counted: Census, now: float) -> Startable:
         rule=budget.rule or None,
         why=budget.why or None,
         until=instant(budget.until),
-    )
-
-
-def _breaker(pool: Pool, now: float) -> BreakerView:
-    breaker = pool.breaker
-    return BreakerView(
-        state=breaker.state(now),
-        failures=breaker.failures,
-        until=instant(breaker.open_until),
-        error=breaker.error or None,
     )

@@ -18,6 +18,8 @@ from hostler_hub.scheduling.group_views import (
 )
 from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.scheduling.pool_policy import PoolPolicy
+from hostler_hub.scheduling.pools import Census, Pool
+from hostler_hub.scheduling.start_breakers import StartBreakers
 from hostler_hub.specs.group import GroupDefinition
 from hostler_hub.store import groups as group_rows
 from hostler_hub.store.engine import Store
@@ -31,11 +33,17 @@ class Groups:
     """
 
     def __init__(
-        self, store: Store, clock: Clock, policy: PoolPolicy, on_defined: Callable[[], None]
+        self,
+        store: Store,
+        clock: Clock,
+        policy: PoolPolicy,
+        breakers: StartBreakers,
+        on_defined: Callable[[], None],
     ) -> None:
         self._store = store
         self._clock = clock
         self._policy = policy
+        self._breakers = breakers
         self._on_defined = on_defined
         self._known: dict[str, GroupDefinition] = {}
         self._defining = asyncio.Lock()
@@ -97,7 +105,7 @@ class Groups:
         now = self._clock.now()
         pools = self._policy.pools()
         return GroupList(
-            items=[group_view(*pools[key], now) for key in sorted(pools) if key.is_group]
+            items=[self._view(key, pools[key], now) for key in sorted(pools) if key.is_group]
         )
 
     def view(self, name: str) -> GroupView:
@@ -106,7 +114,10 @@ class Groups:
         key = PoolKey(name)
         if key not in pools:
             raise NotFound(f"there is no group {name}")
-        return group_view(*pools[key], self._clock.now())
+        return self._view(key, pools[key], self._clock.now())
+
+    def _view(self, key: PoolKey, pool: tuple[Pool, Census], now: float) -> GroupView:
+        return group_view(*pool, self._breakers.worst_of(key), now)
 
     def _compare(self, definition: GroupDefinition) -> DefineGroupResult:
         known = self._known.get(definition.name)

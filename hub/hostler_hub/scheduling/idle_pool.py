@@ -14,8 +14,9 @@ from hostler_hub.lifecycle.model import State, why_not_startable
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.scheduling.decision_log import DecisionLog
-from hostler_hub.scheduling.planner import Shares
-from hostler_hub.scheduling.pool_policy import PoolPolicy, pool_of
+from hostler_hub.scheduling.planner import Budget, Shares, Starts
+from hostler_hub.scheduling.pool_key import pool_of
+from hostler_hub.scheduling.pool_policy import PoolPolicy
 from hostler_hub.scheduling.pools import FORCED_EVERY_S, Census, Pool
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.decisions import Decision, DecisionKind
@@ -71,9 +72,7 @@ class IdlePool:
         allows more; an empty list if all were started or no time is known.
         """
         now = self._clock.now()
-        budget = pool.budget(counted, now)
-        may = missing if budget.starts is None else min(missing, budget.starts)
-        chosen = self._startable(pool, shares)[:may]
+        chosen, refusal = self._choose(pool, missing, shares, now)
         least = pool.numbers(now).min_idle
         numbers = {"min_idle": least, "idle": len(counted.idle), "starting": counted.starting}
         cause = f"{pool.title} keeps {least} idle"
@@ -81,9 +80,8 @@ class IdlePool:
         if len(chosen) == missing:
             self._decision_log.done(("min_idle", pool.key.name))
             return []
-        short = len(chosen) < may
-        rule = "no_startable_worker" if short else budget.rule
-        why = f"{pool.title} has no other worker to start" if short else budget.why
+        rule = refusal.rule if refusal else "no_startable_worker"
+        why = refusal.why if refusal else f"{pool.title} has no other worker to start"
         skipped = Decision(
             at=now,
             kind=DecisionKind.SKIP,
@@ -93,7 +91,24 @@ class IdlePool:
             numbers=numbers,
         )
         self._decision_log.skipped(("min_idle", pool.key.name), skipped)
-        return [] if budget.until is None or short else [budget.until]
+        return [] if refusal is None or refusal.until is None else [refusal.until]
+
+    def _choose(
+        self, pool: Pool, missing: int, shares: Shares, now: float
+    ) -> tuple[list[Entry], Budget | None]:
+        """The workers to start, at most ``missing``, and the budget that allows no more, if one
+        does not.
+        """
+        starts, refusal = Starts(self._policy.budgets(now)), None
+        chosen: list[Entry] = []
+        for entry in self._startable(pool, shares):
+            if len(chosen) == missing:
+                break
+            refused = starts.take(self._policy.limits_of(entry))
+            if refused is None:
+                chosen.append(entry)
+            refusal = refusal or refused
+        return chosen, refusal
 
     def _startable(self, pool: Pool, shares: Shares) -> list[Entry]:
         """The pool's workers that may be started: highest priority first, then the one with the

@@ -13,14 +13,16 @@ in proportion to its weight.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hostler_hub.lifecycle.model import State, Worker, why_not_leasable, why_not_startable
 from hostler_hub.runtime.ids import earliest_ulid, ulid_ms
 from hostler_hub.scheduling.matching import Matcher, Traits
-from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.specs.build import BuildSpec
+
+LimitKey = Hashable
+"""Names a budget that starts share: a pool's, or that of a failure domain whose breaker is open."""
 
 # One slot in so many goes to the build that has waited longest.
 TURNS = 4
@@ -58,18 +60,20 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A worker in one plan. ``pool`` names the pool that its starts are counted in."""
+    """A worker in one plan. ``limits`` are the keys of the budgets that its start uses up: its
+    pool's, and those of open breakers.
+    """
 
     life: Worker
     traits: Traits
-    pool: PoolKey | None = None
+    limits: Sequence[LimitKey] = ()
     priority: int = 0
     weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many instances a pool may start now: ``starts``, None for any number.
+    """How many instances may be started now: ``starts``, None for any number.
 
     ``rule`` (a word) and ``why`` (a sentence) say what limits it; ``until`` is when the limit ends
     (seconds since the epoch), None if time does not decide.
@@ -79,6 +83,34 @@ class Budget:
     rule: str = ""
     why: str = ""
     until: float | None = None
+
+
+def tightest(budgets: Iterable[Budget]) -> Budget:
+    """The budget that allows the fewest starts; an unlimited one if there is none."""
+    limited = [each for each in budgets if each.starts is not None]
+    return min(limited, key=lambda each: each.starts or 0, default=Budget())
+
+
+class Starts:
+    """The starts that the budgets still allow, as they are used up one after the other."""
+
+    def __init__(self, budgets: Mapping[LimitKey, Budget]) -> None:
+        self._budgets = budgets
+        self._left = {
+            key: budget.starts for key, budget in budgets.items() if budget.starts is not None
+        }
+
+    def take(self, limits: Sequence[LimitKey]) -> Budget | None:
+        """Use up one start of each budget that limits it. Returns None, or the budget that has
+        none left; then nothing is used up.
+        """
+        limited = [key for key in limits if key in self._left]
+        for key in limited:
+            if self._left[key] <= 0:
+                return self._budgets[key]
+        for key in limited:
+            self._left[key] -= 1
+        return None
 
 
 @dataclass(slots=True)
@@ -122,7 +154,7 @@ class Snapshot:
 
     candidates: Sequence[Candidate]
     matcher: Matcher
-    budgets: Mapping[PoolKey, Budget] = field(default_factory=dict)
+    budgets: Mapping[LimitKey, Budget] = field(default_factory=dict)
     shares: Shares = field(default_factory=Shares)
     turn: int = 0  # slots given so far
 
@@ -191,11 +223,7 @@ class _Room:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._matcher = snapshot.matcher
-        self._starts: dict[PoolKey | None, int] = {
-            pool: budget.starts
-            for pool, budget in snapshot.budgets.items()
-            if budget.starts is not None
-        }
+        self._starts = Starts(snapshot.budgets)
         self._candidates = {each.life.name: each for each in snapshot.candidates}
         free, coming, startable = (
             _Slots(snapshot.shares),
@@ -229,17 +257,14 @@ class _Room:
         return self._coming.take(build.kind, self._fitting(build)) is not None
 
     def wake(self, build: Waiting) -> str | None:
-        """Choose a worker to start for the build, in a pool that may start one more. Returns its
-        name, or None. Its other slots count as those of a starting instance.
+        """Choose a worker to start for the build that every budget of its allows to start. Returns
+        its name, or None. Its other slots count as those of a starting instance.
         """
         fitting = self._fitting(build)
         while (name := self._startable.take(build.kind, fitting)) is not None:
             candidate = self._candidates[name]
-            left = self._starts.get(candidate.pool)
-            if left is not None and left <= 0:
+            if self._starts.take(candidate.limits) is not None:
                 continue  # nor may any other build start it in this plan
-            if left is not None:
-                self._starts[candidate.pool] = left - 1
             self._coming.more(candidate, candidate.life.policy.max_builds - 1)
             return name
         return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from hostler_hub.workers.registry import Entry
+
 _DRIVER = "driver "
 
 
@@ -23,15 +25,6 @@ class PoolKey:
         """The pool of a worker with this group (None: no group) and this driver."""
         return cls(driver, is_group=False) if group is None else cls(group)
 
-    @classmethod
-    def parse(cls, label: str) -> Self:
-        """The key whose ``label`` this is. It is unambiguous: a group's name never
-        contains a space.
-        """
-        if label.startswith(_DRIVER):
-            return cls(label.removeprefix(_DRIVER), is_group=False)
-        return cls(label)
-
     @property
     def label(self) -> str:
         """The text in the column ``group`` of decisions: the group's name, or "driver NAME"."""
@@ -41,3 +34,8 @@ class PoolKey:
     def title(self) -> str:
         """The pool in a sentence for people: "group NAME" or "driver NAME"."""
         return f"group {self.name}" if self.is_group else self.label
+
+
+def pool_of(entry: Entry) -> PoolKey:
+    """The pool in which the worker's starts, losses and idle instances are counted."""
+    return PoolKey.of(entry.definition.group, entry.definition.driver)

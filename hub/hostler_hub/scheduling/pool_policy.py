@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hostler_hub.lifecycle import commands, events
-from hostler_hub.lifecycle.model import Gate, State, Timer, why_not_usable
+from hostler_hub.lifecycle.model import State, Timer, why_not_usable
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.scheduling.backlog import Backlog
-from hostler_hub.scheduling.breaker import Breaker
 from hostler_hub.scheduling.decision_log import DecisionLog
-from hostler_hub.scheduling.planner import Budget
-from hostler_hub.scheduling.pool_key import PoolKey
+from hostler_hub.scheduling.planner import Budget, LimitKey, tightest
+from hostler_hub.scheduling.pool_key import PoolKey, pool_of
 from hostler_hub.scheduling.pools import FORCED_EVERY_S, MINUTE_S, Census, Pool, census
+from hostler_hub.scheduling.start_breakers import StartBreakers
 from hostler_hub.specs.group import GroupDefinition
 from hostler_hub.store import decisions as decision_rows
 from hostler_hub.store import workers
@@ -37,7 +37,12 @@ class PoolPolicy:
     """Decides for each pool: a group, or all workers of one driver that are in no group."""
 
     def __init__(
-        self, clock: Clock, registry: Registry, backlog: Backlog, decision_log: DecisionLog
+        self,
+        clock: Clock,
+        registry: Registry,
+        backlog: Backlog,
+        decision_log: DecisionLog,
+        breakers: StartBreakers,
     ) -> None:
         self._clock = clock
         self._registry = registry
@@ -46,6 +51,7 @@ class PoolPolicy:
         self._pools: dict[PoolKey, Pool] = {}
         self._groups: dict[str, GroupDefinition] = {}
         self._counted: dict[PoolKey, Census] | None = None
+        self._breakers = breakers
 
     async def load(self, store: Store, groups: Sequence[GroupDefinition]) -> None:
         """Define the groups, and read the open breakers and the starts of the last minute from the
@@ -53,16 +59,8 @@ class PoolPolicy:
         """
         self.define(groups)
         for row in await store.read(decision_rows.last_of_groups, DecisionKind.BREAKER.value):
-            known = row["numbers"]
-            if known.get("open_until") is not None:
-                pool = self._pool(PoolKey.parse(row["group"]))
-                pool.breaker = Breaker(
-                    failures=known["failures"],
-                    workers=frozenset(known["workers"]),
-                    error=known["error"],
-                    open_until=known["open_until"],
-                    pause_s=known["pause_s"],
-                )
+            if row["numbers"].get("open_until") is not None:
+                self._breakers.load(row["group"], row["numbers"])
         for row in await store.read(workers.intended_since, self._clock.now() - MINUTE_S):
             if (entry := self._registry.find(row["worker"])) is not None:
                 self._pool(pool_of(entry)).started(row["created_at"])
@@ -88,14 +86,28 @@ class PoolPolicy:
         keys = dict.fromkeys([*counted, *map(PoolKey, self._groups)])
         return {key: (self._pool(key), counted.get(key) or Census()) for key in keys}
 
-    def budgets(self, now: float) -> Mapping[PoolKey, Budget]:
-        """How many instances each pool may start at ``now`` (seconds since the epoch)."""
-        return {key: pool.budget(counted, now) for key, (pool, counted) in self.pools().items()}
+    def budgets(self, now: float) -> Mapping[LimitKey, Budget]:
+        """How many instances may be started at ``now`` (seconds since the epoch): by each pool, and
+        in each lane of the failure domains whose breaker is open.
+        """
+        made: dict[LimitKey, Budget] = {}
+        for key, (pool, counted) in self.pools().items():
+            made[key] = pool.budget(counted, now)
+        made.update(self._breakers.budgets(now))
+        return made
+
+    def limits_of(self, entry: Entry) -> Sequence[LimitKey]:
+        """The keys of the budgets that a start of the worker uses up."""
+        return (pool_of(entry), *self._breakers.limits_of(entry))
 
     def budget_of(self, entry: Entry, now: float) -> Budget:
-        """How many instances the worker's pool may start at ``now`` (seconds since the epoch)."""
+        """How many instances may be started for the worker at ``now`` (seconds since the epoch)."""
         pool, counted = self._of(entry)
-        return pool.budget(counted, now)
+        return tightest([*self._breakers.budgets_of(entry, now), pool.budget(counted, now)])
+
+    def starts_paused(self, entry: Entry) -> bool:
+        """Whether starts of the worker are paused after failures."""
+        return bool(self._breakers.paused_domains_of(entry))
 
     def why_kept(self, entry: Entry, now: float) -> tuple[str, str, str | None] | None:
         """Why an idle instance is not stopped now: (rule, sentence, id of the queued build or
@@ -167,9 +179,7 @@ class PoolPolicy:
     def decisions(self, entry: Entry, transition: Transition) -> Sequence[Decision]:
         made = of_transition(transition)
         pool, counted = self._of(entry)
-        breaker = _breaker_after(pool, transition)
-        if breaker.open_until != pool.breaker.open_until:
-            made.append(_breaker_decision(pool, breaker, transition))
+        made.extend(self._breakers.decisions(entry, transition, _allowed(pool)))
         if self._starts_hold(pool, counted, transition):
             text = f"{pool.title}: {len(pool.lost) + 1} of {counted.up} lost within a minute"
             numbers = {"lost": len(pool.lost) + 1, "up": counted.up}
@@ -200,7 +210,8 @@ class PoolPolicy:
     def happened(self, entry: Entry, transition: Transition, decided: Sequence[Decision]) -> None:
         pool, counted = self._of(entry)
         at, name = transition.event.at, entry.life.name
-        pool.breaker = _breaker_after(pool, transition)
+        for unsaid in self._breakers.happened(entry, transition, _allowed(pool), decided):
+            self._decision_log.note(unsaid)
         if self._starts_hold(pool, counted, transition):
             pool.held_since = at
         if _is_lost(transition):
@@ -214,7 +225,9 @@ class PoolPolicy:
             pool.started(at)
         pool.leaving.discard(name)
         counted.count(transition.before, by=-1)
-        if not any(isinstance(each, commands.Forget) for each in transition.ordered):
+        if any(isinstance(each, commands.Forget) for each in transition.ordered):
+            self._breakers.forget(name)
+        else:
             counted.count(transition.after)
 
     # --- internals ------------------------------------------------------------------------------
@@ -257,9 +270,9 @@ class PoolPolicy:
         return self._counted
 
 
-def pool_of(entry: Entry) -> PoolKey:
-    """The pool in which the worker's starts, losses and idle instances are counted."""
-    return PoolKey.of(entry.definition.group, entry.definition.driver)
+def _allowed(pool: Pool) -> int:
+    """How many failed starts in a row the pool allows."""
+    return pool.group.failures_allowed if pool.group else FAILURES_ALLOWED
 
 
 def _is_lost(transition: Transition) -> bool:
@@ -270,49 +283,3 @@ def _is_lost(transition: Transition) -> bool:
     if before.state is not State.SUBSTANTIATED or not before.attached or after.attached:
         return False
     return isinstance(transition.event, events.Detached | events.Inspected)
-
-
-def _breaker_after(pool: Pool, transition: Transition) -> Breaker:
-    """The pool's breaker after the transition: closed if a start succeeded, with one more failure
-    if a start failed, else unchanged.
-    """
-    before, after = transition.before, transition.after
-    examined = before.gate is Gate.ASKING and isinstance(transition.event, events.Examined)
-    if before.state is not State.SUBSTANTIATING and not (examined and not before.uses):
-        return pool.breaker
-    if after.state is State.SUBSTANTIATED:
-        # A worker that attaches may differ from its definition: the start has succeeded only once
-        # the worker was examined.
-        return pool.breaker if after.gate is not Gate.OPEN else pool.breaker.succeeded()
-    failed = after.quarantine_until not in {None, before.quarantine_until}
-    if not failed:
-        return pool.breaker
-    allowed = pool.group.failures_allowed if pool.group else FAILURES_ALLOWED
-    error = after.quarantine_reason or ""
-    return pool.breaker.failed(transition.event.at, after.name, error, allowed)
-
-
-def _breaker_decision(pool: Pool, breaker: Breaker, transition: Transition) -> Decision:
-    if breaker.open_until is None:
-        rule, text = "closed", f"{pool.title}: a start succeeded"
-    else:
-        rule = "opened"
-        text = (
-            f"{pool.title}: {breaker.failures} starts failed in a row; none for "
-            f"{breaker.pause_s:g} s, then one: {breaker.error}"
-        )
-    return Decision(
-        at=transition.event.at,
-        kind=DecisionKind.BREAKER,
-        rule=rule,
-        text=text,
-        worker=transition.after.name,
-        group=pool.key.label,
-        numbers={
-            "failures": breaker.failures,
-            "workers": sorted(breaker.workers),
-            "open_until": breaker.open_until,
-            "pause_s": breaker.pause_s,
-            "error": breaker.error[:500],
-        },
-    )

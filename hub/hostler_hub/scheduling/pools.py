@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hostler_hub.lifecycle.model import State, Worker, why_not_leasable
-from hostler_hub.scheduling.breaker import Breaker
-from hostler_hub.scheduling.planner import Budget
+from hostler_hub.scheduling.planner import Budget, tightest
 from hostler_hub.scheduling.pool_key import PoolKey
 from hostler_hub.specs.group import GroupDefinition
 from hostler_hub.specs.schedules import InForce, in_force
@@ -70,13 +69,10 @@ class Census:
 
 @dataclass(slots=True)
 class Pool:
-    """One pool's group definition, its breaker, and its recent starts and losses (seconds
-    since the epoch).
-    """
+    """One pool's group definition, and its recent starts and losses (seconds since the epoch)."""
 
     key: PoolKey
     group: GroupDefinition | None = None
-    breaker: Breaker = field(default_factory=Breaker)
     starts: deque[float] = field(default_factory=deque)
     lost: dict[str, float] = field(default_factory=dict)
     held_since: float | None = None
@@ -116,8 +112,7 @@ class Pool:
     def budget(self, census: Census, now: float) -> Budget:
         """How many instances may be started now, by the limit that allows the fewest."""
         self._forget_starts(now)
-        limits = [*self._group_limits(census, now), *self._breaker_limit(census, now)]
-        return min(limits, key=lambda each: each.starts or 0, default=Budget())
+        return tightest(self._group_limits(census, now))
 
     def _group_limits(self, census: Census, now: float) -> Iterable[Budget]:
         if self.group is None:
@@ -136,16 +131,6 @@ class Pool:
             until = self.starts[0] + MINUTE_S if self.starts else None
             why = f"{self.title}: {len(self.starts)} of at most {most} starts in a minute"
             yield Budget(left, "max_starts_per_minute", why, until)
-
-    def _breaker_limit(self, census: Census, now: float) -> Iterable[Budget]:
-        starts = self.breaker.starts(now, census.starting)
-        if starts is not None:
-            why = (
-                f"{self.title}: {self.breaker.failures} starts failed in a row, "
-                f"last: {self.breaker.error}"
-            )
-            until = self.breaker.open_until
-            yield Budget(starts, "breaker", why, until if until and until > now else None)
 
     def _forget_starts(self, now: float) -> None:
         while self.starts and not _within(self.starts[0], MINUTE_S, now):

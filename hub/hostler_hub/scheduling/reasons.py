@@ -21,6 +21,7 @@ from hostler_hub.lifecycle.model import (
     why_not_startable,
     why_not_usable,
 )
+from hostler_hub.scheduling.breaker_views import REMEDY
 from hostler_hub.scheduling.matching import Matcher, Reason, Roster, fits, mismatches
 from hostler_hub.scheduling.planner import Budget, Waiting
 from hostler_hub.scheduling.pool_policy import PoolPolicy
@@ -153,6 +154,10 @@ class Reasons:
             not_stopped=self._not_stopped(entry, now) if life.state in _UP else None,
         )
 
+    def starts_paused(self, entry: Entry) -> bool:
+        """Whether starts of the worker are paused after failures."""
+        return self._policy.starts_paused(entry)
+
     def _not_started(self, entry: Entry, now: float) -> str:
         refusal = why_not_startable(entry.life)
         if refusal is not None:
@@ -203,7 +208,7 @@ _REMEDIES = {
     "max_instances": "wait until an instance is gone, or raise the group's max_instances",
     "max_starting": "wait until another is up, or raise the group's max_starting",
     "max_starts_per_minute": "wait, or raise the group's max_starts_per_minute",
-    "breaker": "mend what the starts fail of; a single one is tried when the pause is over",
+    "breaker": REMEDY,
 }
 
 # From rules that let the build through soonest to those that need a person's action.

@@ -5,6 +5,7 @@ number and an unknown key is an error. Values that only another part can judge (
 whether any worker fits) are judged there.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, StrictInt, model_validator
@@ -30,6 +31,7 @@ from hostler_hub.specs.fields import (
     exec_size_bytes,
     refuse,
 )
+from hostler_hub.specs.secret_ref import SECRETS, BuildSecret, SecretRefs
 from hostler_hub.specs.step import Limits, StepSpec
 
 __all__ = [
@@ -82,12 +84,30 @@ class BuildSpec(_Spec):
     name: Title | None = None
     requires: Requirements = Requirements()
     env: Environment = {}
+    secrets: SecretRefs = {}
     limits: Limits | None = None
     properties: Properties = {}
     priority: Annotated[StrictInt, Field(ge=-1_000_000, le=1_000_000)] = 0
     steps: Annotated[tuple[StepSpec, ...], Field(min_length=1, max_length=STEPS)]
     timeout_s: PositiveSeconds | None = None
     retry: Retry = Retry()
+
+    def secrets_of(self, index: int) -> Mapping[str, BuildSecret]:
+        """The secrets of a step by variable: its own win over the build's. Only steps with a
+        command have any.
+        """
+        step = self.steps[index]
+        return {**self.secrets, **step.secrets} if step.argv else {}
+
+    @model_validator(mode="after")
+    def _has_one_value_for_a_variable(self) -> Self:
+        for index, step in enumerate(self.steps):
+            secrets = self.secrets_of(index)
+            if len(secrets) > SECRETS:
+                raise refuse("too_many", f"step {index}: more than {SECRETS} secrets")
+            for name in sorted(secrets.keys() & (self.env.keys() | step.env.keys())):
+                raise refuse("env_name", f"step {index}: {name} is in env and in secrets")
+        return self
 
     @model_validator(mode="after")
     def _fits_one_exec(self) -> Self:

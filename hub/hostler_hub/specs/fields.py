@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -38,6 +39,7 @@ MONTH_S = 31 * 24 * 3600
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _PATH_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]")
 _NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 _LABEL = r"^[A-Za-z0-9_][A-Za-z0-9_.:/+-]{0,62}$"
 # No more than what cannot break a header or pass for an option: mail servers judge the rest.
@@ -74,6 +76,13 @@ def _one_line(text: str) -> str:
 def _number(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise refuse("number", "must be a finite number")
+    return value
+
+
+def _iso_8601(value: object) -> object:
+    """Refuse a number of seconds, which pydantic would take for an instant."""
+    if not isinstance(value, str) or not _DATE.match(value):
+        raise refuse("instant", "must be an instant such as 2026-01-02T03:04:05Z")
     return value
 
 
@@ -161,6 +170,7 @@ PropertyString = Annotated[
     StrictStr, StringConstraints(max_length=65536), AfterValidator(_printable)
 ]
 Number = Annotated[StrictInt | StrictFloat, BeforeValidator(_number)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_iso_8601)]
 Scalar = Annotated[
     StrictBool | StrictInt | StrictFloat | PropertyString | None, BeforeValidator(_scalar)
 ]

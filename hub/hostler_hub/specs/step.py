@@ -35,6 +35,7 @@ from hostler_hub.specs.fields import (
     WorkerPath,
     refuse,
 )
+from hostler_hub.specs.secret_ref import SecretRefs
 
 FILE_SIZE_BYTES = 1024**3
 PATHS = 1024
@@ -180,6 +181,7 @@ _FIELDS = {"copy": "copy_"}  # pydantic's models have a method of that name
 _OF_COMMANDS = (
     "workdir",
     "env",
+    "secrets",
     "max_lines",
     "sigterm_time_s",
     "use_pty",
@@ -196,8 +198,9 @@ class StepSpec(_Spec):
 
     ``workdir`` is relative to the build's workspace, or absolute. ``timeout_s`` counts the time
     without output (of a transfer: without progress), ``max_time_s`` all of it; null is no limit.
-    In ``env`` null removes a variable. ``logfiles`` are relative to ``workdir``. ``limits`` win
-    over the build's; ``batch_files`` lets a list name a .bat or .cmd on Windows.
+    In ``env`` null removes a variable; ``secrets`` are variables by reference. ``logfiles`` are
+    relative to ``workdir``. ``limits`` win over the build's; ``batch_files`` lets a list name a
+    .bat or .cmd on Windows.
     """
 
     name: Title
@@ -217,6 +220,7 @@ class StepSpec(_Spec):
 
     workdir: WorkerPath | None = None
     env: Environment = {}
+    secrets: SecretRefs = {}
     timeout_s: PositiveSeconds | None = 1200
     max_time_s: PositiveSeconds | None = None
     max_lines: Annotated[StrictInt, Field(ge=1, le=2**31 - 1)] | None = None

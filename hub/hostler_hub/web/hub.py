@@ -13,6 +13,7 @@ from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.scheduling.decision_log import DecisionLog
 from hostler_hub.scheduling.groups import Groups
+from hostler_hub.scheduling.open_breakers import OpenBreakers
 from hostler_hub.store.engine import Store
 from hostler_hub.web.tokens import Tokens
 from hostler_hub.workers.connections.refusals import Refusals
@@ -50,6 +51,7 @@ class Hub:
     decisions: DecisionLog
     incidents: Incidents
     groups: Groups
+    breakers: OpenBreakers
 
 
 async def _hub_of(connection: HTTPConnection) -> Hub:  # FastAPI runs a plain function in a thread

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from hostler_hub.drivers.contract import Driver, InstanceRef, InstanceSpec, Keeper
-from hostler_hub.drivers.errors import DriverError
+from hostler_hub.drivers.errors import DriverError, OptionsRefused
 from hostler_hub.lifecycle import commands, events
 from hostler_hub.lifecycle.model import Presence
 from hostler_hub.runtime.clock import Clock
@@ -47,7 +47,12 @@ class DriverCalls:
                 handle = await driver.create(spec)
         except Exception as error:  # noqa: BLE001 - see above
             text = _reason(driver, "create", error)
-            return events.CreateFailed(at=self._clock.now(), instance=spec.instance, error=text)
+            return events.CreateFailed(
+                at=self._clock.now(),
+                instance=spec.instance,
+                error=text,
+                refused=isinstance(error, OptionsRefused),
+            )
         return events.Created(at=self._clock.now(), instance=spec.instance, handle=handle)
 
     async def inspect(self, entry: Entry, command: commands.Inspect) -> events.Event:

@@ -105,13 +105,17 @@ class Workers:
     ) -> list[ModeResult]:
         """Set the workers' mode, until an instant (Unix time) or for good.
 
-        Mode ``active`` ends a quarantine too. Raises NotFound, InvalidRequest.
+        Mode ``active`` ends a quarantine too, and lets workers be started again whose starts were
+        paused after failures. Raises NotFound, InvalidRequest.
         """
         wanted, at = Mode(mode), self._clock.now()
         if until is not None:
             _refuse_end(wanted, until - at)
         order = events.ModeSet(at=at, mode=wanted, reason=reason, by=by, until=until)
-        results = [_mode_result(entry, order) for entry in self._all(names)]
+        results = [
+            _mode_result(entry, order, paused=self._reasons.starts_paused(entry))
+            for entry in self._all(names)
+        ]
         todo = [result.name for result in results if result.changed]
         if todo and not dry_run:
             await self._controller.handle_many([(name, order) for name in todo])
@@ -276,16 +280,16 @@ def _refuse_end(wanted: Mode, left_s: float) -> None:
         raise InvalidRequest("the end of a mode lies ahead, within a year", pointer="/until")
 
 
-def _mode_result(entry: Entry, order: events.ModeSet) -> ModeResult:
+def _mode_result(entry: Entry, order: events.ModeSet, *, paused: bool) -> ModeResult:
     life = entry.life
     before = _order_view(life.mode, life.mode_reason, life.mode_until)
     after = _order_view(order.mode, order.reason, order.until)
     active = life.mode is order.mode is Mode.ACTIVE
     same = active or before == after
-    ends_quarantine = order.mode is Mode.ACTIVE and life.quarantine_until is not None
+    resumes = order.mode is Mode.ACTIVE and (paused or life.quarantine_until is not None)
     return ModeResult(
         name=life.name,
-        changed=not same or ends_quarantine,
+        changed=not same or resumes,
         before=before,
         after=before if same else after,
     )

@@ -27,3 +27,8 @@ class WorkerExplainer(Protocol):
 
     def of_worker(self, entry: Entry, now: float) -> WorkerReasons:
         """Why the worker is not started, not used, not stopped at ``now``; None for what it is."""
+
+    def starts_paused(self, entry: Entry) -> bool:
+        """Whether starts of the worker are paused after failures, so that an order to resume it
+        changes something.
+        """

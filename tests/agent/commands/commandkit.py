@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 
 from hostler_agent.clock import Timer
 from hostler_agent.commands import COMMANDS, Settings
+from hostler_agent.commands.masking import Mask
 from hostler_agent.commands.slots import AgentSlots, Slots
 from hostler_agent.jobs import Containment
 from hostler_agent.wire import codec, limits, messages
@@ -26,6 +27,7 @@ class RecordingContext:
     containment: Containment
     workdir: str
     terms: Optional[CommandTerms] = None
+    mask: Optional[Mask] = None
     command_id: str = "1"
     settings: Settings = field(default_factory=Settings)
     updates: list[list[list[Any]]] = field(default_factory=list)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hostler_agent.commands import secret_files
 from hostler_agent.jobs import Containment, choose_containment
 
 # Under importlib's mode a test finds no module beside it.
@@ -27,9 +28,10 @@ async def containment() -> AsyncIterator[Containment]:
 
 
 @pytest.fixture
-async def context(containment: Containment, tmp_path: Path) -> RecordingContext:
+async def context(containment: Containment, tmp_path: Path) -> AsyncIterator[RecordingContext]:
     """As for a stock master."""
-    return RecordingContext(containment, str(tmp_path))
+    yield RecordingContext(containment, str(tmp_path))
+    secret_files.sweep(tmp_path)
 
 
 @pytest.fixture

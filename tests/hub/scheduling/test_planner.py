@@ -162,14 +162,14 @@ P, Q = PoolKey("p"), PoolKey("q", is_group=False)
 
 
 def test_no_more_is_started_than_the_pool_may() -> None:
-    workers = [latent(f"w{n}", pool=P) for n in range(4)] + [latent("x1", pool=Q)]
+    workers = [latent(f"w{n}", limits=(P,)) for n in range(4)] + [latent("x1", limits=(Q,))]
     queue = [build(f"b{n}") for n in range(5)]
     made = planned(queue, workers, budgets={P: Budget(2, "max_instances"), Q: Budget()})
     assert wanted(made) == [("w0", "b0"), ("w1", "b1"), ("x1", "b2")]
 
 
 def test_what_a_pool_may_not_start_it_may_still_use() -> None:
-    workers = [up("w1", pool=P), latent("w2", pool=P)]
+    workers = [up("w1", limits=(P,)), latent("w2", limits=(P,))]
     made = planned([build("b1"), build("b2")], workers, budgets={P: Budget(0, "breaker")})
     assert [worker for _, worker in made.leases] == ["w1"]
     assert made.wanted == []
@@ -229,7 +229,7 @@ def fleets(draw: st.DrawFn) -> list[Candidate]:
             slots=slots,
             labels=draw(LABELS),
             properties={"memory_mb": draw(st.sampled_from([4000, 8000]))},
-            pool=draw(st.sampled_from([P, Q])),
+            limits=(draw(st.sampled_from([P, Q])),),
             priority=draw(st.integers(-1, 1)),
             weight=draw(st.sampled_from([0.5, 1.0, 3.0])),
         )
@@ -282,7 +282,7 @@ def test_whatever_the_fleet_the_plan_may_be_carried_out(
         assert candidate.life.mode is Mode.ACTIVE
         assert candidate.life.quarantine_until is None
     for pool, budget in budgets.items():
-        starts = sum(each.pool == pool for each in started)
+        starts = sum(each.limits == (pool,) for each in started)
         assert budget.starts is None or starts <= budget.starts
 
 
@@ -316,3 +316,14 @@ def test_no_build_waits_behind_a_later_one_for_a_slot_it_fits(
 def test_the_same_look_makes_the_same_plan(workers: list[Candidate], queue: list[Waiting]) -> None:
     one, other = planned(queue, workers), planned(queue, workers[::-1])
     assert (one.leases, one.wanted) == (other.leases, other.wanted)
+
+
+def test_V19_each_budget_of_a_worker_limits_its_start_and_no_other_s() -> None:
+    host = ("host h", "probe")
+    workers = [latent("a1", limits=(P, host)), latent("a2", limits=(P, host))]
+    workers.append(latent("b1", limits=(P,)))
+    queue = [build(f"b{n}") for n in range(4)]
+    made = planned(queue, workers, budgets={host: Budget(1, "breaker"), P: Budget(2)})
+    assert sorted(name for name, _ in made.wanted) == ["a1", "b1"]
+    made = planned(queue, workers, budgets={host: Budget(0, "breaker"), P: Budget(None)})
+    assert [name for name, _ in made.wanted] == ["b1"]

@@ -14,7 +14,7 @@ assert sys.platform != "win32"
 from hostler_agent.jobs.plan import BuildUser
 
 BUILDS = "builds"
-_NO_BUILDS = frozenset([".hostler", "homes", "info"])
+_NO_BUILDS = frozenset([".hostler", ".secrets", "homes", "info"])
 """Directories of the agent itself in its base directory."""
 _MODE = 0o700
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

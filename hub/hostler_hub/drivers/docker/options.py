@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -91,6 +92,18 @@ class DockerOptions(DriverOptions):
     @property
     def place(self) -> str:
         return self.docker_host
+
+    @property
+    def failure_domains(self) -> tuple[str, str]:
+        """The image on its daemon, and the daemon."""
+        daemon = f"daemon {self.docker_host}"
+        return f"image {self.image or self._built_image} on {daemon}", daemon
+
+    @property
+    def _built_image(self) -> str:
+        """A name for the image that is built of the Dockerfile: the same for the same text."""
+        made_of = [self.dockerfile, self.context, sorted(self.build_args.items()), self.target]
+        return f"built of {hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]}"
 
     @property
     def is_local(self) -> bool:

@@ -14,10 +14,12 @@ from hostler_hub.runtime.secrets import SecretRef
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-Region = Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
-InstanceType = Annotated[str, Field(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")]
+# EC2 says which regions, types and prices there are. What is checked here is only what they may do
+# to a host name or a request.
+Region = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+InstanceType = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 Tag = Annotated[str, Field(max_length=256)]
-Price = Annotated[str, Field(pattern=r"^\d+(\.\d{1,4})?$")]
+Price = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,18})?$")]
 
 TAG_PREFIX = "hostler:"
 MARK = Fields(TAG_PREFIX)
@@ -49,7 +51,7 @@ class Volume(BaseModel):
 
     model_config = _STRICT
 
-    device: Annotated[str, Field(pattern=r"^[a-z0-9/]{1,64}$")]
+    device: Annotated[str, Field(pattern=r"^[A-Za-z0-9/]{1,64}$")]
     size_gib: Annotated[int, Field(ge=1, le=65536)] | None = None
     type: Literal["gp2", "gp3", "io1", "io2", "st1", "sc1", "standard"] = "gp3"
     iops: Annotated[int, Field(ge=100, le=256000)] | None = None
@@ -122,6 +124,18 @@ class Ec2Options(DriverOptions):
     @property
     def place(self) -> str:
         return f"{self.endpoint_url or 'aws'}/{self.region}"
+
+    @property
+    def failure_domains(self) -> tuple[str, str, str, str]:
+        """The image on its instance types, the types, and the image, each in the region; the
+        region.
+        """
+        where = f"region {self.region}"
+        if self.endpoint_url:
+            where = f"{where} of {self.endpoint_url}"
+        types = f"instance type {' or '.join(self.instance_types)}"
+        image = f"image {self.ami or (self.image.name if self.image else '')}"
+        return f"{image} on {types} in {where}", f"{types} in {where}", f"{image} in {where}", where
 
     @property
     def recipe(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
-from hostler_agent.wire import messages
+from hostler_agent.wire import extension, messages
 from hostler_agent.wire.extension import AgentReport, Handshake, Receipt
 from hostler_agent.wire.session import Requested, Role, Session
 from hostler_hub.drivers.contract import InstanceSpec
@@ -97,7 +97,7 @@ class FakeAgent:
             "basedir": "/nowhere",
             "numcpus": 1,
             "version": "fake",
-            "worker_commands": {"shell": "1", "rmdir": "1", "hostler": "1"},
+            "worker_commands": {"shell": "1", "rmdir": "1", "hostler": str(extension.VERSION)},
             "delete_leftover_dirs": False,
             "hostler": report.body(),
         }

@@ -46,6 +46,10 @@ class FakeOptions(DriverOptions):
         return self.region
 
     @property
+    def failure_domains(self) -> tuple[str, ...]:
+        return (f"region {self.region}",) if self.region else ()
+
+    @property
     def recipe(self) -> str:
         return self.keep
 

@@ -58,6 +58,12 @@ class SshOptions(HostOptions):
         return " ".join([*way, f"{self.host}:{self.port or ''}", self.directory])
 
     @property
+    def failure_domains(self) -> tuple[str, ...]:
+        """The machine, and the last machine on the way to it."""
+        hosts = [f"host {self.host}:{self.port or 22}"]
+        return (*hosts, f"jump host {self.jump[-1].address}") if self.jump else tuple(hosts)
+
+    @property
     def access(self) -> SshAccess:
         """How the machine is reached."""
         hop = {name: getattr(self, name) for name in Hop.model_fields}

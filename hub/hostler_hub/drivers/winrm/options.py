@@ -73,6 +73,11 @@ class WinrmOptions(HostOptions):
         return f"{self.host}:{self.port or ''} {self.directory}"
 
     @property
+    def failure_domains(self) -> tuple[str]:
+        """The machine."""
+        return (f"host {self.host}:{self.access.listener}",)
+
+    @property
     def address(self) -> str:
         """The machine's address, for people."""
         return self.access.address

@@ -37,7 +37,7 @@ class Range(BaseModel):
     status_code=201,
     response_model=schemas.StoredFileView,
     responses=problems.responses(413),
-    openapi_extra={"requestBody": {"required": True, "content": _BYTES}},
+    openapi_extra={"requestBody": {"required": False, "content": _BYTES}},
 )
 async def store(
     request: Request,

@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from hostler_hub.specs.fields import Instant
 from hostler_hub.store.decisions import Filter
 from hostler_hub.web.api import problems
 from hostler_hub.web.api.responses import Json
@@ -29,7 +30,7 @@ class Where(BaseModel):
     build: str | None = None
     group: str | None = None
     kind: DecisionKind | None = None
-    since: AwareDatetime | None = None
+    since: Instant | None = None
     limit: Annotated[int, Field(ge=1, le=PAGE_ROWS)] = 100
     after: Annotated[int, Field(ge=1, le=_MAX_ID)] | None = None
 

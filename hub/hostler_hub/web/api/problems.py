@@ -100,6 +100,8 @@ def _answer(
 def _http(
     connection: HTTPConnection, error: HTTPException, methods_at: Callable[[str], Sequence[str]]
 ) -> Response:
+    if error.status_code == 400:  # the framework's word for a body that it cannot decode
+        return response(InvalidRequest("The body is not JSON in UTF-8", pointer=""))
     if error.status_code == 404:
         return response(NotFound(f"There is nothing at {connection.url.path}"))
     if error.status_code == 413:

@@ -4,7 +4,6 @@ from typing import Annotated, Self
 
 from fastapi import APIRouter, Query
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -15,7 +14,7 @@ from pydantic import (
 
 from hostler_hub.lifecycle.model import Mode, State
 from hostler_hub.specs.build import Text, WorkerName
-from hostler_hub.specs.fields import PositiveSeconds, refuse
+from hostler_hub.specs.fields import Instant, PositiveSeconds, refuse
 from hostler_hub.specs.worker import WorkerDefinition
 from hostler_hub.web.api import problems
 from hostler_hub.web.api.responses import Json
@@ -86,7 +85,7 @@ class SetMode(_Targets):
 
     mode: Mode
     reason: Text | None = None
-    until: AwareDatetime | None = None
+    until: Instant | None = None
     for_s: PositiveSeconds | None = None
     dry_run: StrictBool = False
 

@@ -90,6 +90,14 @@ async def set_mode(visit: Operator, name: str) -> Response:
     return RedirectResponse(f"/workers/{name}", status_code=303)
 
 
+@router.post("/breakers/close")
+async def close_breaker(visit: Operator) -> Response:
+    """Let the workers of a failure domain be started again."""
+    form = await read_form(visit.request)
+    visit.hub.breakers.close([form.get("domain", "")], by=visit.caller.name)
+    return RedirectResponse("/", status_code=303)
+
+
 @router.post("/builds/{id}/cancel")
 async def cancel(visit: Submitter, id: Id) -> Response:
     """Cancels a build."""

@@ -59,6 +59,7 @@ async def workers(
         states=list(State),
         modes=list(Mode),
         counts=visit.hub.workers.counts(),
+        breakers=visit.hub.breakers.listing().items,
         builds=visit.hub.supervisor.counts(),
         incidents=await visit.hub.incidents.counts(),
     )

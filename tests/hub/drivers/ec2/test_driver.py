@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import boto3
+import moto.ec2
 import pytest
 from conformance.drivers import Conformance, ref_of, spec_of
 from peers.ec2 import Ec2, Fault
@@ -342,7 +346,10 @@ async def test_a_secret_that_is_not_there_is_named(
     [
         ({"ami": None}, "ami .* or image"),
         ({"image": {"owners": ["self"], "name": "x"}}, "one of the two"),
-        ({"region": "mars"}, "region"),
+        ({"region": "evil.example/"}, "region"),
+        ({"region": "a@b"}, "region"),
+        ({"instance_types": ["t3.micro, t3.small"]}, "instance_types"),
+        ({"spot": {"max_price": "0,05"}}, "max_price"),
         ({"instance_types": []}, "instance_types"),
         ({"tags": {"hostler:hub": "x"}}, "reserved"),
         ({"profile": "x"}, "not both"),
@@ -354,6 +361,23 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(OptionsRefused, match=words):
         check_options(Ec2Driver, {**options, **change})
+
+
+def test_the_world_s_names_are_the_provider_s_own(options: Mapping[str, Any]) -> None:
+    """No pattern of ours knows which there will be tomorrow."""
+    session = boto3.Session()
+    partitions = session.get_available_partitions()
+    regions = [r for p in partitions for r in session.get_available_regions("ec2", p)]
+    data = Path(moto.ec2.__file__).parent / "resources" / "instance_types.json.gz"
+    types = sorted(json.loads(gzip.decompress(data.read_bytes())))
+    assert len(regions) > 30
+    assert len(types) > 500
+    for region in [*regions, "eusc-de-east-1", "us-isob-west-1", "xx-moon-north-12"]:
+        check_options(Ec2Driver, {**options, "region": region})
+    for kind in [*types, "u7in-32tb.224xlarge", "mac2-m2pro.metal"]:
+        check_options(Ec2Driver, {**options, "instance_types": [kind]})
+    for price in ("0.003125", "12", "0.05"):
+        check_options(Ec2Driver, {**options, "spot": {"max_price": price}})
 
 
 def boot(**changes: Any) -> userdata.Boot:

@@ -197,3 +197,20 @@ async def test_problems_are_documented(operator: httpx2.AsyncClient) -> None:
                 assert list(operation["responses"][status]["content"]) == [
                     "application/problem+json"
                 ]
+
+
+async def test_a_body_that_is_no_text_is_refused_like_any_other(
+    operator: httpx2.AsyncClient,
+) -> None:
+    headers = {"content-type": "application/json"}
+    answer = await operator.post(DEFINE, content=b"\xff{}", headers=headers)
+    assert "UTF-8" in problem(answer, 422)["detail"]
+
+
+@pytest.mark.parametrize("number", ["0.5", "1700000000", "12"])
+async def test_a_number_is_no_instant(operator: httpx2.AsyncClient, number: str) -> None:
+    found = await operator.get("/api/v1/decisions", params={"since": number})
+    assert "2026-01-02T03:04:05Z" in problem(found, 422)["detail"]
+    body = {"names": [], "mode": "paused", "until": number}
+    answer = await operator.post("/api/v1/workers/mode", json=body)
+    assert problem(answer, 422)["pointer"] == "/until"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 OPEN = {("GET", "/healthz"), ("GET", "/api/v1/agents/archive/{sha256}")}
 NEEDED = {
     ("GET", "/api/v1/decisions"): Role.VIEWER,
+    ("GET", "/api/v1/breakers"): Role.VIEWER,
+    ("POST", "/api/v1/breakers/close"): Role.OPERATOR,
     ("GET", "/api/v1/groups"): Role.VIEWER,
     ("GET", "/api/v1/groups/{name}"): Role.VIEWER,
     ("POST", "/api/v1/groups/define"): Role.OPERATOR,
@@ -72,6 +74,7 @@ NEEDED = {
 PAGES_OPEN = {("GET", "/login"), ("POST", "/login"), ("GET", "/static/{name}")}
 PAGES = {
     ("GET", "/"): Role.VIEWER,
+    ("POST", "/breakers/close"): Role.OPERATOR,
     ("GET", "/workers/{name}"): Role.VIEWER,
     ("GET", "/builds"): Role.VIEWER,
     ("GET", "/builds/{id}"): Role.VIEWER,

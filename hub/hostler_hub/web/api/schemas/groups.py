@@ -1,5 +1,11 @@
-"""Answers about groups."""
+"""Answers about groups and breakers."""
 
+from hostler_hub.scheduling.breaker_views import (
+    CloseBreakerResult,
+    CloseBreakerResults,
+    OpenBreakerList,
+    OpenBreakerView,
+)
 from hostler_hub.scheduling.group_views import (
     DefineGroupResult,
     DefineGroupResults,
@@ -10,10 +16,14 @@ from hostler_hub.scheduling.group_views import (
 )
 
 __all__ = [
+    "CloseBreakerResult",
+    "CloseBreakerResults",
     "DefineGroupResult",
     "DefineGroupResults",
     "GroupList",
     "GroupView",
+    "OpenBreakerList",
+    "OpenBreakerView",
     "RemoveGroupResult",
     "RemoveGroupResults",
 ]
