@@ -179,7 +179,8 @@ class UserSlots:
             base=self._base,
             own=self._base / SLOTS / user.name,
             home=self._base / HOMES / user.name,
-            shm=view.MEMORY / f"hostler-{user.name}",
+            # By the uid, which is no other agent's meanwhile, as the name may be.
+            shm=view.MEMORY / f"hostler-{user.uid}",
         )
         try:
             _clear_old(directories, user)

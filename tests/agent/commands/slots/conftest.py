@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -33,14 +34,19 @@ def has_namespaces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def base(tmp_path: Path, has_namespaces: bool) -> Path:
+def open_directory() -> Iterator[Path]:
+    """A directory that everybody may enter: other runs of tests close what pytest gives us."""
+    with tempfile.TemporaryDirectory(prefix="hostler-slots-", dir="/var/tmp") as made:
+        Path(made).chmod(0o711)
+        yield Path(made)
+
+
+@pytest.fixture
+def base(tmp_path: Path, open_directory: Path, has_namespaces: bool) -> Path:
     """The agent's base directory: below one that only the agent may enter, unless there are no
     namespaces to lead a build through it."""
     if not has_namespaces:
-        for above in (tmp_path, *tmp_path.parents):
-            if not above.stat().st_mode & 0o001:
-                above.chmod(0o711)
-        return tmp_path / "work"
+        return open_directory / "work"
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     return private / "work"

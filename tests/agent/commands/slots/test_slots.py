@@ -31,9 +31,9 @@ id -un; id -u; echo "$HOME $USER $LOGNAME"; cd; pwd; ls -la | wc -l; touch ~/x &
 
 
 @pytest.fixture
-def public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def public(open_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The one directory for temporary files, but for those that a slot's view has instead."""
-    made = tmp_path / "public"
+    made = open_directory / "public"
     made.mkdir()
     made.chmod(0o1777)
     monkeypatch.setattr(remains, "PUBLIC", (str(made), "/dev/shm"))
