@@ -18,9 +18,14 @@ _DEADLINE_S = 10.0
 
 # keyctl(2) has no function in the C library. Clears the user's, its sessions' and its persistent
 # keyring; a keyring that does not exist is empty.
+# What is imported is loaded while it may still be read.
 _CLEAR = """
-import ctypes, errno, sys
+import ctypes, errno, os, sys
+gid, uid, keyctl = map(int, sys.argv[1:])
 call = ctypes.CDLL(None, use_errno=True).syscall
+os.setgroups(())
+os.setresgid(gid, gid, gid)
+os.setresuid(uid, uid, uid)
 CLEAR, PERSISTENT = 7, 22
 call(keyctl, 1, None)
 call(keyctl, PERSISTENT, -1, -3)
@@ -46,11 +51,10 @@ def has_keys(uid: int) -> bool:
 
 def clear(user: BuildUser) -> bool:
     """Empty the user's keyrings. Returns whether that succeeded."""
-    become = f"import os; os.setgroups(()); os.setresgid(*[{user.gid}] * 3)"
-    become += f"; os.setresuid(*[{user.uid}] * 3)\nkeyctl = {libc.keyctl_number()}"
+    numbers = map(str, (user.gid, user.uid, libc.keyctl_number()))
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", become + _CLEAR],
+            [sys.executable, "-I", "-S", "-c", _CLEAR, *numbers],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
