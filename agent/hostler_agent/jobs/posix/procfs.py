@@ -65,17 +65,6 @@ def stat(pid: int) -> Optional[ProcessStat]:
     )
 
 
-def owner(pid: int) -> Optional[int]:
-    """The real uid of a process; None if there is no such process.
-
-    The owner of /proc/PID is another: root, for a process that forbids its inspection.
-    """
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb", buffering=0) as file:
-        _, _, rest = file.read().partition(b"\nUid:")
-        return int(rest.split(maxsplit=1)[0])
-    return None
-
-
 def all_pids() -> list[int]:
     return [int(name) for name in os.listdir(_PROC) if name.isdigit()]  # noqa: PTH208 - cheaper
 

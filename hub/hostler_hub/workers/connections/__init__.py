@@ -1,1 +1,1 @@
-"""Connections of agents: admission and its refusals, service to the end, heartbeats."""
+"""Connections of agents: admission, refusals, rivals, service to the end, heartbeats."""

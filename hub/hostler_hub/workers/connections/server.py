@@ -4,39 +4,34 @@ Theory of operation. An agent dials in, is admitted (``admission``) or refused b
 reports its facts, gets the hub's settings, and only then the controller handles ``Attached``: an
 attached agent can be given work. While it is attached the hub sends heartbeats; an agent that is
 silent for three of them is disconnected.
-
-What an agent attaches with may have been stolen by a build, but for the id of its process, which
-is in the agent's memory alone. So while the connection of one process is open, another process is
-refused, also when the first one is silent, as a stopped one is (A5, V4). When it has closed, the
-core decides whether another process is the agent's restart.
+Another process that comes as an agent whose connection is open is refused (``rivals``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import structlog
 from starlette.websockets import WebSocket
 
 from hostler_agent.wire import messages
-from hostler_agent.wire.errors import RemoteError, WireError
+from hostler_agent.wire.errors import WireError
 from hostler_agent.wire.extension import GO_AWAY_CLOSE_CODE, HubSettings
 from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import events
 from hostler_hub.runtime.clock import Clock
 from hostler_hub.runtime.settings import Settings
-from hostler_hub.specs.isolation import Isolation, isolation_of
 from hostler_hub.store import builds
 from hostler_hub.store.engine import Store
 from hostler_hub.store.errors import StoreUnavailable
 from hostler_hub.workers.agents.session import AgentSession
-from hostler_hub.workers.agents.sessions import TURN_AWAY_CLOSE_CODE, Sessions
+from hostler_hub.workers.agents.sessions import Sessions
 from hostler_hub.workers.connections.admission import Admission
 from hostler_hub.workers.connections.heartbeat import Heartbeat
+from hostler_hub.workers.connections.rivals import Rivals
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.errors import ConnectionLost
-from hostler_hub.workers.registry import Entry, Registry
+from hostler_hub.workers.registry import Registry
 
 _log = structlog.get_logger(__name__)
 
@@ -69,6 +64,9 @@ class AgentServer:
         self._controller = controller
         self._admission = admission
         self._sessions = sessions
+        self._rivals = Rivals(
+            registry, sessions, controller, clock, settings.rival_deadline_s, self._report_detached
+        )
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one agent's connection, from its handshake to its end."""
@@ -93,12 +91,12 @@ class AgentServer:
         try:
             async with asyncio.timeout(self._settings.unauthenticated_s):
                 await session.refresh_info()
-            if not await self._is_uncontested(session):
+            if not await self._rivals.is_uncontested(session):
                 return False
-            proven = self._is_proven(session)
+            proven = self._rivals.is_proven(session)
             async with asyncio.timeout(self._settings.unauthenticated_s):
                 await self._prepare(session)
-                if self._is_believed(session, proven=proven):
+                if self._rivals.is_believed(session, proven=proven):
                     await self._sessions.store_facts(session)
         except (WireError, ConnectionLost, TimeoutError, NotFound, StoreUnavailable) as error:
             # L19, L20: an agent that does not get this far never gets work.
@@ -139,80 +137,6 @@ class AgentServer:
         entry = self._registry.find(session.admitted.worker)
         own = entry.definition.keepalive_interval if entry is not None else None
         return None if own is None else float(own)
-
-    async def _is_uncontested(self, session: AgentSession) -> bool:
-        """Whether no other process is connected as the same agent; else the session is closed.
-
-        The other one is first given the time to answer, or to be noticed as closed: that of an
-        agent that was killed closes at about the time when its successor comes.
-        """
-        entry = self._registry.find(session.admitted.worker)
-        old = self._sessions.by_connection((entry and entry.life.connection) or "")
-        if entry is None or old is None or _is_same_process(old, session):
-            return True
-        lives = await self._lives(old)
-        if old.closed.is_set():
-            await self._report_detached(old)  # before the core hears of its successor
-            return True
-        await self._refuse_rival(entry, session, old, lives=lives)
-        return False
-
-    async def _refuse_rival(
-        self, entry: Entry, session: AgentSession, old: AgentSession, *, lives: bool
-    ) -> None:
-        """Refuse a second process. A latent worker's instance ends, a permanent worker goes on.
-
-        A stock worker reports no process, so that its reconnect looks like a rival's while its old
-        connection is half-open: nobody is alarmed of that.
-        """
-        state = "lives" if lives else "is silent, though its connection is open"
-        cause = f"a second agent, at {session.client}, came while the one at {old.client} {state}"
-        at, permanent = self._clock.now(), entry.life.policy.permanent
-        event: events.Event = events.Refused(
-            at=at, cause=cause, alarm=lives or old.process is not None
-        )
-        if not permanent:
-            event = events.Compromised(at=at, instance=session.instance, cause=cause)
-        with contextlib.suppress(NotFound):
-            await self._controller.handle(entry.life.name, event)
-        # A permanent worker's other machine may be the right one tomorrow: it may try again.
-        code = TURN_AWAY_CLOSE_CODE if permanent else GO_AWAY_CLOSE_CODE
-        await session.close(code, cause[:100])
-
-    def _is_proven(self, session: AgentSession) -> bool:
-        """Whether the agent cannot be a build that has stolen what its agent attaches with.
-
-        Builds on the instance are other users, as the agent that attached before has said: what a
-        thief says does not count. Or its former process has handed on its secret id.
-        """
-        entry = self._registry.find(session.admitted.worker)
-        if entry is None:
-            return False
-        handed_on = session.former is not None and session.former == entry.life.process
-        return handed_on or isolation_of(entry.facts) is Isolation.USER
-
-    def _is_believed(self, session: AgentSession, *, proven: bool) -> bool:
-        """Whether the agent's facts may be stored before the core has accepted it.
-
-        Not those of another process than the one before, where builds could be that process.
-        """
-        entry = self._registry.find(session.admitted.worker)
-        if entry is None or proven or entry.life.policy.permanent:
-            return True
-        return entry.life.process in {None, session.process}
-
-    async def _lives(self, session: AgentSession) -> bool:
-        """Whether the attached agent answers in time.
-
-        A deadline during which the hub itself stood still proves nothing: the agent is asked again
-        (A10).
-        """
-        while True:
-            heard, stalled_s = session.heard, self._controller.stalls.total_s()
-            if await _answers(session, self._settings.rival_deadline_s) or session.heard > heard:
-                return True
-            if session.closed.is_set() or self._controller.stalls.total_s() == stalled_s:
-                return False
 
     async def _prepare(self, session: AgentSession) -> None:
         """Find out what the agent resumes, and send it the hub's terms."""
@@ -257,20 +181,3 @@ class AgentServer:
             at=self._clock.now(), connection=session.id, cause=cause, leaves=session.leaves
         )
         await self._controller.handle_until_stored(session.admitted.worker, event)
-
-
-def _is_same_process(old: AgentSession, new: AgentSession) -> bool:
-    known = old.process is not None
-    return known and (old.boot_id, old.process) == (new.boot_id, new.process)
-
-
-async def _answers(session: AgentSession, deadline_s: float) -> bool:
-    """Whether the agent answers a keepalive within the deadline, be it with an error."""
-    try:
-        async with asyncio.timeout(deadline_s):
-            await session.request(messages.Keepalive())
-    except RemoteError:
-        return True
-    except (ConnectionLost, TimeoutError):
-        return False
-    return True
