@@ -55,7 +55,9 @@ class Api:
         return answer.json()
 
     async def define(self, *names: str, **options: Any) -> None:
-        defaults = {"driver": "local", "run_as": self.run_as}
+        defaults = {"driver": "local"}
+        if options.get("driver") != "permanent":  # whose owner configures the agent
+            defaults["run_as"] = self.run_as
         definitions = [{"name": name, **defaults, **options} for name in names]
         await self.post("/workers/define", {"workers": definitions})
 
