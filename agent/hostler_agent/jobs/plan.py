@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from hostler_agent import machine
 from hostler_agent.jobs.errors import PlanRefused
@@ -60,11 +60,51 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class BuildUser:
+    """A user for the jobs of one slot: neither the agent's own nor root.
+
+    `groups` are the ids of its supplementary groups.
+    """
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
+class Bind(NamedTuple):
+    """A file or directory that a job sees in the place of another one. Both must exist."""
+
+    source: str
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class View:
+    """What a job sees of the machine's files that others do not, or do not see as it does. Linux
+    only, where the agent may make mount namespaces; elsewhere the job's process says what is
+    missing.
+    """
+
+    private_tmp: bool = False
+    """The directories for temporary files are empty ones of the job's own, in memory, and gone with
+    it. One that is to last over several jobs is a bind, which is mounted above these."""
+    binds: tuple[Bind, ...] = ()
+    hide_proc: bool = False
+    """/proc shows the processes of other users as absent."""
+    cgroup_read_only: bool = False
+
+
+@dataclass(frozen=True)
 class JobPlan:
     """The description of a job to start. `argv` and `environment` are passed to exec.
 
     `is_shell`: `argv` is a shell, its options and a string, which determines the quoting on
-    Windows. `allow_batch`: `argv` may name a batch file there.
+    Windows. `allow_batch`: `argv` may name a batch file there. `user`: run as this user, on Linux;
+    None is the agent's own. `no_new_privileges`: no program that the job starts gains any, as by
+    set-user-ID.
     """
 
     command_id: str
@@ -77,6 +117,9 @@ class JobPlan:
     resources: Resources = field(default_factory=Resources)
     is_shell: bool = False
     allow_batch: bool = False
+    user: Optional[BuildUser] = None
+    view: View = field(default_factory=View)
+    no_new_privileges: bool = False
 
 
 def command_argv(command: str | Sequence[str]) -> tuple[str, ...]:
