@@ -20,6 +20,12 @@ class Job:
         with contextlib.suppress(psutil.NoSuchProcess):  # it has been ended already
             self._process = psutil.Process(pid)
 
+    @property
+    def parent(self) -> int:
+        """The pid of what started it: the agent's spawner."""
+        assert self._process is not None
+        return self._process.ppid()
+
     def lives(self) -> bool:
         """A zombie that nobody has buried yet does not."""
         if self._process is None:

@@ -57,6 +57,25 @@ async def test_A14_a_build_that_kills_its_agents_ends_as_an_exception(
     assert "lost its worker" in view["result_text"]
 
 
+async def test_E20_a_killed_spawner_costs_its_builds_a_retry(
+    shared_hub: HubProcess, api: Api, make_gate: Callable[[], Gate]
+) -> None:
+    """As a build does it that may, with `kill -9 $PPID`, or the kernel for want of memory."""
+    gates = [make_gate(), make_gate()]
+    await api.define("shared", max_builds=2)
+    builds = [await api.submit(gate.command, worker="shared") for gate in gates]
+    jobs = [await gate.entered() for gate in gates]
+    os.kill(jobs[0].parent, signal.SIGKILL)
+    for gate, job in zip(gates, jobs, strict=True):
+        assert (await gate.entered()).lives()
+        assert not job.lives()
+        gate.open()
+    for build in builds:
+        view = await api.ended(build)
+        assert (view["state"], view["attempts"]) == ("success", 2)
+        assert not [left for left in shared_hub.leftovers() if build in left]
+
+
 async def test_A6_a_stopped_agent_keeps_its_build(
     shared_hub: HubProcess, api: Api, make_gate: Callable[[], Gate]
 ) -> None:

@@ -22,7 +22,7 @@ from hostler_agent.commands import Command, RemoveDirectories
 from hostler_agent.config import Config
 from hostler_agent.daemon import Daemon, Surroundings, Toolbox
 from hostler_agent.wire import messages
-from hostler_agent.wire.extension import Receipt, Survivor
+from hostler_agent.wire.extension import JOB_LOST, Receipt, Survivor
 from hostler_hub.drivers.contract import InstanceSpec
 
 if TYPE_CHECKING:
@@ -256,9 +256,11 @@ def script(
     lines: int = 3,
     survivors: int = 0,
     term_s: float = 0.1,
+    lost: int = 0,
 ) -> list[str]:
-    """The argv of a build step: how long it takes, what it returns, what it leaves behind."""
-    options = {"duration_s": duration_s, "rc": rc, "lines": lines}
+    """The argv of a build step: how long it takes, what it returns, what it leaves behind, and in
+    how many attempts the agent loses it."""
+    options = {"duration_s": duration_s, "rc": rc, "lines": lines, "lost": lost}
     return ["sim", json.dumps({**options, "survivors": survivors, "term_s": term_s})]
 
 
@@ -276,7 +278,9 @@ class Scripted(Command):
         with machine.run(self.context.command_id) as run:
             ended = await self._work(run, todo)
         survivors = tuple(Survivor(n + 2, "daemon") for n in range(todo["survivors"]))
-        rc = -1 if ended == "killed" else todo["rc"]
+        if ended == "exited" and run.attempt <= todo["lost"]:
+            ended = JOB_LOST
+        rc = todo["rc"] if ended == "exited" else -1
         await self.output.pair(*Receipt(ended, rc, "simulated", survivors=survivors).pair())
         await self.output.pair("rc", rc)
 

@@ -440,3 +440,46 @@ async def test_V5_K11_a_hub_that_dies_over_a_forced_stop_does_not_run_the_build_
     assert (row["state"], row["attempts"]) == ("success", 2)
     assert first.ended_at is not None
     assert second.started_at >= first.ended_at
+
+
+@simulated()
+async def test_E20_a_command_that_the_agent_lost_is_a_loss_of_its_attempt(world: World) -> None:
+    """Something killed the process that starts the jobs: no fault of any of them."""
+    await world.define("w", max_builds=2)
+    builds = [await world.submit(*script(lost=2)), await world.submit(*script(lost=1))]
+    rows = [await world.ended(build) for build in builds]
+    assert [(row["state"], row["attempts"]) for row in rows] == [("success", 3), ("success", 2)]
+    assert world.life().epoch == 1  # the agent is well
+    assert world.life().quarantine_until is None
+    assert world.machine().workspaces == set()
+
+
+@simulated()
+async def test_E20_a_loss_too_many_ends_as_an_exception(world: World) -> None:
+    await world.define("w")
+    row = await world.ended(await world.submit(*script(lost=9), retry={"on_loss": 1}))
+    assert (row["state"], row["attempts"]) == ("exception", 2)
+    assert "the process that ran the command on its worker was killed" in row["result_text"]
+
+
+@simulated()
+async def test_E20_a_hub_that_dies_over_a_lost_command_hears_of_it_again(world: World) -> None:
+    await world.define("w")
+    build = await world.submit(*script(5, lost=1))
+    await world.running(build)
+    world.kill_hub()
+    await world.sleep(10)
+    await world.start_hub()
+    row = await world.ended(build)
+    assert (row["state"], row["attempts"]) == ("success", 2)
+
+
+@simulated()
+async def test_E20_V10_survivors_of_a_lost_command_keep_their_slot(world: World) -> None:
+    await world.define("w")
+    build = await world.submit(*script(lost=1, survivors=1))
+    row = await world.ended(build)
+    first, second = world.truth.of(build)
+    assert (row["state"], row["attempts"]) == ("success", 2)
+    assert first.machine is not second.machine
+    assert "processes of the build survived its end: daemon (2)" in " ".join(world.causes())

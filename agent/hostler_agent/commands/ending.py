@@ -47,6 +47,13 @@ def remarks(outcome: JobOutcome, resources: Resources) -> Iterator[str]:
         names = ", ".join(receipt.held_output)
         why = f"output was still held open {DRAIN_S:g} seconds after the command's end"
         yield f"{why}; killed: {names}"
+    if receipt.escaped:
+        names = ", ".join(f"{one.name} ({one.pid})" for one in receipt.escaped)
+        yield f"had left the cgroup of the command; killed: {names}"
+    if receipt.missing:
+        yield f"this worker cannot give the command {'; '.join(receipt.missing)}"
+    if receipt.ended is Ended.LOST:
+        yield "the process that ran the command was killed, so nobody knows how it ended"
     if receipt.survivors:
         names = ", ".join(f"{one.name} ({one.pid})" for one in receipt.survivors)
         yield f"could not be killed: {names}"
@@ -105,6 +112,8 @@ def wire_receipt(
         held_output=tuple(map(masked, receipt.held_output)),
         oom_kills=receipt.usage.oom_kills,
         why=None if why is None else masked(why),
+        escaped=tuple(masked(one.name) for one in receipt.escaped),
+        missing=receipt.missing,
     )
 
 

@@ -61,11 +61,12 @@ class Usage:
 @dataclass(frozen=True)
 class Leftovers:
     """The processes that were left when a job was ended: `found` were alive, `survivors` could not
-    be killed.
+    be killed. `escaped` are those of `found` that had left the job's cgroup.
     """
 
     found: tuple[ProcessName, ...] = ()
     survivors: tuple[ProcessName, ...] = ()
+    escaped: tuple[ProcessName, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,3 +83,7 @@ class KillReceipt:
     survivors: tuple[ProcessName, ...] = ()
     held_output: tuple[str, ...] = ()
     """Names of processes that held the output open after the main process had ended (E8)."""
+    escaped: tuple[ProcessName, ...] = ()
+    """Processes that had left the job's cgroup, and were killed with the rest (E21)."""
+    missing: tuple[str, ...] = ()
+    """What the machine could not give of the view that the plan asked for, each as "PART: why"."""

@@ -18,8 +18,9 @@ from typing import Any, Callable, Optional, Protocol
 from hostler_agent.clock import Clock, SystemClock, wait_any
 from hostler_agent.jobs import plan as plans
 from hostler_agent.jobs.containment import Containment, Enclosure, Process, Reader
+from hostler_agent.jobs.errors import SpawnerLost
 from hostler_agent.jobs.plan import JobPlan
-from hostler_agent.jobs.receipt import Ended, Exit, KillReceipt, ProcessName, Usage
+from hostler_agent.jobs.receipt import Ended, Exit, KillReceipt, Leftovers, ProcessName, Usage
 from hostler_agent.jobs.tail import LogFile, Tail
 from hostler_agent.jobs.watch import Watch
 
@@ -92,17 +93,31 @@ class Job:
             self._stop.set_result(_Stop(ended, why))
 
     async def run(self) -> JobOutcome:
-        """Run the job. Raises PlanRefused, StartFailed or SpawnerLost, or OSError if the agent
-        itself lacks descriptors or cgroups.
+        """Run the job. Raises PlanRefused or StartFailed, or OSError if the agent itself lacks
+        descriptors or cgroups.
         """
         plans.check(self._plan)
         enclosure = self._containment.open(self._plan.command_id)
         try:
             process = await enclosure.start(self._plan)
             return await self._supervise(process, enclosure)
+        except SpawnerLost:
+            # Whether it ran, and what it did, nobody knows.
+            return self._lost(await asyncio.shield(enclosure.empty(KILL_DEADLINE_S)))
         except BaseException:
             await asyncio.shield(enclosure.empty(KILL_DEADLINE_S))
             raise
+
+    def _lost(self, left: Leftovers) -> JobOutcome:
+        receipt = KillReceipt(
+            ended=Ended.LOST,
+            exit_code=None,
+            containment=self._containment.name,
+            pids_seen=len(left.found),
+            survivors=left.survivors,
+            escaped=left.escaped,
+        )
+        return JobOutcome(receipt, None)
 
     async def _supervise(self, process: Process, enclosure: Enclosure) -> JobOutcome:
         tasks = _Tasks()
@@ -202,6 +217,7 @@ class Job:
             usage=_completed(usage, main),
             survivors=left.survivors,
             held_output=tuple(one.name for one in held),
+            escaped=left.escaped,
         )
         return JobOutcome(receipt, None if main is None else main.signal)
 

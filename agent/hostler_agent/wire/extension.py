@@ -77,6 +77,10 @@ null."""
 OUTPUT = "output"
 RECEIPT = "receipt"
 
+JOB_LOST = "lost"
+"""`Receipt.ended` of a job whose end nobody knows, because the process that started it and would
+have reaped it was killed: its build is lost."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Handshake(Record):
@@ -333,7 +337,9 @@ class Receipt(Record):
     """The last report on a job. If `survivors` is empty, none of its processes is alive.
 
     `oom_kills` counts the processes that the kernel killed because memory ran out. `why` is one
-    sentence for people, if `ended` and the exit code do not tell everything.
+    sentence for people, if `ended` and the exit code do not tell everything. `escaped` are the
+    names of processes that had left the job's cgroup, and were killed all the same. `missing` is
+    what the machine could not give of the view that the job was to have, each as "PART: why".
     """
 
     ended: str
@@ -346,6 +352,8 @@ class Receipt(Record):
     held_output: tuple[str, ...] = ()
     oom_kills: int = 0
     why: Optional[str] = None
+    escaped: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     _keys: ClassVar[Keys] = {
         "ended": TEXT,
@@ -358,12 +366,14 @@ class Receipt(Record):
         "held_output": TEXTS,
         "oom_kills": optional(LENGTH),
         "why": optional(TEXT),
+        "escaped": optional(TEXTS),
+        "missing": optional(TEXTS),
     }
 
     def pair(self) -> list[Any]:
         survivors = [asdict(survivor) for survivor in self.survivors]
-        held = list(self.held_output)
-        return [RECEIPT, {**asdict(self), "survivors": survivors, "held_output": held}]
+        names = {key: list(getattr(self, key)) for key in ("held_output", "escaped", "missing")}
+        return [RECEIPT, {**asdict(self), "survivors": survivors, **names}]
 
     @classmethod
     def parse(cls, value: Any) -> Receipt:
@@ -375,4 +385,6 @@ class Receipt(Record):
             for entry in taken["survivors"]
         )
         taken["oom_kills"] = taken["oom_kills"] or 0
-        return cls(**{**taken, "held_output": tuple(taken["held_output"])})
+        for key in ("held_output", "escaped", "missing"):
+            taken[key] = tuple(taken[key] or ())
+        return cls(**taken)

@@ -12,7 +12,7 @@ import structlog
 
 from hostler_agent.wire import messages
 from hostler_agent.wire.errors import ProtocolError
-from hostler_agent.wire.extension import OUTPUT, RECEIPT, Output, Receipt
+from hostler_agent.wire.extension import JOB_LOST, OUTPUT, RECEIPT, Output, Receipt
 from hostler_agent.wire.text import text_bytes
 from hostler_hub.builds.artifacts.transfers import Transfer
 from hostler_hub.builds.errors import TransferRefused
@@ -63,6 +63,14 @@ class CommandRun:
         names the interruption.
         """
         return self.interrupted or self.outcome.result()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the agent does not know how the command ended, for no fault of the command's:
+        whatever killed the process that started it may have been a neighbour.
+        """
+        lost = self.receipt is not None and self.receipt.ended == JOB_LOST
+        return lost and self.interrupted is None
 
     async def update(self, pairs: Sequence[Sequence[Any]]) -> None:
         """Take an update; return when what it reports is durable.

@@ -28,4 +28,11 @@ class SecretForbidden(Exception):
 
 
 class CommandGone(Exception):
-    """The agent is attached, but has lost the build's command: the attempt cannot go on."""
+    """The agent is attached, but has lost the build's command: the attempt cannot go on.
+
+    ``survivors``: the processes of the command that could not be killed, each as "NAME (PID)".
+    """
+
+    def __init__(self, why: str, survivors: tuple[str, ...] = ()) -> None:
+        super().__init__(why)
+        self.survivors = survivors

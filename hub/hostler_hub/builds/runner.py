@@ -54,6 +54,7 @@ class Runner:
         self.lease = lease
         self.over = False  # the build has its result; what is left is to give the slot back
         self.spec = spec
+        self._step: StepRun | None = None
         self._states = [StepState(row["state"]) for row in rows]
         self._sizes = [row["log_size_bytes"] for row in rows]
         self._outcomes = [_outcome_of(row) for row in rows]
@@ -112,6 +113,7 @@ class Runner:
         services, key = self._services, StepKey(*self._key(index))
         size = self._sizes[index]
         step = StepRun(services, self.lease, self.spec, key, size, self._interrupt)
+        self._step = step
         if self._states[index] == StepState.PENDING:
             self._states[index] = StepState.RUNNING
             started = {"state": StepState.RUNNING.value, "started_at": services.clock.now()}
@@ -207,6 +209,13 @@ class Runner:
         if not await self._services.controller.handle_until_stored(lease.worker, event, end):
             await self._services.store.insist(end)
 
+    def acknowledge_loss(self) -> None:
+        """Answer the agent's report of a command that it has lost, if it reported one. Called when
+        the loss is durable: a hub that dies before hears the report again.
+        """
+        if self._step is not None:
+            self._step.acknowledge()
+
     async def clean_workspace(self) -> str | None:
         """Remove the attempt's directory on the worker. Returns why that failed, or None."""
         command = CommandRun(self.lease.instance, log=None)
@@ -270,7 +279,11 @@ def _survived(outcomes: Sequence[StepOutcome]) -> str | None:
     """
     if all(outcome.clean for outcome in outcomes):
         return None
-    names = [name for outcome in outcomes for name in outcome.survivors]
+    return name_survivors([name for outcome in outcomes for name in outcome.survivors])
+
+
+def name_survivors(names: Sequence[str]) -> str:
+    """A sentence with the first few of the names."""
     named = ", ".join(names[:NAMED_SURVIVORS])
     more = "" if len(names) <= NAMED_SURVIVORS else f" and {len(names) - NAMED_SURVIVORS} more"
     return f"processes of the build survived its end: {named or 'the agent names none'}{more}"

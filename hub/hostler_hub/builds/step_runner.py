@@ -53,6 +53,7 @@ from hostler_hub.workers.errors import ConnectionLost
 INTERRUPT_MARGIN_S = 30.0
 # How long to wait before a command is sent again that the agent is still ending.
 _ENDING_S = 1.0
+_SPAWNER_KILLED = "the process that ran the command on its worker was killed"
 # The last line of a log whose rest was lost.
 _MISSING = b"\n[the rest was lost in an outage of the hub's database]\n"
 # The largest output from which properties are read.
@@ -87,7 +88,8 @@ class StepRun:
         self.command = CommandRun(lease.instance, log=None)  # none yet
 
     async def run(self) -> StepOutcome:
-        """Run the step to its end. The caller stores the outcome, then calls acknowledge().
+        """Run the step to its end. The caller stores the outcome, then calls acknowledge(); also
+        after CommandGone.
 
         Raises CommandGone if the agent has lost the command.
         """
@@ -96,9 +98,7 @@ class StepRun:
             patience = StepTimeouts(self._services.clock, self._step, self._stop, self._progress)
             self._stop = patience.over
         try:
-            outcome = await self._run()
-            left = survivors(self.command.receipt)
-            return replace(outcome, clean=False, survivors=left) if left else outcome
+            return self._with_survivors(await self._run())
         except (asyncio.CancelledError, CommandGone):
             self._services.sessions.unlisten(self._command_id)
             self._discard()
@@ -119,6 +119,15 @@ class StepRun:
         """
         self.command.stored.set()
         self._services.sessions.unlisten(self._command_id)
+
+    def _with_survivors(self, outcome: StepOutcome) -> StepOutcome:
+        """The outcome with what the command left behind. Raises CommandGone if the agent does not
+        know how it ended.
+        """
+        left = survivors(self.command.receipt)
+        if self.command.is_lost:
+            raise CommandGone(_SPAWNER_KILLED, left)
+        return replace(outcome, clean=False, survivors=left) if left else outcome
 
     async def _run(self) -> StepOutcome:
         if self._kind.resumes:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, RowMapping
 
 from hostler_hub.builds.errors import CommandGone
 from hostler_hub.builds.logs import StepKey
-from hostler_hub.builds.runner import Runner
+from hostler_hub.builds.runner import Runner, name_survivors
 from hostler_hub.builds.step_runner import Services
 from hostler_hub.builds.views import BuildCounts
 from hostler_hub.lifecycle import commands, events
@@ -108,7 +108,8 @@ class Supervisor:
         try:
             await runner.run()
         except CommandGone as gone:
-            self._requeue_soon(runner, str(gone), clean=True)
+            left = name_survivors(gone.survivors) if gone.survivors else None
+            self._requeue_soon(runner, left or str(gone), clean=left is None)
         except Exception as error:  # noqa: BLE001 - no build waits for ever for a fault of the hub
             _log.error("runner broke", build=runner.lease.build, exc_info=error)
             text = f"the hub failed in it: {type(error).__name__}: {error}"[:1000]
@@ -175,6 +176,7 @@ class Supervisor:
         # One transaction: a hub that died between two would leave a slot that nobody has cleaned.
         if not await services.controller.handle_until_stored(lease.worker, event, give_back):
             await services.store.insist(give_back)
+        runner.acknowledge_loss()
         self._given_back(runner, loss, await services.store.insist(_state_of, lease.build))
 
     async def _clean(self, runner: Runner) -> str | None:

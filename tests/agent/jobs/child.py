@@ -179,6 +179,44 @@ def spin(seconds: str) -> None:
         pass
 
 
+def leave(target: str, *how: str) -> None:
+    """Leaves its cgroups, for `target` (a cgroup.procs file, or "all" for the topmost of each
+    hierarchy), and then a process in a session of its own, which may also lose its environment
+    (bare) and its mark (unmarked). Ends by itself, unless it is to linger."""
+    import resource
+
+    for procs in _topmost() if target == "all" else [target]:
+        with open(procs, "w") as file:
+            file.write("0")
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if "unmarked" in how:
+            resource.setrlimit(10, (7, resource.getrlimit(10)[1]))
+        tell()
+        os.close(writing)
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(null, descriptor)
+        os.execve("/bin/sleep", ["sleep", "1000"], {} if "bare" in how else os.environ)
+    os.close(writing)
+    os.read(reading, 1)
+    ready()
+    if "linger" in how:
+        forever()
+
+
+def _topmost() -> list[str]:
+    found = []
+    with open("/proc/self/mountinfo") as mounts:
+        for line in mounts:
+            fields, _, rest = line.partition(" - ")
+            procs = fields.split()[4] + "/cgroup.procs"
+            if rest.split()[0] in ("cgroup", "cgroup2") and os.access(procs, os.W_OK):
+                found.append(procs)
+    return found
+
+
 def flood(size: str) -> None:
     block = b"x" * 65535 + b"\n"
     left = int(size)

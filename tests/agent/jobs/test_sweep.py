@@ -105,7 +105,7 @@ async def test_the_first_job_takes_the_spawner_that_was_warmed_up(runner, sink):
     assert (outcome.return_code, runner.containment.spawner.pid) == (0, spawner)
 
 
-async def test_a_spawner_that_was_killed_is_replaced(runner):
+async def test_e20_a_spawner_that_was_killed_is_replaced(runner):
     sink = RecordingSink()
     running = asyncio.ensure_future(runner.job(runner.child("tree", "10"), sink).run())
     await sink.until("Ready")
@@ -117,6 +117,35 @@ async def test_a_spawner_that_was_killed_is_replaced(runner):
     again = await runner.job(runner.plan(["/bin/true"]), sink).run()
     assert again.return_code == 0
     assert runner.containment.spawner.pid != spawner
+
+
+async def test_e20_a_new_spawner_hides_nobody_of_the_last_one(runner):
+    """A neighbour starts it while the orphans of the one that was killed are not yet found."""
+    sinks = [RecordingSink(), RecordingSink()]
+    plans = [runner.child("ignore_sigterm"), runner.child("tree", "10")]
+    jobs = [runner.job(plan, sink) for plan, sink in zip(plans, sinks)]
+    running = [asyncio.ensure_future(job.run()) for job in jobs]
+    for sink in sinks:
+        await sink.until("Ready")
+    os.kill(runner.containment.spawner.pid, signal.SIGKILL)
+    again = asyncio.ensure_future(runner.job(runner.plan(["/bin/true"]), RecordingSink()).run())
+    outcomes = await asyncio.gather(*running)
+    assert [outcome.receipt.ended for outcome in outcomes] == [Ended.LOST] * 2
+    assert [outcome.receipt.survivors for outcome in outcomes] == [()] * 2
+    assert (await again).receipt.ended in (Ended.EXITED, Ended.LOST)
+    assert marked(runner.containment.root_name) == []
+
+
+async def test_e20_a_spawner_that_dies_over_a_start_is_a_loss(runner, sink):
+    runner.containment.warm_up()
+    stop(runner.containment.spawner.pid)
+    running = asyncio.ensure_future(runner.job(runner.plan(["/bin/true"]), sink).run())
+    while not runner.containment.spawner.is_busy:  # noqa: ASYNC110 - the next turn or two
+        await asyncio.sleep(0)
+    os.kill(runner.containment.spawner.pid, signal.SIGKILL)
+    outcome = await running
+    assert (outcome.receipt.ended, outcome.return_code) == (Ended.LOST, -1)
+    assert outcome.receipt.survivors == ()
 
 
 async def test_auto_prefers_version_2(containment):

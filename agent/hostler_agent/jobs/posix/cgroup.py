@@ -13,13 +13,11 @@ that is alone in its own, as a service with Delegate=yes, therefore moves into a
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import hashlib
 import os
 import re
-import signal
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -29,7 +27,9 @@ assert sys.platform != "win32"
 
 from hostler_agent.jobs.errors import ContainmentUnavailable
 from hostler_agent.jobs.plan import JobPlan
-from hostler_agent.jobs.posix import containment, limits, mounts, procfs
+from hostler_agent.jobs.posix import containment, limits, mounts
+from hostler_agent.jobs.posix.cgroup_tree import CgroupTree
+from hostler_agent.jobs.posix.descent import Descent, Lineage
 from hostler_agent.jobs.posix.limits import Hierarchy, LimitCgroup, Limiter
 from hostler_agent.jobs.posix.spawn import Placement, SpawnerClient
 from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
@@ -98,6 +98,7 @@ class CgroupContainment:
         self.limiter = Limiter(homes[0] if name == "cgroup2" else None, version_1)
         self._all_roots = tuple(dict.fromkeys((*self.roots, *self.limiter.roots)))
         self.spawner = SpawnerClient(root_name, [str(root) for root in self._all_roots])
+        self._descent = Descent(self.spawner, root_name, beside_cgroups=True)
         self._make_roots()
         self._open: list[CgroupEnclosure] = []
         self._bounded: Optional[list[bool]] = None
@@ -115,7 +116,7 @@ class CgroupContainment:
             # The spawner of an agent of our name that was killed has cleared up after it.
             self._make_roots()
             paths = self._make_directories(name)
-        enclosure = CgroupEnclosure(self, paths)
+        enclosure = CgroupEnclosure(self, paths, self._descent.begin(command_id))
         self._open.append(enclosure)
         return enclosure
 
@@ -165,10 +166,9 @@ class CgroupContainment:
         for root in self._all_roots:
             for path in sorted(root.iterdir()) if root.exists() else ():
                 if path.is_dir() and str(path) not in ours:
-                    left = await CgroupEnclosure(self, (str(path),)).empty(_SWEEP_DEADLINE_S)
+                    left = await CgroupTree(str(path)).empty(_SWEEP_DEADLINE_S)
                     found += left.found
-        spare = () if self.spawner.pid is None else (self.spawner.pid,)
-        found += await containment.sweep_marked(self.root_name, spare)
+        found += await containment.sweep_marked(self.root_name, self._descent.is_spare)
         return tuple({one.pid: one for one in found}.values())
 
     def warm_up(self) -> None:
@@ -186,16 +186,33 @@ class CgroupContainment:
 
 
 class CgroupEnclosure:
-    """The cgroups of one job, in each hierarchy in use; see containment.Enclosure."""
+    """The cgroups of one job, in each hierarchy in use; see containment.Enclosure.
 
-    def __init__(self, containment: CgroupContainment, paths: tuple[str, ...]) -> None:
+    A job that may write to cgroups, as one that runs as the agent's own user, can leave its own:
+    its processes are then found by their descent, and named in the receipt.
+    """
+
+    def __init__(
+        self, containment: CgroupContainment, paths: tuple[str, ...], lineage: Lineage
+    ) -> None:
         self._containment = containment
-        self.paths = paths
-        self._group = paths[0]
+        self._lineage = lineage
+        self._trees = [CgroupTree(path) for path in paths]
         self._memory: Optional[LimitCgroup] = None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(tree.path for tree in self._trees)
 
     async def start(self, plan: JobPlan) -> containment.SpawnedProcess:
         """Start the main process. Also raises LimitUnavailable."""
+        placement = self._place(plan)
+        process = await containment.spawn(self._containment.spawner, plan, placement)
+        self._lineage.main = process
+        return process
+
+    def _place(self, plan: JobPlan) -> Placement:
+        """Impose the limits, and say where the job is to be started."""
         for path in self._containment.bounded(self.paths):
             limits.write(f"{path}/pids.max", str(MAX_PIDS))
         entries = [
@@ -203,79 +220,46 @@ class CgroupEnclosure:
             for path, home in zip(self.paths, self._containment.homes)
         ]
         if not plan.resources.are_limited:
-            return await containment.spawn(self._containment.spawner, plan, Placement(entries))
-        cgroups = self._containment.limiter.cgroups(plan.resources, self.paths[0])
+            return Placement(entries, mark=self._lineage.mark)
+        own = self.paths
+        cgroups = self._containment.limiter.cgroups(plan.resources, own[0])
         for cgroup in cgroups:
-            if cgroup.path not in self.paths:
+            if cgroup.path not in own:
                 # Known before it is made, so that whatever goes wrong it is removed.
-                self.paths = (*self.paths, cgroup.path)
+                self._trees.append(CgroupTree(cgroup.path))
                 entries.append((f"{cgroup.path}/cgroup.procs", f"{cgroup.home}/cgroup.procs"))
             if cgroup.controller == "memory":
                 self._memory = cgroup
         limits.impose(cgroups, plan.resources)
-        placement = Placement(entries, limits.seals(cgroups, plan.resources))
-        return await containment.spawn(self._containment.spawner, plan, placement)
+        return Placement(entries, limits.seals(cgroups, plan.resources), self._lineage.mark)
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
-        return containment.holders(self._members(), readers)
+        members = self._trees[0].members() | self._lineage.members()
+        return containment.holders(members, readers)
 
     def usage(self) -> Usage:
+        path = self._trees[0].path
         if self._memory is None:
-            usage = self._containment.memory_usage(self.paths[0])
+            usage = self._containment.memory_usage(path)
         else:
             usage = limits.memory_usage(self._memory.path, self._memory.version)
-        cpu_us = _cpu_us(self.paths[0])
+        cpu_us = _cpu_us(path)
         if cpu_us is None:
             return usage
         return Usage(usage.peak_memory_bytes, cpu_us / 1e6, usage.oom_kills)
 
     async def empty(self, deadline_s: float) -> Leftovers:
-        if self._removed():
-            return Leftovers()
-        found: dict[int, ProcessName] = {}
-        deadline = procfs.PollDeadline(deadline_s)
-        while not self._removed() and not deadline.passed:
-            found.update((one.pid, one) for one in procfs.names(self._members()))
-            self._kill()
-            if self._removed():
-                break
-            await asyncio.sleep(deadline.next_pause_s())
-        return Leftovers(tuple(found.values()), procfs.names(self._members()))
-
-    def _kill(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                limits.write(f"{self._group}/cgroup.kill", "1")
-            except (FileNotFoundError, PermissionError):
-                # Version 1, or Linux before 5.14: there is no such file, and none can be made.
-                self._freeze(True)
-                procfs.signal_members(self._members, signal.SIGKILL)
-                # Version 1 lets a frozen process die only when it is thawed.
-                self._freeze(False)
-
-    def _freeze(self, frozen: bool) -> None:
-        version_1 = "FROZEN" if frozen else "THAWED"
-        for name, word in (("freezer.state", version_1), ("cgroup.freeze", str(int(frozen)))):
-            with contextlib.suppress(FileNotFoundError, PermissionError):
-                limits.write(f"{self._group}/{name}", word)
-
-    def _members(self) -> set[int]:
-        """The pids in this cgroup and all below it (a job may create some of its own)."""
-        members: set[int] = set()
-        for path, _directories, _files in os.walk(self._group):
-            with contextlib.suppress(OSError):
-                members.update(map(int, Path(path, "cgroup.procs").read_text().split()))
-        return members
-
-    def _removed(self) -> bool:
-        """Remove the cgroup. The kernel permits that only if no process in it is alive, which is
-        the proof (V3).
-        """
-        results = [_remove(path) for path in self.paths]
-        if not all(results):
-            return False
-        self._containment.forget(self)
-        return True
+        first, *others = self._trees
+        left = await first.empty(deadline_s)
+        escaped = await self._lineage.empty(deadline_s, {one.pid for one in left.survivors})
+        found, survivors = (*left.found, *escaped.found), (*left.survivors, *escaped.survivors)
+        if not survivors:
+            # Nothing is in these that was not in the first, or has left it.
+            for tree in others:
+                survivors += (await tree.empty(deadline_s)).survivors
+        if not survivors:
+            self._containment.forget(self)
+        return Leftovers(found, survivors, escaped.found)
 
 
 def _directory_name(text: str) -> str:
@@ -329,19 +313,6 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
-
-
-def _remove(path: str) -> bool:
-    try:
-        os.rmdir(path)  # noqa: PTH106 - once per command, and plain strings are faster
-    except FileNotFoundError:
-        return True
-    except OSError:
-        for below, _directories, _files in os.walk(path, topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(below)  # noqa: PTH106 - see above
-        return not Path(path).exists()
-    return True
 
 
 def _cpu_us(path: str) -> Optional[int]:

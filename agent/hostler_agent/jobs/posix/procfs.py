@@ -18,6 +18,7 @@ from hostler_agent.jobs.receipt import ProcessName
 assert sys.platform != "win32"
 
 _PROC = Path("/proc")
+_PF_EXITING = 0x4
 POLL_PAUSES = Backoff(first_s=0.001, longest_s=0.05)
 
 
@@ -33,6 +34,13 @@ class ProcessStat:
     parent: int
     session: int
     started: int
+    is_exiting: bool
+    """Whether it is on its way out: it runs no more code, and has left its cgroup or is about
+    to."""
+
+    @property
+    def is_alive(self) -> bool:
+        return self.state not in "ZX"
 
 
 def stat(pid: int) -> Optional[ProcessStat]:
@@ -50,6 +58,7 @@ def stat(pid: int) -> Optional[ProcessStat]:
         state=fields[0],
         parent=int(fields[1]),
         session=int(fields[3]),
+        is_exiting=bool(int(fields[6]) & _PF_EXITING),
         started=int(fields[19]),
     )
 
@@ -69,8 +78,10 @@ def children(pid: int) -> list[int]:
     """The children of all threads of a process; from one file where the kernel offers it."""
     found: list[int] = []
     try:
-        for thread in (_PROC / str(pid) / "task").iterdir():
-            found += map(int, (thread / "children").read_text().split())
+        # Asked at the end of every command: plain calls, a third of a Path's cost.
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+            with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file:
+                found += map(int, file.read().split())
     except OSError:
         return [one.pid for one in all_processes() if one.parent == pid]
     return found
@@ -80,7 +91,7 @@ def names(pids: Iterable[int]) -> tuple[ProcessName, ...]:
     """The names of those of `pids` that are alive; zombies are not."""
     found = (stat(pid) for pid in sorted(pids))
     return tuple(
-        ProcessName(one.pid, one.name) for one in found if one is not None and one.state not in "ZX"
+        ProcessName(one.pid, one.name) for one in found if one is not None and one.is_alive
     )
 
 

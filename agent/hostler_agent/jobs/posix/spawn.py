@@ -72,6 +72,8 @@ class SpawnerClient:
         # Made when it is needed: before Python 3.10 a lock belongs to the loop it was made in.
         self._sending: Optional[asyncio.Lock] = None
         self._last_token = 0
+        self.losses = 0
+        """The number of spawners that have ended so far, each with all that it had started."""
         self._starting: dict[int, asyncio.Future[int]] = {}
         self._running: dict[int, asyncio.Future[Exit]] = {}
 
@@ -79,6 +81,11 @@ class SpawnerClient:
     def pid(self) -> Optional[int]:
         """The spawner's pid; None if it does not run."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a start is under way."""
+        return bool(self._starting)
 
     async def start(self, plan: JobPlan, stdio: Stdio, placement: Placement) -> Child:
         """Start a main process. Raises StartFailed or SpawnerLost. Closes the job's ends of `stdio`
@@ -238,6 +245,7 @@ class SpawnerClient:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             self._channel.close()
         if self._process is not None:
+            self.losses += 1
             # The spawner's socket closes before it can be reaped; a later call reaps it.
             self._ended = [one for one in (*self._ended, self._process) if one.poll() is None]
         self._process = None
