@@ -47,6 +47,10 @@ class Process(Protocol):
     @property
     def pid(self) -> int: ...
     @property
+    def missing(self) -> tuple[str, ...]:
+        """What the machine could not give of the plan's view, each as "PART: why"."""
+
+    @property
     def readers(self) -> Mapping[str, Reader]: ...
     @property
     def writer(self) -> Optional[Writer]: ...

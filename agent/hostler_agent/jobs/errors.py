@@ -36,12 +36,14 @@ class LimitUnavailable(JobError):
 
 class StartFailed(JobError):
     """The process could not be started. `errno` is the operating system's; `filename` is the
-    program or working directory that the error is about.
+    program or working directory that the error is about; `doing` is what was being done, if it was
+    a preparation.
     """
 
-    def __init__(self, errno: int, filename: Optional[str]) -> None:
+    def __init__(self, errno: int, filename: Optional[str], doing: Optional[str] = None) -> None:
+        where = "" if doing is None else f"{doing}: "
         what = "" if filename is None else f": {filename}"
-        super().__init__(f"{os.strerror(errno)}{what}")
+        super().__init__(f"{where}{os.strerror(errno)}{what}")
         self.errno = errno
         self.filename = filename
 

@@ -218,6 +218,7 @@ class Job:
             survivors=left.survivors,
             held_output=tuple(one.name for one in held),
             escaped=left.escaped,
+            missing=process.missing,
         )
         return JobOutcome(receipt, None if main is None else main.signal)
 

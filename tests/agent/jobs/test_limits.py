@@ -15,8 +15,9 @@ from jobkit import RecordingSink, Runner, cgroups, marked, missing_controllers
 from hostler_agent.jobs.errors import LimitUnavailable, StartFailed
 from hostler_agent.jobs.plan import Resources
 from hostler_agent.jobs.posix import limits, mounts
-from hostler_agent.jobs.posix.cgroup import CgroupContainment
+from hostler_agent.jobs.posix.cgroup import CgroupContainment, CgroupEnclosure
 from hostler_agent.jobs.posix.limits import Hierarchy, Limiter
+from hostler_agent.jobs.posix.spawn import Placement
 from hostler_agent.jobs.receipt import Ended, Usage
 
 MEBIBYTE = 2**20
@@ -55,7 +56,7 @@ async def test_who_takes_too_much_memory_is_ended_by_the_kernel_and_the_receipt_
     assert receipt.usage.oom_kills == 1
     assert receipt.usage.peak_memory_bytes == pytest.approx(48 * MEBIBYTE, rel=0.05)
     assert marked(controlled.containment.root_name) == []
-    # The spawner, which had stepped inside, has not been taken with it.
+    # The spawner has not been taken with it.
     again = await controlled.job(controlled.plan(["/bin/true"]), RecordingSink()).run()
     assert again.return_code == 0
 
@@ -74,12 +75,11 @@ async def test_e3_a_job_has_as_many_processes_as_it_asked_for(controlled, sink, 
     assert (outcome.return_code, sink.text()) == (0, f"children {processes - 1}\n")
 
 
-async def test_e15_a_limit_that_the_kernel_refuses_late_starts_nothing(
-    controlled, sink, monkeypatch
-):
-    monkeypatch.setattr(limits, "seals", lambda *_given: [("/proc/self/no-such-file", "1")])
+async def test_e15_a_cgroup_that_cannot_be_entered_starts_nothing(controlled, sink, monkeypatch):
     plan = limited(controlled, "simple", processes=3)
-    with pytest.raises(StartFailed, match="/proc/self/no-such-file"):
+    place = Placement([("/proc/self/no-such-file", "/proc/self/cgroup")])
+    monkeypatch.setattr(CgroupEnclosure, "_place", lambda *_given: place)
+    with pytest.raises(StartFailed, match=r"^entering its cgroup \(/proc/self/no-such-file\): No"):
         await controlled.job(plan, sink).run()
     assert (sink.text(), marked(controlled.containment.root_name)) == ("", [])
 
@@ -190,8 +190,7 @@ def test_version_2_gets_its_limits_in_the_jobs_own_cgroup(tmp_path):
     assert (job / "memory.swap.max").read_text() == "0"
     assert (job / "cpu.max").read_text() == f"{50_000 * (os.cpu_count() or 1)} 100000"
     # While the spawner is inside.
-    assert (job / "pids.max").read_text() == "8"
-    assert limits.seals(cgroups, resources) == [(str(job / "pids.max"), "7")]
+    assert (job / "pids.max").read_text() == "7"
 
 
 def test_version_2_without_swap_is_limited_all_the_same(tmp_path):

@@ -231,7 +231,7 @@ class CgroupEnclosure:
             if cgroup.controller == "memory":
                 self._memory = cgroup
         limits.impose(cgroups, plan.resources)
-        return Placement(entries, limits.seals(cgroups, plan.resources), self._lineage.mark)
+        return Placement(entries, self._lineage.mark)
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
         members = self._trees[0].members() | self._lineage.members()

@@ -86,6 +86,7 @@ class SpawnedProcess:
         self._spawner = spawner
         self._child = child
         self.pid = child.pid
+        self.missing = child.missing
         self.readers: Mapping[str, PipeReader] = stdio.readers
         self.writer: Optional[PipeWriter] = stdio.writer
 

@@ -130,8 +130,7 @@ def settings(resources: Resources, version: int) -> dict[str, list[Setting]]:
             ]
         )
     if resources.processes is not None:
-        # One more for the spawner, which is inside while it starts the job; see seals().
-        found["pids"] = [Setting("pids.max", str(resources.processes + 1))]
+        found["pids"] = [Setting("pids.max", str(resources.processes))]
     return found
 
 
@@ -158,15 +157,6 @@ def _impose(cgroup: LimitCgroup, wanted: list[Setting]) -> None:
         path = f"{cgroup.path}/{setting.file}"
         if not setting.optional or Path(path).exists():
             write(path, setting.value)
-
-
-def seals(cgroups: list[LimitCgroup], resources: Resources) -> list[tuple[str, str]]:
-    """Files, and the values to write to them when the spawner has left the job's cgroups."""
-    return [
-        (f"{cgroup.path}/pids.max", str(resources.processes))
-        for cgroup in cgroups
-        if cgroup.controller == "pids"
-    ]
 
 
 def memory_usage(path: str, version: int) -> Usage:

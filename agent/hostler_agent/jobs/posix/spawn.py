@@ -5,28 +5,40 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import functools
+import importlib.util
 import marshal
 import os
-import pkgutil
 import socket
 import struct
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.abc import InspectLoader
 from typing import Any, Optional
 
 assert sys.platform != "win32"
 
 from hostler_agent.jobs.errors import SpawnerLost, StartFailed
-from hostler_agent.jobs.plan import INSTANCE_VARIABLE, JobPlan
+from hostler_agent.jobs.plan import INSTANCE_VARIABLE, JobPlan, View
 from hostler_agent.jobs.posix import pipes
+from hostler_agent.jobs.posix.job_process import Entries, Order
 from hostler_agent.jobs.posix.pipes import Stdio
 from hostler_agent.jobs.receipt import Exit
 
-# The source goes in through a pipe, so that it also works from inside agent.pyz and the process
-# list shows a name instead of a program text.
-_BOOTSTRAP = "import sys; exec(compile(open({fd}, 'rb').read(), 'spawner.py', 'exec'))"
+# The code goes in through a pipe, so that it also works from inside agent.pyz, the process list
+# shows a name instead of a program text, and none of the packages is loaded with it.
+_BOOTSTRAP = """import marshal, sys  # spawner.py
+for name, code in marshal.load(open({fd}, 'rb')):
+    module = sys.modules[name] = type(sys)(name)
+    module.__path__ = []
+    exec(code, module.__dict__)
+module.main()
+"""
+_PACKAGE = __name__.rpartition(".")[0]
+_MODULES = ("frames", "view", "job_process", "teardown", "spawner")
+"""The spawner's program, each after what it imports."""
 
 _LOST = "the process that starts jobs has ended"
 
@@ -38,12 +50,11 @@ class Placement:
     entries: Sequence[tuple[str, str]] = ()
     """Pairs: the `cgroup.procs` of a cgroup for the job, and the one that leads out of it again."""
 
-    seals: Sequence[tuple[str, str]] = ()
-    """Files of those cgroups, and what to write to them when the job is inside and has
-    not yet run."""
-
     mark: int = 0
-    """The mark that all processes of the job inherit, or 0 for none; see `containment`."""
+    """The mark that all processes of the job inherit, or 0 for none; see `descent`."""
+
+    place: int = 0
+    """The number under which a process was forked ahead into these cgroups, or 0; see `ready`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,8 @@ class Child:
     pid: int
     exited: asyncio.Future[Exit]
     """How the process ended. Raises SpawnerLost if that cannot be known any more."""
+    missing: tuple[str, ...] = ()
+    """What the machine could not give of the plan's view; see `receipt.KillReceipt`."""
 
 
 class SpawnerClient:
@@ -74,7 +87,7 @@ class SpawnerClient:
         self._last_token = 0
         self.losses = 0
         """The number of spawners that have ended so far, each with all that it had started."""
-        self._starting: dict[int, asyncio.Future[int]] = {}
+        self._starting: dict[int, asyncio.Future[tuple[int, tuple[str, ...]]]] = {}
         self._running: dict[int, asyncio.Future[Exit]] = {}
 
     @property
@@ -94,7 +107,7 @@ class SpawnerClient:
         self._last_token += 1
         token = self._last_token
         loop = asyncio.get_running_loop()
-        started: asyncio.Future[int] = loop.create_future()
+        started: asyncio.Future[tuple[int, tuple[str, ...]]] = loop.create_future()
         exited: asyncio.Future[Exit] = loop.create_future()
         # Not everybody asks how it ended; a loss is reported by the one who does.
         exited.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -102,12 +115,23 @@ class SpawnerClient:
         self._running[token] = exited
         try:
             await self._send(_spawn_frame(token, plan, placement), stdio)
-            return Child(token, await started, exited)
+            pid, missing = await started
+            return Child(token, pid, exited, missing)
         except BaseException:
             self._running.pop(token, None)
             raise
         finally:
             self._starting.pop(token, None)
+
+    async def prepare(
+        self, place: int, entries: Sequence[tuple[str, str]], mark: int, *, namespace: bool
+    ) -> None:
+        """Have a process forked ahead, into cgroups that are made for the next job and perhaps into
+        a mount namespace. Nothing is promised: a spawner that does not run forks nothing.
+        """
+        if self._channel is not None:
+            with contextlib.suppress(SpawnerLost):
+                await self._send(("prepare", place, _entries(entries), mark, namespace))
 
     async def signal(self, child: Child, number: int) -> None:
         """Signal the process group of a child. Does nothing if the child has ended."""
@@ -129,8 +153,6 @@ class SpawnerClient:
 
     def _launch(self) -> None:
         ours, theirs = socket.socketpair()
-        source = pkgutil.get_data(__package__, "spawner.py")
-        assert source is not None
         reading, writing = os.pipe()
         environment = {**os.environ, INSTANCE_VARIABLE: self._name}
         try:
@@ -148,7 +170,7 @@ class SpawnerClient:
             os.close(reading)
             theirs.close()
         with open(writing, "wb") as pipe:
-            pipe.write(source)
+            pipe.write(_program())
         ours.setblocking(False)
         asyncio.get_running_loop().add_reader(ours.fileno(), self._on_readable)
         self._channel = ours
@@ -231,12 +253,13 @@ class SpawnerClient:
     def _handle(self, frame: tuple[Any, ...]) -> None:
         kind, token, *rest = frame
         if kind == "started":
-            _resolve(self._starting.get(token), rest[0])
+            pid, missing = rest
+            _resolve(self._starting.get(token), (pid, tuple(missing)))
         elif kind == "failed":
-            errno, filename = rest
+            errno, filename, doing = rest
             name = None if filename is None else os.fsdecode(filename)
             self._running.pop(token, None)
-            _reject(self._starting.get(token), StartFailed(errno, name))
+            _reject(self._starting.get(token), StartFailed(errno, name, doing))
         elif kind == "exited":
             _resolve(self._running.pop(token, None), _exit(*rest))
 
@@ -261,17 +284,62 @@ class SpawnerClient:
 
 
 def _spawn_frame(token: int, plan: JobPlan, placement: Placement) -> tuple[Any, ...]:
-    return (
-        "spawn",
-        token,
-        [os.fsencode(argument) for argument in plan.argv],
-        os.fsencode("\0".join(map("=".join, plan.environment.items()))),
-        os.fsencode(plan.workdir),
-        tuple((os.fsencode(inside), os.fsencode(home)) for inside, home in placement.entries),
-        tuple((os.fsencode(path), text.encode()) for path, text in placement.seals),
-        plan.use_pty,
-        placement.mark,
+    user = plan.user
+    order = Order(
+        argv=[os.fsencode(argument) for argument in plan.argv],
+        block=os.fsencode("\0".join(map("=".join, plan.environment.items()))),
+        workdir=os.fsencode(plan.workdir),
+        entries=_entries(placement.entries),
+        pty=plan.use_pty,
+        mark=placement.mark,
+        user=None if user is None else (user.name, user.uid, user.gid, tuple(user.groups)),
+        view=_view(plan.view),
+        no_new_privileges=plan.no_new_privileges,
+        forked=needs_fork(plan),
     )
+    return ("spawn", token, placement.place, tuple(order))
+
+
+def needs_fork(plan: JobPlan) -> bool:
+    """Whether the job needs something that posix_spawn cannot do. With a limit of processes the
+    spawner itself must not be inside.
+    """
+    return bool(
+        plan.user is not None
+        or plan.view != View()
+        or plan.no_new_privileges
+        or plan.resources.are_limited
+    )
+
+
+def _view(view: View) -> Optional[tuple[Any, ...]]:
+    if view == View():
+        return None
+    binds = tuple(
+        (os.fsencode(bind.source), os.fsencode(bind.target), bind.read_only) for bind in view.binds
+    )
+    return (view.private_tmp, binds, view.hide_proc, view.cgroup_read_only)
+
+
+def _entries(entries: Sequence[tuple[str, str]]) -> Entries:
+    return tuple((os.fsencode(inside), os.fsencode(home)) for inside, home in entries)
+
+
+@functools.lru_cache(maxsize=1)
+def _program() -> bytes:
+    """The spawner's modules, compiled; Python's cache of them is used where there is one."""
+    names = _PACKAGE.split(".")
+    packages = [".".join(names[: count + 1]) for count in range(len(names))]
+    parts = [(package, compile("", package, "exec")) for package in packages]
+    for name in (f"{_PACKAGE}.{module}" for module in _MODULES):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        loader = spec.loader
+        assert isinstance(loader, InspectLoader)
+        code = loader.get_code(name)
+        assert code is not None
+        parts.append((name, code))
+    return marshal.dumps(parts)
 
 
 def _exit(status: int, cpu_s: float, peak_resident_kib: int) -> Exit:

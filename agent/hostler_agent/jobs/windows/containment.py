@@ -188,6 +188,7 @@ class JobProcess:
         self._handle = started.handle
         self._console = console
         self.pid = started.pid
+        self.missing: tuple[str, ...] = ()
         self.readers: Mapping[str, PipeReader] = stdio.readers
         self.writer: Optional[PipeWriter] = stdio.writer
         self._loop = asyncio.get_running_loop()
