@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.abc import InspectLoader
 from typing import Any, Optional
 
 assert sys.platform != "win32"
@@ -334,11 +333,9 @@ def _program() -> bytes:
     for name in (f"{_PACKAGE}.{module}" for module in _MODULES):
         spec = importlib.util.find_spec(name)
         assert spec is not None
-        loader = spec.loader
-        assert isinstance(loader, InspectLoader)
-        code = loader.get_code(name)
-        assert code is not None
-        parts.append((name, code))
+        # All of Python's own have it, but not the type: zipimport's is registered nowhere.
+        loader: Any = spec.loader
+        parts.append((name, loader.get_code(name)))
     return marshal.dumps(parts)
 
 
