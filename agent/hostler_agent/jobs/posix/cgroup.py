@@ -6,7 +6,8 @@ nothing is left, so that nothing forks faster than it is killed. On a machine th
 (systemd's hybrid layout), version 2 keeps the processes together, and the pids controller of
 version 1, which is mounted apart, bounds their number (E3). The other limits are in `limits`.
 
-The tree is `<the agent's own cgroup>/hostler/<instance>/<command>`, in each hierarchy in use.
+The tree is `<the agent's own cgroup>/hostler/<instance>/<command>`, in each hierarchy in use; or
+`.../ready-<number>` for a job whose cgroups were made ahead (see `ready`).
 Version 2 gives controllers only to the children of a cgroup that has no processes itself. An agent
 that is alone in its own, as a service with Delegate=yes, therefore moves into a leaf, `agent`.
 """
@@ -31,6 +32,7 @@ from hostler_agent.jobs.posix import containment, limits, mounts
 from hostler_agent.jobs.posix.cgroup_tree import CgroupTree
 from hostler_agent.jobs.posix.descent import Descent, Lineage
 from hostler_agent.jobs.posix.limits import Hierarchy, LimitCgroup, Limiter
+from hostler_agent.jobs.posix.ready import Place, ReadyPlaces
 from hostler_agent.jobs.posix.spawn import Placement, SpawnerClient
 from hostler_agent.jobs.receipt import Leftovers, ProcessName, Usage
 
@@ -100,6 +102,9 @@ class CgroupContainment:
         self.spawner = SpawnerClient(root_name, [str(root) for root in self._all_roots])
         self._descent = Descent(self.spawner, root_name, beside_cgroups=True)
         self._make_roots()
+        self.ready = ReadyPlaces(
+            self.spawner, self._descent.spare_mark, self._make_cgroups, self.entries
+        )
         self._open: list[CgroupEnclosure] = []
         self._bounded: Optional[list[bool]] = None
         self._accounts_memory: Optional[bool] = None
@@ -109,16 +114,35 @@ class CgroupContainment:
         return home / "hostler" / _directory_name(self.root_name)
 
     def open(self, command_id: str) -> CgroupEnclosure:
-        name = _directory_name(command_id)
+        place = self.ready.take()
+        if place is None:
+            place = Place(0, self._make_cgroups(_directory_name(command_id)))
+        enclosure = CgroupEnclosure(self, place, self._descent.begin(command_id))
+        self._open.append(enclosure)
+        return enclosure
+
+    def replenish(self, plan: JobPlan) -> None:
+        """Have places made ahead for the next jobs, of which one has just begun."""
+        self.ready.replenish(len(self._open), plan)
+
+    def entries(self, paths: tuple[str, ...]) -> list[tuple[str, str]]:
+        """How the cgroups of a job are entered, and left again; see Placement."""
+        return [
+            (f"{path}/cgroup.procs", f"{home}/cgroup.procs")
+            for path, home in zip(paths, self.homes)
+        ]
+
+    def _make_cgroups(self, name: str) -> tuple[str, ...]:
+        """Make the cgroups of a job, with a limit of its processes. Returns their paths."""
         try:
             paths = self._make_directories(name)
         except FileNotFoundError:
             # The spawner of an agent of our name that was killed has cleared up after it.
             self._make_roots()
             paths = self._make_directories(name)
-        enclosure = CgroupEnclosure(self, paths, self._descent.begin(command_id))
-        self._open.append(enclosure)
-        return enclosure
+        for path in self._bounded_ones(paths):
+            limits.write(f"{path}/pids.max", str(MAX_PIDS))
+        return paths
 
     def _make_roots(self) -> None:
         for root in self.roots:
@@ -143,7 +167,7 @@ class CgroupContainment:
             return tuple(made)
         raise FileExistsError(errno.EEXIST, "too many jobs of one name are left", name)
 
-    def bounded(self, paths: tuple[str, ...]) -> list[str]:
+    def _bounded_ones(self, paths: tuple[str, ...]) -> list[str]:
         """Those of a job's cgroups that can limit the number of its processes."""
         if self._bounded is None:
             self._bounded = [os.path.exists(f"{path}/pids.max") for path in paths]  # noqa: PTH110
@@ -161,6 +185,7 @@ class CgroupContainment:
 
     async def sweep(self) -> tuple[ProcessName, ...]:
         ours = {path for enclosure in self._open for path in enclosure.paths}
+        ours.update(self.ready.paths)
         found: list[ProcessName] = []
         self._make_roots()
         for root in self._all_roots:
@@ -175,6 +200,8 @@ class CgroupContainment:
         self.spawner.warm_up()
 
     async def aclose(self) -> None:
+        for ready in self.ready.close():
+            await CgroupTree(ready).empty(_SWEEP_DEADLINE_S)
         for enclosure in list(self._open):
             await enclosure.empty(_SWEEP_DEADLINE_S)
         await self.spawner.aclose()
@@ -192,12 +219,11 @@ class CgroupEnclosure:
     its processes are then found by their descent, and named in the receipt.
     """
 
-    def __init__(
-        self, containment: CgroupContainment, paths: tuple[str, ...], lineage: Lineage
-    ) -> None:
+    def __init__(self, containment: CgroupContainment, place: Place, lineage: Lineage) -> None:
         self._containment = containment
         self._lineage = lineage
-        self._trees = [CgroupTree(path) for path in paths]
+        self._ready = place.number
+        self._trees = [CgroupTree(path) for path in place.paths]
         self._memory: Optional[LimitCgroup] = None
 
     @property
@@ -209,19 +235,15 @@ class CgroupEnclosure:
         placement = self._place(plan)
         process = await containment.spawn(self._containment.spawner, plan, placement)
         self._lineage.main = process
+        self._containment.replenish(plan)
         return process
 
     def _place(self, plan: JobPlan) -> Placement:
         """Impose the limits, and say where the job is to be started."""
-        for path in self._containment.bounded(self.paths):
-            limits.write(f"{path}/pids.max", str(MAX_PIDS))
-        entries = [
-            (f"{path}/cgroup.procs", f"{home}/cgroup.procs")
-            for path, home in zip(self.paths, self._containment.homes)
-        ]
-        if not plan.resources.are_limited:
-            return Placement(entries, mark=self._lineage.mark)
         own = self.paths
+        entries = self._containment.entries(own)
+        if not plan.resources.are_limited:
+            return Placement(entries, self._lineage.mark, self._ready)
         cgroups = self._containment.limiter.cgroups(plan.resources, own[0])
         for cgroup in cgroups:
             if cgroup.path not in own:
@@ -231,7 +253,7 @@ class CgroupEnclosure:
             if cgroup.controller == "memory":
                 self._memory = cgroup
         limits.impose(cgroups, plan.resources)
-        return Placement(entries, self._lineage.mark)
+        return Placement(entries, self._lineage.mark, self._ready)
 
     def holders(self, readers: Collection[object]) -> tuple[ProcessName, ...]:
         members = self._trees[0].members() | self._lineage.members()

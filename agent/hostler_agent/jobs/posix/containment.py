@@ -19,7 +19,8 @@ from hostler_agent.jobs.plan import INSTANCE_VARIABLE, JobPlan
 from hostler_agent.jobs.posix import limits, procfs
 from hostler_agent.jobs.posix.descent import Descent, Lineage, dying
 from hostler_agent.jobs.posix.pipes import PipeReader, PipeWriter, Stdio, open_stdio
-from hostler_agent.jobs.posix.spawn import Child, Placement, SpawnerClient
+from hostler_agent.jobs.posix.ready import ReadyPlaces
+from hostler_agent.jobs.posix.spawn import Child, Placement, SpawnerClient, needs_fork
 from hostler_agent.jobs.receipt import Exit, Leftovers, ProcessName, Usage
 
 _SWEEP_DEADLINE_S = 10.0
@@ -41,9 +42,21 @@ class SubreaperContainment:
         self.root_name = root_name
         self.spawner = SpawnerClient(root_name)
         self._descent = Descent(self.spawner, root_name, beside_cgroups=False)
+        self._ready = ReadyPlaces(
+            self.spawner, self._descent.spare_mark, lambda _name: (), lambda _paths: ()
+        )
 
     def open(self, command_id: str) -> SubreaperEnclosure:
-        return SubreaperEnclosure(self.spawner, self._descent.begin(command_id))
+        return SubreaperEnclosure(self, self._descent.begin(command_id))
+
+    async def start(self, plan: JobPlan, mark: int) -> SpawnedProcess:
+        forked = needs_fork(plan)
+        place = self._ready.take() if forked else None
+        number = 0 if place is None else place.number
+        process = await spawn(self.spawner, plan, Placement(mark=mark, place=number))
+        if forked:
+            self._ready.replenish(len(self._descent.open), plan)
+        return process
 
     async def sweep(self) -> tuple[ProcessName, ...]:
         return await sweep_marked(self.root_name, self._descent.is_spare)
@@ -52,20 +65,21 @@ class SubreaperContainment:
         self.spawner.warm_up()
 
     async def aclose(self) -> None:
+        self._ready.close()
         await self.spawner.aclose()
 
 
 class SubreaperEnclosure:
     """The processes of one job among the spawner's descendants; see containment.Enclosure."""
 
-    def __init__(self, spawner: SpawnerClient, lineage: Lineage) -> None:
-        self._spawner = spawner
+    def __init__(self, containment: SubreaperContainment, lineage: Lineage) -> None:
+        self._containment = containment
         self._lineage = lineage
 
     async def start(self, plan: JobPlan) -> SpawnedProcess:
         if plan.resources.are_limited:
             limits.refuse(plan.resources, "needs cgroups, and a subreaper keeps the jobs here")
-        process = await spawn(self._spawner, plan, Placement(mark=self._lineage.mark))
+        process = await self._containment.start(plan, self._lineage.mark)
         self._lineage.main = process
         return process
 

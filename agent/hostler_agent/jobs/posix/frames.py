@@ -49,4 +49,5 @@ def send(channel: socket.socket, frame: tuple[Any, ...], descriptors: Sequence[i
     if descriptors:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         data = data[channel.sendmsg([data], rights) :]
-    channel.sendall(data)
+    if data:  # a send of nothing would fail if the other end had taken it all and gone on
+        channel.sendall(data)

@@ -129,18 +129,26 @@ class JobProcess:
     """This process, which is a fork of the spawner."""
 
     def __init__(
-        self, channel: socket.socket, entries: Entries, oom_score: bytes, *, namespace: bool
+        self,
+        channel: socket.socket,
+        entries: Entries,
+        oom_score: bytes,
+        going: Callable[[], None],
     ) -> None:
-        """`channel` leads to the spawner. `entries` and `namespace` are taken ahead."""
+        """`channel` leads to the spawner, `going` tells it that a program is about to be run.
+        `entries` are entered ahead.
+        """
         self._channel = channel
         self._oom_score = oom_score
         self._ahead = entries
         self._entered: set[bytes] = set()
         self._namespace = view.Namespace()
-        self._wants_namespace = namespace
+        self._going = going
 
-    def run(self) -> NoReturn:
-        """Wait for an order, and carry it out. A spawner that is gone gives none."""
+    def run(self, *, namespace: bool) -> NoReturn:
+        """Wait for an order, and carry it out. A spawner that is gone gives none. `namespace`: take
+        a mount namespace ahead.
+        """
         try:
             os.setsid()
             if self._oom_score:
@@ -149,7 +157,7 @@ class JobProcess:
             # What fails ahead is tried again, and told, when there is an order.
             with contextlib.suppress(OSError):
                 self._enter(self._ahead)
-            if self._wants_namespace:
+            if namespace:
                 self._namespace.enter()
             received = frames.receive(self._channel)
             if received is not None:
@@ -177,8 +185,10 @@ class JobProcess:
         mark(order.mark)
         with _doing("taking its streams"):
             _take_streams(descriptors, order.pty)
-        if order.view is not None:
-            with _doing("making its view of the files"):
+        with _doing("making its view of the files"):
+            if order.view is None:
+                self._namespace.leave()
+            else:
                 self._namespace.show(view.Wanted(*order.view))
         if order.user is not None:
             identity = Identity(*order.user)
@@ -192,6 +202,7 @@ class JobProcess:
             frames.send(self._channel, ("missing", self._namespace.missing))
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         environment = order.environment()
+        self._going()
         first_of_path(
             order.argv[0],
             environment,

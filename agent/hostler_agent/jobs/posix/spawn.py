@@ -36,7 +36,7 @@ for name, code in marshal.load(open({fd}, 'rb')):
 module.main()
 """
 _PACKAGE = __name__.rpartition(".")[0]
-_MODULES = ("frames", "view", "job_process", "teardown", "spawner")
+_MODULES = ("frames", "view", "job_process", "forked", "teardown", "spawner")
 """The spawner's program, each after what it imports."""
 
 _LOST = "the process that starts jobs has ended"

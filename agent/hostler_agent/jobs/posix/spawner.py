@@ -48,11 +48,12 @@ import select
 import signal
 import socket
 import sys
-from typing import Any, NoReturn, Optional
+from typing import Any, NoReturn
 
 assert sys.platform != "win32"
 
 from hostler_agent.jobs.posix import frames, teardown
+from hostler_agent.jobs.posix.forked import Forked, Gone, Start
 from hostler_agent.jobs.posix.job_process import (
     IGNORED,
     RLIMIT_LOCKS,
@@ -65,37 +66,6 @@ from hostler_agent.jobs.posix.job_process import (
 )
 
 _PR_SET_CHILD_SUBREAPER = 36
-
-
-class Forked:
-    """A forked process that waits for an order, or carries one out; as the spawner sees it."""
-
-    def __init__(self, pid: int, channel: socket.socket) -> None:
-        self.pid = pid
-        self.channel = channel
-        self._told: dict[str, list[Any]] = {}
-
-    def hear(self) -> bool:
-        """Take what it has to say. Returns False at the end: it runs its program, or is dead."""
-        try:
-            received = frames.receive(self.channel)
-        except OSError:
-            received = None
-        if received is None:
-            self.channel.close()
-            return False
-        kind, *rest = received[0]
-        self._told[kind] = rest
-        return True
-
-    @property
-    def failure(self) -> Optional[list[Any]]:
-        return self._told.get("failed")
-
-    @property
-    def missing(self) -> list[str]:
-        (names,) = self._told.get("missing", [[]])
-        return list(names)
 
 
 class OomScore:
@@ -136,8 +106,8 @@ class Spawner:
         self._pids: dict[int, int] = {}
         self._waiting: dict[int, Forked] = {}
         """The processes that were forked ahead, by place."""
-        self._starting: dict[int, tuple[int, Forked]] = {}
-        """The processes that carry out an order, with its token, by descriptor."""
+        self._starting: dict[int, tuple[Start, Forked]] = {}
+        """The processes that are about to run a job's program, by descriptor."""
         self._poll = select.poll()
 
     def serve(self) -> None:
@@ -178,100 +148,109 @@ class Spawner:
         for place, forked in list(self._waiting.items()):
             if forked.pid == pid:
                 self._waiting.pop(place).channel.close()
-        for descriptor, (_token, forked) in list(self._starting.items()):
+        for descriptor, (_start, forked) in list(self._starting.items()):
             while forked.pid == pid and descriptor in self._starting:
                 self._hear(descriptor)
 
     def _handle(self, frame: tuple[Any, ...], descriptors: list[int]) -> None:
         kind, number, *rest = frame
-        try:
-            if kind == "prepare":
-                entries, its_mark, namespace = rest
-                with contextlib.suppress(OSError):  # the job of that place is started otherwise
-                    self._waiting[number] = self._fork(entries, its_mark, namespace=namespace)
-            elif kind == "spawn":
-                place, order = rest
-                self._start(number, place, Order(*order), descriptors)
-            elif kind == "signal" and number in self._pids:
-                # It has a session, so a process group, of its own since before its exec.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self._pids[number], rest[0])
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+        if kind == "prepare":
+            entries, its_mark, namespace = rest
+            with contextlib.suppress(OSError):  # the job of that place is started otherwise
+                self._waiting[number] = self._fork(entries, its_mark, namespace=namespace)
+        elif kind == "spawn":
+            place, order = rest
+            start = Start(number, Order(*order), descriptors, is_first=True)
+            waiting = self._waiting.pop(place, None)
+            if waiting is None or not self._give(waiting, start):
+                self._start(start._replace(is_first=False))
+        elif kind == "signal" and number in self._pids:
+            # It has a session, so a process group, of its own since before its exec.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._pids[number], rest[0])
 
-    # --- by a forked process ----------------------------------------------------------------------
-
-    def _start(self, token: int, place: int, order: Order, descriptors: list[int]) -> None:
-        waiting = self._waiting.pop(place, None)
+    def _start(self, start: Start) -> None:
+        """Start a job for which no process waits."""
+        token, order = start.token, start.order
         try:
-            if waiting is not None and self._give(waiting, token, order, descriptors):
-                return
-            if order.forked:
-                forked = self._fork((), order.mark, namespace=False)
-                if not self._give(forked, token, order, descriptors):
-                    self._send(("failed", token, errno.EIO, None, "its process was killed"))
-            else:
-                pid = self._spawn(order, descriptors)
+            if not order.forked:
+                pid = self._spawn(order, start.descriptors)
                 self._started(token, pid)
                 self._send(("started", token, pid, []))
+            elif self._give(self._fork((), order.mark, namespace=False), start):
+                return
+            else:
+                self._send(_killed(token))
         except OSError as error:
             culprit = None if error.filename is None else os.fsencode(error.filename)
             self._send(("failed", token, error.errno or errno.EIO, culprit, None))
+        start.close()
+
+    # --- by a forked process ----------------------------------------------------------------------
 
     def _fork(self, entries: Entries, number: int, *, namespace: bool) -> Forked:
         """Fork a process that waits for an order. It has its mark from the first moment."""
         ours, theirs = socket.socketpair()
+        gone = Gone()
         try:
             mark(number)
             pid = os.fork()
             if pid == 0:
-                self._be_forked(JobProcess(theirs, entries, self._oom.of_jobs, namespace=namespace))
+                try:
+                    process = JobProcess(theirs, entries, self._oom.of_jobs, gone.set)
+                    self._be_forked(process, namespace=namespace)
+                finally:
+                    os._exit(127)  # whatever happens: it must not go on as a second spawner
         except OSError:
             ours.close()
             raise
         finally:
             mark(self._own_mark)
             theirs.close()
-        return Forked(pid, ours)
+        return Forked(pid, ours, gone)
 
-    def _be_forked(self, process: JobProcess) -> NoReturn:
+    def _be_forked(self, process: JobProcess, *, namespace: bool) -> NoReturn:
         """Go on as the forked process. What is only the spawner's is closed: the end of a socket is
         seen only when nobody has it any more.
         """
         signal.set_wakeup_fd(-1)
-        forked = (*self._waiting.values(), *(one for _token, one in self._starting.values()))
-        for one in forked:
-            one.channel.close()
+        for start, forked in self._starting.values():
+            start.close()
+            forked.channel.close()
+        for forked in self._waiting.values():
+            forked.channel.close()
         for descriptor in (self._child_ended, self._wake, *self._homes.values()):
             os.close(descriptor)
         self._channel.close()
-        process.run()
+        process.run(namespace=namespace)
 
-    def _give(self, forked: Forked, token: int, order: Order, descriptors: list[int]) -> bool:
-        """Give a forked process its order. Returns False if it is dead."""
-        try:
-            frames.send(forked.channel, tuple(order), descriptors)
-        except OSError:
-            forked.channel.close()
+    def _give(self, forked: Forked, start: Start) -> bool:
+        """Have a forked process start a job. Returns False if it is dead."""
+        if not forked.give(start.order, start.descriptors):
             return False
-        self._started(token, forked.pid)
-        self._starting[forked.channel.fileno()] = (token, forked)
+        self._started(start.token, forked.pid)
+        self._starting[forked.channel.fileno()] = (start, forked)
         self._poll.register(forked.channel, select.POLLIN)
         return True
 
     def _hear(self, descriptor: int) -> None:
-        token, forked = self._starting[descriptor]
+        start, forked = self._starting[descriptor]
         if forked.hear():
             return
         self._poll.unregister(descriptor)
         del self._starting[descriptor]
-        if forked.failure is None:
-            # Perhaps it was killed before; then the receipt tells of that.
-            self._send(("started", token, forked.pid, forked.missing))
-        else:
-            self._pids.pop(self._tokens.pop(forked.pid), None)
-            self._send(("failed", token, *forked.failure))
+        if forked.ran:
+            self._send(("started", start.token, forked.pid, forked.missing))
+            start.close()
+            return
+        self._pids.pop(self._tokens.pop(forked.pid), None)
+        if forked.failure is None and start.is_first:
+            # Killed while it waited, or just after, so that nothing was run: in another way, then.
+            self._start(start._replace(is_first=False))
+            return
+        failure = forked.failure
+        self._send(_killed(start.token) if failure is None else ("failed", start.token, *failure))
+        start.close()
 
     def _started(self, token: int, pid: int) -> None:
         self._tokens[pid] = token
@@ -319,6 +298,10 @@ class Spawner:
         # A dead agent is noticed by the next read.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             frames.send(self._channel, frame)
+
+
+def _killed(token: int) -> tuple[Any, ...]:
+    return ("failed", token, errno.EIO, None, "its process was killed before it ran anything")
 
 
 def _file_actions(descriptors: list[int], pty: bool) -> list[tuple[Any, ...]]:

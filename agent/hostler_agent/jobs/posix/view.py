@@ -56,6 +56,7 @@ class Namespace:
 
     def __init__(self) -> None:
         self._entered = False
+        self._machines = -1
         self._refusal: Optional[OSError] = None
         self._sources: list[int] = []
         self.missing: list[str] = []
@@ -66,11 +67,19 @@ class Namespace:
             return
         self._entered = True
         try:
+            self._machines = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             _call("unshare", _CLONE_NEWNS)
             # What the machine mounts later is seen here, and nothing from here is seen there.
             _mount(None, b"/", None, _MS_REC | _MS_SLAVE)
         except OSError as error:
             self._refusal = error
+
+    def leave(self) -> None:
+        """Go back to the machine's own: what a job mounts that has no view is there for all. Raises
+        OSError.
+        """
+        if self._entered and self._refusal is None:
+            _call("setns", self._machines, _CLONE_NEWNS)
 
     def show(self, wanted: Wanted) -> None:
         """Mount what is wanted. Raises OSError, with the path that it is about."""
