@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jobkit import RecordingSink, Runner, marked
+from jobkit import RecordingSink, Runner, living, marked
 
 from hostler_agent.jobs.plan import JobPlan, Resources, View
 from hostler_agent.jobs.posix import ready
@@ -70,9 +70,11 @@ async def test_a_job_does_without_a_place_whose_process_is_dead(in_cgroup):
 
 async def test_e20_places_end_with_their_spawner_and_are_cleared(in_cgroup):
     await run(in_cgroup, in_cgroup.plan(["/bin/true"]))
-    await waiting(in_cgroup)
+    pids = await waiting(in_cgroup)
     spawner = in_cgroup.containment.spawner.pid
     os.kill(spawner, signal.SIGKILL)
+    while living(pids):  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.001)
     while in_cgroup.containment.spawner.pid == spawner:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.001)
     assert "/c2\n" in await run(in_cgroup, in_cgroup.plan(WHERE))

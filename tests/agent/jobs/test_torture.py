@@ -153,6 +153,7 @@ async def test_v10_who_may_not_be_killed_stands_in_the_receipt(containment):
     assert ended == "killed"
     if containment.name == "cgroup2":
         assert survivors == []
+        assert await containment.sweep() == ()  # the cgroups that were made ahead are empty
         return
     ((pid, name),) = survivors
     assert name == "sh"

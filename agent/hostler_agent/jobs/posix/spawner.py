@@ -197,6 +197,7 @@ class Spawner:
             pid = os.fork()
             if pid == 0:
                 try:
+                    ours.close()  # or it would not be told of the spawner's end
                     process = JobProcess(theirs, entries, self._oom.of_jobs, gone.set)
                     self._be_forked(process, namespace=namespace)
                 finally:
