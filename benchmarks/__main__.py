@@ -19,6 +19,7 @@ from benchmarks import (
     definitions,
     dispatch,
     docker,
+    job_users,
     reconcile,
     report,
     scale,
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "reconcile": reconcile.measure,
     "agent": agent.measure,
     "worker": worker.measure,
+    "job_users": job_users.measure,
     "survivors": survivors.measure,
     "windows": windows.measure,
 }
