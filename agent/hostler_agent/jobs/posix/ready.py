@@ -3,8 +3,9 @@ spawner has forked ahead.
 
 The way into a cgroup costs a job 7 ms and more on an idle machine, since the kernel waits until all
 processors have taken notice; and a fork costs more than a posix_spawn. A job that finds a place
-pays neither. Places are made when no job has begun for a while, or at once where all jobs need a
-process forked: then the next one waits for it in any case.
+pays neither. Places are made when no job has begun for a while, and not before, also where all jobs
+need a process forked: while a process enters a cgroup, nobody can make or remove one, so that the
+end of the job that runs would wait for the place of the next.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ assert sys.platform != "win32"
 
 from hostler_agent.jobs.plan import JobPlan, View
 from hostler_agent.jobs.posix.cgroup_tree import CgroupTree
-from hostler_agent.jobs.posix.spawn import SpawnerClient, needs_fork
+from hostler_agent.jobs.posix.spawn import SpawnerClient
 
 MOST = 4
 PAUSE_S = 0.02
@@ -82,9 +83,8 @@ class ReadyPlaces:
     def replenish(self, wanted: int, plan: JobPlan) -> None:
         """Have places made for as many jobs as run now; the next are taken to be like `plan`."""
         self._cancel_later()
-        pause_s = 0.0 if needs_fork(plan) else PAUSE_S
         loop = asyncio.get_running_loop()
-        self._later = loop.call_later(pause_s, self._begin, min(wanted, MOST), plan.view != View())
+        self._later = loop.call_later(PAUSE_S, self._begin, min(wanted, MOST), plan.view != View())
 
     def close(self) -> list[str]:
         """Make no more. Returns the paths of those that were made and not taken."""
