@@ -22,7 +22,7 @@ assert sys.platform != "win32"
 
 from hostler_agent.jobs.plan import JobPlan, View
 from hostler_agent.jobs.posix.cgroup_tree import CgroupTree
-from hostler_agent.jobs.posix.spawn import SpawnerClient
+from hostler_agent.jobs.posix.spawn import SpawnerClient, needs_fork
 
 MOST = 4
 PAUSE_S = 0.02
@@ -80,11 +80,16 @@ class ReadyPlaces:
                 return place
         return None
 
-    def replenish(self, wanted: int, plan: JobPlan) -> None:
-        """Have places made for as many jobs as run now; the next are taken to be like `plan`."""
+    async def replenish(self, wanted: int, plan: JobPlan) -> None:
+        """Have places made for as many jobs as run now; the next are taken to be like `plan`. Where
+        it takes a process of its own, one is forked at once, for a job that comes before the place.
+        """
         self._cancel_later()
         loop = asyncio.get_running_loop()
-        self._later = loop.call_later(PAUSE_S, self._begin, min(wanted, MOST), plan.view != View())
+        namespace = plan.view != View()
+        self._later = loop.call_later(PAUSE_S, self._begin, min(wanted, MOST), namespace)
+        if needs_fork(plan):
+            await self._spawner.prepare(0, (), self._spare_mark, namespace=namespace)
 
     def close(self) -> list[str]:
         """Make no more. Returns the paths of those that were made and not taken."""
