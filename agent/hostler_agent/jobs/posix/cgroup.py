@@ -121,9 +121,9 @@ class CgroupContainment:
         self._open.append(enclosure)
         return enclosure
 
-    def replenish(self, plan: JobPlan) -> None:
+    async def replenish(self, plan: JobPlan) -> None:
         """Have places made ahead for the next jobs, of which one has just begun."""
-        self.ready.replenish(len(self._open), plan)
+        await self.ready.replenish(len(self._open), plan)
 
     def entries(self, paths: tuple[str, ...]) -> list[tuple[str, str]]:
         """How the cgroups of a job are entered, and left again; see Placement."""
@@ -235,7 +235,7 @@ class CgroupEnclosure:
         placement = self._place(plan)
         process = await containment.spawn(self._containment.spawner, plan, placement)
         self._lineage.main = process
-        self._containment.replenish(plan)
+        await self._containment.replenish(plan)
         return process
 
     def _place(self, plan: JobPlan) -> Placement:

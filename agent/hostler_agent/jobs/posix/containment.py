@@ -55,7 +55,7 @@ class SubreaperContainment:
         number = 0 if place is None else place.number
         process = await spawn(self.spawner, plan, Placement(mark=mark, place=number))
         if forked:
-            self._ready.replenish(len(self._descent.open), plan)
+            await self._ready.replenish(len(self._descent.open), plan)
         return process
 
     async def sweep(self) -> tuple[ProcessName, ...]:

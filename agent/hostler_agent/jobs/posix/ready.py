@@ -3,8 +3,9 @@ spawner has forked ahead.
 
 The way into a cgroup costs a job 7 ms and more on an idle machine, since the kernel waits until all
 processors have taken notice; and a fork costs more than a posix_spawn. A job that finds a place
-pays neither. Places are made when no job has begun for a while, or at once where all jobs need a
-process forked: then the next one waits for it in any case.
+pays neither. Places are made when no job has begun for a while, and not before, also where all jobs
+need a process forked: while a process enters a cgroup, nobody can make or remove one, so that the
+end of the job that runs would wait for the place of the next.
 """
 
 from __future__ import annotations
@@ -79,12 +80,16 @@ class ReadyPlaces:
                 return place
         return None
 
-    def replenish(self, wanted: int, plan: JobPlan) -> None:
-        """Have places made for as many jobs as run now; the next are taken to be like `plan`."""
+    async def replenish(self, wanted: int, plan: JobPlan) -> None:
+        """Have places made for as many jobs as run now; the next are taken to be like `plan`. Where
+        it takes a process of its own, one is forked at once, for a job that comes before the place.
+        """
         self._cancel_later()
-        pause_s = 0.0 if needs_fork(plan) else PAUSE_S
         loop = asyncio.get_running_loop()
-        self._later = loop.call_later(pause_s, self._begin, min(wanted, MOST), plan.view != View())
+        namespace = plan.view != View()
+        self._later = loop.call_later(PAUSE_S, self._begin, min(wanted, MOST), namespace)
+        if needs_fork(plan):
+            await self._spawner.prepare(0, (), self._spare_mark, namespace=namespace)
 
     def close(self) -> list[str]:
         """Make no more. Returns the paths of those that were made and not taken."""

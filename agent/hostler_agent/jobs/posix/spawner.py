@@ -24,7 +24,8 @@ What it also gives:
 The protocol: `frames` over a socket pair whose end is the standard input.
 
     agent -> spawner   ("prepare", place, entries, mark, namespace)
-                       fork a process ahead into these cgroups, and perhaps a mount namespace
+                       fork a process ahead into these cgroups, and perhaps a mount namespace;
+                       place 0 is for any job that takes a process of its own and has no place
                        ("spawn", token, place, order)
                        and three descriptors: the job's standard input, output and error. `place` is
                        a prepared one or 0; `order` is that of `job_process`
@@ -66,6 +67,8 @@ from hostler_agent.jobs.posix.job_process import (
 )
 
 _PR_SET_CHILD_SUBREAPER = 36
+_SPARE = 2
+"""The most processes that wait without a place."""
 
 
 class OomScore:
@@ -106,6 +109,8 @@ class Spawner:
         self._pids: dict[int, int] = {}
         self._waiting: dict[int, Forked] = {}
         """The processes that were forked ahead, by place."""
+        self._spare: list[Forked] = []
+        """Those that were forked ahead for no place: they enter their cgroups when a job comes."""
         self._starting: dict[int, tuple[Start, Forked]] = {}
         """The processes that are about to run a job's program, by descriptor."""
         self._poll = select.poll()
@@ -148,6 +153,9 @@ class Spawner:
         for place, forked in list(self._waiting.items()):
             if forked.pid == pid:
                 self._waiting.pop(place).channel.close()
+        for forked in [one for one in self._spare if one.pid == pid]:
+            self._spare.remove(forked)
+            forked.channel.close()
         for descriptor, (_start, forked) in list(self._starting.items()):
             while forked.pid == pid and descriptor in self._starting:
                 self._hear(descriptor)
@@ -156,12 +164,20 @@ class Spawner:
         kind, number, *rest = frame
         if kind == "prepare":
             entries, its_mark, namespace = rest
-            with contextlib.suppress(OSError):  # the job of that place is started otherwise
-                self._waiting[number] = self._fork(entries, its_mark, namespace=namespace)
+            if not number and len(self._spare) >= _SPARE:
+                return
+            with contextlib.suppress(OSError):  # the next job is started otherwise
+                forked = self._fork(entries, its_mark, namespace=namespace)
+                if number:
+                    self._waiting[number] = forked
+                else:
+                    self._spare.append(forked)
         elif kind == "spawn":
             place, order = rest
             start = Start(number, Order(*order), descriptors, is_first=True)
             waiting = self._waiting.pop(place, None)
+            if waiting is None and start.order.forked and self._spare:
+                waiting = self._spare.pop(0)
             if waiting is None or not self._give(waiting, start):
                 self._start(start._replace(is_first=False))
         elif kind == "signal" and number in self._pids:
@@ -218,7 +234,7 @@ class Spawner:
         for start, forked in self._starting.values():
             start.close()
             forked.channel.close()
-        for forked in self._waiting.values():
+        for forked in (*self._waiting.values(), *self._spare):
             forked.channel.close()
         for descriptor in (self._child_ended, self._wake, *self._homes.values()):
             os.close(descriptor)
