@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 STOLEN_AGENT = stolen_agent.__file__
 PASSWORD = "correct horse"
+FILES = {"workdir": "work", "token_file": "token"}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ async def run(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
         (directory / "token").write_text(PASSWORD)
         path = directory / "agent.json"
         path.touch(mode=0o600)
-        path.write_text(json.dumps({**config, "workdir": "work", "token_file": "token"}))
+        path.write_text(json.dumps({"run_as": "agent", **config, **FILES}))
         agent = await asyncio.create_subprocess_exec(
             *(sys.executable, *program, "-m", "hostler_agent", "run", "--config", str(path)),
             env={**os.environ, **(env or {})},

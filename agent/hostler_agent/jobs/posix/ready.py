@@ -15,7 +15,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Optional
 
 assert sys.platform != "win32"
@@ -86,7 +86,8 @@ class ReadyPlaces:
         """
         self._cancel_later()
         loop = asyncio.get_running_loop()
-        namespace = plan.view != View()
+        # Those of its slot are entered as they are, whatever they are entered from.
+        namespace = replace(plan.view, namespaces=()) != View()
         self._later = loop.call_later(PAUSE_S, self._begin, min(wanted, MOST), namespace)
         if needs_fork(plan):
             await self._spawner.prepare(0, (), self._spare_mark, namespace=namespace)
