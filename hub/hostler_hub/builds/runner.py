@@ -21,6 +21,7 @@ from hostler_agent.wire.extension import END_LEASE, NAME, STOPPING, CommandTerms
 from hostler_hub.builds import states
 from hostler_hub.builds.command import CommandRun, survivors
 from hostler_hub.builds.logs import StepKey, StoredLog
+from hostler_hub.builds.quotas import Account
 from hostler_hub.builds.states import Interruption, StepOutcome
 from hostler_hub.builds.step_runner import Services, StepRun, workspace
 from hostler_hub.lifecycle import events
@@ -49,9 +50,18 @@ class Runner:
     """One attempt of one build, from its lease to its result."""
 
     def __init__(
-        self, services: Services, lease: Lease, spec: BuildSpec, rows: Sequence[Any]
+        self,
+        services: Services,
+        lease: Lease,
+        spec: BuildSpec,
+        rows: Sequence[Any],
+        account: Account | None = None,
     ) -> None:
+        """``account``: the submitter's, of an attempt that an earlier hub has begun. Its command
+        must be known before its agent comes back, so run() then waits for nothing before that.
+        """
         self._services = services
+        self._known_account = account
         self.lease = lease
         self.over = False  # the build has its result; what is left is to give the slot back
         self.spec = spec
@@ -81,15 +91,20 @@ class Runner:
         if self.spec.timeout_s is not None:
             timer = self._services.clock.call_after(self.spec.timeout_s, self._time_out)
         try:
-            lease, exchange = self.lease, self._services.exchange
-            by = await self._services.store.insist(builds.submitter, lease.build)
-            self._account = exchange.quotas.account(by)
-            if lease.attempt > 1:
-                await exchange.artifacts.forget_before(lease.build, lease.attempt, self._account)
+            self._account = self._known_account or await self._begin()
             await self._run_steps()
         finally:
             if timer is not None:
                 timer.cancel()
+
+    async def _begin(self) -> Account:
+        """Look up whose quota it is, and remove the artifacts of the attempts before."""
+        lease, exchange = self.lease, self._services.exchange
+        by = await self._services.store.insist(builds.submitter, lease.build)
+        account = exchange.quotas.account(by)
+        if lease.attempt > 1:
+            await exchange.artifacts.forget_before(lease.build, lease.attempt, account)
+        return account
 
     def _time_out(self) -> None:
         text = f"the build took longer than {self.spec.timeout_s:g} s"

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, RowMapping
 from hostler_agent.wire.extension import STOPPING
 from hostler_hub.builds.errors import CommandGone
 from hostler_hub.builds.logs import StepKey
+from hostler_hub.builds.quotas import Account
 from hostler_hub.builds.runner import Runner, name_survivors
 from hostler_hub.builds.step_runner import Services
 from hostler_hub.builds.views import BuildCounts
@@ -73,7 +74,8 @@ class Supervisor:
         await self._services.logs.load()
         for lease_row, build_row, steps in await self._services.store.read(_load_running):
             lease = _lease(lease_row)
-            self._run(lease, BuildSpec.model_validate(build_row["spec"]), steps)
+            account = self._services.exchange.quotas.account(build_row["submitted_by"])
+            self._run(lease, BuildSpec.model_validate(build_row["spec"]), steps, account)
             if build_row["cancel_reason"] is not None:
                 self._attempts[lease.id][0].cancel(build_row["cancel_reason"])
         self._tasks.spawn(self._lose_as_ordered(), "lost leases")
@@ -90,8 +92,10 @@ class Supervisor:
         """Run the attempt that the dispatcher has just given ``lease``; ``steps`` are its rows."""
         self._run(lease, spec, steps)
 
-    def _run(self, lease: Lease, spec: BuildSpec, steps: Sequence[Any]) -> None:
-        runner = Runner(self._services, lease, spec, steps)
+    def _run(
+        self, lease: Lease, spec: BuildSpec, steps: Sequence[Any], account: Account | None = None
+    ) -> None:
+        runner = Runner(self._services, lease, spec, steps, account)
         task = self._tasks.spawn(
             self._attempt(runner), f"build {lease.build} attempt {lease.attempt}"
         )

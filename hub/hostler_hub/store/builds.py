@@ -33,7 +33,7 @@ _OPEN = builds.c.state.in_([sa.literal_column(f"'{state}'") for state in OPEN_ST
 _INSERT = sa.insert(builds)
 _GET = sa.select(builds).where(builds.c.id == _ID)
 _SUBMITTER = sa.select(builds.c.submitted_by).where(builds.c.id == _ID)
-_BEGUN = sa.select(builds.c.id).where(_OPEN, builds.c.attempts > 0)
+_BEGUN = sa.select(builds.c.id, builds.c.attempts).where(_OPEN, builds.c.attempts > 0)
 _BY_KEY = sa.select(builds).where(
     builds.c.submitted_by == sa.bindparam("b_by"),
     builds.c.idempotency_key == sa.bindparam("b_key"),
@@ -240,9 +240,9 @@ def update_step(
         raise StaleRow("step", f"{build_id}/{attempt}/{index}", "known")
 
 
-def begun(c: Connection) -> list[str]:
-    """The ids of the builds that are not over and have had a worker."""
-    return list(c.execute(_BEGUN).scalars())
+def begun(c: Connection) -> list[tuple[str, int]]:
+    """The builds that are not over and have had a worker: id and latest attempt."""
+    return [(row.id, row.attempts) for row in c.execute(_BEGUN)]
 
 
 def submitter(c: Connection, build_id: str) -> str:

@@ -65,10 +65,14 @@ class Artifacts:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by build
 
     async def load(self) -> list[tuple[str, int]]:
-        """Remove files without rows of builds that are not over: there a killed hub may have left
-        some. Returns pairs of submitter and bytes of the artifacts that are there.
+        """Remove what a killed hub may have left of builds that are not over: files without rows,
+        and the attempts before the latest. Returns pairs of submitter and bytes of the artifacts
+        that are there.
         """
-        for build in await self._store.read(builds.begun):
+        for build, attempt in await self._store.read(builds.begun):
+            if attempt > 1:
+                await self._store.write(rows.forget, build, attempt)
+                await self._run(_forget, self._root, build, attempt)
             files = await self._store.read(rows.files, build)
             await self._run(_sweep, self._root, build, files)
         there = set(await self._run(self._root.names))

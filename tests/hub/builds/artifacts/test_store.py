@@ -545,6 +545,14 @@ async def test_a_killed_hub_s_files_without_rows_are_removed(desk: Desk) -> None
     assert not (attempt / ("b" * 32)).exists()
 
 
+async def test_a_killed_hub_s_earlier_attempts_are_removed(desk: Desk) -> None:
+    await upload(desk, "f", b"first")
+    await desk.attempt(2)  # and the hub is killed before it has removed them
+    await upload(desk, "g", b"second", StepKey(BUILD, 2, 0))
+    assert await desk.exchange.artifacts.load() == [("test", 6)]
+    assert list(desk.files().values()) == [b"second"]
+
+
 async def test_what_was_removed_by_hand_does_not_count(desk: Desk) -> None:
     await upload(desk, "f", b"x")
     shutil.rmtree(desk.root / "artifacts" / BUILD)
