@@ -23,7 +23,7 @@ from hostler_agent.commands import removal
 from hostler_agent.commands.leftovers import HOMES, SLOTS
 from hostler_agent.commands.progress import Progress
 from hostler_agent.commands.slots import ownership, remains, view
-from hostler_agent.commands.slots.contract import AgentSlot, Slot, remove_all
+from hostler_agent.commands.slots.contract import NO_VARIABLES, AgentSlot, Slot, remove_all
 from hostler_agent.commands.slots.view import SlotDirectories
 from hostler_agent.jobs.errors import UsersUnavailable
 from hostler_agent.jobs.plan import BuildUser, View
@@ -219,7 +219,11 @@ class UserSlots:
 
 
 def make(
-    base: Path, pool: UserPool, variables: Mapping[str, str], *, no_new_privileges: bool
+    base: Path,
+    pool: UserPool,
+    variables: Mapping[str, str] = NO_VARIABLES,
+    *,
+    no_new_privileges: bool,
 ) -> UserSlots:
     """Make the slots, and open one for a trial. Raises UsersUnavailable or OSError; then nothing of
     it is left.
