@@ -72,6 +72,10 @@ hub:
       description: How many incidents are not over.
       type: dict
       returned: always
+    storage:
+      description: What submitters use of the hub's disk.
+      type: dict
+      returned: always
   sample: {version: 0.1.0, hub: 01K8Z9Q8Y3N6V4T2R0P9M7K5J3, hold: null, not_ready: null}
 """
 

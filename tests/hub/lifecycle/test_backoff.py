@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler_hub.drivers.ec2 import cloud
-from hostler_hub.drivers.transports.ssh import transport, tunnel
+from hostler_hub.drivers.transports.ssh import session, tunnel
 from hostler_hub.lifecycle import draft
 from hostler_hub.lifecycle.backoff import Backoff
 from hostler_hub.notify import outbox
@@ -72,4 +72,4 @@ def test_the_numbers_of_the_hub(backoff: Backoff, delays_s: tuple[float, ...]) -
 
 
 def test_an_ssh_session_is_tried_so_often() -> None:
-    assert pytest.approx((0.05, 0.1, 0.2, 0.4, 0.8)) == transport.SESSION_PAUSES_S
+    assert pytest.approx((0.05, 0.1, 0.2, 0.4, 0.8)) == session.SESSION_PAUSES_S
