@@ -76,75 +76,7 @@ processes:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-
-COMMAND_CHARACTERS = 80
-# Somebody who only reads the hub's log is no leftover, whatever their arguments name.
-PROGRAMS = ("hostler-hub", "hostler-agent", "agent.pyz", "hostler_hub", "hostler_agent")
-
-
-def read(pid, name):
-    """What /proc tells of a process, as a list of strings; empty when it is gone or not ours to see."""
-    try:
-        with open("/proc/%d/%s" % (pid, name), "rb") as file:
-            return file.read().decode("utf-8", errors="replace").split("\0")
-    except OSError:
-        return []
-
-
-def workdir(pid):
-    try:
-        return os.readlink("/proc/%d/cwd" % pid)
-    except OSError:
-        return ""
-
-
-def names_directory(arguments, directory):
-    """Whether a hub's or an agent's arguments name the directory or something in it."""
-    if not any(os.path.basename(one).partition(".cli")[0] in PROGRAMS for one in arguments):
-        return False
-    paths = [one.rpartition("=")[2] for one in arguments]
-    return any(path == directory or path.startswith(directory + os.sep) for path in paths)
-
-
-def own_line(pid):
-    """The pids from this process up to the first: who asks is no leftover."""
-    line = set()
-    while pid > 0 and pid not in line:
-        line.add(pid)
-        try:
-            with open("/proc/%d/stat" % pid, encoding="utf-8", errors="replace") as file:
-                # The name in parentheses may hold anything, also spaces and parentheses.
-                pid = int(file.read().rpartition(")")[2].split()[1])
-        except (OSError, IndexError, ValueError):
-            break
-    return line
-
-
-def because(pid, state_dir, hub_id, instances):
-    """Why the process belongs to the hub, or None when it does not."""
-    arguments = read(pid, "cmdline")
-    if hub_id and any(one.startswith(hub_id + ":") for one in arguments):
-        return "its arguments carry the hub's mark"
-    if names_directory(arguments, state_dir):
-        return "its arguments name the state directory"
-    if workdir(pid).startswith(state_dir + os.sep):
-        return "it works below the state directory"
-    marks = {"HOSTLER_INSTANCE=" + one for one in instances}
-    if marks.intersection(read(pid, "environ") if marks else ()):
-        return "its environment names an instance"
-    return None
-
-
-def find(state_dir, hub_id, instances):
-    """The hub's processes, without those who ask."""
-    mine = own_line(os.getpid())
-    found = []
-    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-        reason = None if pid in mine else because(pid, state_dir, hub_id, instances)
-        if reason:
-            command = " ".join(read(pid, "cmdline")).strip()[:COMMAND_CHARACTERS]
-            found.append({"pid": pid, "command": command, "because": reason})
-    return found
+from ansible_collections.hostler.fleet.plugins.module_utils.processes import find
 
 
 def main():
