@@ -161,7 +161,7 @@ class Disk(Fault):
         time.sleep(self.scene.duration_s / 2.0)
         probe = Probe(self.scene.client, None, 0)
         try:
-            probe.submit()
+            probe.submit_once()
         except HubError as refused:
             if refused.status not in (503, 507):
                 return [], ["a full disk is answered by: %s" % refused.message]
@@ -192,9 +192,8 @@ class Memory(Fault):
         view = self._hog.await_end(START_S)
         if view is None or view["state"] == "success":
             return [], ["a build took 4 GiB though it may have %d MiB" % HOG_MB]
-        said = view["result_text"] or ""
-        if "limit" in said and "enforce" in said:
-            return [], [Skipped("limits of memory cannot be enforced here: %s" % said)]
+        if view["steps"][0]["failure_reason"] != "oom_killed":
+            return [], [Skipped("memory was not what ended the hog: %s" % view["result_text"])]
         return [], []
 
 
@@ -222,12 +221,9 @@ class KillHub(Fault):
 
     def undo(self):
         """Start it again as it was; where a service manager does, that is waited for."""
-        end = time.monotonic() + START_S
-        status = [self.scene.executable, "status", "--state-dir", self.scene.state_dir]
-        while self._is_service and time.monotonic() < end:
-            if subprocess.run(status, capture_output=True, check=False).returncode == 0:
-                return
-            time.sleep(0.5)
+        if self._is_service:
+            self._await_service()
+            return
         parts = urlsplit(self._url)
         start = [self.scene.executable, "start", "--state-dir", self.scene.state_dir]
         where = ["--host", self._environ.get("HOSTLER_HOST", parts.hostname)]
@@ -239,6 +235,14 @@ class KillHub(Fault):
             capture_output=True,
             check=True,
         )
+
+    def _await_service(self):
+        end = time.monotonic() + START_S
+        status = [self.scene.executable, "status", "--state-dir", self.scene.state_dir]
+        while subprocess.run(status, capture_output=True, check=False).returncode != 0:
+            if time.monotonic() > end:
+                raise RuntimeError("the service manager has not started the hub again")
+            time.sleep(0.5)
 
 
 class Clock(Fault):

@@ -108,6 +108,11 @@ class Probe(object):
         self.id = self.view["id"]
         return self
 
+    def submit_once(self):
+        """The same without trying again when the hub is not ready."""
+        self.view = self._client.post_once("/builds", self._spec)
+        self.id = self.view["id"]
+
     def await_run(self, deadline_s):
         """Wait until a process of it runs; whether it came to that."""
         if self._witness is not None:
