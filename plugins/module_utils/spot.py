@@ -70,6 +70,8 @@ class SpotNotice(Fault):
         tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
         if tried.returncode != 0:
             return "a network for the notice: %s" % tried.stderr.decode("utf-8", "replace").strip()
+        if not os.path.exists(self._socket):
+            return "the hub has no Unix socket for agents; the directory's name may be too long"
         return None
 
     def prepare(self):
@@ -119,6 +121,10 @@ class SpotNotice(Fault):
             return
 
     @property
+    def _socket(self):
+        return os.path.join(self.scene.state_dir, "agents", "hub.sock")
+
+    @property
     def _notice(self):
         return os.path.join(self._home, "notice")
 
@@ -127,7 +133,7 @@ class SpotNotice(Fault):
         secret, config = (os.path.join(self._home, name) for name in ("secret", "agent.json"))
         content = {
             "hub": "ws://localhost/api/v1/agents/connect",
-            "hub_socket": os.path.join(self.scene.state_dir, "agents", "hub.sock"),
+            "hub_socket": self._socket,
             "name": WORKER,
             "workdir": os.path.join(self._home, "work"),
             "token_file": secret,

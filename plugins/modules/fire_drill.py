@@ -152,6 +152,10 @@ class CannotBeHeld(Exception):
     """Why the drill is skipped."""
 
 
+class WentWrong(Exception):
+    """What went wrong with the fleet before it was harmed."""
+
+
 def choose(client, params):
     """The first worker whose agent could be here, by name; else the first of all."""
     views = batch.query(client, params["names"])[0]
@@ -168,7 +172,7 @@ def start(client, name, deadline_s):
     client.post("/workers/substantiate", {"names": [name], "dry_run": False})
     left = waiting.wait_for(client, [name], waiting.not_attached, deadline_s)
     if left:
-        raise CannotBeHeld("%s did not start: %s" % (name, left[name]))
+        raise WentWrong("%s did not start: %s" % (name, left[name]))
     return faults.agent_of(batch.query(client, [name])[0][0]["instance"])
 
 
@@ -211,7 +215,7 @@ class Drill(object):
         }
 
     def hold(self):
-        """Raises CannotBeHeld and HubError; NotUndone when the harm may still be there."""
+        """Raises CannotBeHeld, WentWrong and HubError; NotUndone when the harm may still be there."""
         name = choose(self._client, self._params)
         self.row["worker"] = name
         agent = start(self._client, name, self._params["deadline_s"])
@@ -231,12 +235,12 @@ class Drill(object):
         if hasattr(fault, "prepare"):
             wrong = fault.prepare()
             if wrong:
-                raise CannotBeHeld("%s: %s" % (spot.WORKER, wrong))
+                raise WentWrong("%s: %s" % (spot.WORKER, wrong))
             # Its processes are in another network and cannot reach the witness.
             first = Probe(self._client, None, 8, worker=spot.WORKER)
         self._probes.append(first.submit())
         if not first.await_run(self._params["deadline_s"]):
-            raise CannotBeHeld("the probe build did not begin: %s" % first.view.get("why"))
+            raise WentWrong("the probe build did not begin: %s" % first.view.get("why"))
         began = time.monotonic()
         fault.harm()
         more, problems = fault.during()
@@ -303,8 +307,8 @@ def work(module, client):
             drill.hold()
         except CannotBeHeld as why:
             drill.note(faults.Skipped(why))
-        except HubError as error:
-            drill.note(error.message)
+        except (HubError, WentWrong) as error:
+            drill.note(str(error))
         except dead_mans_switch.NotUndone as failure:
             module.fail_json(msg="%s: %s" % (params["drill"], failure))
         finally:
