@@ -11,6 +11,7 @@ as a broken one.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -46,10 +47,12 @@ def lives(process):
 class DeadMansSwitch(object):
     """`with DeadMansSwitch(undo, limit_s, play): harm`. undo() may be called when nothing was done.
 
-    play is what find_play() has found. Leaving raises NotUndone when undo() has raised.
+    play is what find_play() has found. The file `lock` is locked until undo() is over, for await_undone().
+    Leaving raises NotUndone when undo() has raised.
     """
 
-    def __init__(self, undo, limit_s, play=None):
+    def __init__(self, undo, limit_s, play=None, lock=None):
+        self._lock = lock
         self._undo = undo
         self._limit_s = limit_s
         self._play = play
@@ -58,11 +61,17 @@ class DeadMansSwitch(object):
 
     def __enter__(self):
         theirs, self._alive = os.pipe()
+        keep = [theirs]
+        if self._lock is not None:
+            # The lock is the open file's: the child holds it when we have closed ours.
+            keep.append(os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600))
+            fcntl.flock(keep[1], fcntl.LOCK_SH)
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            run_detached(lambda: self._wait(theirs, parent), keep=theirs)
-        os.close(theirs)
+            run_detached(lambda: self._wait(theirs, parent), keep)
+        for number in keep:
+            os.close(number)
         return self
 
     def __exit__(self, *error):
@@ -81,6 +90,12 @@ class DeadMansSwitch(object):
             os.kill(parent, signal.SIGTERM)
 
 
+def await_undone(lock):
+    """Wait until no switch with this lock has anything to undo any more."""
+    with open(lock, "a", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def watch_play(play, undo, is_over):
     """Fork a process that calls undo() when the play's process ends before is_over() is true."""
 
@@ -95,7 +110,7 @@ def watch_play(play, undo, is_over):
         run_detached(wait)
 
 
-def run_detached(work, keep=None):
+def run_detached(work, keep=()):
     """In a forked child: call work() apart from the parent's session and files, and end."""
     code = 1
     try:
@@ -111,14 +126,14 @@ def run_detached(work, keep=None):
 
 
 def detach_files(keep):
-    """Close every file but keep, and read and write nothing: who waits for our output would wait."""
+    """Close every file but those of keep, and read and write nothing: who waits for our output would wait."""
     for name in os.listdir("/proc/self/fd"):
-        if int(name) != keep:
+        if int(name) not in keep:
             try:
                 os.close(int(name))
             except OSError:
                 continue  # the one by which we listed them
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
-        if number not in (keep, null):
+        if number != null and number not in keep:
             os.dup2(null, number)

@@ -41,6 +41,11 @@ class Scene(object):
         self.marked = frozenset(params["marked"])
 
     @property
+    def lock(self):
+        """What a throw-away fleet's end waits for; see dead_mans_switch.py."""
+        return self.throw_away and lock_of(self.throw_away)
+
+    @property
     def clock_file(self):
         return os.path.join(self.throw_away, "clock")
 
@@ -275,6 +280,10 @@ class Skipped(str):
     """What was found out during a drill: that it proves nothing here."""
 
     __slots__ = ()
+
+
+def lock_of(throw_away):
+    return os.path.join(throw_away, "harm.lock")
 
 
 def iptables(order, rule):

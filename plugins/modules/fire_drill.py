@@ -219,13 +219,14 @@ class Drill(object):
         name = choose(self._client, self._params)
         self.row["worker"] = name
         agent = start(self._client, name, self._params["deadline_s"])
-        fault = FAULTS[self._params["drill"]](faults.Scene(self._client, self._params, name), agent)
+        scene = faults.Scene(self._client, self._params, name)
+        fault = FAULTS[self._params["drill"]](scene, agent)
         why_not = fault.why_not()
         if why_not:
             raise CannotBeHeld(why_not)
         before = open_incidents(self._client, [name])
         limit_s = self._params["duration_s"] + SLACK_S
-        with dead_mans_switch.DeadMansSwitch(fault.undo, limit_s, self._play):
+        with dead_mans_switch.DeadMansSwitch(fault.undo, limit_s, self._play, scene.lock):
             self._harm(fault, name)
             harmed_until = time.monotonic()
         self._check(name, before, harmed_until)

@@ -148,6 +148,8 @@ def is_ours(path):
 
 def take_down(path, params):
     """End workers and hub, kill what is left, remove the directory; returns what had to be killed."""
+    # A hub that a drill has killed may just be started again.
+    dead_mans_switch.await_undone(faults.lock_of(path))
     state_dir = os.path.join(path, "hub")
     if os.path.exists(os.path.join(state_dir, "hub.json")):
         end_workers(state_dir, params)

@@ -32,8 +32,8 @@ FOR_EVER = ["-e", "duration=600"]
 
 @pytest.fixture
 def drill(ansible):
-    """Runs the playbook: drill("-e", ...) -> (rc, output). Throw-away fleets are below drill.places,
-    whose name is short enough for a Unix socket in it.
+    """Runs the playbook: drill("-e", ...) -> (rc, output). Throw-away fleets are below
+    drill.places, whose name is short enough for a Unix socket in it.
     """
     places = Path(tempfile.mkdtemp(prefix="fd-"))
     env = {"TMPDIR": str(places), "ANSIBLE_SHOW_CUSTOM_STATS": "1"}
@@ -93,7 +93,7 @@ def test_a_fleet_that_is_not_marked_is_refused(drill, tmp_path):
 def broken_off(drill, *arguments):
     """A play that is killed, with all its workers, as soon as the caller has got out of `with`."""
     said = []
-    running = threading.Thread(target=lambda: said.append(drill(*arguments, "--tags", "freeze")))
+    running = threading.Thread(target=lambda: said.append(drill(*arguments)))
     running.start()
     try:
         yield
@@ -122,7 +122,7 @@ def test_a_play_that_is_killed_leaves_an_agent_that_runs(drill, play, tmp_path):
         code, output = play([definition], defaults={"hub_state_dir": str(hub.state_dir)})
         assert code == 0, output
         where = ["-i", inventory, "-e", f"hub_state_dir={hub.state_dir}"]
-        with broken_off(drill, *where, *FOR_EVER):
+        with broken_off(drill, *where, *FOR_EVER, "--tags", "freeze"):
             agent = wait_until(lambda: frozen_agent(hub.state_dir), "an agent is frozen")
         wait_until(lambda: agent.status() != psutil.STATUS_STOPPED, "the agent runs")
         client = Client(hub.url, hub.token)
@@ -137,9 +137,18 @@ def test_a_play_that_is_killed_leaves_an_agent_that_runs(drill, play, tmp_path):
         )
 
 
-def test_a_play_that_is_killed_takes_its_throw_away_fleet_down(drill):
-    with broken_off(drill, "-e", "throw_away=true", *FOR_EVER):
-        wait_until(lambda: frozen_agent(drill.places), "an agent is frozen")
+def killed_hub(places):
+    """The run file of a hub below the directory whose process has ended, or None."""
+    for path in places.glob("*/hub/hub.json"):
+        if processes.start_time(json.loads(path.read_text())["pid"]) is None:
+            return path
+    return None
+
+
+@pytest.mark.parametrize(("tag", "harmed"), [("freeze", frozen_agent), ("hub", killed_hub)])
+def test_a_play_that_is_killed_takes_its_throw_away_fleet_down(drill, tag, harmed):
+    with broken_off(drill, "-e", "throw_away=true", *FOR_EVER, "--tags", tag):
+        wait_until(lambda: harmed(drill.places), f"{tag} is under way")
     wait_until(lambda: not list(drill.places.iterdir()), "nothing of the fleet is left")
     assert processes.find(str(drill.places), None, []) == []
 
