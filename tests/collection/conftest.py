@@ -75,6 +75,8 @@ class StandIn:
             "mode_reason": None,
             "mode_by": None,
             "mode_until": None,
+            "isolation": None,
+            "exposes_hub": False,
             "state": "latent",
             "attached": False,
             "instance": None,

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from simulation.observer import Violated
 from simulation.provider import Outcome
 from simulation.world import World, simulate
 
+from hostler_agent.wire.extension import Output
 from hostler_hub.builds.command import CommandRun
+from hostler_hub.builds.logs import LogWriter
 
 TESTS = Path(__file__).parents[1]
 
@@ -29,8 +32,8 @@ def loses_output(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hub that loses a byte of each piece."""
     whole = CommandRun._append
 
-    def lossy(self: CommandRun, log: object, key: str, value: dict[str, object]) -> object:
-        return whole(self, log, key, {**value, "data": bytes(value["data"])[:-1]})  # type: ignore[call-overload]
+    def lossy(self: CommandRun, log: LogWriter, key: str, output: Output) -> object:
+        return whole(self, log, key, replace(output, data=output.data[:-1]))
 
     monkeypatch.setattr(CommandRun, "_append", lossy)
 
@@ -91,6 +94,7 @@ def test_V3_a_driver_that_lies_is_caught() -> None:
         world.provider.will("destroy", Outcome.LIES)
         await world.define("w")
         await world.ended(await world.submit())
+        await world.until(lambda: not world.life("w").leases)
         world.network.partition(world.machine().id)  # it does not hear that it is to go
         await world.insubstantiate("w")
         await world.state("latent")

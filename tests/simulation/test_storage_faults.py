@@ -67,7 +67,7 @@ async def test_D2_agents_stay_attached_over_a_long_outage(world: World) -> None:
 async def test_D2_V12_an_outage_is_not_counted_against_agents_that_could_not_attach(
     world: World,
 ) -> None:
-    await world.define("w", missing_timeout=60)
+    await world.define("w", missing_timeout=150)  # an agent waits up to 120 s between its tries
     build = await world.submit(*script(1, lines=1))
     await world.until(lambda: world.life("w").state is State.SUBSTANTIATING)
     world.storage.outage = StoreFull("no space left")

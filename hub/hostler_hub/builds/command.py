@@ -84,7 +84,7 @@ class CommandRun:
 
     async def update(self, pairs: Sequence[Sequence[Any]]) -> None:
         """Take an update; return when what it reports is durable. Raises ProtocolError, and takes
-        nothing of it, if a value is none.
+        nothing of it, if a value is none; LogGap if output before it is missing.
 
         The exit code becomes durable only with the outcome, which `complete` brings. If it
         were acknowledged earlier, an agent would not report it again to the next hub. Known
@@ -150,7 +150,7 @@ class CommandRun:
             stored = log.append(output.stream, output.data, offset)
         except LogGap as error:
             self.logged = error.offset + len(output.data)  # the log is to tell that it lacks them
-            raise ProtocolError(f"update.output: {error}") from error
+            raise
         self.logged = log.end
         return stored
 

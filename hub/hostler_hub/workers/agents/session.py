@@ -102,6 +102,8 @@ class AgentSession:
     tasks: Tasks = field(default_factory=Tasks)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
     _answered: asyncio.Event = field(default_factory=asyncio.Event)
+    # The commands of which the agent is to send reports again.
+    _again: set[str] = field(default_factory=set)
     _budget: TokenBucket = field(
         default_factory=lambda: TokenBucket(SHARE, BURST_S, time.perf_counter)
     )
@@ -243,16 +245,32 @@ class AgentSession:
         """Handle a request. A report that cannot be stored now is refused with AGAIN, where the
         agent understands that: it keeps the report, and its connection.
         """
-        is_report = isinstance(message, messages.Update | messages.Complete)
-        if not is_report or self.report is None or self.report.version < AGAIN_VERSION:
-            return await self._route(message)
+        known = self.report.version if self.report is not None else 0
+        if not isinstance(message, messages.Update | messages.Complete) or known < AGAIN_VERSION:
+            try:
+                return await self._route(message)
+            except LogGap as gap:
+                raise ProtocolError(f"update.output: {gap}") from gap
+        command_id = message.command_id
         if self.is_store_away():
-            raise ProtocolError(AGAIN)
+            raise self._later(command_id)
         try:
             async with asyncio.timeout(STORED_S):
-                return await self._route(message)
-        except (StoreUnavailable, LogGap, TimeoutError):
-            raise ProtocolError(AGAIN) from None
+                answer = await self._route(message)
+        except (StoreUnavailable, TimeoutError):
+            raise self._later(command_id) from None
+        except LogGap as gap:
+            # Of what came before, and was not stored in an outage; else the agent has left it out.
+            again = command_id in self._again
+            raise ProtocolError(AGAIN if again else f"update.output: {gap}") from gap
+        self._again.discard(command_id)
+        return answer
+
+    def _later(self, command_id: str) -> ProtocolError:
+        """The refusal of a report that is to be sent again."""
+        if command_id in self.sinks:
+            self._again.add(command_id)
+        return ProtocolError(AGAIN)
 
     async def _route(self, message: messages.Message) -> Any:
         if isinstance(message, messages.Keepalive):

@@ -19,9 +19,10 @@ from hostler_agent.wire.extension import GO_AWAY_CLOSE_CODE
 from hostler_hub.errors import NotFound
 from hostler_hub.lifecycle import events
 from hostler_hub.runtime.clock import Clock
+from hostler_hub.runtime.ids import new_ulid
 from hostler_hub.runtime.settings import Settings
 from hostler_hub.specs.isolation import Isolation, isolation_of
-from hostler_hub.workers.agents.session import AgentSession
+from hostler_hub.workers.agents.session import Admitted, AgentSession
 from hostler_hub.workers.agents.sessions import TURN_AWAY_CLOSE_CODE, Sessions
 from hostler_hub.workers.controller import Controller
 from hostler_hub.workers.errors import ConnectionLost
@@ -68,9 +69,15 @@ class Rivals:
         lives = await self._lives(old)
         if old.closed.is_set():
             await self._report_detached(old)  # before the core hears of its successor
+            if entry.life.instance is None and entry.life.policy.permanent:
+                # It was admitted to the instance that has just ended, and begins one of its own.
+                session.admitted = Admitted(entry.life.name, self._new_instance(), None)
             return True
         await self._refuse(entry, session, old, lives=lives)
         return False
+
+    def _new_instance(self) -> str:
+        return new_ulid(int(self._clock.now() * 1000))
 
     async def _refuse(
         self, entry: Entry, session: AgentSession, old: AgentSession, *, lives: bool

@@ -43,9 +43,6 @@ BUFFER_TIMEOUT_S = 0.2
 MAX_LINE_LENGTH = 4096
 NEWLINE_RE = r"(\r\n|\r(?=.)|\033\[u|\033\[[0-9]+;[0-9]+[Hf]|\033\[2J|\x08+)"
 
-# The incident of a second agent.
-DUPLICATE = "duplicate"
-
 
 class AgentServer:
     """Serves agents' connections; keeps the live ones in ``sessions``."""

@@ -176,12 +176,14 @@ async def test_a_lease_that_had_no_command_ends_too(slots: UserSlots, base: Path
 
 
 async def test_the_end_waits_for_the_commands_in_the_slot(slots: UserSlots) -> None:
-    async with slots.use("lease"):
+    async with slots.use("lease") as slot:
+        assert slot.user is not None
+        slot_uid = slot.user.uid
         ending = asyncio.ensure_future(slots.end("lease", []))
         await asyncio.sleep(0)
         async with slots.use("next") as other:
             assert other.user is not None
-            assert other.user.name == "hostler-b1"
+            assert other.user.uid != slot_uid
         assert not ending.done()
     assert await ending == []
 
@@ -206,7 +208,7 @@ async def test_commands_at_the_same_time_open_one_slot(slots: UserSlots) -> None
             assert slot.user is not None
             return slot.user.name
 
-    assert set(await asyncio.gather(*(user() for _ in range(5)))) == {"hostler-b0"}
+    assert len(set(await asyncio.gather(*(user() for _ in range(5))))) == 1
 
 
 async def test_when_no_user_is_free_a_command_says_so(
