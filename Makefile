@@ -7,7 +7,7 @@ export PYTHONSAFEPATH :=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup.run constraints provision down test unit simulate check lint sanity molecule docs bench clean
+.PHONY: help setup setup.run constraints provision down test unit simulate torture check lint sanity molecule docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ lint:
 
 simulate: setup ## random scenarios on virtual time: SEEDS=1000, or SEED=7 to replay one
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000) $(if $(FIRST),--first $(FIRST)))
+
+torture: setup ## kill, freeze, lock and fill at random for twenty rounds, on both databases: ROUNDS=20 HOSTLER_SEED=7
+	HOSTLER_TORTURE_ROUNDS=$(or $(ROUNDS),20) $(BIN)/python -m pytest -s -p no:randomly tests/e2e/test_torture.py $(PYTEST)
 
 sanity: setup ## ansible-test sanity on the collection as it is built
 	scripts/ansible-test
