@@ -22,7 +22,7 @@ def run(site, play):
     """Runs tasks on three active workers."""
 
     def run(tasks, *arguments):
-        workers = [{"name": name, "driver": "local"} for name in NAMES]
+        workers = [{"name": name, "driver": "local", "run_as": "agent"} for name in NAMES]
         ready = [
             task("worker", "defined", workers=workers),
             task("worker_state", "ready", names=NAMES, mode="active"),

@@ -45,7 +45,7 @@ def test_acquire_renew_and_release_each_change_things_once(run):
     state = "[result.changed, result.lease.state | default('none')]"
     look = task("worker_info", "seen", name="lone", fields=["lease"])
     tasks = [
-        task("worker", name="lone", driver="local"),
+        task("worker", name="lone", driver="local", run_as="agent"),
         lease(worker="lone", reason="debugging", ttl_s=600),
         show(state),
         lease(worker="lone"),
@@ -89,7 +89,7 @@ def test_the_live_inventory_tells_who_has_a_worker_until_it_is_given_back(
         return variables["hostler_lease"], found.get("leased", {}).get("hosts", [])
 
     reason = "{{ lookup('ansible.builtin.pipe', 'false') }}"
-    define = task("worker", name="shown", driver="local")
+    define = task("worker", name="shown", driver="local", run_as="agent")
     code, output = run([define])
     assert code == 0, output
     assert listed() == (None, [])
@@ -139,7 +139,7 @@ def test_V5_a_build_is_waited_for_and_the_next_one_told_who_has_the_worker(run, 
     build = {"requires": {"worker": "busy"}, "wait": False}
     tasks = [
         known("ann", tmp_path),
-        task("worker", name="busy", driver="local", max_builds=2),
+        task("worker", name="busy", driver="local", run_as="agent", max_builds=2),
         task("build", "first", steps=steps, **build),
         {"ansible.builtin.wait_for": {"path": str(started), "timeout": 120}},
         lease("refused", worker="busy", wait_s=0) | {"ignore_errors": True},
