@@ -108,7 +108,7 @@ ATTEMPTS = (
     Attempt(
         "agent_led",
         "have the agent send a file that the build cannot read, by a link that it uploads",
-        WHO_IS_THE_AGENT,
+        NOBODY,
     ),
     Attempt(
         "neighbour_read",

@@ -316,7 +316,7 @@ async def test_what_it_was_is_evidence(
     told = await driver.evidence(ref_of(spec, handle))
     assert set(told) == {"state", "console", "processes"}
     assert json.loads(told["state"])["State"]["Status"] == "running"
-    assert "agent.pyz run" in told["processes"]
+    assert "agent.pyz" in told["processes"]  # ps cuts its lines
     await driver.destroy(ref_of(spec, handle))
     with pytest.raises(ProviderFailed):
         await driver.evidence(ref_of(spec, handle))
