@@ -81,10 +81,15 @@ def install(app: FastAPI, methods_at: Callable[[str], Sequence[str]]) -> None:
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI entries of a route's refusals; those that every guarded route has are added."""
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    # The listener answers by itself where even reading a request's head would cost too much.
+    plain = {"text/plain": {"schema": {"type": "string"}}}
     return {
-        status: {"description": HTTPStatus(status).phrase, "content": content}
-        for status in sorted({*statuses, 401, 403, 422, 429, 500, 503})
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {**problem, **plain} if status == HTTPStatus(431) else problem,
+        }
+        for status in sorted({*statuses, 401, 403, 422, 429, 431, 500, 503})
     }
 
 
