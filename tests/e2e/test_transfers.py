@@ -38,6 +38,7 @@ class Puppet:
     connection: ClientConnection
     wire: Session = field(default_factory=lambda: Session(Role.AGENT))
     started: asyncio.Queue[messages.StartCommand] = field(default_factory=asyncio.Queue)
+    cleaning: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def read(self) -> None:
         async for frame in self.connection:
@@ -45,7 +46,7 @@ class Puppet:
             event = self.wire.receive(frame)
             if isinstance(event, Requested):
                 if isinstance(event.message, messages.StartCommand):
-                    self.started.put_nowait(event.message)
+                    self._start(event.message)
                 info = {"basedir": "/nowhere"}
                 wants_info = isinstance(event.message, messages.GetWorkerInfo)
                 answer = self.wire.answer(event.seq_number, info if wants_info else None)
@@ -57,14 +58,17 @@ class Puppet:
                 else:
                     event.token.set_exception(event.error)
 
+    def _start(self, command: messages.StartCommand) -> None:
+        """The hub's own clearing up is done at once: it may come before an end is acknowledged."""
+        if ".clean." in command.command_id:
+            self.cleaning.append(asyncio.create_task(self.end(command)))
+        else:
+            self.started.put_nowait(command)
+
     async def command(self) -> messages.StartCommand:
-        """The next command that is not the hub's own clearing up, which is done at once."""
+        """The next command that is not the hub's own clearing up."""
         async with asyncio.timeout(PATIENCE_S):
-            while True:
-                command = await self.started.get()
-                if ".clean." not in command.command_id:
-                    return command
-                await self.end(command)
+            return await self.started.get()
 
     async def ask(self, message: messages.Message) -> Any:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
