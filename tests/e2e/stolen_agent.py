@@ -34,9 +34,9 @@ def leaking(directory: Path, name: str) -> tuple[dict[str, object], Path]:
     them: a list of token and session secret.
     """
     loot, python = directory / f"{name}.loot", directory / f"{name}.sh"
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} "$@"\n')
+    python.write_text(f'#!/bin/sh\nLEAK={loot} exec {sys.executable} {__file__} "$@"\n')
     python.chmod(0o755)
-    return {"python": str(python), "environment": {"LEAK": str(loot)}}, loot
+    return {"python": str(python)}, loot
 
 
 if __name__ == "__main__":
