@@ -58,7 +58,7 @@ async def survive(
         await until(lambda: readiness(api), lambda said: said == (200, None))
         gate.open()
         ended = await api.ended(running)
-        assert (ended["state"], ended["attempts"]) == ("success", 1)
+        assert (ended["state"], ended["attempts"]) == ("success", 1), ended["result_text"]
         assert b"said in the outage\n" in await api.output(running)
         assert (await api.ended(waiting))["state"] == "success"
         assert (await api.worker("w"))["quarantine"] is None

@@ -103,7 +103,7 @@ class AgentSession:
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
     _answered: asyncio.Event = field(default_factory=asyncio.Event)
     # The commands of which the agent is to send reports again.
-    _again: set[str] = field(default_factory=set)
+    _behind: set[str] = field(default_factory=set)
     _budget: TokenBucket = field(
         default_factory=lambda: TokenBucket(SHARE, BURST_S, time.perf_counter)
     )
@@ -251,25 +251,22 @@ class AgentSession:
                 return await self._route(message)
             except LogGap as gap:
                 raise ProtocolError(f"update.output: {gap}") from gap
-        command_id = message.command_id
-        if self.is_store_away():
-            raise self._later(command_id)
+        # A command's end is not taken while reports from before it are to come again.
+        ends_early = isinstance(message, messages.Complete) and message.command_id in self._behind
+        if self.is_store_away() or ends_early:
+            raise self._later(message.command_id)
         try:
             async with asyncio.timeout(STORED_S):
                 answer = await self._route(message)
-        except (StoreUnavailable, TimeoutError):
-            raise self._later(command_id) from None
-        except LogGap as gap:
-            # Of what came before, and was not stored in an outage; else the agent has left it out.
-            again = command_id in self._again
-            raise ProtocolError(AGAIN if again else f"update.output: {gap}") from gap
-        self._again.discard(command_id)
+        except (StoreUnavailable, LogGap, TimeoutError):  # a gap: output before it was put off
+            raise self._later(message.command_id) from None
+        self._behind.discard(message.command_id)
         return answer
 
     def _later(self, command_id: str) -> ProtocolError:
         """The refusal of a report that is to be sent again."""
         if command_id in self.sinks:
-            self._again.add(command_id)
+            self._behind.add(command_id)
         return ProtocolError(AGAIN)
 
     async def _route(self, message: messages.Message) -> Any:

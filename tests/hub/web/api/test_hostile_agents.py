@@ -219,7 +219,7 @@ async def test_U4_one_bad_number_refuses_its_own_message_alone(
         (["rc", True], "exit code"),
         (["rc", 1.0], "exit code"),
         (["output", {"stream": "stdout", "offset": 2**62, "data": b"x"}], "exceed"),
-        (["output", {"stream": "stdout", "offset": 7, "data": b"x"}], "gap"),
+        (["output", {"stream": "stdout", "offset": 7, "data": b"x"}], "send it again"),
     ],
     ids=str,
 )
