@@ -120,7 +120,6 @@ drill:
 import contextlib
 import os
 import signal
-import sys
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -317,9 +316,13 @@ def work(module, client):
     module.exit_json(changed=False, drill=drill.row)
 
 
+def leave(*_signal):
+    """What was begun is undone on the way out: at the play's end, and at Ctrl-C."""
+    raise SystemExit(1)
+
+
 def main():
-    # The play's end and Ctrl-C: what was begun is undone on the way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, leave)
     module = AnsibleModule(
         argument_spec=hub.argument_spec(
             drill={"type": "str", "choices": list(FAULTS), "required": True},

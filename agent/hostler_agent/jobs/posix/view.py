@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,9 @@ _Mount = tuple[bytes, bytes, Sequence[bytes]]
 """The type, mount point and options of a mount."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+# How the kernel writes blanks in paths. A codec of Python might be hidden by the view that is made.
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class Wanted(NamedTuple):
@@ -171,7 +175,7 @@ def _mounts() -> list[_Mount]:
         for line in file:
             fields, _, rest = line.partition(b" - ")
             columns = fields.split()
-            point = columns[4].decode("unicode_escape").encode("latin-1")
+            point = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), columns[4])
             found.append((rest.split()[0], point, columns[5].split(b",")))
     return found
 
