@@ -95,8 +95,8 @@ class View:
     hide_proc: bool = False
     """/proc shows the processes of other users as absent."""
     cgroup_read_only: bool = False
-    namespaces: tuple[str, ...] = ()
-    """Paths of namespaces that the job enters before all else."""
+    namespaces: tuple[int, ...] = ()
+    """Open namespaces, by the agent's descriptors, that the job enters before all else."""
 
 
 @dataclass(frozen=True)

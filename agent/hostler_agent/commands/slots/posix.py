@@ -71,7 +71,7 @@ class UserSlot:
 
     @property
     def view(self) -> View:
-        return View(namespaces=self.namespaces.paths())
+        return View(namespaces=self.namespaces.descriptors)
 
     def environment(self, variables: Mapping[str, str]) -> Mapping[str, str]:
         kept = {name: value for name, value in variables.items() if name not in _AGENTS_OWN}

@@ -120,7 +120,7 @@ class SpawnedProcess:
 
 async def spawn(spawner: SpawnerClient, plan: JobPlan, placement: Placement) -> SpawnedProcess:
     """Start the main process. Raises StartFailed, SpawnerLost or OSError."""
-    stdio = open_stdio(plan.use_pty, plan.stdin is not None)
+    stdio = open_stdio(plan.use_pty, plan.stdin is not None, plan.view.namespaces)
     try:
         child = await spawner.start(plan, stdio, placement)
     except BaseException:

@@ -17,8 +17,8 @@ from hostler_agent.jobs.posix.job_process import Order
 
 
 class Start(NamedTuple):
-    """A job that a forked process was told to start. The descriptors, which are its streams, are
-    kept until it is known to run.
+    """A job that a forked process was told to start. The descriptors, its streams and
+    namespaces, are kept until it is known to run.
     """
 
     token: int

@@ -16,7 +16,9 @@ from typing import Any, Optional
 
 assert sys.platform != "win32"
 
-_DESCRIPTORS = 3
+_DESCRIPTORS = 5
+"""The most that come with one: a job's three streams, and its slot's namespaces of mounts and of
+IPC."""
 
 
 def receive(channel: socket.socket) -> Optional[tuple[tuple[Any, ...], list[int]]]:

@@ -184,12 +184,12 @@ class JobProcess:
             self._enter(order.entries)
         mark(order.mark)
         with _doing("taking its streams"):
-            _take_streams(descriptors, order.pty)
+            _take_streams(descriptors[:3], order.pty)
         with _doing("making its view of the files"):
             if order.view is None:
                 self._namespace.leave()
             else:
-                self._namespace.show(view.Wanted(*order.view))
+                self._namespace.show(view.Wanted(*order.view), descriptors[3:])
         if order.user is not None:
             identity = Identity(*order.user)
             with _doing(f"becoming user {identity.name}"):

@@ -50,10 +50,6 @@ class Namespaces:
             raise failure[0]
         return cls(made)
 
-    def paths(self) -> tuple[str, ...]:
-        """Paths by which a process of the agent's own rights can open them."""
-        return tuple(f"/proc/{os.getpid()}/fd/{descriptor}" for descriptor in self.descriptors)
-
     def close(self) -> None:
         descriptors, self.descriptors = self.descriptors, ()
         for descriptor in descriptors:

@@ -10,7 +10,8 @@ import contextlib
 import fcntl
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Optional
 
 assert sys.platform != "win32"
@@ -104,11 +105,11 @@ class PipeWriter:
 
 @dataclass(frozen=True)
 class Stdio:
-    """The pipes of a job. The ends in `child` (input, output, error) go to the job and are closed
-    after its start.
+    """The pipes of a job. The ends in `child` (input, output, error) go to the job, after them the
+    namespaces that it enters; all are closed after its start.
     """
 
-    child: tuple[int, int, int]
+    child: tuple[int, ...]
     readers: dict[str, PipeReader]
     writer: Optional[PipeWriter]
 
@@ -123,11 +124,16 @@ class Stdio:
             self.writer.close()
 
 
-def open_stdio(use_pty: bool, with_stdin: bool) -> Stdio:
-    """Open the pipes. Raises OSError if the agent has no descriptors left."""
+def open_stdio(use_pty: bool, with_stdin: bool, namespaces: Sequence[int] = ()) -> Stdio:
+    """Open the pipes. The `namespaces` are duplicated: whoever has them may close his while they
+    are on their way. Raises OSError if the agent has no descriptors left.
+    """
     opened: list[int] = []
     try:
-        return _terminal(opened) if use_pty else _pipes(opened, with_stdin)
+        opened.extend(map(os.dup, namespaces))
+        duplicates = tuple(opened)
+        stdio = _terminal(opened) if use_pty else _pipes(opened, with_stdin)
+        return replace(stdio, child=(*stdio.child, *duplicates))
     except BaseException:
         for descriptor in opened:
             os.close(descriptor)

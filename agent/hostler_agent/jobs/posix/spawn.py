@@ -312,13 +312,13 @@ def needs_fork(plan: JobPlan) -> bool:
 
 
 def _view(view: View) -> Optional[tuple[Any, ...]]:
+    """What the frame carries of a view: the namespaces go beside it, as descriptors."""
     if view == View():
         return None
     binds = tuple(
         (os.fsencode(bind.source), os.fsencode(bind.target), bind.read_only) for bind in view.binds
     )
-    namespaces = tuple(os.fsencode(path) for path in view.namespaces)
-    return (view.private_tmp, binds, view.hide_proc, view.cgroup_read_only, namespaces)
+    return (view.private_tmp, binds, view.hide_proc, view.cgroup_read_only)
 
 
 def _entries(entries: Sequence[tuple[str, str]]) -> Entries:

@@ -27,8 +27,9 @@ The protocol: `frames` over a socket pair whose end is the standard input.
                        fork a process ahead into these cgroups, and perhaps a mount namespace;
                        place 0 is for any job that takes a process of its own and has no place
                        ("spawn", token, place, order)
-                       and three descriptors: the job's standard input, output and error. `place` is
-                       a prepared one or 0; `order` is that of `job_process`
+                       and descriptors: the job's standard input, output and error, and the
+                       namespaces that it enters. `place` is a prepared one or 0; `order` is that of
+                       `job_process`
                        ("signal", token, signal number)     to the job's process group
     spawner -> agent   ("started", token, pid, missing)     see `view` for what may be missing
                        ("failed", token, errno, file name or None, what was being done or None)

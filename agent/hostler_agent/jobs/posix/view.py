@@ -50,7 +50,6 @@ class Wanted(NamedTuple):
     """Each a source, a target, and whether it is read-only."""
     hide_proc: bool
     cgroup_read_only: bool
-    namespaces: tuple[bytes, ...] = ()
 
     def parts(self) -> Iterator[str]:
         """The names of what is to be mounted."""
@@ -89,10 +88,12 @@ class Namespace:
         if self._entered and self._refusal is None:
             _call("setns", self._machines, _CLONE_NEWNS)
 
-    def show(self, wanted: Wanted) -> None:
-        """Mount what is wanted. Raises OSError, with the path that it is about."""
-        if wanted.namespaces:
-            self._join(wanted.namespaces)
+    def show(self, wanted: Wanted, shared: Sequence[int] = ()) -> None:
+        """Enter the open namespaces that others share, and mount what is wanted besides. Raises
+        OSError, with the path that it is about.
+        """
+        if shared:
+            self._join(shared)
         if not any(wanted.parts()):
             return
         self.enter()
@@ -110,11 +111,10 @@ class Namespace:
                     raise
                 self.missing.append(f"{part}: {os.strerror(error.errno or errno.EIO)}")
 
-    def _join(self, paths: Sequence[bytes]) -> None:
-        """Enter namespaces that others share: what is mounted besides needs another one."""
-        # All are opened first: in the first of them the paths may lead elsewhere.
-        for descriptor in [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]:
-            _call("setns", descriptor, 0)
+    def _join(self, namespaces: Sequence[int]) -> None:
+        for namespace in namespaces:
+            _call("setns", namespace, 0)
+        # What is mounted besides needs another one.
         self._entered, self._refusal = False, None
 
     def _private_tmp(self, _wanted: Wanted) -> None:

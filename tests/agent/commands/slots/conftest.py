@@ -11,16 +11,16 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent.parent))
 
+sys.path.append(str(Path(__file__).parent))
+
 from commandkit import RecordingContext
+from slotkit import UIDS
 
 from hostler_agent.commands.slots.posix import UserSlot, UserSlots, make
 from hostler_agent.jobs import Containment
 from hostler_agent.jobs.errors import UsersUnavailable
 from hostler_agent.jobs.posix import namespaces
 from hostler_agent.jobs.posix.users import UserPool
-
-UIDS = (61056, 61071)
-"""Not those of agents that other tests run meanwhile."""
 
 
 @pytest.fixture(params=["namespaces", "none"])

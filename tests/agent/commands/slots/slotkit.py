@@ -9,6 +9,9 @@ from typing import Any
 from hostler_agent.commands.slots.posix import UserSlot
 from hostler_agent.jobs.posix import libc
 
+UIDS = (61056, 61071)
+"""Not those of agents that other tests run meanwhile."""
+
 
 def start_in(slot: UserSlot, *argv: str, **options: Any) -> subprocess.Popen[str]:
     """Start a program as the jobs of the slot run."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,6 +56,23 @@ async def test_a_job_is_somebody_with_a_home_of_its_own(
         "3",
         "made",
     ]
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv, of util-linux")
+@pytest.mark.parametrize("has_namespaces", ["namespaces"], indirect=True)
+@pytest.mark.usefixtures("has_namespaces", "pool")
+def test_a_job_starts_where_the_agent_may_not_look_into_processes(base: Path) -> None:
+    """As in a container. An agent of which a thread was a build's user, the spawner may not look
+    into either.
+    """
+    program = [sys.executable, str(Path(__file__).with_name("untraced.py")), str(base)]
+    ran = subprocess.run(
+        ["setpriv", "--bounding-set=-sys_ptrace", *program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.stdout.startswith("hostler-b"), ran.stdout + ran.stderr
 
 
 async def test_V20_two_builds_see_nothing_of_each_other(
